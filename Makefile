@@ -1,0 +1,49 @@
+# make run    the server, an embedded store and a live demo on http://127.0.0.1:8000
+# make test   every test, installing what they need
+# make check  format, lint, types
+# make lock   the pinned requirements, from pyproject.toml
+# make docs   the pages of docs/ that are made from the code
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SERVE ?= --demo
+
+.PHONY: run test check lock docs format packages
+.DELETE_ON_ERROR:
+
+run: $(VENV)/run
+	$(BIN)/pushserver serve $(SERVE)
+
+test: $(VENV)/dev packages
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/run
+	$(BIN)/python -c 'from pushserver import settings; print(settings.markdown(), end="")' > docs/settings.md
+
+lock:
+	tools/lock
+
+packages:
+	tools/packages
+
+# The package itself is installed last and without its dependencies: those come from the pinned files, checked by hash.
+$(VENV)/run: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/run
+	$(PIP) --require-hashes -r requirements-dev.txt
+	touch $@
