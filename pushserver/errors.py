@@ -1,0 +1,144 @@
+"""The few ways to say no: an HTTP refusal as problem+json (RFC 9457), and the codes a WebSocket is closed with.
+
+Raised where the fact is known, answered in one place (`app.py`). Every refusal names the field, what was expected and
+what came.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from starlette.responses import JSONResponse, Response
+
+GOT_LIMIT = 120  # characters of the offending value that an answer repeats
+
+
+class Close(IntEnum):
+    """Close codes. 4400 to 4407 mean: do not come back; the others: come back with your cursor."""
+
+    RESTART = 1012
+    OVERLOADED = 1013
+    BAD_MESSAGE = 4400
+    TOO_SLOW = 4408
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with what came."""
+
+    field: str
+    expected: str
+    got: str
+
+
+class Refused(Exception):
+    """A request that is declined; nothing was stored unless `detail` says that it is unknown."""
+
+    status = 400
+    title = "Bad request"
+    kind = "bad-request"
+
+    def __init__(self, detail: str, *faults: Fault, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.faults = faults
+        self.headers = headers or {}
+
+    def problem(self) -> dict[str, object]:
+        """The body of the answer, as RFC 9457 has it, with `errors` as its extension member."""
+        body: dict[str, object] = {
+            "type": f"urn:pushserver:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.faults:
+            body["errors"] = [fault._asdict() for fault in self.faults]
+        return body
+
+
+class Malformed(Refused):
+    """Not readable as what it says it is: JSON, UTF-8, a header."""
+
+    status, title, kind = 400, "Malformed request", "malformed"
+
+
+class Unauthorized(Refused):
+    """No publish key came, or not a known one."""
+
+    status, title, kind = 401, "Publish key missing or wrong", "unauthorized"
+
+
+class Forbidden(Refused):
+    """Known, and not allowed here."""
+
+    status, title, kind = 403, "Not allowed", "forbidden"
+
+
+class NotFound(Refused):
+    """Nothing here by that name."""
+
+    status, title, kind = 404, "Not found", "not-found"
+
+
+class NotAllowed(Refused):
+    """The resource exists, the method does not."""
+
+    status, title, kind = 405, "Method not allowed", "method-not-allowed"
+
+
+class Conflict(Refused):
+    """The stream's state does not permit it."""
+
+    status, title, kind = 409, "Conflict", "conflict"
+
+
+class TooLarge(Refused):
+    """More bytes than the limit."""
+
+    status, title, kind = 413, "Body too large", "too-large"
+
+
+class UpgradeRequired(Refused):
+    """A WebSocket's address, asked for without the upgrade."""
+
+    status, title, kind = 426, "WebSocket only", "upgrade-required"
+
+
+class UnsupportedType(Refused):
+    """A content type that is not taken here."""
+
+    status, title, kind = 415, "Unsupported content type", "unsupported-type"
+
+
+class Invalid(Refused):
+    """Readable, and not valid; `faults` says field by field why."""
+
+    status, title, kind = 422, "Not valid", "invalid"
+
+
+class KeyReused(Refused):
+    """The idempotency key was used for another body."""
+
+    status, title, kind = 422, "Idempotency key used for another request", "idempotency-key-reused"
+
+
+class Unavailable(Refused):
+    """Come back later: the store is away, or the worker is full."""
+
+    status, title, kind = 503, "Unavailable", "unavailable"
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+def shorten(value: object) -> str:
+    """A value as an answer or a log line may repeat it."""
+    text = value if isinstance(value, str) else repr(value)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= GOT_LIMIT else f"{text[:GOT_LIMIT]}… ({len(text)} characters)"
+
+
+def answer(refused: Refused) -> Response:
+    """The HTTP response that a refusal is."""
+    return JSONResponse(refused.problem(), refused.status, refused.headers, "application/problem+json")
