@@ -1,0 +1,179 @@
+"""Text from outside made safe: inline HTML against a strict list, Markdown into blocks, plain text without controls.
+
+Pure. Nothing is repaired in silence: what the list does not hold is refused by name, so that an editor's text is never
+stored as something else. nh3 runs over whatever passed, and its output is what is stored.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urlsplit
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.token import Token
+
+TAGS = {"a", "b", "br", "code", "em", "i", "s", "strong", "sub", "sup", "u"}
+LINK_SCHEMES = {"http", "https", "mailto"}
+LINK_REL = "noopener noreferrer"
+
+# C0 and C1 controls but for tab and newline; the bidi embeddings, overrides and isolates (UAX 9) that can make a
+# headline read as something else; surrogates, which are not characters and cannot be written as UTF-8.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_CLEANER = nh3.Cleaner(tags=TAGS, attributes={"a": {"href"}}, url_schemes=LINK_SCHEMES, link_rel=LINK_REL)
+
+
+class Unsafe(ValueError):
+    """What was expected, and what came."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"expected {expected}, got {got}")
+        self.expected = expected
+        self.got = got
+
+
+def plain(text: str) -> str:
+    """Plain text: NFC, trimmed, without control characters."""
+    found = _CONTROLS.search(text)
+    if found:
+        raise Unsafe("text without control or bidi override characters", f"U+{ord(found.group()):04X}")
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def link(url: str) -> str:
+    """An absolute http, https or mailto URL."""
+    try:
+        parts = urlsplit(plain(url))
+    except ValueError:
+        raise Unsafe("a URL", url) from None
+    if parts.scheme not in LINK_SCHEMES or not (parts.netloc or (parts.scheme == "mailto" and parts.path)):
+        raise Unsafe("an absolute http, https or mailto URL", url)
+    if re.search(r"\s", url.strip()):
+        raise Unsafe("a URL without spaces", url)
+    return plain(url)
+
+
+def source(url: str) -> str:
+    """Where a picture is: an absolute http or https URL, or a path on this site."""
+    if re.fullmatch(r"/(?![/\\])[^\s\\]*", url):
+        return plain(url)
+    if urlsplit(url).scheme == "mailto":
+        raise Unsafe("an http or https URL, or a path that begins with /", url)
+    return link(url)
+
+
+class _Scan(HTMLParser):
+    """The start tags and the text of a fragment, as a second parser sees them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, list[tuple[str, str | None]]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def inline(html: str) -> str:
+    """Inline HTML of the strict list, cleaned; anything else is refused by name."""
+    html = plain(html)
+    before = _Scan(html)
+    for tag, attributes in before.tags:
+        if tag not in TAGS:
+            raise Unsafe(f"inline HTML of {', '.join(sorted(TAGS))}", f"<{tag}>")
+        for name, value in attributes:
+            if (tag, name) == ("a", "href"):
+                link(value or "")
+            elif (tag, name) != ("a", "rel"):
+                raise Unsafe("no attribute but href on a link", f"<{tag} {name}>")
+    cleaned = _CLEANER.clean(html)
+    after = _Scan(cleaned)
+    if [tag for tag, _ in before.tags] != [tag for tag, _ in after.tags] or before.text != after.text:
+        raise Unsafe("well-formed inline HTML, which every parser reads alike", html)
+    if not after.text.strip():
+        raise Unsafe("some text", html or "an empty string")
+    return cleaned
+
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": True})
+# Every link becomes a link here, so that one with a bad scheme is refused by name and not shown as brackets.
+_MARKDOWN.validateLink = lambda url: True  # type: ignore[method-assign]
+
+
+def blocks(markdown: str) -> list[dict[str, Any]]:
+    """Markdown (CommonMark, inline HTML of the strict list) as blocks. The HTML in them is not yet cleaned."""
+    found: list[dict[str, Any]] = []
+    tokens = _MARKDOWN.parse(markdown)
+    at = 0
+    while at < len(tokens):
+        end = _close_of(tokens, at)
+        block = _block(tokens[at], tokens[at + 1 : end])
+        if block:
+            found.append(block)
+        at = end + 1
+    return found
+
+
+def _close_of(tokens: list[Token], at: int) -> int:
+    """The index of the token that closes the one at `at`; itself where it has no inside."""
+    depth = 0
+    for index in range(at, len(tokens)):
+        depth += tokens[index].nesting
+        if depth == 0:
+            return index
+    raise AssertionError("markdown-it left a token open")
+
+
+def _block(head: Token, inside: list[Token]) -> dict[str, Any] | None:
+    match head.type:
+        case "paragraph_open":
+            return {"type": "paragraph", "html": _html(inside)}
+        case "heading_open":
+            return {"type": "heading", "text": _Scan(_html(inside)).text}
+        case "blockquote_open":
+            return {"type": "quote", "html": _html(inside)}
+        case "bullet_list_open" | "ordered_list_open":
+            return {"type": "list", "ordered": head.type == "ordered_list_open", "items": _items(inside)}
+        case "fence" | "code_block":
+            lines = escapeHtml(head.content.rstrip("\n")).split("\n")
+            return {"type": "paragraph", "html": f"<code>{'<br>'.join(lines)}</code>"}
+        case "html_block":
+            return {"type": "paragraph", "html": head.content}
+        case _:  # a thematic break: blocks are apart without it
+            return None
+
+
+def _items(inside: list[Token]) -> list[str]:
+    items = []
+    at = 0
+    while at < len(inside):
+        end = _close_of(inside, at)
+        items.append(_html(inside[at + 1 : end]))
+        at = end + 1
+    return items
+
+
+def _html(inside: list[Token]) -> str:
+    """The inline HTML of a block's paragraphs, joined by line breaks."""
+    lines = []
+    for token in inside:
+        if token.type == "inline":
+            children = token.children or []
+            if any(child.type == "image" for child in children):
+                raise Unsafe("pictures as image blocks, with size, alt, caption and credit", "an image in Markdown")
+            lines.append(_MARKDOWN.renderer.render([token], _MARKDOWN.options, {}).replace("<br />", "<br>"))
+        elif token.type not in ("paragraph_open", "paragraph_close"):
+            raise Unsafe(
+                "paragraphs and flat lists", f"{token.type.removesuffix('_open').replace('_', ' ')} inside a block"
+            )
+    return "<br>".join(lines)
