@@ -1,0 +1,202 @@
+"""One stream inside one worker: a ring of recent frames, and the readers that follow it.
+
+A reader has no queue, it has a position: the number of frames, since the feed began, that it was given. A pass
+writes to each reader, in one write, all it has not had yet. So live delivery, catching up after a pause,
+resuming after a reconnect and falling behind are one operation, `_serve`:
+
+    position = end            nothing to do
+    position < end            one write of what is missing; almost all readers share it, so it is joined once
+    position > end            it read ahead in the log; the feed will reach it
+    position < start          what it misses has left the ring: it is closed, and resumes from the log
+
+Pure: no clock, no task, no I/O; `run` is told when its time is over. Invariant: each reader is given the frames
+from its position on, in order, each once, until it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from .errors import Close
+from .frames import Batch, Format, Frame, batch
+from .model import Cursor
+
+STALLED_BEATS = 2  # heartbeats through which a reader may stay unwritable
+
+
+class BrokenChain(Exception):
+    """An event does not follow the feed's last: something between them was lost."""
+
+
+class State(Enum):
+    """A reader's life: OPEN and PAUSED alternate, CLOSED is final.
+
+    OPEN --pause()--> PAUSED --resume()--> OPEN, and either --close()--> CLOSED
+    """
+
+    OPEN = "open"
+    PAUSED = "paused"
+    CLOSED = "closed"
+
+
+class Reader:
+    """One connected client, as a feed sees it. A transport subclasses it with `write` and `close`.
+
+    `write` takes the batch at once and never waits; where the transport cannot take more it sets `state` to PAUSED, and
+    calls `Feed.resume` when it can. `close` ends the connection with a code; the feed has let go of the reader by then.
+    """
+
+    __slots__ = ("format", "place", "position", "stalled", "state")
+
+    def __init__(self, format: Format) -> None:
+        self.format = format
+        self.state = State.OPEN
+        self.position = 0
+        self.place = -1  # in the feed's list
+        self.stalled = 0  # heartbeats since it was last writable
+
+    def write(self, batch: Batch) -> None:
+        raise NotImplementedError
+
+    def close(self, code: Close, farewell: str | None = None) -> None:
+        raise NotImplementedError
+
+
+class Feed:
+    """The ring and the readers of one stream. `head` is the event that the ring continues from, `n` its number."""
+
+    def __init__(self, head: Cursor, n: int, *, ring_events: int, ring_bytes: int) -> None:
+        self.head = head
+        self.n = n
+        self.start = 0
+        self.end = 0
+        self._ring_events = ring_events
+        self._ring_bytes = ring_bytes
+        self._bytes = 0
+        self._ring: dict[int, Frame] = {}  # position -> the frame that it is followed by
+        self._positions = {head: 0}  # cursor -> the position of a reader that has had everything up to it
+        self._batches: dict[tuple[int, Format], Batch] = {}
+        self._readers: list[Reader] = []
+        self._turn = 0  # the next reader of the pass
+        self._left = 0  # readers that the pass has yet to look at
+
+    @property
+    def readers(self) -> int:
+        return len(self._readers)
+
+    # --- what the tail does
+
+    def append(self, frame: Frame) -> None:
+        """Take the next event. Raises BrokenChain where it is not the next."""
+        event = frame.event
+        if event.prev != self.head or event.n != self.n + 1:
+            raise BrokenChain(f"expected n {self.n + 1} after {self.head}, got n {event.n} after {event.prev}")
+        self._ring[self.end] = frame
+        self.end += 1
+        self.head, self.n = event.cursor, event.n
+        self._positions[event.cursor] = self.end
+        self._bytes += len(event.data)
+        while self.end - self.start > self._ring_events or (
+            self._bytes > self._ring_bytes and self.end - self.start > 1
+        ):
+            self._evict()
+        self._batches.clear()
+        self._left = len(self._readers)
+
+    def _evict(self) -> None:
+        event = self._ring.pop(self.start).event
+        del self._positions[event.prev]
+        self._bytes -= len(event.data)
+        self.start += 1
+
+    # --- what a reader does
+
+    def seek(self, cursor: Cursor) -> int | None:
+        """The position after the event that a cursor names, where the ring reaches back to it."""
+        return self._positions.get(cursor)
+
+    def position_of(self, n: int) -> int:
+        """The position after event `n` of this epoch; after `end` where the event is still to come."""
+        return self.end - (self.n - n)
+
+    def n_at(self, position: int) -> int:
+        """The number of the event that a reader at this position had last."""
+        return self.n - (self.end - position)
+
+    def join(self, reader: Reader, position: int, opening: Batch) -> None:
+        """Follow from a position on, which is not before `start`; the opening is written first."""
+        assert position >= self.start, "what is missing has left the ring"
+        reader.position = position
+        reader.place = len(self._readers)
+        self._readers.append(reader)
+        self._left += bool(self._left)  # a pass that is under way may come to it before those it has yet to serve
+        reader.write(opening)
+        self._serve(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """Let go of a reader; a second time changes nothing."""
+        if reader.place < 0:
+            return
+        last = self._readers.pop()
+        if last is not reader:  # the last one takes its place, and may not have had its turn there
+            self._readers[reader.place] = last
+            last.place = reader.place
+            self._left = len(self._readers) if self._left else 0
+        reader.place = -1
+
+    def resume(self, reader: Reader) -> None:
+        """A reader is writable again."""
+        if reader.state is State.PAUSED:
+            reader.state = State.OPEN
+            reader.stalled = 0
+            self._serve(reader)
+
+    # --- what the clock does
+
+    def run(self, is_over: Callable[[], bool]) -> bool:
+        """A pass, or its next stretch: serve readers until all had their turn or time is over. True if some wait."""
+        while self._left and self._readers:
+            self._turn = (self._turn + 1) % len(self._readers)
+            self._left -= 1
+            self._serve(self._readers[self._turn])
+            if is_over():
+                break
+        return bool(self._left and self._readers)
+
+    def beat(self, frame: str) -> None:
+        """Write a heartbeat to those who have everything; close those who took nothing for too long."""
+        for reader in tuple(self._readers):
+            if reader.state is State.PAUSED:
+                reader.stalled += 1
+                if reader.stalled >= STALLED_BEATS:
+                    self.drop(reader, Close.TOO_SLOW)
+            elif reader.position >= self.end:
+                reader.write([frame])
+
+    def drop(self, reader: Reader, code: Close, farewell: str | None = None) -> None:
+        """Close a reader and let go of it."""
+        self.leave(reader)
+        reader.close(code, farewell)
+
+    def drop_all(self, code: Close, farewell: str | None = None) -> None:
+        """Close every reader."""
+        for reader in tuple(self._readers):
+            self.drop(reader, code, farewell)
+
+    def _serve(self, reader: Reader) -> None:
+        if reader.place < 0:
+            return
+        if reader.position < self.start:
+            self.drop(reader, Close.TOO_SLOW)
+        elif reader.position < self.end and reader.state is State.OPEN:
+            missing = self._batch(reader.position, reader.format)
+            reader.position = self.end
+            reader.write(missing)
+
+    def _batch(self, position: int, format: Format) -> Batch:
+        found = self._batches.get((position, format))
+        if found is None:
+            frames = [self._ring[at] for at in range(position, self.end)]
+            found = self._batches[position, format] = batch(frames, format)
+        return found

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from pushserver.errors import Close
+from pushserver.feed import STALLED_BEATS, BrokenChain, Feed, Reader, State
+from pushserver.frames import Batch, Format, Frame
+from pushserver.model import Cursor, Event
+
+EPOCH = "e" * 16
+
+
+def cursor(n: int) -> Cursor:
+    return Cursor(EPOCH, f"{n}-0", f"{n:016x}")
+
+
+def rendered() -> dict[str, Any]:
+    return {"html": "<p>"}
+
+
+def frame(n: int, *, size: int = 0, html: Callable[[], dict[str, Any]] = rendered) -> Frame:
+    data = json.dumps({"at": "x" * size}).encode()
+    return Frame(Event(cursor(n), cursor(n - 1), n, "entry.put", data, ""), html)
+
+
+def feed_of(events: int, *, ring_events: int = 100, ring_bytes: int = 10**9) -> Feed:
+    feed = Feed(cursor(0), 0, ring_events=ring_events, ring_bytes=ring_bytes)
+    for n in range(1, events + 1):
+        feed.append(frame(n))
+    return feed
+
+
+class RecordingReader(Reader):
+    """Remembers what it was given; takes `room` writes before it pauses."""
+
+    def __init__(self, format: Format = Format.JSON, room: float = float("inf")) -> None:
+        super().__init__(format)
+        self.room = room
+        self.batches: list[Batch] = []
+        self.closed_with: Close | None = None
+
+    def write(self, batch: Batch) -> None:
+        assert self.state is State.OPEN, "written to while it could not take it"
+        self.batches.append(batch)
+        self.room -= 1
+        if self.room <= 0:
+            self.state = State.PAUSED
+
+    def close(self, code: Close, farewell: str | None = None) -> None:
+        assert self.state is not State.CLOSED, "closed twice"
+        self.state = State.CLOSED
+        self.closed_with = code
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the events it was given."""
+        texts = [text for batch in self.batches for text in batch if text]
+        return [fields["n"] for fields in map(json.loads, texts) if "n" in fields]
+
+
+def run(feed: Feed) -> None:
+    """A pass, to its end."""
+    while feed.run(lambda: False):
+        pass
+
+
+class Interleavings(RuleBasedStateMachine):
+    """In whatever order things happen, a reader gets each event from its position on, in order, once, or is closed."""
+
+    readers: Bundle[RecordingReader] = Bundle("readers")
+
+    @initialize(ring=st.integers(1, 6))
+    def begin(self, ring: int) -> None:
+        self.feed = Feed(cursor(0), 0, ring_events=ring, ring_bytes=10**9)
+        self.first: dict[RecordingReader, int] = {}
+        self.left: set[RecordingReader] = set()
+
+    @rule()
+    def append(self) -> None:
+        self.feed.append(frame(self.feed.n + 1))
+
+    @rule(target=readers, back=st.integers(-2, 6), room=st.integers(1, 4), format=st.sampled_from(Format))
+    def join(self, back: int, room: int, format: Format) -> RecordingReader:
+        """From the head, from further back in the ring, or from an event that the feed has yet to see."""
+        reader = RecordingReader(format, room + 1)
+        position = max(self.feed.end - back, self.feed.start)
+        self.first[reader] = self.feed.n_at(position) + 1
+        self.feed.join(reader, position, [""])
+        return reader
+
+    @rule(steps=st.integers(1, 8))
+    def run_a_stretch(self, steps: int) -> None:
+        left = iter(range(steps - 1))
+        self.feed.run(lambda: next(left, None) is None)
+
+    @rule(reader=readers, room=st.integers(1, 3))
+    def resume(self, reader: RecordingReader, room: int) -> None:
+        if reader.state is State.PAUSED:
+            reader.room = room
+            self.feed.resume(reader)
+
+    @rule(reader=consumes(readers))
+    def leave(self, reader: RecordingReader) -> None:
+        self.feed.leave(reader)
+        self.left.add(reader)
+
+    @rule()
+    def beat(self) -> None:
+        self.feed.beat("{}")
+
+    @invariant()
+    def no_gap_no_repeat_no_disorder(self) -> None:
+        for reader, first in self.first.items():
+            numbers = reader.numbers
+            assert numbers == list(range(first, first + len(numbers)))
+
+    def teardown(self) -> None:
+        """Once all are writable and no more comes, everyone who stayed has everything."""
+        for reader in self.first:
+            reader.room = float("inf")
+            self.feed.resume(reader)
+        run(self.feed)
+        self.no_gap_no_repeat_no_disorder()
+        staying = [reader for reader in self.first if reader not in self.left and reader.closed_with is None]
+        assert self.feed.readers == len(staying)
+        for reader in staying:
+            assert reader.numbers == list(range(self.first[reader], self.feed.n + 1))
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+
+
+def test_an_event_is_encoded_once_however_many_read_it() -> None:
+    renderings = []
+
+    def render() -> dict[str, Any]:
+        renderings.append(1)
+        return rendered()
+
+    feed = feed_of(0)
+    readers = [RecordingReader(format) for format in Format for _ in range(500)]
+    for reader in readers:
+        feed.join(reader, 0, [])
+    feed.append(frame(1, html=render))
+    run(feed)
+    assert len(renderings) == 1
+    assert len({id(reader.batches[-1]) for reader in readers}) == len(Format)
+    assert len({id(text) for reader in readers for text in reader.batches[-1]}) == len(Format)
+
+
+def test_a_format_that_nobody_reads_is_not_encoded() -> None:
+    def render() -> dict[str, Any]:
+        raise AssertionError("rendered for nobody")
+
+    feed = feed_of(0)
+    feed.join(RecordingReader(Format.JSON), 0, [])
+    feed.append(frame(1, html=render))
+    run(feed)
+
+
+def test_what_arrives_during_a_pass_goes_out_joined_with_what_is_left() -> None:
+    feed = feed_of(0)
+    readers = [RecordingReader() for _ in range(4)]
+    for reader in readers:
+        feed.join(reader, 0, [])
+    feed.append(frame(1))
+    served = iter([False, True])
+    assert feed.run(lambda: next(served)) is True
+    feed.append(frame(2))
+    run(feed)
+    assert sorted(len(reader.batches) for reader in readers) == [2, 2, 3, 3]  # the opening, then one write or two
+    assert all(reader.numbers == [1, 2] for reader in readers)
+
+
+def test_one_write_carries_all_that_a_reader_missed() -> None:
+    feed = feed_of(10)
+    reader = RecordingReader()
+    feed.join(reader, feed.seek(cursor(3)) or 0, ["hello"])
+    assert [len(batch) for batch in reader.batches] == [1, 7]
+
+
+def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> None:
+    feed = feed_of(0, ring_events=3)
+    slow, healthy = RecordingReader(room=1), RecordingReader()
+    for reader in (slow, healthy):
+        feed.join(reader, 0, [""])
+    for n in range(1, 5):
+        feed.append(frame(n))
+        run(feed)
+    assert (slow.closed_with, slow.numbers) == (Close.TOO_SLOW, [])
+    assert (healthy.closed_with, healthy.numbers) == (None, [1, 2, 3, 4])
+    assert feed.readers == 1
+
+
+def test_a_reader_that_takes_nothing_for_some_heartbeats_is_closed() -> None:
+    feed = feed_of(0)
+    reader = RecordingReader(room=1)
+    feed.join(reader, 0, [""])
+    for _ in range(STALLED_BEATS):
+        assert reader.closed_with is None
+        feed.beat("{}")
+    assert reader.closed_with is Close.TOO_SLOW
+
+
+def test_the_ring_is_bounded_by_bytes_and_keeps_the_newest() -> None:
+    feed = feed_of(0, ring_bytes=2_500)
+    for n in range(1, 6):
+        feed.append(frame(n, size=1_000))
+    assert [feed.seek(cursor(n)) is not None for n in range(6)] == [False, False, False, True, True, True]
+    feed.append(frame(6, size=9_000))
+    assert (feed.seek(cursor(5)), feed.seek(cursor(6))) == (feed.start, feed.end)
+
+
+def test_a_cursor_with_another_nonce_is_not_in_the_ring() -> None:
+    assert feed_of(3).seek(cursor(2)._replace(nonce="f" * 16)) is None
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_an_event_that_does_not_follow_is_refused(n: int) -> None:
+    feed = feed_of(3)
+    with pytest.raises(BrokenChain):
+        feed.append(frame(n))
+    assert feed.n == 3
+
+
+def test_leaving_twice_changes_nothing() -> None:
+    feed = feed_of(1)
+    readers = [RecordingReader() for _ in range(3)]
+    for reader in readers:
+        feed.join(reader, feed.end, [])
+    feed.leave(readers[0])
+    feed.leave(readers[0])
+    assert feed.readers == 2
+    feed.append(frame(2))
+    run(feed)
+    assert [reader.numbers for reader in readers] == [[], [2], [2]]
