@@ -1,0 +1,28 @@
+-- The newest entries, or those after a place in the order, with the page and the head of the log: of one instant.
+--
+-- KEYS  1 log  2 entries  3 order  4 page
+-- ARGV  1 most entries  2 score and 3 id of the entry that they come after, '' for the newest
+-- Answers nil for a stream that has no event, else {head record, page JSON | nil, page updated_at | nil, entries, 1 if older ones are left}.
+local head = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if not head then return nil end
+local limit = tonumber(ARGV[1])
+
+local ids = {}
+if ARGV[2] == '' then
+  ids = redis.call('ZREVRANGE', KEYS[3], 0, limit)
+else
+  -- Entries of the same instant are in the order of their ids.
+  for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[3], ARGV[2], ARGV[2])) do
+    if id < ARGV[3] and #ids <= limit then ids[#ids + 1] = id end
+  end
+  for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[3], '(' .. ARGV[2], '-inf', 'LIMIT', 0, limit + 1)) do
+    if #ids <= limit then ids[#ids + 1] = id end
+  end
+end
+local older = #ids > limit
+if older then ids[#ids] = nil end
+
+local found = {}
+for i, id in ipairs(ids) do found[i] = redis.call('HGET', KEYS[2], id) end
+local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at')
+return {head, page[1], page[2], found, older and 1 or 0}
