@@ -1,0 +1,128 @@
+"""Where the parts meet: the objects, the routes, the lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from . import health, pages, publish, sockets
+from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
+from .health import Health
+from .hub import Hub
+from .keys import Keys
+from .log import Log, StoreError
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Stream(HTTPEndpoint):
+    get = staticmethod(pages.page)
+    put = staticmethod(publish.put_page)
+
+
+class Entries(HTTPEndpoint):
+    get = staticmethod(pages.entries)
+    post = staticmethod(publish.publish_entry)
+
+
+# A stream's name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address.
+ROUTES = [
+    Route("/", pages.index),
+    Route("/livez", health.livez),
+    Route("/readyz", health.readyz),
+    Route("/streams/{stream:path}/entries", Entries),
+    WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
+    Route("/streams/{stream:path}/ws", sockets.upgrade_required),
+    Route("/streams/{stream:path}", Stream),
+]
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
+    log = Log(
+        settings.redis,
+        partitions=settings.partitions,
+        log_events=settings.log_events,
+        entry_limit=settings.entry_limit,
+        idempotency=settings.idempotency,
+    )
+    hub = Hub(log, settings)
+    checks = Health(log, hub)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await log.check()
+        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (hub, checks)]
+        for task in tasks:
+            task.add_done_callback(_stop_if_failed)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await log.close()
+
+    app = Starlette(
+        routes=[*ROUTES, Mount("/static", StaticFiles(directory=static_folder()))],
+        lifespan=lifespan,
+        exception_handlers={Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug},
+    )
+    app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
+    app.state.keys = Keys(settings.key)
+    return app
+
+
+def static_folder() -> Path:
+    """`static/`: beside the package in a checkout, inside it when installed."""
+    inside = Path(__file__).parent / "static"
+    return inside if inside.is_dir() else inside.parent.parent / "static"
+
+
+def _stop_if_failed(task: asyncio.Task[None]) -> None:
+    """A worker without its tails would look alive and deliver nothing: it stops, and is started anew."""
+    if not task.cancelled() and task.exception():
+        logger.critical("%s failed; this worker stops", task.get_name(), exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return answer(error)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What the router itself refuses."""
+    assert isinstance(error, HTTPException)
+    path, method = request.scope["path"], request.method
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return answer(
+            NotAllowed(f"{path} has no {method}.", Fault("method", allowed, method), headers={"Allow": allowed})
+        )
+    return answer(NotFound(f"There is nothing at {path}."))
+
+
+async def _store(request: Request, error: Exception) -> Response:
+    logger.warning("%s %s: the store does not answer: %r", request.method, request.scope["path"], error)
+    return answer(Unavailable("The store does not answer."))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """Ours: the log has the traceback, which Starlette raises on to the server after this answer."""
+    refused = Refused("The server failed on this request; its log says why.")
+    refused.status, refused.title, refused.kind = 500, "Server error", "server-error"
+    return answer(refused)

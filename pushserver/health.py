@@ -1,0 +1,54 @@
+"""Is this worker alive, and can it do its work? Two questions: a store that is away makes it not ready, never dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from .hub import Hub
+from .log import Log, StoreError
+
+logger = logging.getLogger(__name__)
+
+ASKED_EVERY = 2.0  # seconds
+STALE_AFTER = 10.0  # seconds without an answer from the store
+
+
+class Health:
+    """What is known of the store and the tails. The probes read it; they never wait for the store themselves."""
+
+    def __init__(self, log: Log, hub: Hub) -> None:
+        self._log = log
+        self._hub = hub
+        self._answered_at = float("-inf")
+
+    async def run(self) -> None:
+        """Ask the store again and again, until cancelled."""
+        while True:
+            try:
+                await self._log.ping()
+                self._answered_at = asyncio.get_running_loop().time()
+            except StoreError as error:
+                logger.warning("the store does not answer: %r", error)
+                self._answered_at = float("-inf")
+            await asyncio.sleep(ASKED_EVERY)
+
+    def checks(self) -> dict[str, bool]:
+        """What readiness is made of."""
+        age = asyncio.get_running_loop().time() - self._answered_at
+        return {"store": age < STALE_AFTER, "tail": self._hub.is_sound(), "staying": not self._hub.draining}
+
+
+async def livez(request: Request) -> Response:
+    """`GET /livez`: the loop turns."""
+    return JSONResponse({"live": True}, headers={"Cache-Control": "no-store"})
+
+
+async def readyz(request: Request) -> Response:
+    """`GET /readyz`: 200 while the store answers, the tails read and the worker is not leaving; else 503."""
+    checks = request.app.state.health.checks()
+    ready = all(checks.values())
+    return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, {"Cache-Control": "no-store"})

@@ -1,0 +1,93 @@
+"""What people and crawlers GET: the page, the snapshot as JSON, the list of streams."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from . import model, render
+from .errors import Fault, Invalid, NotFound, shorten
+from .frames import dumps
+from .log import Log, Snapshot
+
+VERSION = metadata.version("pushserver")
+
+# Scripts and styles are the server's own; pictures come from where a newsroom keeps them. 'self' is the WebSocket too.
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' https: http:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def index(request: Request) -> Response:
+    """`GET /`: every stream, the one that changed last first."""
+    log: Log = request.app.state.log
+    streams = []
+    for stream, _ in await log.streams():
+        snapshot = await log.snapshot(stream, limit=0)
+        if snapshot:
+            page = snapshot.page
+            streams.append({"stream": stream, "headline": page["headline"], "updated_at": page["updated_at"]})
+    return HTMLResponse(render.index(streams), headers=_HEADERS)
+
+
+async def page(request: Request) -> Response:
+    """`GET /streams/{stream}?before=`: the page, whole, carrying the cursor that its live part goes on from."""
+    stream, snapshot, before = await _snapshot(request)
+    etag = f'W/"{VERSION}.{snapshot.cursor}"'
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers={**_HEADERS, "ETag": etag})
+    parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
+    limit = request.app.state.settings.page_entries
+    html = render.page(stream, snapshot.page, parts, cursor=str(snapshot.cursor), limit=limit, newer=before is not None)
+    return HTMLResponse(html, headers={**_HEADERS, "ETag": etag})
+
+
+async def entries(request: Request) -> Response:
+    """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
+    _, snapshot, _ = await _snapshot(request)
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"', "X-Content-Type-Options": "nosniff"}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
+    body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
+    return Response(body, headers=headers, media_type="application/json")
+
+
+async def _snapshot(request: Request) -> tuple[str, Snapshot, tuple[int, str] | None]:
+    stream = model.check_stream(request.path_params["stream"])
+    most = request.app.state.settings.page_entries
+    limit, before = _limit(request.query_params.get("limit"), most), _before(request.query_params.get("before"))
+    snapshot = await request.app.state.log.snapshot(stream, limit=limit, after=before)
+    if snapshot is None:
+        raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+    return stream, snapshot, before
+
+
+def _older(snapshot: Snapshot) -> str | None:
+    return render.older_link(snapshot.entries) if snapshot.older else None
+
+
+def _limit(given: str | None, most: int) -> int:
+    if given is None:
+        return most
+    if not (given.isascii() and given.isdecimal() and len(given) < 6 and 1 <= int(given) <= most):
+        raise Invalid("That is not a limit.", Fault("limit", f"1 to {most}", shorten(given)))
+    return int(given)
+
+
+def _before(given: str | None) -> tuple[int, str] | None:
+    """Where a slice begins, as `older` of the slice before gave it."""
+    if given is None:
+        return None
+    found: Any = re.fullmatch(r"(-?[0-9]{1,16})\.([0-9a-z-]{1,64})", given)
+    if not found:
+        raise Invalid("That is not a place in the stream.", Fault("before", "what `older` said", shorten(given)))
+    return int(found[1]), found[2]

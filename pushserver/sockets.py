@@ -1,0 +1,138 @@
+"""WebSocket out: a stream's frames to one browser, through the ASGI server's own sends.
+
+The reader holds one batch at most. While it is being sent the reader is paused, and the feed passes it by; when
+it is sent the feed writes all that came meanwhile, in one batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from . import frames
+from .errors import Close, Fault, Forbidden, Invalid, Refused, Unavailable, UpgradeRequired, answer, shorten
+from .feed import Feed, Reader, State
+from .frames import Batch, Format
+from .hub import RETRY_MS, Channel, Hub
+from .log import StoreError
+from .model import Cursor, check_stream
+
+ABORT = "pushserver.abort"  # scope extension: a function that cuts the connection, whatever waits to be sent
+
+
+class SocketReader(Reader):
+    """A reader on a WebSocket of any ASGI server."""
+
+    __slots__ = ("_abort", "_batch", "_code", "_farewell", "_feed", "_wake")
+
+    def __init__(self, format: Format, feed: Feed, abort: Callable[[], object]) -> None:
+        super().__init__(format)
+        self._feed = feed
+        self._abort = abort
+        self._batch: Batch = ()
+        self._code = Close.RESTART
+        self._farewell: str | None = None
+        self._wake = asyncio.Event()
+
+    def write(self, batch: Batch) -> None:
+        self._batch = batch
+        self.state = State.PAUSED
+        self._wake.set()
+
+    def close(self, code: Close, farewell: str | None = None) -> None:
+        """Say farewell after what is being sent; a reader that takes nothing any more is cut off."""
+        self.state = State.CLOSED
+        if code is Close.TOO_SLOW:
+            self._abort()
+        else:
+            self._code, self._farewell = code, farewell
+            self._wake.set()
+
+    async def send(self, websocket: WebSocket) -> None:
+        """Send batch after batch until the reader is closed or gone."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                batch, self._batch = self._batch, ()
+                for text in batch:
+                    await websocket.send_text(text)
+                if self.state is State.CLOSED:
+                    break
+                self._feed.resume(self)
+            if self._farewell is not None:
+                await websocket.send_text(self._farewell)
+            await websocket.close(self._code)
+        except WebSocketDisconnect:
+            pass  # `_receive` hears of it too, and ends the connection
+
+
+async def follow(websocket: WebSocket) -> None:
+    """`GET /streams/{stream}/ws?cursor=&format=json|html`. A refused handshake is answered with an HTTP status."""
+    hub: Hub = websocket.app.state.hub
+    try:
+        _check_origin(websocket)
+        stream = check_stream(websocket.path_params["stream"])
+        format = _format(websocket.query_params.get("format", "json"))
+        async with hub.follow(stream) as channel:
+            await websocket.accept()
+            await _serve(websocket, hub, channel, format)
+    except Refused as refused:
+        await websocket.send_denial_response(answer(refused))
+    except StoreError:
+        await websocket.send_denial_response(answer(Unavailable("The store does not answer.")))
+
+
+async def upgrade_required(request: Request) -> Response:
+    """The same address without an upgrade."""
+    raise UpgradeRequired("Open this address as a WebSocket.", Fault("Upgrade", "websocket", "none"))
+
+
+async def _serve(websocket: WebSocket, hub: Hub, channel: Channel, format: Format) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    reader = SocketReader(format, channel.feed, websocket.scope.get("extensions", {}).get(ABORT, task.cancel))
+    # A cursor that cannot be read is a reader's bad luck, not an error it could mend: it gets the snapshot.
+    cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(reader.send(websocket))
+        try:
+            await hub.join(channel, reader, cursor)
+        except (Unavailable, StoreError):
+            reader.close(Close.OVERLOADED, frames.bye("store", RETRY_MS))
+        try:
+            await _receive(websocket, channel.feed, reader)
+        finally:
+            channel.feed.leave(reader)
+            sending.cancel()
+
+
+async def _receive(websocket: WebSocket, feed: Feed, reader: Reader) -> None:
+    """Wait until the reader has gone. It has nothing to say: a message ends the connection."""
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        feed.drop(reader, Close.BAD_MESSAGE)
+
+
+def _format(name: str) -> Format:
+    try:
+        return Format(name)
+    except ValueError:
+        raise Invalid("There is no such format.", Fault("format", "json or html", shorten(name))) from None
+
+
+def _check_origin(websocket: WebSocket) -> None:
+    """A browser says which page opens the socket: the server's own, or one that was allowed. Others send no Origin."""
+    origin = websocket.headers.get("origin")
+    allowed = {part.strip() for part in websocket.app.state.settings.origins.split(",")}
+    if origin is None or "*" in allowed or origin in allowed:
+        return
+    if urlsplit(origin).netloc != websocket.headers.get("host"):
+        raise Forbidden(
+            "This page may not read here; PUSHSERVER_ORIGINS allows it.",
+            Fault("Origin", "an allowed origin", shorten(origin)),
+        )

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pushserver.embedded import embedded
+from pushserver.log import Log
+
+from .support import Running, running
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server on an embedded store, for every test that does not stop it. Each test takes a stream of its own."""
+    with running(tmp_path_factory.mktemp("server") / "data", "--heartbeat", "0.5") as server:
+        yield server
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start a server of the test's own; what still runs at the end is stopped."""
+    with ExitStack() as stack:
+
+        def _start(*arguments: str, name: str = "data", env: dict[str, str] | None = None) -> Running:
+            return stack.enter_context(running(tmp_path / name, *arguments, env=env))
+
+        yield _start
+
+
+@pytest.fixture
+def stream() -> str:
+    """The name of a stream that no other test has."""
+    return f"test-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+async def store_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """An embedded store."""
+    async with embedded(tmp_path_factory.mktemp("store")) as url:
+        yield url
+
+
+@pytest.fixture
+async def log(store_url: str) -> AsyncIterator[Log]:
+    """A log on the embedded store."""
+    log = Log(store_url, partitions=16, log_events=1_000, entry_limit=500, idempotency=60)
+    await log.check()
+    yield log
+    await log.close()
