@@ -1,0 +1,129 @@
+// @ts-check
+/**
+ * The live page: takes the frames of its stream and makes of the page what a fresh load would show, byte for byte.
+ * The HTML in a frame was made by the templates that made the page, and is put in as it is.
+ */
+
+import { Stream } from "./stream.js";
+
+const LATEST = 5; // headlines in the list of the latest; render.py keeps the same number
+const WORDS = { connecting: "Connecting…", live: "Live", waiting: "Reconnecting…", ended: "This page is no longer updating" };
+
+const main = /** @type {HTMLElement} */ (document.getElementById("live"));
+const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/** @param {string} html of one element */
+function elementOf(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return /** @type {HTMLElement} */ (template.content.firstElementChild);
+}
+
+/** @param {Record<string, string>} parts the new HTML of elements, by their ids */
+function replaceParts(parts) {
+  for (const [id, html] of Object.entries(parts)) byId(id).replaceWith(elementOf(html));
+}
+
+/** Whether `a` stands above `b`: the later first, and by id within an instant. @param {HTMLElement} a @param {HTMLElement} b */
+function isAbove(a, b) {
+  const difference = Number(a.dataset.order) - Number(b.dataset.order);
+  return difference ? difference > 0 : a.id > b.id;
+}
+
+/** @param {any} frame an entry, new or in a new revision */
+function putEntry(frame) {
+  const item = elementOf(frame.html);
+  const article = /** @type {HTMLElement} */ (item.firstElementChild);
+  const old = byId(article.id);
+  if (old && Number(old.dataset.rev) >= frame.entry.rev) return;
+  if (old) removeItem(/** @type {HTMLElement} */ (old.parentElement));
+  const articles = /** @type {HTMLElement[]} */ ([...dayOf(frame.day).querySelectorAll("article")]);
+  const below = articles.find((other) => isAbove(article, other));
+  if (below) /** @type {HTMLElement} */ (below.parentElement).before(item);
+  else dayOf(frame.day).append(item);
+  trim();
+  listLatest();
+}
+
+/** The list of a day, made at its place where it is missing. @param {{id: string, html: string}} day */
+function dayOf(day) {
+  const days = /** @type {HTMLElement[]} */ ([...byId("entries").children]);
+  let section = days.find((other) => other.dataset.day === day.id);
+  if (!section) {
+    section = elementOf(day.html);
+    const below = days.find((other) => String(other.dataset.day) < day.id);
+    if (below) below.before(section);
+    else byId("entries").append(section);
+  }
+  return /** @type {HTMLElement} */ (section.querySelector("ol"));
+}
+
+/** @param {HTMLElement} item its day goes with its last entry */
+function removeItem(item) {
+  const section = /** @type {HTMLElement} */ (item.closest("section"));
+  item.remove();
+  if (!section.querySelector("article")) section.remove();
+}
+
+/** As many entries as a fresh load has: those below are behind the link to the older ones. */
+function trim() {
+  const items = [...byId("entries").querySelectorAll("section > ol > li")];
+  const limit = Number(main.dataset.limit);
+  if (items.length <= limit) return;
+  for (const item of items.slice(limit)) removeItem(/** @type {HTMLElement} */ (item));
+  const last = /** @type {HTMLElement} */ (items[limit - 1].firstElementChild);
+  const older = byId("older");
+  older.hidden = false;
+  /** @type {HTMLElement} */ (older.firstElementChild).setAttribute("href", `?before=${last.dataset.order}.${last.id.slice(2)}`);
+}
+
+function listLatest() {
+  const titles = [...byId("entries").querySelectorAll("article > h3")].slice(0, LATEST);
+  const items = titles.map((title) => {
+    const link = document.createElement("a");
+    link.setAttribute("href", `#e-${title.id.slice(2)}`);
+    link.textContent = title.textContent;
+    const item = document.createElement("li");
+    item.append(link);
+    return item;
+  });
+  const latest = byId("latest");
+  /** @type {HTMLElement} */ (latest.querySelector("ol")).replaceChildren(...items);
+  latest.toggleAttribute("hidden", !items.length);
+}
+
+/** @param {any} page its fields outside of the parts */
+function putPage(page) {
+  document.title = page.headline;
+  document.documentElement.lang = page.lang;
+  document.documentElement.dir = page.dir;
+}
+
+/** @param {CustomEvent} event */
+function apply({ detail: frame }) {
+  const zone = byId("header").dataset.timezone;
+  if (frame.parts) replaceParts(frame.parts);
+  if (frame.page) putPage(frame.page);
+  if (frame.type === "entry.put") putEntry(frame);
+  // Every time on the page changed its zone: the entries come anew with the page.
+  if (frame.type === "page.put" && frame.page.timezone !== zone) location.reload();
+}
+
+function follow() {
+  const url = new URL(`${location.pathname.replace(/\/$/, "")}/ws?format=html`, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const stream = new Stream(url.href, String(main.dataset.cursor));
+  stream.addEventListener("frame", /** @type {EventListener} */ (apply));
+  stream.addEventListener("state", (event) => {
+    const state = /** @type {keyof typeof WORDS} */ (/** @type {CustomEvent} */ (event).detail);
+    byId("status").textContent = WORDS[state];
+    byId("status").dataset.state = state;
+  });
+  stream.open();
+  // A page that keeps a socket open cannot be kept for the back button.
+  addEventListener("pagehide", () => stream.close());
+  addEventListener("pageshow", (event) => event.persisted && stream.open());
+  addEventListener("online", () => stream.open());
+}
+
+if (!("newer" in main.dataset)) follow();
