@@ -1,0 +1,126 @@
+"""The reader's side: the one rule by which a client knows that it has everything, and a generator that lives by it.
+
+`Follower` is pure. It holds the last event it applied; an event is applied if it is the next one and names the
+last one as the one before. Anything else means that something was lost on the way, and the cure is always the
+same: connect again with the cursor, which the server answers with all that is missing, or with a snapshot.
+`static/stream.js` is the same rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from enum import Enum
+from typing import Any
+from urllib.parse import urlencode
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+
+DELAY_FIRST, DELAY_MOST = 0.5, 20.0  # seconds, of the full-jitter wait before the next connection
+SILENT_BEATS = 2.5  # heartbeats without a frame, after which the connection is taken for dead
+BEHIND_LIMIT = 5.0  # seconds that a head may be ahead of what arrived
+FINAL_CODES = range(4400, 4408)  # close codes that mean: do not come back
+FRAME_LIMIT = 64 * 2**20  # bytes; a snapshot is the largest frame
+
+
+class Verdict(Enum):
+    """What to do with a frame."""
+
+    APPLY = "apply"
+    KNOWN = "known"  # it came already, or carries no content
+    BEHIND = "behind"  # the server has events that did not arrive yet
+    LOST = "lost"  # connect again
+
+
+class Follower:
+    """What a reader holds: the cursor and number of the last event it applied."""
+
+    def __init__(self, cursor: str = "") -> None:
+        self.cursor = cursor
+        self.n = 0
+        self.heartbeat = 15.0
+
+    def take(self, frame: dict[str, Any]) -> Verdict:
+        """Judge a frame, and move on where it is applied."""
+        match frame["type"]:
+            case "hello":
+                self.heartbeat = frame["heartbeat"]
+                if frame["complete"]:
+                    self.n = frame["from"]
+                return Verdict.KNOWN
+            case "snapshot":
+                self.n, self.cursor = frame["head"]["n"], frame["head"]["cursor"]
+                return Verdict.APPLY
+            case "head":
+                return Verdict.BEHIND if frame["head"]["n"] > self.n else Verdict.KNOWN
+            case "bye":
+                return Verdict.LOST
+        if "n" not in frame:
+            return Verdict.KNOWN  # a kind of frame of a later version
+        if frame["n"] <= self.n:
+            return Verdict.KNOWN
+        if frame["n"] != self.n + 1 or frame["prev"] != self.cursor:
+            return Verdict.LOST
+        self.n, self.cursor = frame["n"], frame["cursor"]
+        return Verdict.APPLY
+
+
+class Refused(Exception):
+    """The server does not want this reader back; says with which status or close code."""
+
+
+async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json") -> AsyncIterator[dict[str, Any]]:
+    """Every event of a stream from the cursor on, in order, each once, across reconnects.
+
+    Without a cursor, or where it is too old, a `snapshot` comes first. Raises Refused where there is no coming back.
+    """
+    follower = Follower(cursor)
+    address = url.replace("http", "ws", 1).rstrip("/") + f"/streams/{stream}/ws?"
+    failures = 0
+    while True:
+        delay = min(DELAY_MOST, DELAY_FIRST * 2**failures)
+        try:
+            query = urlencode({"cursor": follower.cursor, "format": format})
+            async with connect(address + query, max_size=FRAME_LIMIT, compression=None, proxy=None) as socket:
+                async for frame in _frames(socket, follower):
+                    failures = 0
+                    if frame["type"] == "bye":
+                        delay = frame["retry_ms"] / 1000
+                    else:
+                        yield frame
+        except InvalidStatus as error:
+            status = error.response.status_code
+            if status < 500 and status != 429:
+                raise Refused(f"{status} {bytes(error.response.body or b'').decode(errors='replace')}") from None
+            delay = max(delay, float(error.response.headers.get("Retry-After", 0)))
+        except ConnectionClosed as error:
+            code = error.rcvd.code if error.rcvd else 1006
+            if code in FINAL_CODES:
+                raise Refused(f"close code {code}") from None
+        except (OSError, TimeoutError, InvalidHandshake, WebSocketException):
+            pass
+        failures += 1
+        await asyncio.sleep(random.uniform(0, delay))
+
+
+async def _frames(socket: Any, follower: Follower) -> AsyncIterator[dict[str, Any]]:
+    """The frames of one connection that are to be applied; ends where it is to be given up."""
+    loop = asyncio.get_running_loop()
+    behind_since: float | None = None
+    while True:
+        async with asyncio.timeout(follower.heartbeat * SILENT_BEATS):
+            frame = json.loads(await socket.recv())
+        verdict = follower.take(frame)
+        if verdict is Verdict.APPLY or frame["type"] == "bye":
+            yield frame
+        if verdict is Verdict.LOST:
+            return
+        if verdict is not Verdict.BEHIND:
+            behind_since = None
+        elif behind_since is None:
+            behind_since = loop.time()
+        elif loop.time() - behind_since > BEHIND_LIMIT:
+            return

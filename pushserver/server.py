@@ -1,0 +1,204 @@
+"""The processes: one supervisor, which owns the embedded store and the listening socket, and the workers it starts.
+
+    supervisor --- valkey (embedded)
+        |--------- worker 1 .. N   uvicorn on the inherited socket
+
+A worker that ends is started again; one that cannot start ends the server. A worker whose supervisor is gone leaves by
+itself: it holds the reading end of a pipe that only the supervisor has open for writing. Stopping goes the other way
+round: workers drain, then the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+from . import keys
+from .app import create_app
+from .embedded import embedded
+from .settings import Settings, environment, shown
+from .sockets import ABORT
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
+GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have stopped is killed
+
+
+# --- the supervisor
+
+
+async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine[Any, Any, None]]) -> int:
+    """Run the server until SIGTERM or SIGINT; the exit status. `started` runs beside the workers."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        data = Path(settings.data)
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        settings = dataclasses.replace(
+            settings,
+            redis=settings.redis or await stack.enter_async_context(embedded(data)),
+            key=settings.key or keys.make_local_key(data),
+            port=listener.getsockname()[1],
+        )
+        logger.info("settings: %s", shown(settings))
+        workers = Workers(settings, listener, stop)
+        await stack.enter_async_context(workers.running())
+        hello = asyncio.create_task(started(settings, _url(settings)))
+        await stop.wait()
+        hello.cancel()
+        await asyncio.gather(hello, return_exceptions=True)
+        logger.info("stopping")
+    return workers.status
+
+
+class Workers:
+    """The worker processes of a supervisor."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
+        self.status = 0
+        self._settings = settings
+        self._listener = listener
+        self._stop = stop
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep them running; at the end, drain and stop them all."""
+        lifeline, ours = os.pipe()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keepers = [tasks.create_task(self._keep(lifeline)) for _ in range(self._settings.workers)]
+                yield
+                for keeper in keepers:
+                    keeper.cancel()
+        finally:
+            os.close(lifeline)
+            os.close(ours)
+
+    async def _keep(self, lifeline: int) -> None:
+        """Start a worker again whenever it ends; drain and stop it when cancelled."""
+        while True:
+            process = await self._start(lifeline)
+            try:
+                status = await process.wait()
+            except asyncio.CancelledError:
+                await self._end(process)
+                raise
+            if status == STARTUP_FAILURE:
+                logger.error("a worker could not start; stopping")
+                self.status = STARTUP_FAILURE
+                self._stop.set()
+                return
+            logger.error("worker %s ended with status %s; starting another", process.pid, status)
+            await asyncio.sleep(RESTART_DELAY)
+
+    async def _start(self, lifeline: int) -> asyncio.subprocess.Process:
+        listener = self._listener.fileno()
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "pushserver", "worker", str(listener), str(lifeline)),
+            env={**os.environ, **environment(self._settings)},
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=[listener, lifeline],
+            # Ctrl-C in a terminal goes to the supervisor alone, which stops the workers in order.
+            start_new_session=True,
+        )
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(self._settings.drain + GRACE):
+                    await process.wait()
+            except TimeoutError:
+                logger.error("worker %s does not stop; killing it", process.pid)
+                process.kill()
+                await process.wait()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _url(settings: Settings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{settings.port}"
+
+
+# --- a worker
+
+
+def work(settings: Settings, listener: int, lifeline: int) -> None:
+    """Serve on an inherited socket until told to stop, or until the supervisor is gone."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws=WebSocketProtocol,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=settings.forwarded,
+        backlog=BACKLOG,
+        # A reader sends nothing; a context of zlib per connection would cost more than the connection.
+        ws_max_size=4096,
+        ws_per_message_deflate=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=5,
+    )
+    server = Server(config, drain=app.state.hub.drain, lifeline=lifeline)
+    server.run(sockets=[socket.socket(fileno=listener)])
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which drains before it shuts down: by itself it would close every reader without a word."""
+
+    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], Awaitable[None]], lifeline: int) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._lifeline = lifeline
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_reader(self._lifeline, self._orphaned)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._drain()
+        await super().shutdown(sockets)
+
+    def _orphaned(self) -> None:
+        """Nothing is ever written to the lifeline: it is readable when its other end is gone."""
+        asyncio.get_running_loop().remove_reader(self._lifeline)
+        logger.error("the supervisor is gone; this worker stops")
+        self.should_exit = True
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's, which lets the application cut a connection: a close would wait for a peer who reads no more."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        scope: Any = getattr(self, "scope", None)  # a handshake that failed has none; the application runs after this
+        if scope is not None:
+            scope["extensions"][ABORT] = self.transport.abort
