@@ -52,7 +52,7 @@ class Follower:
                     self.n = frame["from"]
                 return Verdict.KNOWN
             case "snapshot":
-                self.n, self.cursor = frame["head"]["n"], frame["head"]["cursor"]
+                self.n, self.cursor = frame["n"], frame["cursor"]
                 return Verdict.APPLY
             case "head":
                 return Verdict.BEHIND if frame["head"]["n"] > self.n else Verdict.KNOWN

@@ -68,7 +68,7 @@ def snapshot(
 ) -> str:
     """The newest entries, whole: as JSON in the order of the page, or, in the html format, as the parts of the page."""
     content = f'"entries":[{",".join(entries)}]' if parts is None else f'"parts":{dumps(parts)}'
-    return f'{{"type":"snapshot","page":{dumps(page)},{content},"head":{dumps(_head(cursor, n))}}}'
+    return f'{{"type":"snapshot","n":{n},"cursor":"{cursor}","page":{dumps(page)},{content}}}'
 
 
 def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str) -> str:

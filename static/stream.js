@@ -73,8 +73,8 @@ export class Stream extends EventTarget {
         this.#become("live");
         return;
       case "snapshot":
-        this.n = frame.head.n;
-        this.cursor = frame.head.cursor;
+        this.n = frame.n;
+        this.cursor = frame.cursor;
         this.#emit("frame", frame);
         return;
       case "head":

@@ -1,0 +1,228 @@
+"""The page in a real Chromium: what is published appears, and what was made live is what a fresh load shows."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from .support import ROOT, Running
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+PAGE = {
+    "kicker": "River levels",
+    "headline": "Villages wait for the crest",
+    "dek": "Sandbags are out & pumps are running.",
+    "timezone": "America/New_York",
+    "lang": "en-US",
+    "topics": [{"label": "Weather"}],
+}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page on which nothing may go wrong: no error, no blocked content."""
+    complaints: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and "ERR_CONNECTION" not in message.text:
+            complaints.append(message.text)
+
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+    assert complaints == []
+
+
+def open_live(page: Page, server: Running, stream: str) -> None:
+    page.goto(f"{server.url}/streams/{stream}")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+
+
+def live_parts(page: Page) -> dict[str, str]:
+    """All that a reader sees, by element, as the DOM has it."""
+    ids = ("header", "latest", "intro", "entries", "older", "topics")
+    return {id: page.locator(f"#{id}").evaluate("element => element.outerHTML") for id in ids} | {"title": page.title()}
+
+
+def assert_same_as_fresh(page: Page, server: Running, stream: str) -> None:
+    """The page as it became is, byte for byte, the page as it is served now."""
+    live = live_parts(page)
+    fresh = page.context.new_page()
+    open_live(fresh, server, stream)
+    assert live_parts(fresh) == live
+    fresh.close()
+
+
+def test_an_entry_appears_in_an_open_page_without_a_reload(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    page.evaluate("document.title += ' (not reloaded)'")
+    server.publish(stream, {"headline": "First & foremost", "body": "It *rises*."})
+    expect(page.locator("article h3")).to_have_text("First & foremost")
+    expect(page).to_have_title("Villages wait for the crest (not reloaded)")
+
+
+def test_the_live_page_is_the_page_after_a_reload_byte_for_byte(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    server.publish(stream, {"headline": "Before", "published_at": "2026-03-02T12:00:00Z"})
+    open_live(page, server, stream)
+    image = {
+        "type": "image",
+        "src": "/static/demo/harbour.svg",
+        "width": 1200,
+        "height": 800,
+        "alt": 'A "quoted" quay & a boat',
+        "caption": "The quay <now>.",
+        "credit": "N. Brook/Agency",
+    }
+    post = {"type": "social_post", "platform": "Mastodon", "author_name": "Ada", "text": "Stay in & stay <dry>"}
+    times = [
+        "2026-03-03T12:00:00Z",  # a new day above
+        "2026-03-01T12:00:00Z",  # a new day below
+        "2026-03-02T11:00:00Z",  # filed late: below the first of its day
+        "2026-03-02T13:00:00Z",  # above it
+        "2026-03-02T12:00:00Z",  # the same instant
+        "2026-03-03T04:59:59Z",  # still the day before, in New York
+    ]
+    for number, at in enumerate(times):
+        blocks = [{"type": "paragraph", "html": "a &amp; b"}, image, post]
+        entry = {
+            "headline": f'<Entry> "{number}"',
+            "blocks": blocks,
+            "bylines": [{"name": "Éva Ó"}],
+            "published_at": at,
+        }
+        assert server.publish(stream, entry).status_code == 201
+    server.publish(stream, {"body": "No headline.", "flags": {"breaking": True}})
+    server.publish(stream, {"headline": "Pinned", "flags": {"pinned": True}, "published_at": "2020-01-01T00:00:00Z"})
+    expect(page.locator("article")).to_have_count(9)
+    expect(page.locator("section")).to_have_count(5)
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_a_page_change_shows_live_in_the_title_too(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    server.put_page(stream, {**PAGE, "headline": "The crest has passed", "topics": [], "intro": "What we know."})
+    expect(page).to_have_title("The crest has passed")
+    expect(page.locator("h1")).to_have_text("The crest has passed")
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_another_time_zone_changes_every_time_on_the_page(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    server.publish(stream, {"headline": "One", "published_at": "2026-07-11T15:53:00Z"})
+    open_live(page, server, stream)
+    expect(page.locator(".stamp")).to_contain_text("11:53 AM EDT")
+    server.put_page(stream, {**PAGE, "timezone": "Europe/London"})
+    expect(page.locator(".stamp")).to_contain_text("4:53 PM BST")
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_a_long_page_keeps_as_many_entries_as_a_fresh_load(
+    page: Page, start: Callable[..., Running], stream: str
+) -> None:
+    server = start("--page-entries", "5")
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    for number in range(8):
+        server.publish(
+            stream, {"headline": f"Entry {number}", "published_at": f"2026-03-0{1 + number // 3}T1{number}:00:00Z"}
+        )
+    expect(page.locator("article h3").first).to_have_text("Entry 7")
+    expect(page.locator("article")).to_have_count(5)
+    assert_same_as_fresh(page, server, stream)
+    page.get_by_role("link", name="Older updates").click()
+    expect(page.locator("article h3")).to_have_text(["Entry 2", "Entry 1", "Entry 0"])
+
+
+def test_a_stream_that_began_empty_shows_its_first_entry(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, {"headline": "Nothing yet"})
+    open_live(page, server, stream)
+    expect(page.locator("#latest")).to_be_hidden()
+    server.publish_ok(stream, "Now")
+    expect(page.locator("#latest a")).to_have_text("Now")
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_a_page_finds_its_way_back_after_a_restart(page: Page, start: Callable[..., Running], stream: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    server = start("--port", port)
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    server.stop()
+    expect(page.locator("#status")).to_have_attribute("data-state", "waiting")
+    server = start("--port", port)
+    server.publish_ok(stream, "Posted while nobody was connected, perhaps")
+    expect(page.locator("article h3")).to_have_text("Posted while nobody was connected, perhaps", timeout=30_000)
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_the_page_is_whole_without_javascript(chromium: Browser, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    server.publish_ok(stream, "One")
+    server.publish_ok(stream, "Two")
+    with chromium.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{server.url}/streams/{stream}")
+        expect(page.locator("article h3")).to_have_text(["Two", "One"])
+        expect(page.locator("#latest a")).to_have_text(["Two", "One"])
+        expect(page.locator("#updated")).to_contain_text("Last Updated")
+
+
+def test_the_back_button_brings_a_live_page_back(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    page.goto(f"{server.url}/")
+    server.publish_ok(stream, "While away")
+    page.go_back()
+    expect(page.locator("article h3")).to_have_text("While away")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+
+
+def test_the_embedding_of_the_readme_works_as_it_stands(
+    page: Page, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    (snippet,) = re.findall(r"```html\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "ws://127.0.0.1:8000/streams/demo/" in snippet
+    site = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    )
+    with site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        origin = f"http://127.0.0.1:{site.server_port}"
+        server = start("--origins", origin)
+        server.publish_ok("demo", "There before")
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "favicon.ico").touch()
+        host = server.url.removeprefix("http://")
+        (tmp_path / "site" / "index.html").write_text(snippet.replace("127.0.0.1:8000", host))
+        page.goto(f"{origin}/index.html")
+        expect(page.locator("li")).to_have_text(["There before"])
+        server.publish_ok("demo", "Then live")
+        expect(page.locator("li")).to_have_text(["Then live", "There before"])
+        site.shutdown()
