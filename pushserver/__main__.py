@@ -252,6 +252,7 @@ def tail(url: str, stream: str, cursor: str, as_json: bool) -> None:
         async for frame in follow.follow(url, stream, cursor=cursor):
             click.echo(json.dumps(frame, ensure_ascii=False) if as_json else _readable(frame))
 
+    _configure_logging("warning")
     try:
         asyncio.run(show())
     except follow.Refused as error:

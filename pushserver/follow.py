@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import AsyncIterator
 from enum import Enum
@@ -18,6 +19,8 @@ from urllib.parse import urlencode
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+
+logger = logging.getLogger(__name__)
 
 DELAY_FIRST, DELAY_MOST = 0.5, 20.0  # seconds, of the full-jitter wait before the next connection
 SILENT_BEATS = 2.5  # heartbeats without a frame, after which the connection is taken for dead
@@ -103,7 +106,9 @@ async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json
         except (OSError, TimeoutError, InvalidHandshake, WebSocketException):
             pass
         failures += 1
-        await asyncio.sleep(random.uniform(0, delay))
+        delay = random.uniform(0, delay)
+        logger.warning("not connected to %s; again in %.1f s", stream, delay)
+        await asyncio.sleep(delay)
 
 
 async def _frames(socket: Any, follower: Follower) -> AsyncIterator[dict[str, Any]]:

@@ -192,7 +192,12 @@ class Hub:
         """A stretch of a pass. What arrives before the next one goes out joined with what is left."""
         loop = asyncio.get_running_loop()
         over = loop.time() + STRETCH
-        channel.passing = channel.feed.run(lambda: loop.time() >= over)
+        try:
+            channel.passing = channel.feed.run(lambda: loop.time() >= over)
+        except Exception as error:  # a bug of ours; left here, it would stop the stream without a word
+            logger.exception("a pass over %s failed", channel.stream)
+            self._drop(channel, repr(error))
+            return
         if channel.passing:
             loop.call_soon(self._pass, channel)
 

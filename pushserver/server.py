@@ -44,10 +44,10 @@ GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have
 
 
 async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine[Any, Any, None]]) -> int:
-    """Run the server until SIGTERM or SIGINT; the exit status. `started` runs beside the workers."""
+    """Run the server until a signal ends it; the exit status. `started` runs beside the workers."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         data = Path(settings.data)
