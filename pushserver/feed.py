@@ -130,7 +130,7 @@ class Feed:
         reader.position = position
         reader.place = len(self._readers)
         self._readers.append(reader)
-        self._left += bool(self._left)  # a pass that is under way may come to it before those it has yet to serve
+        self._start_over()
         reader.write(opening)
         self._serve(reader)
 
@@ -139,10 +139,10 @@ class Feed:
         if reader.place < 0:
             return
         last = self._readers.pop()
-        if last is not reader:  # the last one takes its place, and may not have had its turn there
+        if last is not reader:
             self._readers[reader.place] = last
             last.place = reader.place
-            self._left = len(self._readers) if self._left else 0
+        self._start_over()
         reader.place = -1
 
     def resume(self, reader: Reader) -> None:
@@ -163,6 +163,11 @@ class Feed:
             if is_over():
                 break
         return bool(self._left and self._readers)
+
+    def _start_over(self) -> None:
+        """The turns are not those that a pass under way was counting: it looks at everyone once more."""
+        if self._left:
+            self._left = len(self._readers)
 
     def beat(self, frame: str) -> None:
         """Write a heartbeat to those who have everything; close those who took nothing for too long."""
