@@ -32,6 +32,7 @@ class Unsafe(ValueError):
     """What was expected, and what came."""
 
     def __init__(self, expected: str, got: str) -> None:
+        got = got.strip() or "an empty string"
         super().__init__(f"expected {expected}, got {got}")
         self.expected = expected
         self.got = got
@@ -47,33 +48,39 @@ def plain(text: str) -> str:
 
 def link(url: str) -> str:
     """An absolute http, https or mailto URL."""
-    try:
-        parts = urlsplit(plain(url))
-    except ValueError:
-        raise Unsafe("a URL", url) from None
-    if parts.scheme not in LINK_SCHEMES or not (parts.netloc or (parts.scheme == "mailto" and parts.path)):
-        raise Unsafe("an absolute http, https or mailto URL", url)
-    if re.search(r"\s", url.strip()):
-        raise Unsafe("a URL without spaces", url)
-    return plain(url)
+    return _address(url, LINK_SCHEMES, "an absolute http, https or mailto URL")
 
 
 def source(url: str) -> str:
     """Where a picture is: an absolute http or https URL, or a path on this site."""
     if re.fullmatch(r"/(?![/\\])[^\s\\]*", url):
         return plain(url)
-    if urlsplit(url).scheme == "mailto":
-        raise Unsafe("an http or https URL, or a path that begins with /", url)
-    return link(url)
+    return _address(url, LINK_SCHEMES - {"mailto"}, "an http or https URL, or a path that begins with /")
+
+
+def _address(url: str, schemes: set[str], expected: str) -> str:
+    address = plain(url)
+    try:
+        parts = urlsplit(address)
+        # Whoever reads a link takes what stands before an @ for its host.
+        has_host = bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+    except ValueError:  # no URL at all: brackets, a port that is no number
+        raise Unsafe(expected, url) from None
+    if parts.scheme == "mailto":
+        has_host = not parts.netloc and "@" in parts.path
+    if parts.scheme not in schemes or not has_host or re.search(r"[\s\\]", address):
+        raise Unsafe(expected, url)
+    return address
 
 
 class _Scan(HTMLParser):
-    """The start tags and the text of a fragment, as a second parser sees them."""
+    """The start tags and the text of a fragment, as a second parser sees them, and what is neither."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.tags: list[tuple[str, list[tuple[str, str | None]]]] = []
         self.text = ""
+        self.others: list[str] = []
         self.feed(html)
         self.close()
 
@@ -83,26 +90,49 @@ class _Scan(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text += data
 
+    def handle_comment(self, data: str) -> None:
+        self.others.append(data)
+
+    def handle_decl(self, decl: str) -> None:
+        self.others.append(decl)
+
+    def handle_pi(self, data: str) -> None:
+        self.others.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        self.others.append(data)
+
 
 def inline(html: str) -> str:
     """Inline HTML of the strict list, cleaned; anything else is refused by name."""
     html = plain(html)
     before = _Scan(html)
     for tag, attributes in before.tags:
-        if tag not in TAGS:
-            raise Unsafe(f"inline HTML of {', '.join(sorted(TAGS))}", f"<{tag}>")
-        for name, value in attributes:
-            if (tag, name) == ("a", "href"):
-                link(value or "")
-            elif (tag, name) != ("a", "rel"):
-                raise Unsafe("no attribute but href on a link", f"<{tag} {name}>")
+        _check_tag(tag, attributes)
+    if before.others or re.search(r"</(?![A-Za-z])", html):
+        raise Unsafe("no comment or declaration in HTML", before.others[0] if before.others else "</")
     cleaned = _CLEANER.clean(html)
     after = _Scan(cleaned)
     if [tag for tag, _ in before.tags] != [tag for tag, _ in after.tags] or before.text != after.text:
         raise Unsafe("well-formed inline HTML, which every parser reads alike", html)
     if not after.text.strip():
-        raise Unsafe("some text", html or "an empty string")
+        raise Unsafe("some text", html)
+    # A character reference is a character by now, and what is stored must read again as itself.
+    if plain(cleaned) != cleaned or _CLEANER.clean(cleaned) != cleaned:
+        raise Unsafe("characters that need no reference, and no space at the ends", html)
     return cleaned
+
+
+def _check_tag(tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    if tag not in TAGS:
+        raise Unsafe(f"inline HTML of {', '.join(sorted(TAGS))}", f"<{tag}>")
+    for name, value in attributes:
+        if (tag, name) == ("a", "href"):
+            link(value or "")
+        elif (tag, name) != ("a", "rel"):
+            raise Unsafe("no attribute but href on a link", f"<{tag} {name}>")
+    if tag == "a" and "href" not in dict(attributes):
+        raise Unsafe("a link with its href", "<a>")
 
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": True})
@@ -139,7 +169,7 @@ def _block(head: Token, inside: list[Token]) -> dict[str, Any] | None:
         case "paragraph_open":
             return {"type": "paragraph", "html": _html(inside)}
         case "heading_open":
-            return {"type": "heading", "text": _Scan(_html(inside)).text}
+            return {"type": "heading", "text": _heading(_html(inside))}
         case "blockquote_open":
             return {"type": "quote", "html": _html(inside)}
         case "bullet_list_open" | "ordered_list_open":
@@ -151,6 +181,14 @@ def _block(head: Token, inside: list[Token]) -> dict[str, Any] | None:
             return {"type": "paragraph", "html": head.content}
         case _:  # a thematic break: blocks are apart without it
             return None
+
+
+def _heading(html: str) -> str:
+    """A heading's text. It is plain: emphasis adds nothing to it, and a link in it would be lost."""
+    scan = _Scan(inline(html).replace("<br>", " "))
+    if any(tag == "a" for tag, _ in scan.tags):
+        raise Unsafe("headings without links", "a link in a heading")
+    return scan.text
 
 
 def _items(inside: list[Token]) -> list[str]:

@@ -1,0 +1,137 @@
+"""Input read once: JSON, and a value as a model says it must be; or a refusal that names field, expected and got.
+
+Pure. What parsers could take for two different things is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import Fault, Invalid, Malformed, shorten
+
+DEPTH_LIMIT = 32
+
+
+def read_json(body: bytes) -> Any:
+    """JSON (RFC 8259), refused where parsers differ: duplicate names, NaN, deep nesting, a byte order mark."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{body[error.start]:02x} at offset {error.start}"
+        raise Malformed("The body is not UTF-8.", Fault("body", "UTF-8", byte)) from None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError:
+        raise Malformed(
+            "The body is nested too deep.", Fault("body", f"{DEPTH_LIMIT} levels at most", "more")
+        ) from None
+    except json.JSONDecodeError as error:
+        got = shorten(text[error.pos : error.pos + 20] or "the end")
+        where = f"line {error.lineno} column {error.colno}"
+        raise Malformed(f"The body is not JSON: {error.msg}.", Fault("body", f"JSON at {where}", got)) from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise Malformed(
+            "A number is too long.",
+            Fault("body", "at most 4300 digits", shorten(max(re.findall("[0-9]+", text), key=len))),
+        ) from None
+    _check_depth(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Malformed("A JSON object names a member twice.", Fault(shorten(twice), "each name once", "twice"))
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Malformed("JSON has no such number.", Fault("body", "a finite number", name))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise Malformed("A number is too large.", Fault("body", "a finite number", shorten(text)))
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not any(isinstance(inner, dict | list) for inner in level):
+            return
+    raise Malformed("The body is nested too deep.", Fault("body", f"{DEPTH_LIMIT} levels at most", "more"))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read(kind: type[M], value: Any) -> M:
+    """A value as the model says it must be, or a refusal that names every field that is not."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        faults = [_fault_of(dict(problem)) for problem in error.errors(include_url=False)[:20]]
+        # The blocks were made of the body, which is what the publisher knows.
+        if isinstance(value, dict) and isinstance(value.get("body"), str):
+            faults = [fault._replace(field=re.sub(r"^blocks\b.*", "body", fault.field)) for fault in faults]
+        raise Invalid(f"{faults[0].field}: expected {faults[0].expected}, got {faults[0].got}.", *faults) from None
+
+
+_KINDS = {"paragraph", "heading", "list", "quote", "image", "social_post", "embed"}
+
+
+_EXPECTED = {
+    "extra_forbidden": "no such field",
+    "missing": "a value",
+    "model_type": "a JSON object",
+    "model_attributes_type": "a JSON object",
+    "string_type": "a string",
+    "list_type": "a list",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "none_required": "no such field here",
+    "string_too_short": "some text",
+    "string_too_long": "at most {max_length} characters",
+    "too_long": "at most {max_length} items",
+    "too_short": "at least {min_length} items",
+    "union_tag_not_found": "a block with its type",
+    "union_tag_invalid": f"one of {', '.join(sorted(_KINDS))}",
+}
+
+
+def _fault_of(problem: dict[str, Any]) -> Fault:
+    """One of pydantic's findings in our words."""
+    # A union's member puts its tag into the path after the index; the path is that of the JSON that came.
+    path, context, came = problem["loc"], problem.get("ctx", {}), problem["input"]
+    steps = [str(step) for at, step in enumerate(path) if not (at and step in _KINDS and isinstance(path[at - 1], int))]
+    expected = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
+    got = "nothing" if problem["type"] == "missing" else _seen(came)
+    if problem["type"] == "union_tag_invalid":
+        steps.append("type")
+        got = _seen(came["type"])
+    elif "got" in context:  # one of our own checks
+        expected, got = "{expected}", context["got"]
+        steps += [context["field"]] if "field" in context else []
+    field = shorten(".".join(steps)) if steps else "body"
+    return Fault(field, expected.format(**context) if "{" in expected else expected, shorten(got))
+
+
+def _seen(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})" if not isinstance(value, str) else value
