@@ -1,12 +1,14 @@
 -- One publish: the event joins the log and the state moves with it, or neither happens.
 --
--- KEYS  1 log  2 entries  3 order  4 page  5 streams  6 the idempotency key's first answer
+-- KEYS  1 log  2 entries  3 order  4 page  5 streams  6 withdrawn  7 the idempotency key's first answer
 -- ARGV  1 type  2 data JSON  3 at, in ms  4 epoch, should a new one be needed  5 nonce
 --       6 entry id, '' for a page  7 rev that this makes  8 state JSON  9 order score
 --       10 instant shown on the page  11 stream  12 events kept  13 entries allowed
 --       14 idempotency key, '' for none  15 its body's hash  16 seconds it is remembered
--- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count}.
-local log, entries, order, page, streams, idem = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+--       17 the page's state, for a page
+-- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count},
+-- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over.
+local log, entries, order, page, streams, withdrawn, idem = unpack(KEYS)
 local kind, data, at, epoch, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local entry, rev, state, score, shown_at = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 
@@ -25,29 +27,34 @@ local current = 0
 if entry == '' then
   current = tonumber(redis.call('HGET', page, 'rev') or 0)
 else
+  if redis.call('HEXISTS', withdrawn, entry) == 1 then return {'gone'} end
   local held = redis.call('HGET', entries, entry)
   if held then current = cjson.decode(held)['rev'] end
 end
 if current ~= rev - 1 then return {'rev', tostring(current)} end
-if entry ~= '' and current == 0 and redis.call('HLEN', entries) >= tonumber(ARGV[13]) then
-  return {'full', tostring(redis.call('HLEN', entries))}
+if entry ~= '' and current == 0 then
+  if redis.call('HGET', page, 'state') == 'ended' then return {'ended'} end
+  local count = redis.call('HLEN', entries)
+  if count >= tonumber(ARGV[13]) then return {'full', tostring(count)} end
 end
 
 -- Order, number and identity come from the log's own last event: there is no second key that could be lost apart from it.
 local n, prev = 0, '0-0.0000000000000000'
-local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local last = last_event(log)
 if last then
-  local field = {}
-  for i = 1, #last[2], 2 do field[last[2][i]] = last[2][i + 1] end
-  if not (field.n and field.e and field.u) then return redis.error_reply('FOREIGN the log ends with a record that is not an event') end
+  local field = fields(last)
   n, epoch, prev = tonumber(field.n), field.e, last[1] .. '.' .. field.u
 end
 n = n + 1
 local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[12], '*',
-  'e', epoch, 'n', n, 'p', prev, 'u', nonce, 't', kind, 's', shown_at, 'd', data, 'i', ARGV[14])
+  'e', epoch, 'n', n, 'p', prev, 'u', nonce, 't', kind, 's', shown_at, 'k', entry, 'd', data, 'i', ARGV[14])
 
 if entry == '' then
-  redis.call('HSET', page, 'json', state, 'rev', rev)
+  redis.call('HSET', page, 'json', state, 'rev', rev, 'state', ARGV[17])
+elseif kind == 'entry.withdraw' then
+  redis.call('HDEL', entries, entry)
+  redis.call('ZREM', order, entry)
+  redis.call('HSET', withdrawn, entry, state)
 else
   redis.call('HSET', entries, entry, state)
   redis.call('ZADD', order, score, entry)

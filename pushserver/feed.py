@@ -20,7 +20,7 @@ from enum import Enum
 
 from .errors import Close
 from .frames import Batch, Format, Frame, batch
-from .model import Cursor
+from .model import Cursor, Event
 
 STALLED_BEATS = 2  # heartbeats through which a reader may stay unwritable
 
@@ -80,6 +80,7 @@ class Feed:
         self._readers: list[Reader] = []
         self._turn = 0  # the next reader of the pass
         self._left = 0  # readers that the pass has yet to look at
+        self._passed = 0  # up to here, every reader that was writable has been given everything
 
     @property
     def readers(self) -> int:
@@ -97,18 +98,35 @@ class Feed:
         self.head, self.n = event.cursor, event.n
         self._positions[event.cursor] = self.end
         self._bytes += len(event.data)
-        while self.end - self.start > self._ring_events or (
-            self._bytes > self._ring_bytes and self.end - self.start > 1
-        ):
-            self._evict()
+        if not self._readers:
+            self._passed = self.end
+        self._trim()
         self._batches.clear()
         self._left = len(self._readers)
 
-    def _evict(self) -> None:
-        event = self._ring.pop(self.start).event
-        del self._positions[event.prev]
-        self._bytes -= len(event.data)
-        self.start += 1
+    def _trim(self) -> None:
+        """Let the oldest frames go. What no pass has given out yet stays, up to twice the limits.
+
+        A burst that is larger than the ring must not cost those their place who keep up.
+        """
+        while self._exceeds(2) or (self._exceeds(1) and self.start < self._passed):
+            event = self._ring.pop(self.start).event
+            del self._positions[event.prev]
+            self._bytes -= len(event.data)
+            self.start += 1
+
+    def _exceeds(self, times: int) -> bool:
+        count = self.end - self.start
+        return count > times * self._ring_events or (self._bytes > times * self._ring_bytes and count > 1)
+
+    def withdraw(self, entry_id: str, frame_of: Callable[[Event], Frame]) -> None:
+        """Put other frames in the place of an entry's own: what it said leaves the ring."""
+        for position, frame in self._ring.items():
+            event = frame.event
+            if event.entry_id == entry_id:
+                self._ring[position] = frame_of(event)
+                self._bytes += len(self._ring[position].event.data) - len(event.data)
+        self._batches.clear()
 
     # --- what a reader does
 
@@ -162,7 +180,11 @@ class Feed:
             self._serve(self._readers[self._turn])
             if is_over():
                 break
-        return bool(self._left and self._readers)
+        if self._left and self._readers:
+            return True
+        self._passed = self.end
+        self._trim()
+        return False
 
     def _start_over(self) -> None:
         """The turns are not those that a pass under way was counting: it looks at everyone once more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -92,13 +92,13 @@ class Hub:
         feed = channel.feed
         position = feed.seek(cursor) if cursor else None
         if position is not None:
-            feed.join(reader, position, [self._hello(channel, feed.n_at(position))])
+            self._enter(channel, reader, position, [self._hello(channel, feed.n_at(position))])
             return
         resumed = await self._resume(channel, cursor)
         position = feed.position_of(resumed.n + len(resumed.events))
         if resumed.reason is None and position >= feed.start:
             missed = [self._frame(channel, event).text(reader.format) for event in resumed.events]
-            feed.join(reader, position, [self._hello(channel, resumed.n), *missed])
+            self._enter(channel, reader, position, [self._hello(channel, resumed.n), *missed])
             return
         snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
         if snapshot is None or snapshot.cursor.epoch != feed.head.epoch:
@@ -108,7 +108,16 @@ class Hub:
         if position < feed.start:
             raise Unavailable("The stream moves faster than it can be read.")
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
-        feed.join(reader, position, [hello, self._snapshot(snapshot, reader.format)])
+        self._enter(channel, reader, position, [hello, self._snapshot(snapshot, reader.format)])
+
+    def _enter(self, channel: Channel, reader: Reader, position: int, opening: frames.Batch) -> None:
+        """Let a reader in; unless the stream was given up, or the worker began to leave, while it was answered."""
+        if self.draining:
+            reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
+        elif self._channels.get(channel.stream) is not channel:
+            reader.close(Close.RESTART, frames.bye("resync", RETRY_MS))
+        else:
+            channel.feed.join(reader, position, opening)
 
     async def _resume(self, channel: Channel, cursor: Cursor | None) -> Resumed:
         if cursor is None:
@@ -177,6 +186,8 @@ class Hub:
         try:
             for event in events:
                 channel.page = _page_after(channel.page, event)
+                if event.type == "entry.withdraw":
+                    channel.feed.withdraw(event.entry_id, self._withdrawn(channel, event.data))
                 channel.feed.append(self._frame(channel, event))
         except BrokenChain as error:
             self._drop(channel, str(error))
@@ -187,6 +198,9 @@ class Hub:
 
     def _frame(self, channel: Channel, event: Event) -> Frame:
         return Frame(event, partial(render.frame, event, channel.page))
+
+    def _withdrawn(self, channel: Channel, data: bytes) -> Callable[[Event], Frame]:
+        return lambda event: self._frame(channel, event.withdrawn(data))
 
     def _pass(self, channel: Channel) -> None:
         """A stretch of a pass. What arrives before the next one goes out joined with what is left."""
@@ -209,6 +223,8 @@ class Hub:
             at = model.instant(model.now())
             for channel in tuple(self._channels.values()):
                 feed = channel.feed
+                if channel.page["state"] == "ended":
+                    feed.drop_all(Close.ENDED)
                 feed.beat(frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at))
                 channel.idle = 0 if channel.users else channel.idle + 1
                 if channel.idle > IDLE_BEATS:
@@ -228,6 +244,6 @@ class Hub:
 
 def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
     """The page as of an event, given the page before it."""
-    if event.type == "page.put":
+    if event.type in ("page.put", "stream.end"):
         return {**model.loads(event.data)["page"], "updated_at": event.shown_at}
     return {**page, "updated_at": max(page["updated_at"], event.shown_at)}

@@ -6,11 +6,14 @@ twice, and a hidden retry of a blocking read hides that it never returns (redis-
 
 from __future__ import annotations
 
+import asyncio
+import builtins
+import json
 import logging
 import secrets
 from collections.abc import Awaitable, Mapping
 from importlib import resources
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
@@ -19,9 +22,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from . import model
-from .errors import Conflict, Fault, KeyReused, Unavailable
+from .errors import Conflict, Fault, Gone, KeyReused, Unavailable
 from .frames import dumps
 from .model import Cursor, Event
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +33,11 @@ CONNECTIONS = 64  # of the pool that requests share; one more request waits a se
 COMMAND_TIMEOUT = 5.0
 BLOCK_MS = 2_000  # of a tail's read; well below COMMAND_TIMEOUT, so that a silent connection is found out
 READ_EVENTS = 256  # of one read: a reply is held in memory whole
+KEYS, KEYS_USED = "pushserver:keys", "pushserver:keys:used"  # publish keys, for all streams
 LEAST_REDIS = (7, 0)  # effects replication and XADD's options as they are used here
 
 StoreError = RedisError
+T = TypeVar("T")
 
 
 class Append(NamedTuple):
@@ -44,7 +50,8 @@ class Append(NamedTuple):
     state: dict[str, Any]
     rev: int
     shown_at: str
-    entry: model.Entry | None = None
+    entry_id: str = ""
+    order: int = 0
     key: str = ""
     body_hash: str = ""
 
@@ -97,7 +104,7 @@ class Log:
         options = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": COMMAND_TIMEOUT,
+            "socket_timeout": None,  # see `_within`
             "socket_connect_timeout": COMMAND_TIMEOUT,
         }
         self._pool = aioredis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=1, **options)
@@ -111,6 +118,17 @@ class Log:
         self.partitions = partitions
         self.durability = durability
 
+    @classmethod
+    def of(cls, settings: Settings) -> Log:
+        """The log that the settings describe."""
+        return cls(
+            settings.redis,
+            partitions=settings.partitions,
+            log_events=settings.log_events,
+            entry_limit=settings.entry_limit,
+            idempotency=settings.idempotency,
+        )
+
     async def close(self) -> None:
         await self._redis.aclose()
         await self._pool.disconnect()
@@ -119,23 +137,24 @@ class Log:
 
     async def check(self) -> None:
         """Refuse a store that this deployment cannot rely on, and find out what an acknowledgement means there."""
-        info = await self._redis.info()
+        info = await self._within(self._redis.info())
         version = str(info.get("valkey_version") or info["redis_version"])
         if tuple(int(part) for part in version.split(".")[:2]) < LEAST_REDIS:
             raise StoreUnfit(f"expected Redis 7.0 or Valkey 7.2 or later, got {version}")
-        known = await self._redis.set("pushserver:partitions", self.partitions, nx=True, get=True)
+        known = await self._within(self._redis.set("pushserver:partitions", self.partitions, nx=True, get=True))
         if known is not None and int(known) != self.partitions:
             raise StoreUnfit(f"expected {int(known)} partitions, which this store was made with, got {self.partitions}")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if info.get("maxmemory") and policy != "noeviction":
+            raise StoreUnfit(f"expected maxmemory-policy noeviction, got {policy}: whole streams could vanish")
         await self.ping()
-        if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
-            logger.warning("the store evicts (%s): whole streams can vanish", info["maxmemory_policy"])
 
     async def ping(self) -> None:
         """Ask the store whether it answers, and what that promises: `disk` while each write is synced first."""
         try:
-            config = await self._redis.config_get("append*")
+            config = await self._within(self._redis.config_get("append*"))
         except ResponseError:  # a store may deny CONFIG: then nothing was verified, and nothing is claimed
-            await self._redis.ping()
+            await self._within(self._redis.ping())
             config = {}
         synced = config.get("appendonly") == "yes" and config.get("appendfsync") == "always"
         self.durability = "disk" if synced else "memory"
@@ -144,18 +163,21 @@ class Log:
 
     async def append(self, append: Append) -> Appended:
         """Store one event. Raises Moved, Conflict, KeyReused, or Unavailable, which says whether it may be stored."""
-        stream, entry = append.stream, append.entry
-        names = ("log", "entries", "order", "page")
-        keys = [*(self._key(stream, name) for name in names), self._tag(stream) + ":streams"]
-        keys.append(self._key(stream, f"idem:{append.key}"))
+        stream = append.stream
+        keys = [self._key(stream, name) for name in ("log", "entries", "order", "page")]
+        keys += [
+            f"{self._tag(stream)}:streams",
+            self._key(stream, "withdrawn"),
+            self._key(stream, f"idem:{append.key}"),
+        ]
         arguments: list[str | int] = [
             *(append.type, dumps(append.data), append.at, secrets.token_hex(8), secrets.token_hex(8)),
-            *(entry.id if entry else "", append.rev, dumps(append.state), model.order_of(entry.json) if entry else 0),
+            *(append.entry_id, append.rev, dumps(append.state), append.order),
             *(append.shown_at, stream, self._log_events, self._entry_limit),
-            *(append.key, append.body_hash, self._idempotency),
+            *(append.key, append.body_hash, self._idempotency, append.state.get("state", "")),
         ]
         try:
-            answer = [part.decode() for part in await self._append(keys, arguments)]
+            answer = [part.decode() for part in await self._within(self._append(keys, arguments))]
         except (ConnectionError, TimeoutError) as error:
             logger.warning("publish to %s: outcome unknown: %r", stream, error)
             raise Unavailable("The store did not answer; send it again with the same Idempotency-Key.") from error
@@ -163,53 +185,98 @@ class Log:
             logger.warning("publish to %s: refused by the store: %s", stream, error)
             raise Unavailable("The store takes no writes now; nothing was stored.") from error
         match answer:
-            case ["stored" | "replayed" as outcome, id, n, epoch, nonce, entry_id, rev]:
-                return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed")
-            case ["reused"]:
-                detail = "This Idempotency-Key came with another body before; nothing was stored."
-                raise KeyReused(detail, Fault("Idempotency-Key", "one key for one body", append.key))
             case ["full", count]:
                 fault = Fault("stream", f"fewer than {self._entry_limit} entries", count)
                 raise Conflict("The stream is full; go on in a next one.", fault)
-            case _:
+            case ["gone"]:
+                raise Gone("The entry was withdrawn; nothing was stored.", Fault("id", "an entry", append.entry_id))
+            case ["ended"]:
+                raise Conflict("The coverage has ended; nothing was stored.", Fault("stream", "a live one", "ended"))
+            case ["rev", _]:
                 raise Moved
+            case _:
+                return _appended(answer, append.key)
+
+    async def first_answer(self, stream: str, key: str, body_hash: str) -> Appended | None:
+        """What an idempotency key was answered before. Raises KeyReused where that was to another body."""
+        found = await self._within(cast(Awaitable[bytes | None], self._redis.get(self._key(stream, f"idem:{key}"))))
+        if found is None:
+            return None
+        held_hash, *rest = json.loads(found)
+        return _appended(["replayed" if held_hash == body_hash else "reused", *rest], key)
 
     # --- what readers do
 
     async def snapshot(self, stream: str, *, limit: int, after: tuple[int, str] | None = None) -> Snapshot | None:
         """The newest entries, or those after a score and id; None where there is no such stream."""
         keys = [self._key(stream, name) for name in ("log", "entries", "order", "page")]
-        found = await self._snapshot(keys, [limit, *(after or ("", ""))])
+        found = await self._within(self._snapshot(keys, [limit, *(after or ("", ""))]))
         if found is None:
             return None
         record, page_json, updated_at, entries, older = found
         head = _event(record)
-        if head is None:
-            raise StoreUnfit(f"the log of {stream} ends with a record that is not an event")
+        assert head is not None, "the script takes no other record for the head"
         page = model.loads(page_json) if page_json else model.unwritten_page(stream)
         page["updated_at"] = updated_at.decode()
         return Snapshot(head.cursor, head.n, page, [entry.decode() for entry in entries], bool(older))
 
     async def resume(self, stream: str, cursor: Cursor, *, limit: int) -> Resumed:
         """Everything after a cursor, verified by identity; else the reason why there is no such thing."""
-        found = await self._resume([self._key(stream, "log")], [*cursor, limit])
+        found = await self._within(
+            self._resume([self._key(stream, name) for name in ("log", "withdrawn")], [*cursor, limit])
+        )
         reason = found[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])
-        return Resumed(None, int(found[1]), [event for event in map(_event, found[2]) if event])
+        gone = {id.decode(): withdrawal for id, withdrawal in found[3]}
+        events = [event for event in map(_event, found[2]) if event]
+        told = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
+        return Resumed(None, int(found[1]), told)
 
     async def streams(self) -> list[tuple[str, int]]:
         """Every stream and when it last changed, in milliseconds; the newest first."""
         pipeline = self._redis.pipeline(transaction=False)
         for partition in range(self.partitions):
             pipeline.zrevrange(f"{{p{partition:02d}}}:streams", 0, 99, withscores=True)
-        found = [(name.decode(), int(score)) for part in await pipeline.execute() for name, score in part]
+        found = [(name.decode(), int(score)) for part in await self._within(pipeline.execute()) for name, score in part]
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:100]
+
+    async def entry(self, stream: str, id: str) -> tuple[str | None, dict[str, Any] | None]:
+        """An entry as JSON, or its withdrawal; neither where there is no such entry."""
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hget(self._key(stream, "entries"), id)
+        pipeline.hget(self._key(stream, "withdrawn"), id)
+        found, withdrawal = await self._within(pipeline.execute())
+        return found.decode() if found else None, model.loads(withdrawal) if withdrawal else None
 
     async def page_of(self, stream: str) -> dict[str, Any] | None:
         """A stream's page as it is stored; None before its first."""
-        found = await cast(Awaitable[bytes | None], self._redis.hget(self._key(stream, "page"), "json"))
+        found = await self._within(cast(Awaitable[bytes | None], self._redis.hget(self._key(stream, "page"), "json")))
         return model.loads(found) if found else None
+
+    # --- keys
+
+    async def key(self, id: str) -> dict[str, Any] | None:
+        """A publish key as it is kept."""
+        found = await self._within(cast(Awaitable[bytes | None], self._redis.hget(KEYS, id)))
+        return model.loads(found) if found else None
+
+    async def all_keys(self) -> dict[str, dict[str, Any]]:
+        """Every publish key by its id, `used` being when it was last, as far as was noted."""
+        kept = await self._within(cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(KEYS)))
+        used = await self._within(cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(KEYS_USED)))
+        return {id.decode(): {**model.loads(key), "used": used.get(id, b"").decode()} for id, key in kept.items()}
+
+    async def keep_key(self, id: str, key: dict[str, Any]) -> None:
+        await self._within(self._redis.hset(KEYS, id, dumps(key)))
+
+    async def revoke_key(self, id: str) -> bool:
+        """From now on it is refused; False where there was none."""
+        await self._within(self._redis.hdel(KEYS_USED, id))
+        return bool(await self._within(self._redis.hdel(KEYS, id)))
+
+    async def note_key_use(self, id: str, at: str) -> None:
+        await self._within(self._redis.hset(KEYS_USED, id, at))
 
     # --- what tails do
 
@@ -218,15 +285,28 @@ class Log:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         await connection.connect()
         try:
-            await connection.send_command("CLIENT", "ID")
-            return TailConnection(connection, int(await connection.read_response()), self._log_key_names)
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                await connection.send_command("CLIENT", "ID")
+                return TailConnection(connection, int(await connection.read_response()), self._log_key_names)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
 
     async def unblock(self, client_id: int) -> None:
         """Make a blocked read return now. Nothing happens where it is not blocked."""
-        await self._redis.client_unblock(client_id)
+        await self._within(self._redis.client_unblock(client_id))
+
+    async def _within(self, command: Awaitable[T]) -> T:
+        """Await a command for COMMAND_TIMEOUT at most.
+
+        redis-py would use `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation: a task that was told to
+        end goes on.
+        """
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                return await command
+        except builtins.TimeoutError:
+            raise TimeoutError(f"no answer within {COMMAND_TIMEOUT} s") from None
 
     def _log_key_names(self, streams: Mapping[str, str]) -> dict[str, str]:
         return {self._key(stream, "log"): stream for stream in streams}
@@ -253,8 +333,10 @@ class TailConnection:
         """
         keys = self._keys(after)
         ids = [after[stream] for stream in keys.values()]
-        await self._connection.send_command("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS", *keys, *ids)
-        reply = await self._connection.read_response() or []
+        command = ("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS", *keys, *ids)
+        async with asyncio.timeout(COMMAND_TIMEOUT):
+            await self._connection.send_command(*command)
+            reply = await self._connection.read_response() or []
         return [
             (keys[key.decode()], records[-1][0].decode(), [event for event in map(_event, records) if event])
             for key, records in reply
@@ -282,11 +364,22 @@ def _event(record: list[Any]) -> Event | None:
             type=fields[b"t"].decode(),
             data=fields[b"d"],
             shown_at=fields[b"s"].decode(),
+            entry_id=fields[b"k"].decode(),
         )
     except (KeyError, ValueError):
         logger.warning("skipped a record that is not an event: %s", id)
         return None
 
 
+def _appended(answer: list[str], key: str) -> Appended:
+    """What the script stored, now or before."""
+    if answer[0] == "reused":
+        fault = Fault("Idempotency-Key", "one key for one request", key)
+        raise KeyReused("This Idempotency-Key came with another body before; nothing was stored.", fault)
+    outcome, id, n, epoch, nonce, entry_id, rev = answer
+    return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed")
+
+
 def _script(name: str) -> str:
-    return resources.files("pushserver").joinpath(f"{name}.lua").read_text()
+    scripts = resources.files("pushserver")
+    return "".join(scripts.joinpath(f"{part}.lua").read_text("utf-8") for part in ("events", name))

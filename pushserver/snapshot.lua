@@ -3,7 +3,7 @@
 -- KEYS  1 log  2 entries  3 order  4 page
 -- ARGV  1 most entries  2 score and 3 id of the entry that they come after, '' for the newest
 -- Answers nil for a stream that has no event, else {head record, page JSON | nil, page updated_at | nil, entries, 1 if older ones are left}.
-local head = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local head = last_event(KEYS[1])
 if not head then return nil end
 local limit = tonumber(ARGV[1])
 

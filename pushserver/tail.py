@@ -102,11 +102,12 @@ class Tail:
         self._client_id = connection.client_id
         self._answered_at = loop.time()
         while self._after:
-            self._asked = dict(self._after)
-            answer = await connection.read(self._asked)
+            asked = self._asked = dict(self._after)
+            answer = await connection.read(asked)
             self._asked = None
             self._answered_at = loop.time()
             for stream, last, events in answer:
-                if stream in self._after:
+                # What was unfollowed meanwhile, or followed anew from elsewhere, is not what this read was asked for.
+                if self._after.get(stream) == asked[stream]:
                     self._after[stream] = last
                     self._deliver(stream, events)

@@ -16,6 +16,9 @@ from typing import Any
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 
+from pushserver import model, schema, validate
+from pushserver.log import Append
+
 ROOT = Path(__file__).parent.parent
 STOP_LIMIT = 30.0  # seconds for a process to end
 
@@ -121,6 +124,36 @@ class Running:
         finally:
             assert self.process.stdout is not None
             self.process.stdout.close()
+
+
+def entry_append(
+    stream: str,
+    headline: str,
+    *,
+    id: str = "",
+    rev: int = 1,
+    at: int = 0,
+    key: str = "",
+    body_hash: str = "b0d7",
+    **fields: Any,
+) -> Append:
+    """An entry as the publish path hands it to the log."""
+    at = at or model.now()
+    entry_in = validate.read(schema.EntryIn, {"headline": headline, **fields})
+    entry = {**schema.entry(entry_in, stream=stream, id=id or model.new_id(), at=at), "rev": rev}
+    return Append(
+        stream=stream,
+        type="entry.put",
+        data={"at": model.instant(at), "entry": entry},
+        at=at,
+        state=entry,
+        rev=rev,
+        shown_at=entry["published_at"],
+        entry_id=entry["id"],
+        order=model.order_of(entry),
+        key=key,
+        body_hash=body_hash,
+    )
 
 
 def clean_environment() -> dict[str, str]:

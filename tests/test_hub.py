@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from pushserver import model, render
+from pushserver.errors import Close, NotFound, Unavailable
+from pushserver.feed import Reader, State
+from pushserver.frames import Batch, Format
+from pushserver.hub import IDLE_BEATS, Channel, Hub
+from pushserver.log import Appended, Log
+from pushserver.model import Cursor, Event
+from pushserver.settings import Settings
+
+from .support import entry_append
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 20.0  # seconds after which what is waited for will not come
+BEAT = 0.05
+
+
+class RecordingReader(Reader):
+    """Takes all it is given, and remembers it."""
+
+    def __init__(self, format: Format = Format.JSON) -> None:
+        super().__init__(format)
+        self.frames: list[dict[str, Any]] = []
+        self.code: Close | None = None
+        self._more = asyncio.Event()
+
+    def write(self, batch: Batch) -> None:
+        assert self.state is State.OPEN
+        self.frames += map(json.loads, batch)
+        self._more.set()
+
+    def close(self, code: Close, farewell: str | None = None) -> None:
+        assert self.state is not State.CLOSED, "closed twice"
+        self.state, self.code = State.CLOSED, code
+        if farewell is not None:
+            self.frames.append(json.loads(farewell))
+        self._more.set()
+
+    def kinds(self) -> list[str]:
+        """What it was given, heartbeats aside."""
+        return [frame["type"] for frame in self.frames if frame["type"] != "head"]
+
+    def frames_of(self, kind: str) -> list[dict[str, Any]]:
+        return [frame for frame in self.frames if frame["type"] == kind]
+
+    def numbers(self) -> list[int]:
+        """The numbers of the events it was given."""
+        return [frame["n"] for frame in self.frames if "prev" in frame]
+
+    async def until(self, is_true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(LIMIT):
+            while not is_true():
+                self._more.clear()
+                await self._more.wait()
+
+    async def until_read(self, n: int) -> None:
+        """Wait for event `n`."""
+        await self.until(lambda: n in self.numbers())
+
+    async def until_closed(self) -> None:
+        await self.until(lambda: self.state is State.CLOSED)
+
+    async def beats(self, count: int) -> None:
+        """Wait for as many heartbeats."""
+        had = len(self.frames_of("head"))
+        await self.until(lambda: len(self.frames_of("head")) >= had + count)
+
+
+@asynccontextmanager
+async def running(log: Log, **settings: Any) -> AsyncIterator[Hub]:
+    """A hub that runs."""
+    hub = Hub(log, Settings(**{"heartbeat": BEAT, "drain": 5.0, **settings}))
+    task = asyncio.create_task(hub.run())
+    try:
+        yield hub
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled(), "the hub did not end when it was told, or before"
+
+
+@pytest.fixture
+async def hub(log: Log) -> AsyncIterator[Hub]:
+    async with running(log) as hub:
+        yield hub
+
+
+@asynccontextmanager
+async def reading(
+    hub: Hub, stream: str, cursor: Cursor | None = None, **options: Any
+) -> AsyncIterator[RecordingReader]:
+    """A reader that follows a stream, until the end or until it is closed."""
+    async with hub.follow(stream) as channel:
+        reader = RecordingReader(**options)
+        await hub.join(channel, reader, cursor)
+        try:
+            yield reader
+        finally:
+            channel.feed.leave(reader)
+
+
+async def append(log: Log, stream: str, headline: str = "one") -> Appended:
+    return await log.append(entry_append(stream, headline))
+
+
+async def append_and_read(log: Log, stream: str, reader: RecordingReader, n: int) -> Appended:
+    """Append event `n`, and let a reader have it before anything else happens."""
+    answer = await append(log, stream, str(n))
+    await reader.until_read(n)
+    return answer
+
+
+def log_key(stream: str) -> str:
+    return f"{{p{model.partition_of(stream, 16):02d}}}:{stream}:log"
+
+
+async def delete_log(store_url: str, stream: str) -> None:
+    async with aioredis.Redis.from_url(store_url) as store:
+        await store.delete(log_key(stream))
+
+
+async def append_at_once(store_url: str, stream: str, last: Appended, *, events: int, size: int) -> None:
+    """Events after the last one, past the log and all of one instant, so that one read carries them all."""
+    async with aioredis.Redis.from_url(store_url) as store, store.pipeline(transaction=True) as pipeline:
+        prev = last.cursor
+        for n in range(last.n + 1, last.n + 1 + events):
+            cursor = prev._replace(id=f"{model.now() + 1_000}-{n}", nonce=f"{n:016x}")
+            fields: dict[Any, Any] = {"e": cursor.epoch, "n": n, "p": f"{prev.id}.{prev.nonce}", "u": cursor.nonce}
+            fields |= {"t": "entry.put", "s": model.instant(0), "d": json.dumps({"at": "x" * size}), "i": "", "k": ""}
+            pipeline.xadd(log_key(stream), fields, id=cursor.id)
+            prev = cursor
+        await pipeline.execute()
+
+
+async def test_a_stream_that_does_not_exist_cannot_be_followed(hub: Hub, log: Log, stream: str) -> None:
+    with pytest.raises(NotFound):
+        async with hub.follow(stream):
+            pass
+    assert hub.readers == 0
+    await append(log, stream)
+    async with reading(hub, stream) as reader:
+        assert reader.kinds() == ["hello", "snapshot"]
+
+
+async def test_readers_of_a_stream_share_one_channel(hub: Hub, log: Log, stream: str) -> None:
+    await append(log, stream)
+    channels: list[Channel] = []
+    opened = asyncio.Event()
+
+    async def follow() -> None:
+        async with hub.follow(stream) as channel:
+            channels.append(channel)
+            if len(channels) == 20:
+                opened.set()
+            await opened.wait()
+            assert (channel.users, hub.readers) == (20, 20)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+        for _ in range(20):
+            tasks.create_task(follow())
+    assert len({id(channel) for channel in channels}) == 1
+    assert (channels[0].users, hub.readers) == (0, 0)
+
+
+async def test_a_stream_without_readers_is_let_go_after_some_heartbeats(hub: Hub, log: Log, stream: str) -> None:
+    other = f"{stream}-other"
+    for name in (stream, other):
+        await append(log, name)
+    async with reading(hub, other) as clock:
+        async with hub.follow(stream) as first:
+            await clock.beats(IDLE_BEATS + 2)
+        async with hub.follow(stream) as again:
+            assert again is first, "a stream that is read was let go"
+        await clock.beats(1)
+        async with hub.follow(stream) as again:
+            assert again is first, "it was let go at once"
+        await clock.beats(IDLE_BEATS + 2)
+        await append(log, stream)
+        async with hub.follow(stream) as anew:
+            assert anew is not first
+            assert (anew.feed.n, first.feed.n) == (2, 1)
+        async with reading(hub, stream) as reader:
+            await append(log, stream)
+            await reader.until_read(3)
+
+
+async def test_what_a_reader_is_answered_with(log: Log, stream: str) -> None:
+    """Four events before the stream is followed, and four after, of which the ring keeps two."""
+    answers = [await append(log, stream, str(n)) for n in range(1, 5)]
+    async with running(log, ring_events=2) as hub, reading(hub, stream) as first:
+        answers += [await append_and_read(log, stream, first, n) for n in range(5, 9)]
+        for n, expected in [(8, []), (7, [8]), (6, [7, 8]), (5, [6, 7, 8]), (1, [2, 3, 4, 5, 6, 7, 8])]:
+            async with reading(hub, stream, answers[n - 1].cursor) as reader:
+                hello = reader.frames[0]
+                assert (hello["type"], hello["complete"], hello["from"], "reason" in hello) == ("hello", True, n, False)
+                assert hello["head"] == {"n": 8, "cursor": str(answers[7].cursor)}
+                assert reader.numbers() == expected
+                assert [frame["entry"]["headline"] for frame in reader.frames[1:]] == [str(m) for m in expected]
+        gone = answers[7].cursor._replace(nonce="0" * 16)
+        for cursor, reason in [(None, "no_cursor"), (gone, "rollback"), (gone._replace(epoch="0" * 16), "epoch")]:
+            async with reading(hub, stream, cursor) as reader:
+                hello, snapshot = reader.frames
+                assert (hello["complete"], hello["reason"], hello["from"]) == (False, reason, 8)
+                assert (snapshot["type"], snapshot["n"], snapshot["cursor"]) == ("snapshot", 8, str(answers[7].cursor))
+                assert [entry["headline"] for entry in snapshot["entries"]] == [str(n) for n in range(8, 0, -1)]
+
+
+async def test_after_its_answer_every_reader_gets_what_comes(log: Log, stream: str) -> None:
+    answers = [await append(log, stream) for _ in range(4)]
+    async with running(log, ring_events=2) as hub, reading(hub, stream) as first:
+        answers += [await append_and_read(log, stream, first, n) for n in range(5, 9)]
+        async with (
+            reading(hub, stream, answers[7].cursor) as at_head,
+            reading(hub, stream, answers[6].cursor) as in_ring,
+            reading(hub, stream, answers[1].cursor) as in_log,
+            reading(hub, stream) as anew,
+        ):
+            await append(log, stream)
+            for reader, numbers in [(at_head, [9]), (in_ring, [8, 9]), (in_log, list(range(3, 10))), (anew, [9])]:
+                await reader.until_read(9)
+                assert reader.numbers() == numbers
+            assert anew.frames[1]["n"] == 8
+
+
+async def test_too_many_events_or_bytes_behind_gets_the_snapshot(log: Log, stream: str) -> None:
+    answers = [await append(log, stream, "x" * 250) for _ in range(8)]
+    async with running(log, replay_events=5, replay_bytes=2_400) as hub:
+        for n, reason in [(2, "too_far"), (3, "too_far"), (5, None)]:  # five events are more than so many bytes
+            async with reading(hub, stream, answers[n - 1].cursor) as reader:
+                assert reader.frames[0].get("reason") == reason
+                assert reader.kinds()[1:] == (["snapshot"] if reason else ["entry.put"] * (8 - n))
+
+
+async def test_readers_who_join_while_events_come_miss_nothing(log: Log, stream: str) -> None:
+    last = 250
+    answers = [await append(log, stream) for _ in range(50)]
+
+    async def publish() -> None:
+        while len(answers) < last:
+            answers.append(await append(log, stream))
+
+    async def read(hub: Hub, cursor: Cursor | None) -> list[int]:
+        async with reading(hub, stream, cursor) as reader:
+            await reader.until(lambda: last in [frame.get("n") for frame in reader.frames])
+            first = reader.frames[0]["from"]
+            if cursor is None:
+                assert (reader.frames[1]["type"], reader.frames[1]["n"]) == ("snapshot", first)
+            else:
+                assert cursor == answers[first - 1].cursor
+            assert reader.numbers() == list(range(first + 1, last + 1))
+            return reader.numbers()
+
+    async with running(log, ring_events=30, heartbeat=30.0) as hub, asyncio.timeout(LIMIT):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publish())
+            reads = []
+            while len(answers) < last:
+                cursor = random.choice([None, answers[-1].cursor, random.choice(answers).cursor])
+                reads.append(tasks.create_task(read(hub, cursor)))
+                await asyncio.sleep(0.001)
+        assert len(reads) > 20
+        assert max(len(task.result()) for task in reads) > 100
+
+
+async def test_a_log_that_begins_anew_sends_its_readers_back(hub: Hub, log: Log, store_url: str, stream: str) -> None:
+    old = (await append(log, stream)).cursor
+    async with reading(hub, stream) as reader, reading(hub, stream, old) as other:
+        await delete_log(store_url, stream)
+        new = await append(log, stream)
+        for dropped in (reader, other):
+            await dropped.until_closed()
+            assert (dropped.code, dropped.kinds()[-1], dropped.numbers()) == (Close.RESTART, "bye", [])
+            assert dropped.frames[-1]["retry_ms"] > 0
+    async with reading(hub, stream, old) as again:
+        hello, snapshot = again.frames
+        assert (hello["epoch"], hello["reason"], snapshot["cursor"]) == (new.cursor.epoch, "epoch", str(new.cursor))
+        assert new.cursor.epoch != old.epoch
+        await append(log, stream)
+        await again.until_read(2)
+
+
+async def test_a_log_that_began_anew_is_found_out_by_who_joins(hub: Hub, log: Log, store_url: str, stream: str) -> None:
+    """The tail has not told the feed yet."""
+    old = (await append(log, stream)).cursor
+    async with hub.follow(stream) as channel, reading(hub, stream, old) as first:
+        await delete_log(store_url, stream)
+        reader = RecordingReader()
+        with pytest.raises(Unavailable):
+            await hub.join(channel, reader, None)
+        assert (reader.frames, reader.state) == ([], State.OPEN)
+        await first.until_closed()
+        assert (first.code, first.kinds()[-1]) == (Close.RESTART, "bye")
+    with pytest.raises(NotFound):
+        async with hub.follow(stream):
+            pass
+
+
+@pytest.mark.parametrize("found_by", ["the next event", "the next connection"])
+async def test_a_log_that_lost_what_readers_have_sends_them_back(
+    hub: Hub, log: Log, store_url: str, stream: str, found_by: str
+) -> None:
+    first, lost = await append(log, stream), await append(log, stream)
+    async with reading(hub, stream) as reader, aioredis.Redis.from_url(store_url) as store:
+        await reader.beats(1)
+        assert await store.xdel(log_key(stream), lost.cursor.id) == 1
+        if found_by == "the next event":
+            assert (await append(log, stream)).n == lost.n
+        else:
+            for client in await store.client_list():
+                if client["cmd"] == "xread":
+                    await store.client_kill_filter(_id=client["id"])
+        await reader.until_closed()
+        assert (reader.code, reader.kinds()) == (Close.RESTART, ["hello", "snapshot", "bye"])
+    async with reading(hub, stream, lost.cursor) as reader:
+        assert (reader.frames[0]["complete"], reader.frames[0]["reason"]) == (False, "rollback")
+    async with reading(hub, stream, first.cursor) as reader:
+        assert reader.frames[0]["complete"] is True
+
+
+async def test_a_burst_of_more_than_the_ring_holds_drops_nobody_who_keeps_up(
+    log: Log, store_url: str, stream: str
+) -> None:
+    first = await append(log, stream)
+    async with running(log, heartbeat=30.0) as hub, reading(hub, stream, first.cursor) as reader:
+        second = await append_and_read(log, stream, reader, 2)
+        await append_at_once(store_url, stream, second, events=100, size=60_000)
+        await reader.until(lambda: 102 in reader.numbers() or reader.state is State.CLOSED)
+        assert (reader.code, reader.numbers()) == (None, list(range(2, 103)))
+
+
+@pytest.mark.parametrize("with_cursor", [True, False])
+async def test_nobody_joins_a_stream_that_was_given_up(
+    hub: Hub, log: Log, store_url: str, stream: str, with_cursor: bool
+) -> None:
+    """Between follow and join a reader's handshake is answered, and the stream may be given up meanwhile."""
+    old = (await append(log, stream)).cursor
+    async with hub.follow(stream) as channel:
+        async with reading(hub, stream, old) as first:
+            await delete_log(store_url, stream)
+            await append(log, stream)
+            await first.until_closed()
+        await expect_turned_away(hub, channel, old if with_cursor else None)
+
+
+@pytest.mark.parametrize("with_cursor", [True, False])
+async def test_nobody_joins_a_stream_that_is_drained(log: Log, stream: str, with_cursor: bool) -> None:
+    cursor = (await append(log, stream)).cursor
+    async with running(log, drain=0.05) as hub, hub.follow(stream) as channel:
+        await hub.drain()
+        await expect_turned_away(hub, channel, cursor if with_cursor else None)
+
+
+async def expect_turned_away(hub: Hub, channel: Channel, cursor: Cursor | None) -> None:
+    """Either way the transport says bye; what must not be is a reader whom nothing reaches any more."""
+    reader = RecordingReader()
+    try:
+        await hub.join(channel, reader, cursor)
+    except Unavailable:
+        return
+    assert (reader.code, reader.kinds()[-1:]) == (Close.RESTART, ["bye"])
+
+
+async def test_drain_closes_every_reader_and_takes_no_more(hub: Hub, log: Log, stream: str) -> None:
+    names = [stream, f"{stream}-b"]
+    for name in names:
+        await append(log, name)
+    readers: list[RecordingReader] = []
+    joined = asyncio.Semaphore(0)
+
+    async def read(name: str) -> None:
+        async with reading(hub, name) as reader:
+            readers.append(reader)
+            joined.release()
+            await reader.until_closed()
+
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            tasks.create_task(read(names[number % 2]))
+        for _ in range(20):
+            await joined.acquire()
+        await hub.drain()
+        assert hub.readers == 0, "it did not wait until they had left"
+    for reader in readers:
+        assert (reader.code, reader.kinds()) == (Close.RESTART, ["hello", "snapshot", "bye"])
+        assert (reader.frames[-1]["reason"], reader.frames[-1]["retry_ms"] > 0) == ("drain", True)
+    with pytest.raises(Unavailable) as refused:
+        async with hub.follow(stream):
+            pass
+    assert int(refused.value.headers["Retry-After"]) > 0
+
+
+async def test_drain_does_not_wait_for_ever(log: Log, stream: str) -> None:
+    await append(log, stream)
+    async with running(log, drain=0.05) as hub, reading(hub, stream) as reader:
+        async with asyncio.timeout(LIMIT):
+            await hub.drain()
+        assert (reader.code, hub.readers) == (Close.RESTART, 1)
+
+
+async def test_no_more_readers_than_the_worker_takes(log: Log, stream: str) -> None:
+    await append(log, stream)
+    async with running(log, readers=2) as hub:
+        async with reading(hub, stream), reading(hub, stream):
+            with pytest.raises(Unavailable) as refused:
+                async with hub.follow(stream):
+                    pass
+            assert int(refused.value.headers["Retry-After"]) > 0
+        async with reading(hub, stream) as reader:
+            assert reader.kinds() == ["hello", "snapshot"]
+
+
+async def test_an_event_is_rendered_once_however_many_read_it(
+    hub: Hub, log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+    frame = render.frame
+
+    def count(event: Event, page: dict[str, Any]) -> dict[str, Any]:
+        rendered.append(event.n)
+        return frame(event, page)
+
+    monkeypatch.setattr(render, "frame", count)
+    await append(log, stream)
+    async with hub.follow(stream) as channel:
+        readers = [RecordingReader(Format.HTML) for _ in range(300)]
+        for reader in readers:
+            await hub.join(channel, reader, None)
+        for n in (2, 3):
+            await append(log, stream, f"headline {n}")
+            for reader in readers:
+                await reader.until_read(n)
+        assert rendered == [2, 3]
+        for reader in readers:
+            assert reader.numbers() == [2, 3]
+            assert "headline 3" in reader.frames_of("entry.put")[-1]["html"]
+            channel.feed.leave(reader)
