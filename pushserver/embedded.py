@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 START_LIMIT = 60.0  # seconds: a long log takes its time to load
 STOP_LIMIT = 10.0
 RESTART_DELAY = 0.2
+SOCKET = "valkey.sock"
 SOCKET_PATH_LIMIT = 100  # bytes; Linux has room for 107
 
 
@@ -44,7 +45,7 @@ async def embedded(data: Path) -> AsyncIterator[str]:
     """
     data = data.absolute()
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    socket = data / "valkey.sock"
+    socket = data / SOCKET
     if len(os.fsencode(socket)) > SOCKET_PATH_LIMIT:
         raise CannotStart(f"expected a data folder whose path leaves room for a unix socket, got {data}")
     server_lock = _lock(data / "server.lock")
@@ -54,38 +55,78 @@ async def embedded(data: Path) -> AsyncIterator[str]:
         store_lock = await _store_lock(data)
         try:
             url = f"unix://{socket}"
-            process = await _start(data, url, store_lock)
-            keeper = asyncio.create_task(_keep(process, data, url, store_lock))
+            store = _Store(data, url, store_lock)
+            await store.start()
+            keeper = asyncio.create_task(store.keep())
             try:
                 yield url
             finally:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
+                await store.stop()
         finally:
             os.close(store_lock)
     finally:
         os.close(server_lock)
 
 
-async def _keep(process: asyncio.subprocess.Process, data: Path, url: str, lock: int) -> None:
-    """Start the store again whenever it ends; stop it when cancelled."""
-    try:
+class _Store:
+    """The store's process: started, started again when it ends, stopped."""
+
+    def __init__(self, data: Path, url: str, lock: int) -> None:
+        self._data = data
+        self._url = url
+        self._lock = lock
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it answers. Raises CannotStart, and leaves nothing running then."""
+        self._process = process = await _spawn(self._data, self._lock)
+        log = self._data / "valkey.log"
+        try:
+            async with asyncio.timeout(START_LIMIT):
+                while not await _answers(self._url):
+                    if process.returncode is not None:
+                        raise CannotStart(f"the store ended with status {process.returncode}; see {log}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            await self.stop()
+            raise CannotStart(f"the store did not answer within {START_LIMIT:.0f} s; see {log}") from None
+        except BaseException:
+            await self.stop()
+            raise
+        logger.info("embedded store started, pid %s, %s", process.pid, self._data)
+
+    async def keep(self) -> None:
+        """Start it again whenever it ends, until cancelled."""
         while True:
-            status = await process.wait()
+            assert self._process is not None, "it was started before"
+            status = await self._process.wait()
             logger.error("the embedded store ended with status %s; starting it again", status)
             await asyncio.sleep(RESTART_DELAY)
             try:
-                process = await _start(data, url, lock)
+                await self.start()
             except CannotStart:
                 logger.exception("the embedded store did not start; trying again")
-    finally:
-        await _stop(process)
+
+    async def stop(self) -> None:
+        """Stop it, by force if need be."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_LIMIT):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
-async def _start(data: Path, url: str, lock: int) -> asyncio.subprocess.Process:
+async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:
     options = {
         "port": "0",
-        "unixsocket": "valkey.sock",  # relative to `dir`, as is all that follows
+        "unixsocket": SOCKET,  # relative to `dir`, as is all that follows
         "unixsocketperm": "700",
         "dir": str(data),
         "pidfile": str(data / "valkey.pid"),
@@ -98,7 +139,7 @@ async def _start(data: Path, url: str, lock: int) -> asyncio.subprocess.Process:
         "enable-debug-command": "no",
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         str(get_binary_path()),
         *arguments,
         cwd=data,
@@ -107,20 +148,6 @@ async def _start(data: Path, url: str, lock: int) -> asyncio.subprocess.Process:
         start_new_session=True,
         pass_fds=[lock],
     )
-    try:
-        async with asyncio.timeout(START_LIMIT):
-            while not await _answers(url):
-                if process.returncode is not None:
-                    raise CannotStart(f"the store ended with status {process.returncode}; see {data / 'valkey.log'}")
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        await _stop(process)
-        raise CannotStart(f"the store did not answer within {START_LIMIT:.0f} s; see {data / 'valkey.log'}") from None
-    except BaseException:
-        await _stop(process)
-        raise
-    logger.info("embedded store started, pid %s, %s", process.pid, data)
-    return process
 
 
 async def _answers(url: str) -> bool:
@@ -132,17 +159,6 @@ async def _answers(url: str) -> bool:
         return False
     finally:
         await client.aclose()
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_LIMIT):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 def _lock(path: Path) -> int | None:
@@ -158,19 +174,36 @@ def _lock(path: Path) -> int | None:
 
 async def _store_lock(data: Path) -> int:
     """The store's lock, once the store of a server that was killed is gone."""
-    path, pidfile = data / "valkey.lock", data / "valkey.pid"
-    lock = _lock(path)
-    if lock is not None:
-        return lock
-    pid = int(pidfile.read_text())
-    logger.warning("stopping the store that a killed server left, pid %s", pid)
-    os.kill(pid, signal.SIGTERM)
+    path = data / "valkey.lock"
+    signals = iter((signal.SIGTERM, signal.SIGKILL))
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + STOP_LIMIT
+    began = due = loop.time()
     while (lock := _lock(path)) is None:
-        if loop.time() > deadline:
-            logger.warning("it does not stop; killing it")
-            os.kill(pid, signal.SIGKILL)
-            deadline = float("inf")
+        pid = _pid_in(data / "valkey.pid")
+        if loop.time() >= due and pid is not None and _has_open(pid, path) and (number := next(signals, None)):
+            logger.warning("stopping the store that a killed server left, pid %s, with %s", pid, number.name)
+            os.kill(pid, number)
+            due = loop.time() + STOP_LIMIT
+        if loop.time() > began + START_LIMIT:
+            raise CannotStart(f"the lock {path} is held, by a process that is not the store of {data}")
         await asyncio.sleep(0.02)
     return lock
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has the file open: a pid that a dead store left may be another's by now.
+
+    Where there is no /proc to look into, the pid file is believed.
+    """
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+        return any(os.path.realpath(descriptor) == os.path.realpath(path) for descriptor in descriptors)
+    except OSError:
+        return not Path("/proc/self/fd").exists()

@@ -29,8 +29,9 @@ from websockets.http11 import Request
 
 from . import keys
 from .app import create_app
-from .embedded import embedded
-from .settings import Settings, environment, shown
+from .embedded import CannotStart, embedded
+from .log import Log, StoreError, StoreUnfit
+from .settings import Settings, environment, shown, without_password
 from .sockets import ABORT
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
             port=listener.getsockname()[1],
         )
         logger.info("settings: %s", shown(settings))
+        await _check_store(settings)
         workers = Workers(settings, listener, stop)
         await stack.enter_async_context(workers.running())
         hello = asyncio.create_task(started(settings, _url(settings)))
@@ -67,6 +69,18 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         await asyncio.gather(hello, return_exceptions=True)
         logger.info("stopping")
     return workers.status
+
+
+async def _check_store(settings: Settings) -> None:
+    """Refuse a store that is not there, or not one to rely on, before any worker would. Raises CannotStart."""
+    try:
+        log = Log.of(settings)
+        try:
+            await log.check()
+        finally:
+            await log.close()
+    except (StoreError, StoreUnfit, ValueError, OSError) as error:
+        raise CannotStart(f"the store at {without_password(settings.redis)}: {error}") from error
 
 
 class Workers:

@@ -7,6 +7,7 @@ made from the fields of `Settings`. Nothing else reads the environment.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import click
@@ -72,16 +73,20 @@ def variables(name: str) -> list[str]:
 
 def option(name: str) -> click.Option:
     """The command line's option for a setting; it reads the environment too."""
+    return click.Option([f"--{name.replace('_', '-')}"], **option_of(name))
+
+
+def option_of(name: str) -> dict[str, Any]:
+    """What an option for a setting is made of, for commands other than `serve`."""
     (field,) = (field for field in KNOBS if field.name == name)
-    return click.Option(
-        [f"--{name.replace('_', '-')}"],
-        type=field.metadata["kind"],
-        default=field.default,
-        envvar=variables(name),
-        show_default=name not in SECRET,
-        show_envvar=True,
-        help=field.metadata["help"],
-    )
+    return {
+        "type": field.metadata["kind"],
+        "default": field.default,
+        "envvar": variables(name),
+        "show_default": name not in SECRET,
+        "show_envvar": True,
+        "help": field.metadata["help"],
+    }
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -95,8 +100,14 @@ def shown(settings: Settings) -> str:
     for field in KNOBS:
         value = getattr(settings, field.name)
         mark = "" if value == field.default else "*"
-        words.append(f"{field.name}={'(set)' if value and field.name in SECRET else repr(value)}{mark}")
+        text = "(set)" if value and field.name in SECRET else repr(value)
+        words.append(f"{field.name}={without_password(text)}{mark}")
     return " ".join(words)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be logged."""
+    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
 
 
 def markdown() -> str:

@@ -1,0 +1,533 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket as sockets
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import pytest
+import redis
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from pushserver.client import Publisher, PublishError
+from pushserver.errors import Close
+from pushserver.follow import follow
+
+from .support import ROOT, STOP_LIMIT, Running, clean_environment, is_alive, reader, receive, running
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 30.0  # seconds after which what is waited for will not come
+LAST = "the last one"  # the headline of the entry up to which readers read
+
+Start = Callable[..., Running]
+
+
+async def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait for what happens in another process, or in a publisher's thread."""
+    async with asyncio.timeout(LIMIT):
+        while not is_true():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def no_store_left(tmp_path: Path) -> Iterator[None]:
+    """A killed server leaves its store; should the test end before the next start does away with it, it is ended."""
+    yield
+    for pidfile in tmp_path.glob("*/valkey.pid"):
+        for pid in stores_on(pidfile.parent):
+            os.kill(pid, signal.SIGKILL)
+
+
+def stores_on(data: Path) -> list[int]:
+    """The pids of the stores that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
+                found.append(int(process.name))
+        except OSError:  # it has ended
+            continue
+    return [pid for pid in found if is_alive(pid)]
+
+
+def workers_of(server: Running) -> list[int]:
+    """The pids of the workers that run."""
+    return [pid for pid in server.children() if pid not in stores_on(server.data) and is_alive(pid)]
+
+
+def worker_of(server: Running, socket: ClientConnection) -> int:
+    """The pid of the worker at the other end of a socket."""
+    ours, theirs = (f":{address[1]:04X}" for address in (socket.local_address, socket.remote_address))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(theirs) and fields[2].endswith(ours):
+            (pid,) = [pid for pid in workers_of(server) if f"socket:[{fields[9]}]" in open_files(pid)]
+            return pid
+    raise AssertionError("no such connection")
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(entry))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return found
+
+
+def free_port() -> int:
+    with sockets.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Publishing:
+    """A publisher in a thread: entry after entry, each sent again with its key until it is acknowledged."""
+
+    def __init__(self, url: str, key: str, stream: str) -> None:
+        self._url, self._key, self._stream = url, key, stream
+        self.acknowledged: list[dict[str, Any]] = []
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _publish(self) -> None:
+        with Publisher(self._url, self._key) as publisher:
+            while not self._ending.is_set():
+                number = str(len(self.acknowledged))
+                try:
+                    answer = publisher.publish(self._stream, {"headline": number}, idempotency_key=f"key-{number}")
+                    self.acknowledged.append(answer)
+                except PublishError:  # it has tried often enough: a person would try again
+                    continue
+
+    async def more(self, entries: int) -> None:
+        """Wait until so many more are acknowledged."""
+        goal = len(self.acknowledged) + entries
+        await eventually(lambda: len(self.acknowledged) >= goal)
+
+    async def end(self) -> None:
+        self._ending.set()
+        await asyncio.to_thread(self._thread.join)
+
+
+def stored(server: Running, stream: str) -> list[dict[str, Any]]:
+    """Every entry of a stream, the oldest first."""
+    entries: list[dict[str, Any]] = []
+    address: str | None = ""
+    while address is not None:
+        response = server.http.get(f"/streams/{stream}/entries{address}")
+        assert response.status_code == 200, response.text
+        entries += response.json()["entries"]
+        address = response.json()["older"]
+    return entries[::-1]
+
+
+def check_stored(server: Running, stream: str, publishing: Publishing) -> None:
+    """All that was acknowledged is there, once, and nothing else."""
+    entries = stored(server, stream)
+    acknowledged = publishing.acknowledged
+    assert [(entry["headline"], entry["id"]) for entry in entries] == [
+        (str(number), answer["id"]) for number, answer in enumerate(acknowledged)
+    ]
+    assert [answer["n"] for answer in acknowledged] == list(range(1, len(acknowledged) + 1))
+    assert server.snapshot(stream)["n"] == len(acknowledged)
+
+
+async def read_to_last(socket: ClientConnection) -> list[int]:
+    """The numbers of the entries up to the last one."""
+    numbers = []
+    while True:
+        frame = await receive(socket, "entry.put")
+        numbers.append(frame["n"])
+        if frame["entry"]["headline"] == LAST:
+            return numbers
+
+
+async def follow_to_last(url: str, stream: str, cursor: str) -> list[tuple[str, int]]:
+    """The kinds and numbers of what a reader applied who comes back whenever it is disconnected."""
+    applied: list[tuple[str, int]] = []
+    async for frame in follow(url, stream, cursor=cursor):
+        applied.append((frame["type"], frame["n"]))
+        if frame.get("entry", {}).get("headline") == LAST:
+            break
+    return applied
+
+
+async def read_to_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """What came until the server closed, and with which code."""
+    frames = []
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            frames.append(json.loads(await socket.recv()))
+    assert closed.value.rcvd is not None, "it was cut off"
+    return frames, closed.value.rcvd.code
+
+
+async def test_an_entry_reaches_the_readers_of_every_worker_once(start: Start, stream: str) -> None:
+    server = start("--workers", "2", "--heartbeat", "0.3")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    served: defaultdict[int, list[ClientConnection]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        for number in range(300):
+            socket = await stack.enter_async_context(reader(server, stream, cursor=cursor))
+            served[worker_of(server, socket)].append(socket)
+            if number >= 40 and len(served) == 2:
+                break
+        assert set(served) == set(workers_of(server))
+        assert len(served) == 2
+        answer = server.publish_ok(stream, "two")
+        for worker_sockets in served.values():
+            for socket in worker_sockets:
+                frame = await receive(socket, "entry.put")
+                assert (frame["n"], frame["cursor"], frame["prev"]) == (2, answer["cursor"], cursor)
+                assert (await receive(socket))["type"] == "head"
+
+
+async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothing(start: Start, stream: str) -> None:
+    server = start("--workers", "2")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    pids = server.children()
+    assert len(pids) == 3
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(reader(server, stream, cursor=cursor)) for _ in range(20)]
+        for socket in connections:
+            await receive(socket, "hello")
+        reading = [asyncio.create_task(read_to_close(socket)) for socket in connections]
+        assert await asyncio.to_thread(server.stop) == 0
+        for frames, code in await asyncio.gather(*reading):
+            assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
+            assert (frames[0]["reason"], frames[0]["retry_ms"] > 0) == ("drain", True)
+    assert [pid for pid in pids if is_alive(pid)] == []
+    assert "Traceback" not in server.log
+
+
+async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
+    server = start("--workers", "2")
+    server.put_page(stream, {"headline": "Flood", "timezone": "America/New_York"})
+    answers = [server.publish_ok(stream, headline) for headline in ("one", "two")]
+    paths = [f"/streams/{stream}", f"/streams/{stream}/entries", "/"]
+    before = [server.http.get(path).text for path in paths]
+    assert "Flood" in before[0]
+    key = server.key
+    assert server.stop() == 0
+    server = start("--workers", "2")
+    assert [server.http.get(path).text for path in paths] == before
+    assert server.key == key
+    async with reader(server, stream, cursor=answers[0]["cursor"]) as socket:
+        hello = await receive(socket)
+        assert (hello["complete"], hello["from"]) == (True, 2)
+        assert (await receive(socket))["cursor"] == answers[1]["cursor"]
+        third = server.publish_ok(stream, "three")
+        frame = await receive(socket)
+    assert (frame["n"], frame["prev"], frame["cursor"]) == (4, answers[1]["cursor"], third["cursor"])
+
+
+async def test_a_server_that_is_killed_comes_back_with_all_it_acknowledged(start: Start, stream: str) -> None:
+    arguments = ("--workers", "2", "--port", str(free_port()))
+    server = start(*arguments)
+    with Publishing(server.url, server.key, stream) as publishing:
+        for _ in range(2):
+            await publishing.more(50)
+            pids = server.children()
+            server.kill_all()
+            (orphan,) = stores_on(server.data)
+            await eventually(lambda pids=pids, orphan=orphan: not any(is_alive(p) for p in pids if p != orphan))  # type: ignore[misc]
+            server = start(*arguments)
+            assert not is_alive(orphan)
+        await publishing.more(50)
+        await publishing.end()
+    check_stored(server, stream, publishing)
+    assert stores_on(server.data) == [server.store_pid()]
+    assert server.store_pid() in server.children()
+
+
+async def test_workers_whose_supervisor_is_killed_leave_and_a_new_server_starts(start: Start, stream: str) -> None:
+    port = free_port()
+    server = start("--workers", "2", "--port", str(port))
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    workers, store = workers_of(server), server.store_pid()
+    assert len(workers) == 2
+    async with reader(server, stream, cursor=cursor) as socket:
+        await receive(socket, "hello")
+        os.kill(server.process.pid, signal.SIGKILL)
+        frames, code = await read_to_close(socket)
+    assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
+    server.close()
+    await eventually(lambda: not any(map(is_alive, workers)))
+    assert is_alive(store)
+    server = start("--workers", "2", "--port", str(port))
+    assert not is_alive(store)
+    assert [entry["headline"] for entry in stored(server, stream)] == ["one"]
+    assert server.publish_ok(stream, "two")["n"] == 2
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_its_readers_miss_nothing(start: Start, stream: str) -> None:
+    server = start("--workers", "2")
+    with Publishing(server.url, server.key, stream) as publishing:
+        await publishing.more(1)
+        cursor = publishing.acknowledged[0]["cursor"]
+        reading = [asyncio.create_task(follow_to_last(server.url, stream, cursor)) for _ in range(20)]
+        first = workers_of(server)
+        for victim in first:
+            await publishing.more(50)
+            os.kill(victim, signal.SIGKILL)
+            await eventually(lambda victim=victim: victim not in workers_of(server))  # type: ignore[misc]
+            await eventually(lambda: len(workers_of(server)) == 2)
+        await publishing.more(50)
+        await publishing.end()
+        check_stored(server, stream, publishing)
+        last = server.publish_ok(stream, LAST)["n"]
+        async with asyncio.timeout(LIMIT):
+            assert await asyncio.gather(*reading) == [[("entry.put", n) for n in range(2, last + 1)]] * 20
+    assert not set(first) & set(workers_of(server))
+    assert server.log.count("ended with status -9") == 2
+
+
+async def test_a_store_that_is_killed_costs_no_entry_and_no_connection(start: Start, stream: str) -> None:
+    server = start("--workers", "2")
+    workers = workers_of(server)
+    with Publishing(server.url, server.key, stream) as publishing:
+        await publishing.more(1)
+        cursor = publishing.acknowledged[0]["cursor"]
+        async with AsyncExitStack() as stack:
+            connections = [await stack.enter_async_context(reader(server, stream, cursor=cursor)) for _ in range(20)]
+            reading = [asyncio.create_task(read_to_last(socket)) for socket in connections]
+            for _ in range(3):
+                await publishing.more(50)
+                killed = server.store_pid()
+                os.kill(killed, signal.SIGKILL)
+                await publishing.more(50)
+                assert stores_on(server.data) == [server.store_pid()] != [killed]
+            await publishing.end()
+            check_stored(server, stream, publishing)
+            last = server.publish_ok(stream, LAST)["n"]
+            async with asyncio.timeout(LIMIT):
+                assert await asyncio.gather(*reading) == [list(range(2, last + 1))] * 20
+    assert workers_of(server) == workers
+
+
+async def test_a_store_that_hangs_makes_the_server_unready_and_not_dead(start: Start, stream: str) -> None:
+    server = start("--heartbeat", "0.5")
+    workers, store = workers_of(server), server.store_pid()
+
+    def answers(path: str, status: int) -> bool:
+        assert server.http.get("/livez").status_code == 200
+        response = server.http.get(path)
+        assert response.json()["ready"] is (response.status_code == 200)
+        return response.status_code == status
+
+    cursor = server.publish_ok(stream, "0")["cursor"]
+    async with reader(server, stream, cursor=cursor) as socket:
+        await eventually(lambda: answers("/readyz", 200))
+        reading = asyncio.create_task(read_to_last(socket))
+        os.kill(store, signal.SIGSTOP)
+        try:
+            # Sent while nothing is answered, and again with its key until it is.
+            publishing = asyncio.create_task(asyncio.to_thread(publish_surely, server, stream, "1"))
+            await eventually(lambda: answers("/readyz", 503))
+        finally:
+            os.kill(store, signal.SIGCONT)
+        await eventually(lambda: answers("/readyz", 200))
+        assert (await publishing)["n"] == 2
+        last = server.publish_ok(stream, LAST)["n"]
+        async with asyncio.timeout(LIMIT):
+            assert (last, await reading) == (3, [2, 3])
+    assert [entry["headline"] for entry in stored(server, stream)] == ["0", "1", LAST]
+    assert (workers_of(server), server.store_pid()) == (workers, store)
+
+
+def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any]:
+    with Publisher(server.url, server.key) as publisher:
+        return publisher.publish(stream, {"headline": headline})
+
+
+# --- servers that cannot start
+
+
+def serve(*arguments: str) -> tuple[int, str]:
+    """The exit status of a server that does not start, and what it said, its settings aside."""
+    command = [sys.executable, "-m", "pushserver", "serve", *arguments]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=15, check=False
+    )
+    assert ended.stdout == ""
+    return ended.returncode, ended.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with sockets.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        status, said = serve("--port", str(port), "--data", str(tmp_path / "data"))
+    assert status == 3
+    assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
+    assert not (tmp_path / "data" / "valkey.pid").exists()
+
+
+def test_a_folder_that_is_taken_is_named(start: Start, stream: str) -> None:
+    server = start()
+    status, said = serve("--port", "0", "--data", str(server.data))
+    assert (status, said) == (3, f"pushserver: cannot start: another server runs on {server.data}\n")
+    server.publish_ok(stream, "one")
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, said = serve("--port", "0", "--data", str(tmp_path / "file" / "data"))
+    assert status == 3
+    assert re.fullmatch(rf"pushserver: cannot start: .*{re.escape(str(tmp_path / 'file'))}.*\n", said), said
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://:hunter2@127.0.0.1:{port}/0", "127.0.0.1:{port}"),
+        ("redis://:hunter2@no-such-host.invalid/0", "no-such-host.invalid"),
+        ("unix:///no/such/valkey.sock", "/no/such/valkey.sock"),
+        ("redis://:hunter2@127.0.0.1:notaport/0", "notaport"),
+        ("nonsense://:hunter2@127.0.0.1", "redis://"),
+    ],
+)
+def test_a_store_that_is_not_there_is_named(tmp_path: Path, url: str, named: str) -> None:
+    port = free_port()
+    status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url.format(port=port))
+    assert (status, "Traceback" in said, "hunter2" in said) == (3, False, False), said
+    assert [line for line in said.splitlines() if named.format(port=port) in line and "settings:" not in line], said
+
+
+def test_a_store_that_is_not_to_be_relied_on_is_refused(start: Start, tmp_path: Path) -> None:
+    server = start()
+    url = f"unix://{server.data}/valkey.sock"
+    status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url, "--partitions", "8", "--workers", "2")
+    assert (status, "Traceback" in said) == (3, False), said
+    assert "expected 16 partitions" in said
+
+
+def test_a_password_of_the_store_is_not_logged(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "hunter2", password="hunter2") as url:
+        with running(tmp_path / "data", "--redis", url) as server:
+            server.publish_ok("stream", "one")
+        assert server.stop() == 0
+    assert "settings:" in server.log
+    assert "hunter2" not in server.log + server.greeting
+
+
+# --- under a process manager, on a store of the platform's
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str, password: str = "") -> Iterator[str]:
+    """The URL of a Redis that Debian ships, on a free port; it has ended at the end."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with (folder / "redis.log").open("wb") as output:
+        process = subprocess.Popen([program, *own, *options], stdout=output, stderr=output)
+    try:
+        with redis.Redis(port=port, password=password or None) as store:
+            while not answers(store):
+                assert process.poll() is None, (folder / "redis.log").read_text()
+        yield f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(STOP_LIMIT)
+
+
+def answers(store: redis.Redis) -> bool:
+    try:
+        return bool(store.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@asynccontextmanager
+async def honcho(folder: Path, redis_url: str) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+    """The Procfile under honcho, once it is ready, and its URL; it has ended at the end."""
+    port = free_port()
+    env = {
+        **clean_environment(),
+        "PATH": os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]]),
+        "PORT": str(port),
+        "REDIS_URL": redis_url,
+        "PUSHSERVER_DATA": str(folder / "data"),
+    }
+    with (folder / "honcho.log").open("wb") as output:
+        command = [sys.executable, "-m", "honcho", "start", "-f", "Procfile"]
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await eventually(lambda: is_ready(url) or process.poll() is not None)
+        assert process.poll() is None, (folder / "honcho.log").read_text()
+        yield process, url
+    finally:
+        process.terminate()
+        process.wait(STOP_LIMIT)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "durability"),
+    [(("--appendonly", "no"), "memory"), (("--appendonly", "yes", "--appendfsync", "always"), "disk")],
+)
+async def test_the_procfile_runs_on_what_the_platform_gives(
+    tmp_path: Path, stream: str, options: tuple[str, ...], durability: str
+) -> None:
+    with redis_server(tmp_path, *options) as redis_url:
+        async with honcho(tmp_path, redis_url) as (manager, url):
+            with Publisher(url, (tmp_path / "data" / "publish.key").read_text().strip()) as publisher:
+                first = await asyncio.to_thread(publisher.publish, stream, {"headline": "one"})
+                assert (first["n"], first["durability"]) == (1, durability)
+                reading = asyncio.create_task(follow_to_last(url, stream, first["cursor"]))
+                await asyncio.to_thread(publisher.publish, stream, {"headline": "two"})
+                await asyncio.to_thread(publisher.publish, stream, {"headline": LAST})
+                async with asyncio.timeout(LIMIT):
+                    assert await reading == [("entry.put", 2), ("entry.put", 3)]
+            assert stores_on(tmp_path / "data") == []
+            pids = descendants(manager.pid)
+            assert len(pids) >= 2  # the supervisor and a worker
+            manager.terminate()
+            await asyncio.to_thread(manager.wait, STOP_LIMIT)
+            await eventually(lambda: not any(map(is_alive, pids)))
+            said = (tmp_path / "honcho.log").read_text()
+            assert "SIGKILL" not in said
+            assert "Traceback" not in said
+            with redis.Redis.from_url(redis_url) as store:
+                assert store.ping()
