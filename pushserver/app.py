@@ -31,11 +31,23 @@ logger = logging.getLogger(__name__)
 class Stream(HTTPEndpoint):
     get = staticmethod(pages.page)
     put = staticmethod(publish.put_page)
+    patch = staticmethod(publish.patch_page)
 
 
 class Entries(HTTPEndpoint):
     get = staticmethod(pages.entries)
     post = staticmethod(publish.publish_entry)
+
+
+class Entry(HTTPEndpoint):
+    get = staticmethod(pages.entry)
+    put = staticmethod(publish.put_entry)
+    patch = staticmethod(publish.patch_entry)
+    delete = staticmethod(publish.withdraw_entry)
+
+
+class Socket(HTTPEndpoint):
+    get = staticmethod(sockets.upgrade_required)
 
 
 # A stream's name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address.
@@ -44,21 +56,17 @@ ROUTES = [
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
     Route("/streams/{stream:path}/entries", Entries),
+    Route("/streams/{stream:path}/entries/{id}", Entry),
+    Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
-    Route("/streams/{stream:path}/ws", sockets.upgrade_required),
+    Route("/streams/{stream:path}/ws", Socket),
     Route("/streams/{stream:path}", Stream),
 ]
 
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
-    log = Log(
-        settings.redis,
-        partitions=settings.partitions,
-        log_events=settings.log_events,
-        entry_limit=settings.entry_limit,
-        idempotency=settings.idempotency,
-    )
+    log = Log.of(settings)
     hub = Hub(log, settings)
     checks = Health(log, hub)
 
@@ -81,8 +89,9 @@ def create_app(settings: Settings) -> Starlette:
         lifespan=lifespan,
         exception_handlers={Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug},
     )
+    app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
-    app.state.keys = Keys(settings.key)
+    app.state.keys = Keys(settings.key, log)
     return app
 
 
@@ -123,6 +132,7 @@ async def _store(request: Request, error: Exception) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     """Ours: the log has the traceback, which Starlette raises on to the server after this answer."""
-    refused = Refused("The server failed on this request; its log says why.")
+    # uvicorn closes the connection after this answer; a client that was not told would send its next request into it.
+    refused = Refused("The server failed on this request; its log says why.", headers={"Connection": "close"})
     refused.status, refused.title, refused.kind = 500, "Server error", "server-error"
     return answer(refused)

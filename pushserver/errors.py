@@ -7,7 +7,7 @@ what came.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.responses import JSONResponse, Response
 
@@ -15,12 +15,13 @@ GOT_LIMIT = 120  # characters of the offending value that an answer repeats
 
 
 class Close(IntEnum):
-    """Close codes. 4400 to 4407 mean: do not come back; the others: come back with your cursor."""
+    """Close codes. 4400 to 4407 and 4410 mean: do not come back; the others: come back with your cursor."""
 
     RESTART = 1012
     OVERLOADED = 1013
     BAD_MESSAGE = 4400
     TOO_SLOW = 4408
+    ENDED = 4410
 
 
 class Fault(NamedTuple):
@@ -93,6 +94,25 @@ class Conflict(Refused):
     status, title, kind = 409, "Conflict", "conflict"
 
 
+class Gone(Refused):
+    """It was there, and was withdrawn."""
+
+    status, title, kind = 410, "Withdrawn", "withdrawn"
+
+
+class Changed(Refused):
+    """It is not any more what the publisher saw; `current` is what it is now."""
+
+    status, title, kind = 412, "Changed meanwhile", "changed"
+
+    def __init__(self, detail: str, fault: Fault, current: dict[str, object] | None) -> None:
+        super().__init__(detail, fault, headers={"ETag": f'"{current["rev"]}"'} if current else None)
+        self.current = current
+
+    def problem(self) -> dict[str, object]:
+        return {**super().problem(), "current": self.current}
+
+
 class TooLarge(Refused):
     """More bytes than the limit."""
 
@@ -123,6 +143,12 @@ class KeyReused(Refused):
     status, title, kind = 422, "Idempotency key used for another request", "idempotency-key-reused"
 
 
+class TooMany(Refused):
+    """More requests than the key allows; come back when `Retry-After` says."""
+
+    status, title, kind = 429, "Too many requests", "too-many"
+
+
 class Unavailable(Refused):
     """Come back later: the store is away, or the worker is full."""
 
@@ -132,9 +158,17 @@ class Unavailable(Refused):
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
+def withdrawn(withdrawal: dict[str, Any]) -> Gone:
+    """The refusal that a withdrawn entry is from then on."""
+    note = withdrawal.get("note") or "This entry was withdrawn."
+    return Gone(note, Fault("id", "an entry", f"withdrawn for the reason {withdrawal['reason']}"))
+
+
 def shorten(value: object) -> str:
     """A value as an answer or a log line may repeat it."""
     text = value if isinstance(value, str) else repr(value)
+    if not text:
+        return "an empty string"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= GOT_LIMIT else f"{text[:GOT_LIMIT]}… ({len(text)} characters)"
 

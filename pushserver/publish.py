@@ -1,119 +1,253 @@
-"""Entries and pages in: key, size, validity, then one append to the log. Whatever is refused stores nothing."""
+"""Entries and pages in: publish, correct, withdraw, end. Each is one append to the log, or stores nothing.
+
+A change is made from the revision that is current, and stored only if it still is: two scripts that edit one entry
+never overwrite each other unseen. With `If-Match` the second is told; without it, its change is made again from the new
+revision.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from . import model
-from .errors import Conflict, Fault, Malformed, TooLarge, UnsupportedType, shorten
-from .log import Append, Appended, Log, Moved
+from . import model, schema, validate
+from .errors import Changed, Conflict, Fault, NotFound, Refused, TooLarge, shorten, withdrawn
+from .frames import dumps
+from .intake import JSON, MERGE_PATCH, NDJSON, Intake
+from .log import Append, Appended, Moved
 
 ATTEMPTS = 5  # at a revision that others change at the same time
 
 
+T = TypeVar("T")
+Held = dict[str, Any] | None  # what is current, where there is something
+
+
 async def publish_entry(request: Request) -> Response:
-    """`POST /streams/{stream}/entries`: a new entry, in a new stream where there is none by that name."""
-    stream, log = _admit(request), _log(request)
-    key = _idempotency_key(request)
-    body = await _read_body(request)
-    entry_in = model.read(model.EntryIn, model.read_json(body))
-    at = model.now()
-    for _ in range(ATTEMPTS):
-        entry = model.entry(entry_in, stream=stream, id=model.new_id(), rev=1, at=at)
-        data = {"at": model.instant(at), "entry": entry.json}
-        shown_at = min(entry.shown_at, model.instant(at))
-        append = Append(stream, "entry.put", data, at, entry.json, 1, shown_at, entry, key, _hash(body))
+    """`POST /streams/{stream}/entries`: a new entry, in a new stream where there is none by that name; or a batch."""
+    intake = await Intake.of(request, "publish")
+    if intake.kind == NDJSON:
+        return await _publish_batch(intake)
+    value, body_hash = await intake.json(JSON, NDJSON)
+    appended = await _publish_one(intake, value, body_hash)
+    return intake.answer(appended, created=True)
+
+
+async def _publish_batch(intake: Intake) -> Response:
+    """Each line an entry, published or refused by itself, in order; each answer a line, with its status."""
+    lines = await intake.lines()
+    intake.admission.charge(len(lines))
+    limit: int = intake.request.app.state.settings.body_limit
+    results = []
+    for number, line in enumerate(lines, 1):
+        # A key for the batch makes one for each line, so that a batch that was cut short can be sent again.
+        line_intake = intake._replace(key=f"{intake.key}.{number}") if intake.key else intake
         try:
-            return _answer(await log.append(append), stream, log)
-        except Moved:  # the id is taken, which the clock and 20 random bits make all but impossible
-            continue
-    raise Conflict("No free entry id was found; send it again.")
+            if len(line) > limit:
+                raise TooLarge("The line is too long.", Fault("body", f"at most {limit} bytes", str(len(line))))
+            appended = await _publish_one(line_intake, validate.read_json(line), hashlib.sha256(line).hexdigest())
+            status = 200 if appended.replayed else 201
+            results.append({"line": number, "status": status, **intake.fields(appended)})
+        except Refused as refused:
+            results.append({"line": number, **refused.problem()})
+    return Response("".join(f"{dumps(result)}\n" for result in results), media_type=NDJSON)
+
+
+async def _publish_one(intake: Intake, value: Any, body_hash: str) -> Appended:
+    entry_in = validate.read(schema.NewEntryIn, value)
+
+    async def attempt() -> Appended:
+        at = model.now()
+        entry = schema.entry(entry_in, stream=intake.stream, id=model.new_id(), at=at)
+        return await intake.log.append(_entry_append(intake, entry, at, body_hash))
+
+    return await _attempts(attempt)
+
+
+async def put_entry(request: Request) -> Response:
+    """`PUT /streams/{stream}/entries/{id}`: the entry, whole; new where there is none by that id."""
+    intake = await Intake.of(request, "publish", "correct")
+    value, body_hash = await intake.json()
+    entry_in = validate.read(schema.EntryIn, value)
+    return await _change_entry(intake, body_hash, lambda held: entry_in)
+
+
+async def patch_entry(request: Request) -> Response:
+    """`PATCH /streams/{stream}/entries/{id}`: a merge patch (RFC 7396) of what the publisher may send."""
+    intake = await Intake.of(request, "correct")
+    value, body_hash = await intake.json(MERGE_PATCH, JSON)
+    return await _change_entry(intake, body_hash, lambda held: schema.patch_entry(_found(intake, held), value))
+
+
+async def _change_entry(intake: Intake, body_hash: str, change: Callable[[Held], schema.EntryIn]) -> Response:
+    id = intake.entry_id()
+
+    async def attempt() -> Response:
+        held = await _current(intake, id)
+        _check_rev(intake, held)
+        at = model.now()
+        entry = schema.entry(change(held), stream=intake.stream, id=id, at=at, held=held)
+        if held and {**entry, "rev": held["rev"]} == held:
+            return _unchanged(held)
+        appended = await intake.log.append(_entry_append(intake, entry, at, body_hash))
+        return intake.answer(appended, created=not held)
+
+    first = await _first_answer(intake, body_hash)
+    return first if first else await _attempts(attempt)
+
+
+def _entry_append(intake: Intake, entry: dict[str, Any], at: int, body_hash: str) -> Append:
+    return Append(
+        stream=intake.stream,
+        type="entry.put",
+        data={"at": model.instant(at), "entry": entry},
+        at=at,
+        state=entry,
+        rev=entry["rev"],
+        shown_at=min(str(entry.get("updated_at") or entry["published_at"]), model.instant(at)),
+        entry_id=entry["id"],
+        order=model.order_of(entry),
+        key=intake.key,
+        body_hash=body_hash,
+    )
+
+
+async def withdraw_entry(request: Request) -> Response:
+    """`DELETE /streams/{stream}/entries/{id}?reason=&note=`: what it said leaves the stream, that it did stays."""
+    intake = await Intake.of(request, "withdraw")
+    id, query = intake.entry_id(), dict(request.query_params)
+    withdrawal = validate.read(schema.WithdrawalIn, query)
+
+    async def attempt() -> Response:
+        held = _found(intake, await _current(intake, id))
+        _check_rev(intake, held)
+        at = model.now()
+        told = {"at": model.instant(at), "id": id, "rev": held["rev"] + 1, **withdrawal.model_dump(exclude_none=True)}
+        kept = told if withdrawal.reason == "legal" else {**told, "headline": held.get("headline")}
+        append = Append(
+            stream=intake.stream,
+            type="entry.withdraw",
+            data=told,
+            at=at,
+            state=kept,
+            rev=told["rev"],
+            shown_at=model.instant(at),
+            entry_id=id,
+            key=intake.key,
+            body_hash=json.dumps(query, sort_keys=True),
+        )
+        return intake.answer(await intake.log.append(append), created=False)
+
+    first = await _first_answer(intake, json.dumps(query, sort_keys=True))
+    return first if first else await _attempts(attempt)
 
 
 async def put_page(request: Request) -> Response:
     """`PUT /streams/{stream}`: the page's own fields, whole."""
-    stream, log = _admit(request), _log(request)
-    key = _idempotency_key(request)
-    body = await _read_body(request)
-    page_in = model.read(model.PageIn, model.read_json(body))
-    at = model.now()
+    intake = await Intake.of(request, "page")
+    value, body_hash = await intake.json()
+    page_in = validate.read(schema.PageIn, value)
+    return await _change_page(intake, body_hash, lambda held, at: schema.page(page_in, at=at, held=held))
+
+
+async def patch_page(request: Request) -> Response:
+    """`PATCH /streams/{stream}`: a merge patch (RFC 7396) of the page's own fields."""
+    intake = await Intake.of(request, "page")
+    value, body_hash = await intake.json(MERGE_PATCH, JSON)
+
+    def patched(held: Held, at: int) -> dict[str, Any]:
+        return schema.page(schema.patch_page(_found(intake, held), value), at=at, held=held)
+
+    return await _change_page(intake, body_hash, patched)
+
+
+async def end_stream(request: Request) -> Response:
+    """`POST /streams/{stream}/end`: the coverage is over; `{"next": {label, url}}` says where it goes on."""
+    intake = await Intake.of(request, "page")
+    value, body_hash = await intake.json()
+    end = validate.read(schema.EndIn, value).model_dump(exclude_none=True)
+
+    def ended(held: Held, at: int) -> dict[str, Any]:
+        now = model.instant(at)
+        over = {"state": "ended", "coverage_end": now, "updated_at": now}
+        held = held or model.unwritten_page(intake.stream)
+        return {**held, "rev": held["rev"] + 1, **over, **end}
+
+    return await _change_page(intake, body_hash, ended, type="stream.end", **end)
+
+
+async def _change_page(
+    intake: Intake, body_hash: str, change: Callable[[Held, int], dict[str, Any]], type: str = "page.put", **told: Any
+) -> Response:
+    async def attempt() -> Response:
+        held = await intake.log.page_of(intake.stream)
+        _check_rev(intake, held)
+        at = model.now()
+        page = change(held, at)
+        append = Append(
+            stream=intake.stream,
+            type=type,
+            data={"at": model.instant(at), **told, "page": page},
+            at=at,
+            state=page,
+            rev=page["rev"],
+            shown_at=page["updated_at"],
+            key=intake.key,
+            body_hash=body_hash,
+        )
+        return intake.answer(await intake.log.append(append), created=not held)
+
+    first = await _first_answer(intake, body_hash)
+    return first if first else await _attempts(attempt)
+
+
+async def _attempts(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Make a change from what is current, again where something else came first."""
     for _ in range(ATTEMPTS):
-        current = await log.page_of(stream)
-        page = model.page(page_in, rev=current["rev"] + 1 if current else 1, at=at)
-        data = {"at": model.instant(at), "page": page}
-        append = Append(stream, "page.put", data, at, page, page["rev"], page["updated_at"], None, key, _hash(body))
         try:
-            return _answer(await log.append(append), stream, log)
+            return await attempt()
         except Moved:
             continue
-    raise Conflict("The page is being changed by others too; send it again.")
+    raise Conflict("Others are changing it at the same time; send it again.")
 
 
-def _admit(request: Request) -> str:
-    """The stream, once the key and the name are good; the body has not been touched."""
-    request.app.state.keys.check(request.headers.get("authorization"))
-    return model.check_stream(request.path_params["stream"])
+async def _first_answer(intake: Intake, body_hash: str) -> Response | None:
+    """What was answered to this idempotency key before: a repeated change would else be judged by its own outcome."""
+    first = await intake.log.first_answer(intake.stream, intake.key, body_hash) if intake.key else None
+    return intake.answer(first, created=False) if first else None
 
 
-def _log(request: Request) -> Log:
-    log: Log = request.app.state.log
-    return log
+async def _current(intake: Intake, id: str) -> Held:
+    found, withdrawal = await intake.log.entry(intake.stream, id)
+    if withdrawal:
+        raise withdrawn(withdrawal)
+    return json.loads(found) if found else None
 
 
-def _answer(appended: Appended, stream: str, log: Log) -> Response:
-    fields: dict[str, Any] = {"rev": appended.rev, "n": appended.n, "cursor": str(appended.cursor)}
-    url = f"/streams/{stream}"
-    if appended.entry_id:
-        url = f"{url}#e-{appended.entry_id}"
-        fields = {"id": appended.entry_id, **fields}
-    headers = {"Location": url}
-    if appended.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    body = json.dumps({**fields, "url": url, "durability": log.durability}) + "\n"
-    return Response(body, 200 if appended.replayed else 201, headers, "application/json")
+def _check_rev(intake: Intake, held: Held) -> None:
+    """Refuse a change of something else than the publisher saw, and show what it is now."""
+    rev = intake.rev()
+    current = held["rev"] if held else None
+    if rev is not None and rev != current:
+        got = f"revision {current}" if current else "nothing there"
+        raise Changed(
+            "It was changed since; look at the current one.", Fault("If-Match", f'revision "{rev}"', got), held
+        )
 
 
-def _idempotency_key(request: Request) -> str:
-    """The publisher's key for this request, '' for none: a token, or a string in quotes as the IETF draft has it."""
-    given = request.headers.get("idempotency-key")
-    if given is None:
-        return ""
-    key = re.fullmatch(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})', given)
-    if not key:
-        fault = Fault("Idempotency-Key", "1 to 200 visible ASCII characters, no quote or backslash", shorten(given))
-        raise Malformed("That is not an idempotency key.", fault)
-    return key[1] or key[2]
+def _found(intake: Intake, held: Held) -> dict[str, Any]:
+    if held is None:
+        path = intake.request.url.path
+        raise NotFound(f"There is nothing to change at {shorten(path)}.")
+    return held
 
 
-def _hash(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-async def _read_body(request: Request) -> bytes:
-    """The body, up to the limit, which stops an upload that says too little about its length as well."""
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        fault = Fault("Content-Type", "application/json", shorten(kind) or "none")
-        raise UnsupportedType("Entries and pages are JSON.", fault, headers={"Connection": "close"})
-    limit: int = request.app.state.settings.body_limit
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit, f"{declared} bytes")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit, "more")
-    return bytes(body)
-
-
-def _too_large(limit: int, got: str) -> TooLarge:
-    return TooLarge(
-        "The body is too large.", Fault("body", f"at most {limit} bytes", got), headers={"Connection": "close"}
-    )
+def _unchanged(held: dict[str, Any]) -> Response:
+    """A change that changes nothing is no event."""
+    fields = {"id": held["id"], "rev": held["rev"], "url": held["url"], "unchanged": True}
+    return Response(json.dumps(fields) + "\n", 200, {"ETag": f'"{held["rev"]}"'}, JSON)
