@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TextIO
 import click
 import httpx2
 
-from . import client, demo, embedded, follow, keys, model, server, settings
+from . import admin, client, demo, embedded, follow, keys, model, server, settings, validate
 from .client import Publisher, PublishError
 from .errors import Refused
 
@@ -31,7 +31,7 @@ REFUSED, NOT_REACHED = 1, 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="pushserver")
+@click.version_option(package_name="pushserver", prog_name="pushserver")
 def main() -> None:
     """A real-time push server for live updates."""
 
@@ -99,6 +99,7 @@ _knobs = [settings.option(field.name) for field in settings.KNOBS]
 _demo = click.Option(["play", "--demo"], is_flag=True, help="Play a made-up live page into a new stream.")
 _inherited = [click.Argument(["listener"], type=int), click.Argument(["lifeline"], type=int)]
 main.add_command(click.Command("serve", callback=_serve, params=[_demo, *_knobs], help=_serve.__doc__))
+main.add_command(admin.keys)
 main.add_command(click.Command("worker", callback=_work, params=[*_inherited, *_knobs], hidden=True))
 
 
@@ -219,10 +220,11 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
 def _record(text: str, name: str, number: int) -> tuple[str, dict[str, Any]]:
     """A line's kind and value, or the end of the import: the lines before it stay."""
     try:
-        value = model.read_json(text[:LINE_LIMIT].encode("utf-8", "surrogateescape"))
+        value = validate.read_json(text[:LINE_LIMIT].encode("utf-8", "surrogateescape"))
     except Refused as error:
         fault = error.faults[0]
-        _fail(f"{name}, line {number}: {error.detail} Expected {fault.expected}, got {fault.got}", REFUSED)
+        said = f"{fault.field}: expected {fault.expected}, got {fault.got}"
+        _fail(f"{name}, line {number}: {error.detail} {said}", REFUSED)
     match value:
         case {"page": dict() as page} if len(value) == 1:
             return "page", page
@@ -270,6 +272,10 @@ def _readable(frame: dict[str, Any]) -> str:
             return _entry_lines(frame["entry"])
         case "page.put":
             return f"# {frame['page']['headline']}"
+        case "entry.withdraw":
+            return f"\n{frame['at']}  withdrawn: {frame['id']} {frame.get('note', '')}"
+        case "stream.end":
+            return f"\n{frame['at']}  the coverage has ended"
         case kind:
             return f"({kind})"
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -57,11 +58,11 @@ class Publisher:
 
     def publish(self, stream: str, entry: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Publish an entry: the server's answer, with `replayed` true where the key had been used already."""
-        return self._send("POST", f"/streams/{stream}/entries", entry, idempotency_key)
+        return self._send("POST", f"/streams/{quote(stream, safe='')}/entries", entry, idempotency_key)
 
     def put_page(self, stream: str, page: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Set a stream's page, whole."""
-        return self._send("PUT", f"/streams/{stream}", page, idempotency_key)
+        return self._send("PUT", f"/streams/{quote(stream, safe='')}", page, idempotency_key)
 
     def _send(self, method: str, path: str, value: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
@@ -80,7 +81,8 @@ class Publisher:
                 if response.status_code not in (429, 503):
                     raise failure
                 wait += float(response.headers.get("retry-after", 0))
-            time.sleep(wait)
+            if attempt < ATTEMPTS - 1:
+                time.sleep(wait)
         raise failure
 
 

@@ -15,7 +15,7 @@ import random
 from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
@@ -26,6 +26,7 @@ DELAY_FIRST, DELAY_MOST = 0.5, 20.0  # seconds, of the full-jitter wait before t
 SILENT_BEATS = 2.5  # heartbeats without a frame, after which the connection is taken for dead
 BEHIND_LIMIT = 5.0  # seconds that a head may be ahead of what arrived
 FINAL_CODES = range(4400, 4408)  # close codes that mean: do not come back
+ENDED = 4410  # the close code of a coverage that is over
 FRAME_LIMIT = 64 * 2**20  # bytes; a snapshot is the largest frame
 
 
@@ -78,10 +79,11 @@ class Refused(Exception):
 async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json") -> AsyncIterator[dict[str, Any]]:
     """Every event of a stream from the cursor on, in order, each once, across reconnects.
 
-    Without a cursor, or where it is too old, a `snapshot` comes first. Raises Refused where there is no coming back.
+    Without a cursor, or where it is too old, a `snapshot` comes first. Ends when the coverage has. Raises Refused where
+    there is no coming back.
     """
     follower = Follower(cursor)
-    address = url.replace("http", "ws", 1).rstrip("/") + f"/streams/{stream}/ws?"
+    address = url.replace("http", "ws", 1).rstrip("/") + f"/streams/{quote(stream, safe='')}/ws?"
     failures = 0
     while True:
         delay = min(DELAY_MOST, DELAY_FIRST * 2**failures)
@@ -94,6 +96,8 @@ async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json
                         delay = frame["retry_ms"] / 1000
                     else:
                         yield frame
+                    if frame["type"] == "stream.end":
+                        return
         except InvalidStatus as error:
             status = error.response.status_code
             if status < 500 and status != 429:
@@ -101,6 +105,8 @@ async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json
             delay = max(delay, float(error.response.headers.get("Retry-After", 0)))
         except ConnectionClosed as error:
             code = error.rcvd.code if error.rcvd else 1006
+            if code == ENDED:
+                return
             if code in FINAL_CODES:
                 raise Refused(f"close code {code}") from None
         except (OSError, TimeoutError, InvalidHandshake, WebSocketException):

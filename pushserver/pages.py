@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from . import model, render
-from .errors import Fault, Invalid, NotFound, shorten
+from .errors import Fault, Invalid, NotFound, shorten, withdrawn
 from .frames import dumps
 from .log import Log, Snapshot
 
@@ -61,6 +61,25 @@ async def entries(request: Request) -> Response:
     return Response(body, headers=headers, media_type="application/json")
 
 
+async def entry(request: Request) -> Response:
+    """`GET /streams/{stream}/entries/{id}`: an entry's own page, or JSON if none is asked for; 410 once withdrawn."""
+    stream, id = model.check_stream(request.path_params["stream"]), request.path_params["id"]
+    log: Log = request.app.state.log
+    found, withdrawal = await log.entry(stream, id) if model.ID.fullmatch(id) else (None, None)
+    if not found and not withdrawal:
+        raise NotFound(f"There is no entry {shorten(id)} in {stream}.")
+    if "text/html" in request.headers.get("accept", ""):
+        snapshot = await log.snapshot(stream, limit=0)
+        page = snapshot.page if snapshot else model.unwritten_page(stream)
+        html = render.entry_page(page, stream, entry_json=found, withdrawal=withdrawal)
+        return HTMLResponse(html, 200 if found else 410, headers={**_HEADERS, "Vary": "Accept"})
+    if withdrawal:
+        raise withdrawn(withdrawal)
+    return Response(
+        f"{found}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type="application/json"
+    )
+
+
 async def _snapshot(request: Request) -> tuple[str, Snapshot, tuple[int, str] | None]:
     stream = model.check_stream(request.path_params["stream"])
     most = request.app.state.settings.page_entries
@@ -87,7 +106,7 @@ def _before(given: str | None) -> tuple[int, str] | None:
     """Where a slice begins, as `older` of the slice before gave it."""
     if given is None:
         return None
-    found: Any = re.fullmatch(r"(-?[0-9]{1,16})\.([0-9a-z-]{1,64})", given)
+    found: Any = re.fullmatch(r"(-?[0-9]{1,16})\.([0-9A-Za-z_-]{1,64})", given)
     if not found:
         raise Invalid("That is not a place in the stream.", Fault("before", "what `older` said", shorten(given)))
     return int(found[1]), found[2]

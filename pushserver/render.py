@@ -57,7 +57,10 @@ def zone_name(place: Place) -> str:
     if area in ("", "Etc"):  # UTC and its like are no region's
         return name
     zone = zoneinfo.ZoneInfo(place.timezone)
-    return dates.get_timezone_name(zone, "long", zone_variant="generic", locale=Locale.parse(place.lang, sep="-"))
+    try:
+        return dates.get_timezone_name(zone, "long", zone_variant="generic", locale=Locale.parse(place.lang, sep="-"))
+    except KeyError:  # a language for which CLDR has no pattern to name a zone with
+        return place.timezone.replace("_", " ")
 
 
 def day_of(entry: dict[str, Any], place: Place) -> str:
@@ -90,7 +93,7 @@ def _parts(place: Place) -> Any:
 def entry(entry_json: str, place: Place) -> Markup:
     """An entry's list item. The same revision is rendered once, whoever asks for it."""
     fields = json.loads(entry_json)
-    return Markup(_parts(place).entry(fields, order_of(fields), stamp(fields["published_at"], place)))
+    return Markup(_parts(place).entry(fields, order_of(fields)))
 
 
 def _day(key: str, place: Place, entries: Markup) -> Markup:
@@ -150,7 +153,9 @@ def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
             data["html"] = entry(dumps(fields), place)
             data["day"] = {"id": key, "html": _day(key, place, Markup(""))}
             data["parts"] = {"updated": updated}
-        case "page.put":
+        case "entry.withdraw":
+            data["parts"] = {"updated": _parts(place).updated(page, stamp(page["updated_at"], place, "long"))}
+        case "page.put" | "stream.end":
             data["page"] = page_head(page)
             data["parts"] = page_parts(page)
     return data
@@ -160,6 +165,16 @@ def page(stream: str, page: dict[str, Any], parts: dict[str, Markup], *, cursor:
     """The whole page; `newer` where it is a slice of older entries, which does not go live."""
     template = _TEMPLATES.get_template("page.html")
     return template.render(stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer)
+
+
+def entry_page(page: dict[str, Any], stream: str, *, entry_json: str | None, withdrawal: dict[str, Any] | None) -> str:
+    """An entry's own page: the entry, or that it was withdrawn."""
+    place = Place.of(page)
+    template = _TEMPLATES.get_template("entry.html")
+    shown = entry(entry_json, place) if entry_json else None
+    title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
+    when = stamp(withdrawal["at"], place) if withdrawal else None
+    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when)
 
 
 def index(streams: Sequence[dict[str, Any]]) -> str:

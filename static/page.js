@@ -45,6 +45,23 @@ function putEntry(frame) {
   listLatest();
 }
 
+/** @param {any} frame a withdrawal: what it said goes from the page */
+function withdrawEntry(frame) {
+  const article = byId(`e-${frame.id}`);
+  if (!article) return;
+  removeItem(/** @type {HTMLElement} */ (article.parentElement));
+  listLatest();
+  // A fresh load would show one more from below.
+  if (!byId("older").hidden) refill();
+}
+
+async function refill() {
+  const response = await fetch(location.pathname, { cache: "no-cache" });
+  if (!response.ok) return;
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const id of ["entries", "older", "latest"]) byId(id).replaceWith(/** @type {HTMLElement} */ (fresh.getElementById(id)));
+}
+
 /** The list of a day, made at its place where it is missing. @param {{id: string, html: string}} day */
 function dayOf(day) {
   const days = /** @type {HTMLElement[]} */ ([...byId("entries").children]);
@@ -105,8 +122,15 @@ function apply({ detail: frame }) {
   if (frame.parts) replaceParts(frame.parts);
   if (frame.page) putPage(frame.page);
   if (frame.type === "entry.put") putEntry(frame);
+  if (frame.type === "entry.withdraw") withdrawEntry(frame);
   // Every time on the page changed its zone: the entries come anew with the page.
   if (frame.type === "page.put" && frame.page.timezone !== zone) location.reload();
+}
+
+/** @param {keyof typeof WORDS} state */
+function showState(state) {
+  byId("status").textContent = WORDS[state];
+  byId("status").dataset.state = state;
 }
 
 function follow() {
@@ -114,11 +138,7 @@ function follow() {
   url.protocol = url.protocol.replace("http", "ws");
   const stream = new Stream(url.href, String(main.dataset.cursor));
   stream.addEventListener("frame", /** @type {EventListener} */ (apply));
-  stream.addEventListener("state", (event) => {
-    const state = /** @type {keyof typeof WORDS} */ (/** @type {CustomEvent} */ (event).detail);
-    byId("status").textContent = WORDS[state];
-    byId("status").dataset.state = state;
-  });
+  stream.addEventListener("state", (event) => showState(/** @type {CustomEvent} */ (event).detail));
   stream.open();
   // A page that keeps a socket open cannot be kept for the back button.
   addEventListener("pagehide", () => stream.close());
@@ -126,4 +146,5 @@ function follow() {
   addEventListener("online", () => stream.open());
 }
 
-if (!("newer" in main.dataset)) follow();
+if (byId("header").dataset.state === "ended") showState("ended");
+else if (!("newer" in main.dataset)) follow();

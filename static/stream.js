@@ -18,7 +18,7 @@ const HELLO_LIMIT_MS = 10_000; // for the first frame to come
 const STEADY_MS = 30_000; // live for so long, the next failure counts as the first
 
 /** @param {number} code close codes that mean: do not come back */
-const isFinal = (code) => code >= 4400 && code <= 4407;
+const isFinal = (code) => (code >= 4400 && code <= 4407) || code === 4410;
 
 export class Stream extends EventTarget {
   /** @type {WebSocket | null} */ #socket = null;
@@ -93,6 +93,10 @@ export class Stream extends EventTarget {
     this.cursor = frame.cursor;
     this.#behindSince = 0;
     this.#emit("frame", frame);
+    if (frame.type === "stream.end") {
+      this.#drop();
+      this.#become("ended");
+    }
   }
 
   /** @param {number} n of the newest event, as the server says */

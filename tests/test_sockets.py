@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket as sockets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from pushserver.errors import Close
 from pushserver.model import Cursor
 
-from .support import Running, reader, receive
+from .support import Running, reader, receive, running
 
 pytestmark = pytest.mark.anyio
 
@@ -169,9 +169,7 @@ async def test_only_pages_of_allowed_origins_read(
 
 
 @pytest.fixture(scope="module")
-def origin_server(tmp_path_factory: pytest.TempPathFactory) -> object:
-    from .support import running
-
+def origin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("origins") / "data", "--origins", "https://news.example") as server:
         yield server
 
