@@ -9,7 +9,7 @@ import time
 import uuid
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx2
 
@@ -58,15 +58,56 @@ class Publisher:
 
     def publish(self, stream: str, entry: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Publish an entry: the server's answer, with `replayed` true where the key had been used already."""
-        return self._send("POST", f"/streams/{quote(stream, safe='')}/entries", entry, idempotency_key)
+        return self._send("POST", _entries(stream), entry, idempotency_key)
+
+    def put_entry(
+        self, stream: str, id: str, entry: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Put an entry, whole, under an id of one's own; `rev` is the revision that it may replace."""
+        return self._send("PUT", f"{_entries(stream)}/{quote(id, safe='')}", entry, idempotency_key, rev)
+
+    def correct(
+        self, stream: str, id: str, patch: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Change what the patch (RFC 7396) names; `rev` is the revision that it may change."""
+        return self._send("PATCH", f"{_entries(stream)}/{quote(id, safe='')}", patch, idempotency_key, rev)
+
+    def withdraw(
+        self,
+        stream: str,
+        id: str,
+        *,
+        reason: str = "error",
+        note: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Withdraw an entry; reason is error, legal, duplicate or moved."""
+        query = urlencode({"reason": reason, **({"note": note} if note else {})})
+        return self._send("DELETE", f"{_entries(stream)}/{quote(id, safe='')}?{query}", None, idempotency_key)
 
     def put_page(self, stream: str, page: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Set a stream's page, whole."""
-        return self._send("PUT", f"/streams/{quote(stream, safe='')}", page, idempotency_key)
+        return self._send("PUT", _stream(stream), page, idempotency_key)
 
-    def _send(self, method: str, path: str, value: dict[str, Any], idempotency_key: str | None) -> dict[str, Any]:
+    def patch_page(
+        self, stream: str, patch: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Change the fields of a stream's page that the patch names; a stream without one gets its first."""
+        return self._send("PATCH", _stream(stream), patch, idempotency_key, rev)
+
+    def end(
+        self, stream: str, *, next: dict[str, str] | None = None, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """End the coverage; `next`, a label and a url, says where it goes on."""
+        return self._send("POST", f"{_stream(stream)}/end", {"next": next} if next else {}, idempotency_key)
+
+    def _send(
+        self, method: str, path: str, value: dict[str, Any] | None, idempotency_key: str | None, rev: int | None = None
+    ) -> dict[str, Any]:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
-        content = encode(value)
+        if rev is not None:
+            headers["If-Match"] = f'"{rev}"'
+        content = encode(value) if value is not None else None
         failure = PublishError(0, {"detail": "The server was not reached."})
         for attempt in range(ATTEMPTS):
             wait = random.uniform(0, min(DELAY_MOST, 0.2 * 2**attempt))
@@ -84,6 +125,14 @@ class Publisher:
             if attempt < ATTEMPTS - 1:
                 time.sleep(wait)
         raise failure
+
+
+def _stream(stream: str) -> str:
+    return f"/streams/{quote(stream, safe='')}"
+
+
+def _entries(stream: str) -> str:
+    return f"{_stream(stream)}/entries"
 
 
 def encode(value: dict[str, Any]) -> bytes:

@@ -156,12 +156,12 @@ async def put_page(request: Request) -> Response:
 
 
 async def patch_page(request: Request) -> Response:
-    """`PATCH /streams/{stream}`: a merge patch (RFC 7396) of the page's own fields."""
+    """`PATCH /streams/{stream}`: a merge patch (RFC 7396) of the page's own fields; its first where there is none."""
     intake = await Intake.of(request, "page")
     value, body_hash = await intake.json(MERGE_PATCH, JSON)
 
     def patched(held: Held, at: int) -> dict[str, Any]:
-        return schema.page(schema.patch_page(_found(intake, held), value), at=at, held=held)
+        return schema.page(schema.patch_page(held or {}, value), at=at, held=held)
 
     return await _change_page(intake, body_hash, patched)
 

@@ -118,7 +118,7 @@ def test_publish_stores_an_entry_and_says_which(server: Running, stream: str, ru
     done = run("publish", stream, "--headline", "Smith & Sons – é", "--tag", "one", "--tag", "two")
     (entry,) = server.snapshot(stream)["entries"]
     assert (done.returncode, done.stderr) == (DONE, "")
-    assert done.stdout == f"published: {entry['id']}, event 1, on disk\n"
+    assert done.stdout == f"published: {entry['id']}, revision 1, event 1, on disk\n"
     assert (entry["headline"], entry["tags"]) == ("Smith & Sons – é", ["one", "two"])
 
 
@@ -158,7 +158,7 @@ def test_publish_with_one_key_stores_one_entry(server: Running, stream: str, run
     arguments = ("publish", stream, "--headline", "x", "--idempotency-key", "abc")
     first, again = run(*arguments), run(*arguments)
     assert (first.returncode, again.returncode) == (DONE, DONE)
-    assert again.stdout == first.stdout.replace("published:", "was published already:")
+    assert again.stdout == first.stdout.replace("published:", "published before:")
     assert headlines(server, stream) == ["x"]
 
 
@@ -224,6 +224,36 @@ def test_publish_of_a_file_that_is_not_there_is_wrong_usage(run: Run, stream: st
 
 
 # --- import
+
+
+def test_an_entry_is_corrected_and_withdrawn(server: Running, stream: str, run: Run) -> None:
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "One", "body": "As it was."})
+    corrected = run("correct", stream, "x", "-", "--class", "correction", "--note", "It was not.", input=b"As it *is*.")
+    assert (corrected.returncode, "corrected: x, revision 2" in corrected.stdout) == (DONE, True), corrected
+    (entry,) = server.snapshot(stream)["entries"]
+    assert (entry["headline"], entry["blocks"][0]["html"]) == ("One", "As it <em>is</em>.")
+    assert entry["correction"]["note"] == "It was not."
+    assert "unchanged" in run("correct", stream, "x", "--headline", "One", "--class", "minor").stdout
+    late = run("correct", stream, "x", "--headline", "Two", "--if-rev", "1")
+    assert (late.returncode, "If-Match: expected revision" in late.stderr) == (REFUSED, True)
+    withdrawn = run("withdraw", stream, "x", "--reason", "legal", "--json")
+    assert json.loads(withdrawn.stdout)["rev"] == 3
+    assert server.snapshot(stream)["entries"] == []
+    assert run("withdraw", stream, "x").returncode == REFUSED
+
+
+def test_the_page_is_changed_by_what_is_given_and_ended(server: Running, stream: str, run: Run) -> None:
+    assert run("page", stream, "--dek", "No headline").returncode == REFUSED
+    assert run("page", stream, "--headline", "Page", "--timezone", "America/New_York").returncode == DONE
+    assert run("page", stream, "--dek", "A dek", "--end").returncode == DONE
+    page = server.snapshot(stream)["page"]
+    assert [page[name] for name in ("headline", "dek", "timezone", "state")] == [
+        "Page",
+        "A dek",
+        "America/New_York",
+        "ended",
+    ]
+    assert run("page", stream).returncode == WRONG_USAGE
 
 
 def test_import_of_a_file_adds_it_once(server: Running, stream: str, run: Run, tmp_path: Path) -> None:
