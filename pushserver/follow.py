@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from enum import Enum
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -76,7 +76,9 @@ class Refused(Exception):
     """The server does not want this reader back; says with which status or close code."""
 
 
-async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json") -> AsyncIterator[dict[str, Any]]:
+async def follow(
+    url: str, stream: str, *, cursor: str = "", format: str = "json"
+) -> AsyncGenerator[dict[str, Any], None]:
     """Every event of a stream from the cursor on, in order, each once, across reconnects.
 
     Without a cursor, or where it is too old, a `snapshot` comes first. Ends when the coverage has. Raises Refused where
@@ -117,7 +119,7 @@ async def follow(url: str, stream: str, *, cursor: str = "", format: str = "json
         await asyncio.sleep(delay)
 
 
-async def _frames(socket: Any, follower: Follower) -> AsyncIterator[dict[str, Any]]:
+async def _frames(socket: Any, follower: Follower) -> AsyncGenerator[dict[str, Any], None]:
     """The frames of one connection that are to be applied; ends where it is to be given up."""
     loop = asyncio.get_running_loop()
     behind_since: float | None = None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ async def test_it_goes_on_where_it_was_after_a_restart(start: Callable[..., Runn
         seen.append((await anext(following))["entry"]["headline"])
         await asyncio.to_thread(server.stop)
         server = await asyncio.to_thread(start, "--port", port)
-    await following.aclose()  # type: ignore[attr-defined]
+    await following.aclose()
     assert seen == ["0", "1", "2", "3"]
 
 
@@ -95,5 +96,6 @@ async def test_a_stream_that_is_not_there_is_not_asked_for_again(server: Running
 @pytest.mark.anyio
 async def test_frames_are_json_objects_on_one_line(server: Running, stream: str) -> None:
     server.publish_ok(stream, "line\u2028separator")
-    frame = await anext(follow(server.url, stream))
+    async with aclosing(follow(server.url, stream)) as frames:
+        frame = await anext(frames)
     assert "\n" not in json.dumps(frame, ensure_ascii=False)
