@@ -72,7 +72,10 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await log.check()
+        try:
+            await log.check()
+        except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
+            logger.warning("the store does not answer yet: %r", error)
         tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (hub, checks)]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)

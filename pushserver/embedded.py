@@ -175,35 +175,38 @@ def _lock(path: Path) -> int | None:
 async def _store_lock(data: Path) -> int:
     """The store's lock, once the store of a server that was killed is gone."""
     path = data / "valkey.lock"
-    signals = iter((signal.SIGTERM, signal.SIGKILL))
     loop = asyncio.get_running_loop()
-    began = due = loop.time()
-    while (lock := _lock(path)) is None:
-        pid = _pid_in(data / "valkey.pid")
-        if loop.time() >= due and pid is not None and _has_open(pid, path) and (number := next(signals, None)):
-            logger.warning("stopping the store that a killed server left, pid %s, with %s", pid, number.name)
-            os.kill(pid, number)
-            due = loop.time() + STOP_LIMIT
-        if loop.time() > began + START_LIMIT:
-            raise CannotStart(f"the lock {path} is held, by a process that is not the store of {data}")
-        await asyncio.sleep(0.02)
-    return lock
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = loop.time() + STOP_LIMIT
+        told: set[int] = set()
+        while loop.time() < deadline:
+            lock = _lock(path)
+            if lock is not None:
+                return lock
+            for pid in _holders(data, path) - told:
+                logger.warning("ending the store that a killed server left, pid %s, with %s", pid, number)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                told.add(pid)
+            await asyncio.sleep(0.02)
+    raise CannotStart(f"the lock {path} is held, and its holder does not end")
 
 
-def _pid_in(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
+def _holders(data: Path, path: Path) -> set[int]:
+    """Who has the store's lock open: only a store inherits it.
+
+    The pid file is believed only where there is no /proc to look into: it may be of a store before, whose pid is
+    another process's by now.
+    """
+    if not Path("/proc/self/fd").exists():
+        return {int((data / "valkey.pid").read_text())}
+    processes = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal())
+    return {pid for pid in processes if _has_open(pid, path)}
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Whether a process has the file open: a pid that a dead store left may be another's by now.
-
-    Where there is no /proc to look into, the pid file is believed.
-    """
     try:
         descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
         return any(os.path.realpath(descriptor) == os.path.realpath(path) for descriptor in descriptors)
-    except OSError:
-        return not Path("/proc/self/fd").exists()
+    except OSError:  # it has ended, or is another user's
+        return False

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,10 +72,10 @@ async def answers(store: aioredis.Redis) -> None:
     async with asyncio.timeout(LIMIT):
         while True:
             try:
-                await store.info("server")
+                await store.ping()  # which is refused while it loads, unlike INFO
                 return
             except RedisError:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.001)
 
 
 async def test_one_store_for_a_folder(data: Path) -> None:
@@ -135,6 +135,17 @@ async def test_what_was_acknowledged_survives_a_kill(data: Path) -> None:
         finally:
             ending.set()
             await writing
+
+
+async def test_it_is_not_handed_over_before_it_has_loaded_its_data(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        for first in range(0, 100_000, 5_000):
+            async with store.pipeline(transaction=False) as pipeline:
+                for number in range(first, first + 5_000):
+                    pipeline.set(f"key{number}", "x" * 200)
+                await pipeline.execute()
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.dbsize() == 100_000
 
 
 async def test_only_this_user_reaches_it_and_only_over_the_socket(data: Path) -> None:
@@ -229,14 +240,29 @@ async def leave_orphan(data: Path) -> int:
     return pid
 
 
-async def test_the_pid_of_a_store_that_is_gone_is_not_believed(data: Path) -> None:
-    """The orphan was killed as well, and its pid is another process's by now: this one's."""
-    orphan = await leave_orphan(data)
-    os.kill(orphan, signal.SIGKILL)
-    await eventually(lambda: not is_alive(orphan))
-    (data / "valkey.pid").write_text(f"{os.getpid()}\n")
-    async with embedded(data) as url, client_of(url) as store:
-        assert await store.get("key") == "value"
+async def test_a_store_that_is_killed_with_its_server_is_no_hindrance(data: Path) -> None:
+    """The next start may come while it is dying: it has its lock still, and its pid is nobody's any more."""
+    for _ in range(4):
+        os.kill(await leave_orphan(data), signal.SIGKILL)
+        async with embedded(data) as url, client_of(url) as store:
+            assert await store.get("key") == "value"
+
+
+async def test_no_other_process_is_ended_in_place_of_a_store(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose server was killed while it started has not written its pid yet: the file names another."""
+    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    await leave_orphan(data)
+    innocent = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        (data / "valkey.pid").write_text(f"{innocent.pid}\n")
+        with suppress(CannotStart):
+            async with embedded(data) as url, client_of(url) as store:
+                assert await store.get("key") == "value"
+        assert is_alive(innocent.pid)
+    finally:
+        if innocent.returncode is None:
+            innocent.kill()
+        await innocent.wait()
 
 
 async def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
@@ -298,3 +324,17 @@ async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog
         await answers(store)
         assert await store.get("key") == "value"
     assert stores_on(data) == []
+
+
+async def test_it_is_stopped_even_while_it_is_being_started_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever in the start of the next store its keeper is when it is told."""
+    monkeypatch.setattr("pushserver.embedded.RESTART_DELAY", 0.0)
+    for turn in range(25):
+        async with asyncio.timeout(5):
+            async with embedded(data) as url, client_of(url) as store:
+                await store.ping()
+                os.kill(store_pid(data), signal.SIGKILL)
+                await answers(store)
+                for _ in range(turn):
+                    await asyncio.sleep(0.001)
+        assert stores_on(data) == []

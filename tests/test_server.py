@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -437,13 +437,44 @@ def test_a_password_of_the_store_is_not_logged(tmp_path: Path) -> None:
 # --- under a process manager, on a store of the platform's
 
 
+async def test_a_worker_that_is_replaced_while_the_store_is_away_does_not_end_the_server(
+    start: Start, tmp_path: Path, stream: str
+) -> None:
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        store = ExitStack()
+        stack.push(store)
+        server = start(
+            "--workers", "2", "--redis", store.enter_context(redis_server(tmp_path, "--appendonly", "yes", port=port))
+        )
+        cursor = server.publish_ok(stream, "one")["cursor"]
+        socket = await stack.enter_async_context(reader(server, stream, cursor=cursor))
+        survivor = worker_of(server, socket)
+        (victim,) = {*workers_of(server)} - {survivor}
+        store.close()
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: len({*workers_of(server)} - {victim, survivor}) == 1)
+        (replacement,) = {*workers_of(server)} - {victim, survivor}
+        deadline = asyncio.get_running_loop().time() + 3  # by which it has found out, however it takes it
+        await eventually(lambda: not is_alive(replacement) or asyncio.get_running_loop().time() > deadline)
+        store.enter_context(redis_server(tmp_path, "--appendonly", "yes", port=port))
+        await eventually(lambda: server.process.poll() is not None or is_ready(server.url))
+        assert server.process.poll() is None, server.log
+        await eventually(lambda: len(workers_of(server)) == 2)
+        assert survivor in workers_of(server)
+        publish_surely(server, stream, LAST)
+        async with asyncio.timeout(LIMIT):
+            assert await read_to_last(socket) == [2]
+        assert server.stop() == 0
+
+
 @contextmanager
-def redis_server(folder: Path, *options: str, password: str = "") -> Iterator[str]:
+def redis_server(folder: Path, *options: str, port: int = 0, password: str = "") -> Iterator[str]:
     """The URL of a Redis that Debian ships, on a free port; it has ended at the end."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed")
-    port = free_port()
+    port = port or free_port()
     own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     with (folder / "redis.log").open("wb") as output:
         process = subprocess.Popen([program, *own, *options], stdout=output, stderr=output)
