@@ -89,7 +89,7 @@ def _parts(place: Place) -> Any:
     return environment.get_template("parts.html").module
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def entry(entry_json: str, place: Place) -> Markup:
     """An entry's list item. The same revision is rendered once, whoever asks for it."""
     fields = json.loads(entry_json)
