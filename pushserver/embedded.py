@@ -100,7 +100,7 @@ class _Store:
             await asyncio.sleep(RESTART_DELAY)
             try:
                 await self.start()
-            except CannotStart:
+            except (CannotStart, OSError):
                 logger.exception("the embedded store did not start; trying again")
 
     async def stop(self) -> None:
@@ -139,6 +139,7 @@ async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:
         cwd=data,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,  # it has its log; inherited, an orphan would keep the server's open
         start_new_session=True,
         pass_fds=[lock],
     )

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import model, schema, validate
-from .errors import Changed, Conflict, Fault, NotFound, Refused, TooLarge, shorten, withdrawn
+from .errors import Changed, Conflict, Fault, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
 from .frames import dumps
 from .intake import JSON, MERGE_PATCH, NDJSON, Intake
 from .log import Append, Appended, Moved
@@ -43,8 +43,12 @@ async def _publish_batch(intake: Intake) -> Response:
     lines = await intake.lines()
     intake.admission.charge(len(lines))
     limit: int = intake.request.app.state.settings.body_limit
-    results = []
+    results: list[dict[str, Any]] = []
+    down: Unavailable | None = None
     for number, line in enumerate(lines, 1):
+        if down:  # each further line would wait for the store as long as the one before
+            results.append({"line": number, **down.problem()})
+            continue
         # A key for the batch makes one for each line, so that a batch that was cut short can be sent again.
         line_intake = intake._replace(key=f"{intake.key}.{number}") if intake.key else intake
         try:
@@ -54,6 +58,7 @@ async def _publish_batch(intake: Intake) -> Response:
             status = 200 if appended.replayed else 201
             results.append({"line": number, "status": status, **intake.fields(appended)})
         except Refused as refused:
+            down = refused if isinstance(refused, Unavailable) else None
             results.append({"line": number, **refused.problem()})
     return Response("".join(f"{dumps(result)}\n" for result in results), media_type=NDJSON)
 

@@ -14,6 +14,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
+HEAD_BYTES = 65_536  # of a request's line and headers
+HEAD_TIME = 10.0  # seconds for them to come
 GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have stopped is killed
 
 
@@ -46,6 +50,7 @@ GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have
 
 async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine[Any, Any, None]]) -> int:
     """Run the server until a signal ends it; the exit status. `started` runs beside the workers."""
+    _raise_file_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -147,6 +152,12 @@ class Workers:
                 await process.wait()
 
 
+def _raise_file_limit() -> None:
+    """Each reader is a file to the kernel: take as many as are to be had, for the workers too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -168,7 +179,7 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws=WebSocketProtocol,
         log_config=None,
         access_log=False,
@@ -206,6 +217,43 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().remove_reader(self._lifeline)
         logger.error("the supervisor is gone; this worker stops")
         self.should_exit = True
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's, which cuts a connection whose request's head has no end: by itself it knows no limit."""
+
+    _head_bytes: int | None = 0  # that came of the head so far; None between its end and the next one's beginning
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_TIME, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._end_head()
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEAD_TIME, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def _end_head(self) -> None:
+        self._head_bytes = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -22,6 +22,7 @@ from .hub import RETRY_MS, Channel, Hub
 from .log import StoreError
 from .model import Cursor, check_stream
 
+CLOSE_LIMIT = 10.0  # seconds for a reader to take what is being sent and the farewell
 ABORT = "pushserver.abort"  # scope extension: a function that cuts the connection, whatever waits to be sent
 
 
@@ -52,6 +53,8 @@ class SocketReader(Reader):
         else:
             self._code, self._farewell = code, farewell
             self._wake.set()
+            # Whoever reads nothing would be waited for without end: the feed has let go of it and looks at it no more.
+            asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._abort)
 
     async def send(self, websocket: WebSocket) -> None:
         """Send batch after batch until the reader is closed or gone."""
@@ -62,6 +65,7 @@ class SocketReader(Reader):
                 batch, self._batch = self._batch, ()
                 for text in batch:
                     await websocket.send_text(text)
+                    self.stalled = 0
                 if self.state is State.CLOSED:
                     break
                 self._feed.resume(self)

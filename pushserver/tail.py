@@ -55,7 +55,7 @@ class Tail:
     def is_sound(self) -> bool:
         """Whether what it follows is being read."""
         now = asyncio.get_running_loop().time()
-        return self.state is State.IDLE or (self.state is State.READING and now - self._answered_at < SILENCE)
+        return self.state is State.IDLE or (self.state is not State.LOST and now - self._answered_at < SILENCE)
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this redis id on; interrupts the read that goes on without it."""
@@ -79,6 +79,7 @@ class Tail:
                 self.state = State.IDLE
                 self._followed.clear()
                 await self._followed.wait()
+                self._answered_at = asyncio.get_running_loop().time()  # it has until SILENCE to begin
             try:
                 self.state = State.CONNECTING
                 connection = await self._log.open_tail()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket as sockets
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from pushserver.errors import Close
 from pushserver.model import Cursor
+from pushserver.sockets import CLOSE_LIMIT
 
 from .support import Running, reader, receive, running
 
@@ -241,3 +243,43 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
     stalled.close()
     assert b'"n":2,' in taken
     assert b'"n":401,' not in taken
+
+
+async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
+    start: Callable[..., Running], stream: str
+) -> None:
+    """The feed has let go of it: nothing else would look at it again, and it would keep its place for ever."""
+    server = start("--readers", "1")
+    entry = {"headline": "x", "blocks": [{"type": "paragraph", "html": "x" * 19_000}] * 3}
+    for _ in range(100):
+        assert server.publish(stream, entry).status_code == 201
+    host, port = server.url.removeprefix("http://").split(":")
+    with sockets.socket() as stalled:
+        stalled.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        stalled.connect((host, int(port)))
+        stalled.sendall(
+            f"GET /streams/{stream}/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        stalled.recv(12)
+        stalled.sendall(b"\x81\x82\0\0\0\0hi")
+        async with asyncio.timeout(CLOSE_LIMIT + 10):
+            while True:
+                try:
+                    async with reader(server, stream) as socket:
+                        assert (await receive(socket))["type"] == "hello"
+                        return
+                except InvalidStatus:
+                    await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, b"GET / HTTP/1.1\r\nX: " + b"y" * 100_000]
+)
+def test_a_head_without_end_is_cut_off(server: Running, head: bytes) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with sockets.create_connection((host, int(port)), timeout=10) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(head)
+            assert connection.recv(64) == b""
+    assert server.http.get("/livez").status_code == 200
