@@ -177,8 +177,8 @@ async def _store_lock(data: Path) -> int:
     """The store's lock, once the store of a server that was killed is gone."""
     path = data / "valkey.lock"
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = loop.time() + STOP_LIMIT
+    for number, patience in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, START_LIMIT)):
+        deadline = loop.time() + patience
         told: set[int] = set()
         while loop.time() < deadline:
             lock = _lock(path)

@@ -55,7 +55,7 @@ class Tail:
     def is_sound(self) -> bool:
         """Whether what it follows is being read."""
         now = asyncio.get_running_loop().time()
-        return self.state is State.IDLE or (self.state is not State.LOST and now - self._answered_at < SILENCE)
+        return self.state is State.IDLE or now - self._answered_at < SILENCE
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this redis id on; interrupts the read that goes on without it."""
@@ -94,6 +94,7 @@ class Tail:
                     await connection.close()
             except (StoreError, OSError) as error:
                 self.state = State.LOST
+                self._answered_at = float("-inf")
                 logger.warning("tail lost: %r; again in %.1f s at most", error, delay)
                 await asyncio.sleep(random.uniform(0, delay))
                 delay = min(delay * 2, RETRY_MOST)
