@@ -9,18 +9,19 @@ resuming after a reconnect and falling behind are one operation, `_serve`:
     position > end            it read ahead in the log; the feed will reach it
     position < start          what it misses has left the ring: it is closed, and resumes from the log
 
-Pure: no clock, no task, no I/O; `run` is told when its time is over. Invariant: each reader is given the frames
-from its position on, in order, each once, until it leaves.
+Pure: no task, no I/O; the clock is given, and `run` is told when its time is over. Invariant: each reader is given
+the frames from its position on, in order, each once, until it leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
+from . import model
 from .errors import Close
-from .frames import Batch, Format, Frame, batch
-from .model import Cursor, Event
+from .frames import Batch, Format, Frame
+from .model import Cursor
 
 STALLED_BEATS = 2  # heartbeats through which a reader may stay unwritable
 
@@ -66,20 +67,24 @@ class Reader:
 class Feed:
     """The ring and the readers of one stream. `head` is the event that the ring continues from, `n` its number."""
 
-    def __init__(self, head: Cursor, n: int, *, ring_events: int, ring_bytes: int) -> None:
+    def __init__(
+        self, head: Cursor, n: int, *, ring_events: int, ring_bytes: int, now: Callable[[], int] = model.now
+    ) -> None:
         self.head = head
         self.n = n
         self.start = 0
         self.end = 0
         self._ring_events = ring_events
         self._ring_bytes = ring_bytes
+        self._now = now
         self._bytes = 0
         self._ring: dict[int, Frame] = {}  # position -> the frame that it is followed by
         self._positions = {head: 0}  # cursor -> the position of a reader that has had everything up to it
         self._batches: dict[tuple[int, Format], Batch] = {}
+        self._given: list[Batch] = []  # those whose readers are not counted in their frames yet
         self._readers: list[Reader] = []
         self._turn = 0  # the next reader of the pass
-        self._left = 0  # readers that the pass has yet to look at
+        self._left = 0  # readers, from there on, that the pass has yet to look at
         self._passed = 0  # up to here, every reader that was writable has been given everything
 
     @property
@@ -101,6 +106,7 @@ class Feed:
         if not self._readers:
             self._passed = self.end
         self._trim()
+        self._settle()
         self._batches.clear()
         self._left = len(self._readers)
 
@@ -119,14 +125,16 @@ class Feed:
         count = self.end - self.start
         return count > times * self._ring_events or (self._bytes > times * self._ring_bytes and count > 1)
 
-    def withdraw(self, entry_id: str, frame_of: Callable[[Event], Frame]) -> None:
-        """Put other frames in the place of an entry's own: what it said leaves the ring."""
-        for position, frame in self._ring.items():
-            event = frame.event
-            if event.entry_id == entry_id:
-                self._ring[position] = frame_of(event)
-                self._bytes += len(self._ring[position].event.data) - len(event.data)
-        self._batches.clear()
+    def about(self, entry_id: str) -> Iterator[Frame]:
+        """The frames of an entry's events, the newest first."""
+        return (frame for frame in reversed(self._ring.values()) if frame.event.entry_id == entry_id)
+
+    def withdraw(self, entry_id: str, become: Callable[[Frame], None]) -> None:
+        """Make an entry's frames tell something else: what it said leaves the ring, and whatever waits to be sent."""
+        for frame in self.about(entry_id):
+            self._bytes -= len(frame.event.data)
+            become(frame)
+            self._bytes += len(frame.event.data)
 
     # --- what a reader does
 
@@ -142,15 +150,29 @@ class Feed:
         """The number of the event that a reader at this position had last."""
         return self.n - (self.end - position)
 
-    def join(self, reader: Reader, position: int, opening: Batch) -> None:
+    def join(self, reader: Reader, position: int, opening: Sequence[Frame | str]) -> None:
         """Follow from a position on, which is not before `start`; the opening is written first."""
         assert position >= self.start, "what is missing has left the ring"
         reader.position = position
-        reader.place = len(self._readers)
+        self._take_place(reader)
+        reader.write(Batch(opening, reader.format))
+        self._serve(reader, live=False)
+
+    def _take_place(self, reader: Reader) -> None:
+        """Give a reader who misses nothing a place in the list where the pass under way looks no more."""
+        place = len(self._readers)
         self._readers.append(reader)
-        self._start_over()
-        reader.write(opening)
-        self._serve(reader)
+        reader.place = place
+        if self._left and self._turn + self._left >= place:  # the pass has the end of the list before it
+            self._turn += 1
+            other = self._readers[self._turn]
+            self._readers[place], self._readers[self._turn] = other, reader
+            other.place, reader.place = place, self._turn
+
+    def behind(self, frame: Frame) -> int:
+        """How many readers have yet to be given a frame of the ring."""
+        position = self.position_of(frame.event.n)
+        return sum(reader.position < position for reader in self._readers)
 
     def leave(self, reader: Reader) -> None:
         """Let go of a reader; a second time changes nothing."""
@@ -160,8 +182,14 @@ class Feed:
         if last is not reader:
             self._readers[reader.place] = last
             last.place = reader.place
-        self._start_over()
         reader.place = -1
+        self._turn = min(self._turn, len(self._readers) - 1)
+        self._left = min(self._left, len(self._readers))
+        if self._left and last.place >= 0:  # it may stand now where the pass has been already
+            if last.position >= self.start:
+                self._serve(last)
+            else:
+                self._left = len(self._readers)
 
     def resume(self, reader: Reader) -> None:
         """A reader is writable again."""
@@ -169,6 +197,7 @@ class Feed:
             reader.state = State.OPEN
             reader.stalled = 0
             self._serve(reader)
+            self._settle()
 
     # --- what the clock does
 
@@ -180,38 +209,40 @@ class Feed:
             self._serve(self._readers[self._turn])
             if is_over():
                 break
+        self._settle()
         if self._left and self._readers:
             return True
         self._passed = self.end
         self._trim()
         return False
 
-    def _start_over(self) -> None:
-        """The turns are not those that a pass under way was counting: it looks at everyone once more."""
-        if self._left:
-            self._left = len(self._readers)
-
-    def beat(self, frame: str) -> None:
-        """Write a heartbeat to those who have everything; close those who took nothing for too long."""
+    def beat(self, frame: str) -> Iterator[None]:
+        """Write a heartbeat to those who have everything; close those who took nothing for too long. A step each."""
+        batches = {format: Batch([frame], format) for format in Format}
         for reader in tuple(self._readers):
             if reader.state is State.PAUSED:
                 reader.stalled += 1
                 if reader.stalled >= STALLED_BEATS:
                     self.drop(reader, Close.TOO_SLOW)
-            elif reader.position >= self.end:
-                reader.write([frame])
+            elif reader.place >= 0 and reader.position >= self.end:
+                reader.write(batches[reader.format])
+            else:
+                self._serve(reader)
+            yield
 
     def drop(self, reader: Reader, code: Close, farewell: str | None = None) -> None:
         """Close a reader and let go of it."""
         self.leave(reader)
         reader.close(code, farewell)
 
-    def drop_all(self, code: Close, farewell: str | None = None) -> None:
-        """Close every reader."""
+    def drop_all(self, code: Close, farewell: str | None = None) -> Iterator[None]:
+        """Close every reader. A step each."""
         for reader in tuple(self._readers):
-            self.drop(reader, code, farewell)
+            if reader.place >= 0:
+                self.drop(reader, code, farewell)
+            yield
 
-    def _serve(self, reader: Reader) -> None:
+    def _serve(self, reader: Reader, *, live: bool = True) -> None:
         if reader.place < 0:
             return
         if reader.position < self.start:
@@ -220,10 +251,22 @@ class Feed:
             missing = self._batch(reader.position, reader.format)
             reader.position = self.end
             reader.write(missing)
+            if live:
+                if not missing.readers:
+                    self._given.append(missing)
+                missing.readers += 1
 
     def _batch(self, position: int, format: Format) -> Batch:
         found = self._batches.get((position, format))
         if found is None:
             frames = [self._ring[at] for at in range(position, self.end)]
-            found = self._batches[position, format] = batch(frames, format)
+            found = self._batches[position, format] = Batch(frames, format)
         return found
+
+    def _settle(self) -> None:
+        """Count, in their frames, the readers who were given batches since the last time."""
+        if self._given:
+            at = self._now()
+            for batch in self._given:
+                batch.settle(at)
+            self._given.clear()

@@ -6,13 +6,12 @@ No frame has a field of one reader in it: the same text goes to every reader of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 from .model import Cursor, Event
-
-Batch = Sequence[str]  # what one write to a reader carries: whole frames, in order
 
 
 class Format(Enum):
@@ -23,14 +22,30 @@ class Format(Enum):
 
 
 class Frame:
-    """An event, and its text in each format that a reader has wanted so far."""
+    """An event, its text in each format that a reader has wanted so far, and what is known of its delivery.
 
-    __slots__ = ("_html", "_texts", "event")
+    `sent` counts the readers that were given it live, by how many milliseconds after it was stored.
+    """
+
+    __slots__ = ("_html", "_texts", "event", "sent")
 
     def __init__(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
         self.event = event
+        self.sent: Counter[int] = Counter()
         self._html = html
         self._texts: dict[Format, str] = {}
+
+    def become(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
+        """Tell something else in the same place: also to those who hold the frame and have not sent it yet."""
+        self.event = event
+        self._html = html
+        self._texts = {}
+
+    def note_sent(self, readers: int, at: int) -> None:
+        """So many readers were given it at this instant, in milliseconds. Above 100 ms, two digits tell enough."""
+        late = max(0, at - self.event.stored_at)
+        digits = 10 ** max(0, len(str(late)) - 2)
+        self.sent[-(-late // digits) * digits] += readers
 
     def text(self, format: Format) -> str:
         """The frame's text; the first call for a format encodes it."""
@@ -51,9 +66,26 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def batch(frames: Sequence[Frame], format: Format) -> Batch:
-    """The frames as one write carries them."""
-    return [frame.text(format) for frame in frames]
+class Batch:
+    """What one write to a reader carries: whole frames, in order, in one format; shared by all who miss the same."""
+
+    __slots__ = ("format", "frames", "readers")
+
+    def __init__(self, frames: Sequence[Frame | str], format: Format) -> None:
+        self.frames = frames
+        self.format = format
+        self.readers = 0  # that were given it live and are not counted in its frames yet
+
+    def settle(self, at: int) -> None:
+        """Count its readers in its frames."""
+        for frame in self.frames:
+            if isinstance(frame, Frame):
+                frame.note_sent(self.readers, at)
+        self.readers = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """The texts, each made when it is about to be sent."""
+        return (frame if isinstance(frame, str) else frame.text(self.format) for frame in self.frames)
 
 
 def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None, heartbeat: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -53,6 +53,7 @@ class Hub:
         self._opening = [asyncio.Lock() for _ in range(log.partitions)]
         self._tails = [Tail(log, deliver=self._deliver, verify=self._verify) for _ in range(log.partitions)]
         self._drained = asyncio.Event()
+        self._errands: set[asyncio.Task[None]] = set()
         self.readers = 0
         self.draining = False
 
@@ -94,10 +95,10 @@ class Hub:
         if position is not None:
             self._enter(channel, reader, position, [self._hello(channel, feed.n_at(position))])
             return
-        resumed = await self._resume(channel, cursor)
+        resumed = await self._resume(channel, cursor, reader.format)
         position = feed.position_of(resumed.n + len(resumed.events))
         if resumed.reason is None and position >= feed.start:
-            missed = [self._frame(channel, event).text(reader.format) for event in resumed.events]
+            missed = [self._frame(channel, event) for event in resumed.events]
             self._enter(channel, reader, position, [self._hello(channel, resumed.n), *missed])
             return
         snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
@@ -110,7 +111,7 @@ class Hub:
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
         self._enter(channel, reader, position, [hello, self._snapshot(snapshot, reader.format)])
 
-    def _enter(self, channel: Channel, reader: Reader, position: int, opening: frames.Batch) -> None:
+    def _enter(self, channel: Channel, reader: Reader, position: int, opening: Sequence[Frame | str]) -> None:
         """Let a reader in; unless the stream was given up, or the worker began to leave, while it was answered."""
         if self.draining:
             reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
@@ -119,15 +120,15 @@ class Hub:
         else:
             channel.feed.join(reader, position, opening)
 
-    async def _resume(self, channel: Channel, cursor: Cursor | None) -> Resumed:
+    async def _resume(self, channel: Channel, cursor: Cursor | None, format: Format) -> Resumed:
         if cursor is None:
             return Resumed("no_cursor", 0, [])
         if cursor.epoch != channel.feed.head.epoch:
             return Resumed("epoch", 0, [])
-        resumed = await self._log.resume(channel.stream, cursor, limit=self._settings.replay_events)
-        if sum(len(event.data) for event in resumed.events) > self._settings.replay_bytes:
-            return Resumed("too_far", 0, [])
-        return resumed
+        most = self._settings.replay_events
+        if format is Format.HTML:  # to render more events than a page has entries costs more than to render the page
+            most = min(most, self._settings.page_entries)
+        return await self._log.resume(channel.stream, cursor, limit=most, limit_bytes=self._settings.replay_bytes)
 
     def _hello(self, channel: Channel, start: int, reason: str | None = None) -> str:
         feed = channel.feed
@@ -152,8 +153,11 @@ class Hub:
                 snapshot = await self._log.snapshot(stream, limit=0)
                 if snapshot is None:
                     raise NotFound(f"There is no stream {stream}.")
-                limits = {"ring_events": self._settings.ring_events, "ring_bytes": self._settings.ring_bytes}
-                channel = Channel(stream, Feed(snapshot.cursor, snapshot.n, **limits), snapshot.page)
+                settings = self._settings
+                feed = Feed(
+                    snapshot.cursor, snapshot.n, ring_events=settings.ring_events, ring_bytes=settings.ring_bytes
+                )
+                channel = Channel(stream, feed, snapshot.page)
                 self._channels[stream] = channel
                 await self._tails[number].follow(stream, snapshot.cursor.id)
             return channel
@@ -162,18 +166,24 @@ class Hub:
         self._tails[model.partition_of(channel.stream, self._log.partitions)].unfollow(channel.stream)
         self._channels.pop(channel.stream, None)
 
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it soon. It ends by itself."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
     def _drop(self, channel: Channel, why: str) -> None:
         """Give a stream up: every reader comes back with its cursor, and is told what became of it."""
         if self._channels.get(channel.stream) is channel:
             logger.warning("stream %s is followed anew: %s", channel.stream, why)
             self._close(channel)
-            channel.feed.drop_all(Close.RESTART, frames.bye("resync", RETRY_MS))
+            self._errand(_in_turns(channel.feed.drop_all(Close.RESTART, frames.bye("resync", RETRY_MS))))
 
     async def _verify(self, stream: str) -> None:
         """Is the log still the one that the feed was filled from? Raises StoreError."""
         channel = self._channels.get(stream)
         if channel is not None:
-            resumed = await self._log.resume(stream, channel.feed.head, limit=1)
+            resumed = await self._log.resume(stream, channel.feed.head, limit=1, limit_bytes=1)
             if resumed.reason not in (None, "too_far"):
                 self._drop(channel, f"the store lost what it had acknowledged ({resumed.reason})")
 
@@ -187,7 +197,7 @@ class Hub:
             for event in events:
                 channel.page = _page_after(channel.page, event)
                 if event.type == "entry.withdraw":
-                    channel.feed.withdraw(event.entry_id, self._withdrawn(channel, event.data))
+                    channel.feed.withdraw(event.entry_id, partial(self._withdraw, channel, event.data))
                 channel.feed.append(self._frame(channel, event))
         except BrokenChain as error:
             self._drop(channel, str(error))
@@ -199,8 +209,9 @@ class Hub:
     def _frame(self, channel: Channel, event: Event) -> Frame:
         return Frame(event, partial(render.frame, event, channel.page))
 
-    def _withdrawn(self, channel: Channel, data: bytes) -> Callable[[Event], Frame]:
-        return lambda event: self._frame(channel, event.withdrawn(data))
+    def _withdraw(self, channel: Channel, data: bytes, frame: Frame) -> None:
+        event = frame.event.withdrawn(data)
+        frame.become(event, partial(render.frame, event, channel.page))
 
     def _pass(self, channel: Channel) -> None:
         """A stretch of a pass. What arrives before the next one goes out joined with what is left."""
@@ -224,8 +235,8 @@ class Hub:
             for channel in tuple(self._channels.values()):
                 feed = channel.feed
                 if channel.page["state"] == "ended":
-                    feed.drop_all(Close.ENDED)
-                feed.beat(frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at))
+                    await _in_turns(feed.drop_all(Close.ENDED))
+                await _in_turns(feed.beat(frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at)))
                 channel.idle = 0 if channel.users else channel.idle + 1
                 if channel.idle > IDLE_BEATS:
                     self._close(channel)
@@ -234,12 +245,22 @@ class Hub:
         """Send every reader away, to come back elsewhere, and wait until they have left."""
         self.draining = True
         for channel in tuple(self._channels.values()):
-            channel.feed.drop_all(Close.RESTART, frames.bye("drain", RETRY_MS))
+            await _in_turns(channel.feed.drop_all(Close.RESTART, frames.bye("drain", RETRY_MS)))
         if self.readers:
             self._drained.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain):
                     await self._drained.wait()
+
+
+async def _in_turns(steps: Iterator[None]) -> None:
+    """Take the steps in stretches, between which other work gets its turn."""
+    loop = asyncio.get_running_loop()
+    over = loop.time() + STRETCH
+    for _ in steps:
+        if loop.time() >= over:
+            await asyncio.sleep(0)
+            over = loop.time() + STRETCH
 
 
 def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:

@@ -220,11 +220,10 @@ class Log:
         page["updated_at"] = updated_at.decode()
         return Snapshot(head.cursor, head.n, page, [entry.decode() for entry in entries], bool(older))
 
-    async def resume(self, stream: str, cursor: Cursor, *, limit: int) -> Resumed:
+    async def resume(self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int) -> Resumed:
         """Everything after a cursor, verified by identity; else the reason why there is no such thing."""
-        found = await self._within(
-            self._resume([self._key(stream, name) for name in ("log", "withdrawn")], [*cursor, limit])
-        )
+        keys = [self._key(stream, name) for name in ("log", "withdrawn")]
+        found = await self._within(self._resume(keys, [*cursor, limit, limit_bytes]))
         reason = found[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])

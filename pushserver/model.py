@@ -95,6 +95,11 @@ class Event(NamedTuple):
     shown_at: str
     entry_id: str = ""
 
+    @property
+    def stored_at(self) -> int:
+        """When the store took it, in milliseconds since 1970, by the store's clock."""
+        return int(self.cursor.id.partition("-")[0])
+
     def withdrawn(self, data: bytes) -> Event:
         """The same event when its entry has been withdrawn: its place in the order, and the withdrawal for content."""
         return self._replace(type="entry.withdraw", data=data) if self.type == "entry.put" else self

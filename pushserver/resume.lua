@@ -2,10 +2,10 @@
 -- and be given out again, so the epoch and the nonce must be those of the event that the reader saw.
 --
 -- KEYS  1 log  2 withdrawn
--- ARGV  1 epoch  2 redis id  3 nonce  4 most events
+-- ARGV  1 epoch  2 redis id  3 nonce  4 most events  5 most bytes of their data
 -- Answers {'ok', n of the cursor's event, records after it, withdrawals of entries in them}, or why not:
 -- {'empty' | 'epoch' | 'rollback' | 'trimmed' | 'too_far'}.
-local log, epoch, id, nonce, limit = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local log, epoch, id, nonce, limit, most_bytes = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local function before(a, b)
   local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
@@ -17,28 +17,41 @@ end
 local last = last_event(log)
 if not last then return {'empty'} end
 if fields(last).e ~= epoch then return {'epoch'} end
+local head = tonumber(fields(last).n)
 
 local n
 local held = redis.call('XRANGE', log, id, id)[1]
 if held then
   if fields(held).u ~= nonce then return {'rollback'} end
   n = tonumber(fields(held).n)
+elseif before(last[1], id) then
+  return {'rollback'}
 end
-local records = redis.call('XRANGE', log, '(' .. id, '+', 'COUNT', limit + 100)
-local after = {}
-for _, record in ipairs(records) do
-  if is_event(record) then after[#after + 1] = record end
-end
-if not held then
-  if before(last[1], id) then return {'rollback'} end
-  -- The event itself may have been trimmed when the next one still names it: nothing is missing then.
-  if not (after[1] and fields(after[1]).p == id .. '.' .. nonce) then
-    local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-    return {before(id, first[1]) and 'trimmed' or 'rollback'}
+
+-- Read in parts: how large the events are is known only when they are there.
+local after, bytes, read, from = {}, 0, 0, '(' .. id
+repeat
+  local records = redis.call('XRANGE', log, from, '+', 'COUNT', 100)
+  read = read + #records
+  if read > limit + 1000 then return {'too_far'} end
+  for _, record in ipairs(records) do
+    if is_event(record) then
+      if not n then
+        -- The event itself may have been trimmed when the next one still names it: nothing is missing then.
+        if fields(record).p ~= id .. '.' .. nonce then
+          local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+          return {before(id, first[1]) and 'trimmed' or 'rollback'}
+        end
+        n = tonumber(fields(record).n) - 1
+      end
+      if head - n > limit then return {'too_far'} end
+      after[#after + 1] = record
+      bytes = bytes + #fields(record).d
+      if bytes > most_bytes then return {'too_far'} end
+    end
+    from = '(' .. record[1]
   end
-  n = tonumber(fields(after[1]).n) - 1
-end
-if #after > limit or #records == limit + 100 then return {'too_far'} end
+until #records < 100
 
 -- What was withdrawn since is not told again, only that it was.
 local gone, seen = {}, {}

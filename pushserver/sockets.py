@@ -23,6 +23,7 @@ from .log import StoreError
 from .model import Cursor, check_stream
 
 CLOSE_LIMIT = 10.0  # seconds for a reader to take what is being sent and the farewell
+NOTHING = Batch((), Format.JSON)
 ABORT = "pushserver.abort"  # scope extension: a function that cuts the connection, whatever waits to be sent
 
 
@@ -35,7 +36,7 @@ class SocketReader(Reader):
         super().__init__(format)
         self._feed = feed
         self._abort = abort
-        self._batch: Batch = ()
+        self._batch = NOTHING
         self._code = Close.RESTART
         self._farewell: str | None = None
         self._wake = asyncio.Event()
@@ -62,7 +63,7 @@ class SocketReader(Reader):
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                batch, self._batch = self._batch, ()
+                batch, self._batch = self._batch, NOTHING
                 for text in batch:
                     await websocket.send_text(text)
                     self.stalled = 0

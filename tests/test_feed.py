@@ -44,11 +44,13 @@ class RecordingReader(Reader):
         super().__init__(format)
         self.room = room
         self.batches: list[Batch] = []
+        self.texts: list[list[str]] = []
         self.closed_with: Close | None = None
 
     def write(self, batch: Batch) -> None:
         assert self.state is State.OPEN, "written to while it could not take it"
         self.batches.append(batch)
+        self.texts.append(list(batch))
         self.room -= 1
         if self.room <= 0:
             self.state = State.PAUSED
@@ -61,7 +63,7 @@ class RecordingReader(Reader):
     @property
     def numbers(self) -> list[int]:
         """The numbers of the events it was given."""
-        texts = [text for batch in self.batches for text in batch if text]
+        texts = [text for written in self.texts for text in written if text]
         return [fields["n"] for fields in map(json.loads, texts) if "n" in fields]
 
 
@@ -113,7 +115,8 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def beat(self) -> None:
-        self.feed.beat("{}")
+        for _ in self.feed.beat("{}"):
+            pass
 
     @invariant()
     def no_gap_no_repeat_no_disorder(self) -> None:
@@ -153,7 +156,7 @@ def test_an_event_is_encoded_once_however_many_read_it() -> None:
     run(feed)
     assert len(renderings) == 1
     assert len({id(reader.batches[-1]) for reader in readers}) == len(Format)
-    assert len({id(text) for reader in readers for text in reader.batches[-1]}) == len(Format)
+    assert len({id(text) for reader in readers for text in reader.texts[-1]}) == len(Format)
 
 
 def test_a_format_that_nobody_reads_is_not_encoded() -> None:
@@ -184,7 +187,7 @@ def test_one_write_carries_all_that_a_reader_missed() -> None:
     feed = feed_of(10)
     reader = RecordingReader()
     feed.join(reader, feed.seek(cursor(3)) or 0, ["hello"])
-    assert [len(batch) for batch in reader.batches] == [1, 7]
+    assert [len(texts) for texts in reader.texts] == [1, 7]
 
 
 def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> None:
@@ -206,7 +209,7 @@ def test_a_reader_that_takes_nothing_for_some_heartbeats_is_closed() -> None:
     feed.join(reader, 0, [""])
     for _ in range(STALLED_BEATS):
         assert reader.closed_with is None
-        feed.beat("{}")
+        list(feed.beat("{}"))
     assert reader.closed_with is Close.TOO_SLOW
 
 
@@ -242,3 +245,51 @@ def test_leaving_twice_changes_nothing() -> None:
     feed.append(frame(2))
     run(feed)
     assert [reader.numbers for reader in readers] == [[], [2], [2]]
+
+
+def test_what_was_withdrawn_is_not_sent_by_who_still_holds_it() -> None:
+    feed = feed_of(0)
+    reader = RecordingReader()
+    feed.join(reader, 0, [])
+    feed.append(frame(1))
+    run(feed)
+    held = reader.batches[-1]
+
+    def become(frame: Frame) -> None:
+        frame.become(frame.event.withdrawn(b'{"id":"x"}'), rendered)
+
+    feed.withdraw("", become)
+    assert [json.loads(text)["type"] for text in held] == ["entry.withdraw"]
+
+
+def test_a_pass_ends_while_readers_come_and_go() -> None:
+    feed = feed_of(0)
+    readers = [RecordingReader() for _ in range(10)]
+    for reader in readers:
+        feed.join(reader, 0, [])
+    feed.append(frame(1))
+    steps = 1
+    while feed.run(lambda: True):
+        feed.leave(readers.pop(0))
+        readers.append(RecordingReader())
+        feed.join(readers[-1], feed.end, [])
+        steps += 1
+    assert steps < 30
+    assert all(reader.position == feed.end for reader in readers)
+
+
+def test_a_frame_knows_how_many_it_was_given_to_and_after_how_long() -> None:
+    clock = iter([1_007, 1_250])
+    feed = Feed(cursor(0), 0, ring_events=10, ring_bytes=10**9, now=lambda: next(clock))
+    slow = RecordingReader(room=1)
+    for reader in (RecordingReader(), RecordingReader(Format.HTML), slow):
+        feed.join(reader, 0, [])
+    event = frame(1)
+    event.event = event.event._replace(cursor=Cursor(EPOCH, "1000-0", "0" * 16))
+    feed.append(event)
+    run(feed)
+    assert (dict(event.sent), feed.behind(event)) == ({7: 2}, 1)
+    feed.resume(slow)
+    assert (dict(event.sent), feed.behind(event)) == ({7: 2, 250: 1}, 0)
+    feed.join(RecordingReader(), 0, [])  # who comes later was not late
+    assert sum(event.sent.values()) == 3

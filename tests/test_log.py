@@ -238,7 +238,7 @@ async def test_a_snapshot_is_one_instant(log: Log, stream: str) -> None:
             for snapshot in await asyncio.gather(*(log.snapshot(stream, limit=500) for _ in range(4))):
                 assert snapshot is not None
                 assert len(snapshot.entries) == snapshot.n - snapshot.page["rev"]
-                newest = await log.resume(stream, snapshot.cursor, limit=1_000)
+                newest = await log.resume(stream, snapshot.cursor, limit=1_000, limit_bytes=10**6)
                 assert (newest.reason, newest.n) == (None, snapshot.n)
                 seen.add(snapshot.n)
     assert len(seen) > 20, "hardly anything was published between two snapshots"
@@ -289,7 +289,7 @@ async def test_streams_come_newest_first(log: Log, stream: str) -> None:
 async def test_each_cursor_is_answered_with_what_came_after_it(log: Log, stream: str) -> None:
     answers = [await log.append(put(stream, str(number))) for number in range(1, 7)]
     for answer in answers:
-        resumed = await log.resume(stream, answer.cursor, limit=100)
+        resumed = await log.resume(stream, answer.cursor, limit=100, limit_bytes=10**6)
         assert (resumed.reason, resumed.n) == (None, answer.n)
         assert [event.n for event in resumed.events] == list(range(answer.n + 1, 7))
         assert [event.cursor for event in resumed.events] == [later.cursor for later in answers[answer.n :]]
@@ -343,17 +343,25 @@ async def test_the_verdict_on_a_cursor(
     await execute(store, "XTRIM", log_key(stream), "MAXLEN", 3)
     cursor = answers[n - 1].cursor
     told = {name: value if isinstance(value, str) else value(cursor) for name, value in change.items()}
-    resumed = await log.resume(stream, cursor._replace(**told), limit=limit)
+    resumed = await log.resume(stream, cursor._replace(**told), limit=limit, limit_bytes=10**6)
     assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == expected
+
+
+async def test_more_bytes_than_are_replayed_are_too_far(log: Log, stream: str) -> None:
+    first = await log.append(entry_append(stream, "one"))
+    for number in range(3):
+        await log.append(entry_append(stream, str(number), body="x" * 1_000))
+    assert (await log.resume(stream, first.cursor, limit=10, limit_bytes=4_800)).reason is None
+    assert (await log.resume(stream, first.cursor, limit=10, limit_bytes=3_500)).reason == "too_far"
 
 
 async def test_nothing_resumes_from_a_log_that_is_empty(log: Log, store: aioredis.Redis, stream: str) -> None:
     cursor = (await log.append(put(stream))).cursor
-    assert (await log.resume(f"{stream}-never", cursor, limit=10)).reason == "empty"
+    assert (await log.resume(f"{stream}-never", cursor, limit=10, limit_bytes=10**6)).reason == "empty"
     await execute(store, "XTRIM", log_key(stream), "MAXLEN", 0)
-    assert (await log.resume(stream, cursor, limit=10)).reason == "empty"
+    assert (await log.resume(stream, cursor, limit=10, limit_bytes=10**6)).reason == "empty"
     await store.delete(log_key(stream))
-    assert (await log.resume(stream, cursor, limit=10)).reason == "empty"
+    assert (await log.resume(stream, cursor, limit=10, limit_bytes=10**6)).reason == "empty"
 
 
 async def test_the_beginning_of_a_log_is_a_cursor_while_its_first_event_is_held(
@@ -362,10 +370,10 @@ async def test_the_beginning_of_a_log_is_a_cursor_while_its_first_event_is_held(
     epoch = (await log.append(put(stream))).cursor.epoch
     await log.append(put(stream))
     beginning = Cursor(epoch, "0-0", NO_NONCE)
-    resumed = await log.resume(stream, beginning, limit=10)
+    resumed = await log.resume(stream, beginning, limit=10, limit_bytes=10**6)
     assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == (None, 0, [1, 2])
     await execute(store, "XTRIM", log_key(stream), "MAXLEN", 1)
-    assert (await log.resume(stream, beginning, limit=10)).reason == "trimmed"
+    assert (await log.resume(stream, beginning, limit=10, limit_bytes=10**6)).reason == "trimmed"
 
 
 # --- records that something else wrote
@@ -375,7 +383,7 @@ async def test_a_foreign_record_is_skipped_by_resume(log: Log, store: aioredis.R
     cursor = (await log.append(put(stream))).cursor
     last = await log.append(put(stream))
     await add_foreign(store, stream)
-    resumed = await log.resume(stream, cursor, limit=10)
+    resumed = await log.resume(stream, cursor, limit=10, limit_bytes=10**6)
     assert (resumed.reason, resumed.n, [event.cursor for event in resumed.events]) == (None, 1, [last.cursor])
 
 
@@ -386,7 +394,7 @@ async def test_a_foreign_record_between_two_events_is_skipped_by_resume(
     await log.append(put(stream))
     await add_foreign(store, stream)
     await log.append(put(stream))
-    resumed = await log.resume(stream, cursor, limit=10)
+    resumed = await log.resume(stream, cursor, limit=10, limit_bytes=10**6)
     assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == (None, 1, [2, 3])
 
 
@@ -415,7 +423,7 @@ async def test_a_foreign_record_changes_no_number_and_no_link(log: Log, store: a
         await log.append(append) for append in (put(stream, "corrected", id="entry", rev=2), put_page(stream, 1))
     ]
     assert [answer.n for answer in answers] == [2, 3]
-    resumed = await log.resume(stream, first.cursor, limit=10)
+    resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
     assert [(event.cursor, event.prev) for event in resumed.events] == [
         (answers[0].cursor, first.cursor),
         (answers[1].cursor, answers[0].cursor),
@@ -478,7 +486,12 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) 
         with pytest.raises(Unavailable) as refused:
             await log.append(put(stream, key="key"))
         assert int(refused.value.headers["Retry-After"]) > 0
-        for read in (log.snapshot(stream, limit=1), log.resume(stream, cursor, limit=1), log.streams(), log.ping()):
+        for read in (
+            log.snapshot(stream, limit=1),
+            log.resume(stream, cursor, limit=1, limit_bytes=10**6),
+            log.streams(),
+            log.ping(),
+        ):
             with pytest.raises(StoreError):
                 await read
         with pytest.raises(StoreError):
