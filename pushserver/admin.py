@@ -13,7 +13,7 @@ import click
 from . import markup, schema, settings
 from .embedded import SOCKET
 from .keys import RIGHTS, new_key
-from .log import Log, StoreError
+from .store import Store, StoreError
 
 EVERYTHING = "*"
 
@@ -24,7 +24,7 @@ def keys() -> None:
 
 
 def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Give a command the store's options, as a Log."""
+    """Give a command the store's options, as a Store."""
 
     @wraps(command)
     def run(redis: str, data: str, **values: Any) -> None:
@@ -33,11 +33,11 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis; found neither")
 
         async def talk() -> None:
-            log = Log.of(settings.Settings(redis=redis or f"unix://{socket}"))
+            store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
             try:
-                await command(log, **values)
+                await command(store, **values)
             finally:
-                await log.close()
+                await store.close()
 
         try:
             asyncio.run(talk())
@@ -56,7 +56,7 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50, show_default=True, help="Entries a second.")
 @click.option("--expires", help="When it ends: an instant, as 2027-01-01T00:00:00Z.")
 @_opens_store
-async def create(log: Log, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
+async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
     """Make a key called NAME, and print it: it is not kept, and cannot be shown again."""
     rights = [right.strip() for right in can.split(",")]
     unknown = [right for right in rights if right not in RIGHTS]
@@ -68,15 +68,15 @@ async def create(log: Log, name: str, streams: str, can: str, rate: float, expir
     except markup.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
     id, key, kept = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
-    await log.keep_key(id, kept._asdict())
+    await store.keep_key(id, kept._asdict())
     click.echo(key)
 
 
 @keys.command(name="list")
 @_opens_store
-async def list_(log: Log) -> None:
+async def list_(store: Store) -> None:
     """Every key: its id, name, rights, streams, when it was last used and when it ends."""
-    for id, key in sorted((await log.all_keys()).items(), key=lambda item: item[1]["created"]):
+    for id, key in sorted((await store.all_keys()).items(), key=lambda item: item[1]["created"]):
         used, ends = key["used"] or "never used", f"until {key['expires']}" if key["expires"] else "no end"
         click.echo("  ".join([id, key["name"], ",".join(key["can"]), ",".join(key["streams"]), used, ends]))
 
@@ -84,8 +84,8 @@ async def list_(log: Log) -> None:
 @keys.command()
 @click.argument("id")
 @_opens_store
-async def revoke(log: Log, id: str) -> None:
+async def revoke(store: Store, id: str) -> None:
     """Refuse a key from now on, on every worker."""
-    if not await log.revoke_key(id):
+    if not await store.revoke_key(id):
         raise click.ClickException(f"expected the id of a key, as `keys list` shows it, got {id}")
     click.echo(f"revoked {id}")

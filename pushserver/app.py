@@ -22,8 +22,9 @@ from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
 from .health import Health
 from .hub import Hub
 from .keys import Keys
-from .log import Log, StoreError
+from .log import Log
 from .settings import Settings
+from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +67,15 @@ ROUTES = [
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
-    log = Log.of(settings)
+    store = Store(settings.redis, partitions=settings.partitions)
+    log = Log.of(store, settings)
     hub = Hub(log, settings)
-    checks = Health(log, hub)
+    checks = Health(store, hub)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            await log.check()
+            await store.check()
         except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
             logger.warning("the store does not answer yet: %r", error)
         tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (hub, checks)]
@@ -85,7 +87,7 @@ def create_app(settings: Settings) -> Starlette:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await log.close()
+            await store.close()
 
     app = Starlette(
         routes=[*ROUTES, Mount("/static", StaticFiles(directory=static_folder()))],
@@ -94,7 +96,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
-    app.state.keys = Keys(settings.key, log)
+    app.state.keys = Keys(settings.key, store)
     return app
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from .hub import Hub
-from .log import Log, StoreError
+from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ STALE_AFTER = 10.0  # seconds without an answer from the store
 class Health:
     """What is known of the store and the tails. The probes read it; they never wait for the store themselves."""
 
-    def __init__(self, log: Log, hub: Hub) -> None:
-        self._log = log
+    def __init__(self, store: Store, hub: Hub) -> None:
+        self._store = store
         self._hub = hub
         self._answered_at = float("-inf")
 
@@ -29,7 +29,7 @@ class Health:
         """Ask the store again and again, until cancelled."""
         while True:
             try:
-                await self._log.ping()
+                await self._store.ping()
                 self._answered_at = asyncio.get_running_loop().time()
             except StoreError as error:
                 logger.warning("the store does not answer: %r", error)

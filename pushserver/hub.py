@@ -50,8 +50,8 @@ class Hub:
         self._log = log
         self._settings = settings
         self._channels: dict[str, Channel] = {}
-        self._opening = [asyncio.Lock() for _ in range(log.partitions)]
-        self._tails = [Tail(log, deliver=self._deliver, verify=self._verify) for _ in range(log.partitions)]
+        self._opening = [asyncio.Lock() for _ in range(log.store.partitions)]
+        self._tails = [Tail(log, deliver=self._deliver, verify=self._verify) for _ in range(log.store.partitions)]
         self._drained = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
         self.readers = 0
@@ -146,7 +146,7 @@ class Hub:
     # --- streams
 
     async def _open(self, stream: str) -> Channel:
-        number = model.partition_of(stream, self._log.partitions)
+        number = model.partition_of(stream, self._log.store.partitions)
         async with self._opening[number]:
             channel = self._channels.get(stream)
             if channel is None:
@@ -163,7 +163,7 @@ class Hub:
             return channel
 
     def _close(self, channel: Channel) -> None:
-        self._tails[model.partition_of(channel.stream, self._log.partitions)].unfollow(channel.stream)
+        self._tails[model.partition_of(channel.stream, self._log.store.partitions)].unfollow(channel.stream)
         self._channels.pop(channel.stream, None)
 
     def _errand(self, work: Coroutine[Any, Any, None]) -> None:

@@ -90,7 +90,7 @@ class Intake(NamedTuple):
         if appended.entry_id:
             url = f"{url}/entries/{appended.entry_id}"
             fields = {"id": appended.entry_id, **fields}
-        return {**fields, "url": url, "durability": self.log.durability}
+        return {**fields, "url": url, "durability": self.log.store.durability}
 
     async def _body(self, kinds: tuple[str, ...], limit: int) -> bytes:
         """The body, up to the limit, which stops an upload that says too little about its length as well."""

@@ -1,43 +1,32 @@
-"""The only module that speaks Redis: append to a stream's log, read its snapshot, resume from a cursor, tail.
+"""The streams in the store: append to a stream's log, read its snapshot, resume from a cursor, tail.
 
-Keys are made by `_key` alone, from checked names. Nothing here is retried: a publish that is sent twice would be stored
-twice, and a hidden retry of a blocking read hides that it never returns (redis-py 8 does both by default).
+Keys are made by `_key` alone, from checked names.
 """
 
 from __future__ import annotations
 
 import asyncio
-import builtins
 import json
 import logging
 import secrets
 from collections.abc import Awaitable, Mapping
 from importlib import resources
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
-import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from . import model
 from .errors import Conflict, Fault, Gone, KeyReused, Unavailable
 from .frames import dumps
 from .model import Cursor, Event
 from .settings import Settings
+from .store import COMMAND_TIMEOUT, Store
 
 logger = logging.getLogger(__name__)
 
-CONNECTIONS = 64  # of the pool that requests share; one more request waits a second, then is told 503
-COMMAND_TIMEOUT = 5.0
 BLOCK_MS = 2_000  # of a tail's read; well below COMMAND_TIMEOUT, so that a silent connection is found out
 READ_EVENTS = 256  # of one read: a reply is held in memory whole
-KEYS, KEYS_USED = "pushserver:keys", "pushserver:keys:used"  # publish keys, for all streams
-LEAST_REDIS = (7, 0)  # effects replication and XADD's options as they are used here
-
-StoreError = RedisError
-T = TypeVar("T")
 
 
 class Append(NamedTuple):
@@ -89,75 +78,26 @@ class Moved(Exception):
 
 
 class Log:
-    """The streams of one store. Safe to share between tasks; `close` when done."""
+    """The streams of one store. Safe to share between tasks."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        partitions: int,
-        log_events: int,
-        entry_limit: int,
-        idempotency: int,
-        durability: str = "memory",
-    ) -> None:
-        options = {
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": None,  # see `_within`
-            "socket_connect_timeout": COMMAND_TIMEOUT,
-        }
-        self._pool = aioredis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=1, **options)
-        self._redis = aioredis.Redis(connection_pool=self._pool)
-        self._append = self._redis.register_script(_script("append"))
-        self._snapshot = self._redis.register_script(_script("snapshot"))
-        self._resume = self._redis.register_script(_script("resume"))
+    def __init__(self, store: Store, *, log_events: int, entry_limit: int, idempotency: int) -> None:
+        self.store = store
+        self._append = store.redis.register_script(_script("append"))
+        self._snapshot = store.redis.register_script(_script("snapshot"))
+        self._resume = store.redis.register_script(_script("resume"))
         self._log_events = log_events
         self._entry_limit = entry_limit
         self._idempotency = idempotency
-        self.partitions = partitions
-        self.durability = durability
 
     @classmethod
-    def of(cls, settings: Settings) -> Log:
+    def of(cls, store: Store, settings: Settings) -> Log:
         """The log that the settings describe."""
         return cls(
-            settings.redis,
-            partitions=settings.partitions,
+            store,
             log_events=settings.log_events,
             entry_limit=settings.entry_limit,
             idempotency=settings.idempotency,
         )
-
-    async def close(self) -> None:
-        await self._redis.aclose()
-        await self._pool.disconnect()
-
-    # --- the store itself
-
-    async def check(self) -> None:
-        """Refuse a store that this deployment cannot rely on, and find out what an acknowledgement means there."""
-        info = await self._within(self._redis.info())
-        version = str(info.get("valkey_version") or info["redis_version"])
-        if tuple(int(part) for part in version.split(".")[:2]) < LEAST_REDIS:
-            raise StoreUnfit(f"expected Redis 7.0 or Valkey 7.2 or later, got {version}")
-        known = await self._within(self._redis.set("pushserver:partitions", self.partitions, nx=True, get=True))
-        if known is not None and int(known) != self.partitions:
-            raise StoreUnfit(f"expected {int(known)} partitions, which this store was made with, got {self.partitions}")
-        policy = info.get("maxmemory_policy", "noeviction")
-        if info.get("maxmemory") and policy != "noeviction":
-            raise StoreUnfit(f"expected maxmemory-policy noeviction, got {policy}: whole streams could vanish")
-        await self.ping()
-
-    async def ping(self) -> None:
-        """Ask the store whether it answers, and what that promises: `disk` while each write is synced first."""
-        try:
-            config = await self._within(self._redis.config_get("append*"))
-        except ResponseError:  # a store may deny CONFIG: then nothing was verified, and nothing is claimed
-            await self._within(self._redis.ping())
-            config = {}
-        synced = config.get("appendonly") == "yes" and config.get("appendfsync") == "always"
-        self.durability = "disk" if synced else "memory"
 
     # --- what publishers do
 
@@ -177,7 +117,7 @@ class Log:
             *(append.key, append.body_hash, self._idempotency, append.state.get("state", "")),
         ]
         try:
-            answer = [part.decode() for part in await self._within(self._append(keys, arguments))]
+            answer = [part.decode() for part in await self.store.within(self._append(keys, arguments))]
         except (ConnectionError, TimeoutError) as error:
             logger.warning("publish to %s: outcome unknown: %r", stream, error)
             raise Unavailable("The store did not answer; send it again with the same Idempotency-Key.") from error
@@ -199,7 +139,9 @@ class Log:
 
     async def first_answer(self, stream: str, key: str, body_hash: str) -> Appended | None:
         """What an idempotency key was answered before. Raises KeyReused where that was to another body."""
-        found = await self._within(cast(Awaitable[bytes | None], self._redis.get(self._key(stream, f"idem:{key}"))))
+        found = await self.store.within(
+            cast(Awaitable[bytes | None], self.store.redis.get(self._key(stream, f"idem:{key}")))
+        )
         if found is None:
             return None
         held_hash, *rest = json.loads(found)
@@ -210,7 +152,7 @@ class Log:
     async def snapshot(self, stream: str, *, limit: int, after: tuple[int, str] | None = None) -> Snapshot | None:
         """The newest entries, or those after a score and id; None where there is no such stream."""
         keys = [self._key(stream, name) for name in ("log", "entries", "order", "page")]
-        found = await self._within(self._snapshot(keys, [limit, *(after or ("", ""))]))
+        found = await self.store.within(self._snapshot(keys, [limit, *(after or ("", ""))]))
         if found is None:
             return None
         record, page_json, updated_at, entries, older = found
@@ -223,7 +165,7 @@ class Log:
     async def resume(self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int) -> Resumed:
         """Everything after a cursor, verified by identity; else the reason why there is no such thing."""
         keys = [self._key(stream, name) for name in ("log", "withdrawn")]
-        found = await self._within(self._resume(keys, [*cursor, limit, limit_bytes]))
+        found = await self.store.within(self._resume(keys, [*cursor, limit, limit_bytes]))
         reason = found[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])
@@ -234,84 +176,40 @@ class Log:
 
     async def streams(self) -> list[tuple[str, int]]:
         """Every stream and when it last changed, in milliseconds; the newest first."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for partition in range(self.partitions):
+        pipeline = self.store.redis.pipeline(transaction=False)
+        for partition in range(self.store.partitions):
             pipeline.zrevrange(f"{{p{partition:02d}}}:streams", 0, 99, withscores=True)
-        found = [(name.decode(), int(score)) for part in await self._within(pipeline.execute()) for name, score in part]
+        found = [
+            (name.decode(), int(score)) for part in await self.store.within(pipeline.execute()) for name, score in part
+        ]
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:100]
 
     async def entry(self, stream: str, id: str) -> tuple[str | None, dict[str, Any] | None]:
         """An entry as JSON, or its withdrawal; neither where there is no such entry."""
-        pipeline = self._redis.pipeline(transaction=True)
+        pipeline = self.store.redis.pipeline(transaction=True)
         pipeline.hget(self._key(stream, "entries"), id)
         pipeline.hget(self._key(stream, "withdrawn"), id)
-        found, withdrawal = await self._within(pipeline.execute())
+        found, withdrawal = await self.store.within(pipeline.execute())
         return found.decode() if found else None, model.loads(withdrawal) if withdrawal else None
 
     async def page_of(self, stream: str) -> dict[str, Any] | None:
         """A stream's page as it is stored; None before its first."""
-        found = await self._within(cast(Awaitable[bytes | None], self._redis.hget(self._key(stream, "page"), "json")))
+        found = await self.store.within(
+            cast(Awaitable[bytes | None], self.store.redis.hget(self._key(stream, "page"), "json"))
+        )
         return model.loads(found) if found else None
-
-    # --- keys
-
-    async def key(self, id: str) -> dict[str, Any] | None:
-        """A publish key as it is kept."""
-        found = await self._within(cast(Awaitable[bytes | None], self._redis.hget(KEYS, id)))
-        return model.loads(found) if found else None
-
-    async def all_keys(self) -> dict[str, dict[str, Any]]:
-        """Every publish key by its id, `used` being when it was last, as far as was noted."""
-        kept = await self._within(cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(KEYS)))
-        used = await self._within(cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(KEYS_USED)))
-        return {id.decode(): {**model.loads(key), "used": used.get(id, b"").decode()} for id, key in kept.items()}
-
-    async def keep_key(self, id: str, key: dict[str, Any]) -> None:
-        await self._within(self._redis.hset(KEYS, id, dumps(key)))
-
-    async def revoke_key(self, id: str) -> bool:
-        """From now on it is refused; False where there was none."""
-        await self._within(self._redis.hdel(KEYS_USED, id))
-        return bool(await self._within(self._redis.hdel(KEYS, id)))
-
-    async def note_key_use(self, id: str, at: str) -> None:
-        await self._within(self._redis.hset(KEYS_USED, id, at))
 
     # --- what tails do
 
     async def open_tail(self) -> TailConnection:
         """A connection of its own for blocking reads."""
-        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                await connection.send_command("CLIENT", "ID")
-                return TailConnection(connection, int(await connection.read_response()), self._log_key_names)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-
-    async def unblock(self, client_id: int) -> None:
-        """Make a blocked read return now. Nothing happens where it is not blocked."""
-        await self._within(self._redis.client_unblock(client_id))
-
-    async def _within(self, command: Awaitable[T]) -> T:
-        """Await a command for COMMAND_TIMEOUT at most.
-
-        redis-py would use `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation: a task that was told to
-        end goes on.
-        """
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                return await command
-        except builtins.TimeoutError:
-            raise TimeoutError(f"no answer within {COMMAND_TIMEOUT} s") from None
+        return TailConnection(*await self.store.connect(), self._log_key_names)
 
     def _log_key_names(self, streams: Mapping[str, str]) -> dict[str, str]:
         return {self._key(stream, "log"): stream for stream in streams}
 
     def _tag(self, stream: str) -> str:
-        return f"{{p{model.partition_of(stream, self.partitions):02d}}}"
+        return f"{{p{model.partition_of(stream, self.store.partitions):02d}}}"
 
     def _key(self, stream: str, name: str) -> str:
         return f"{self._tag(stream)}:{stream}:{name}"
@@ -343,10 +241,6 @@ class TailConnection:
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
-
-
-class StoreUnfit(Exception):
-    """The store is reachable, and not one to build on; says what was expected and what came."""
 
 
 def _event(record: list[Any]) -> Event | None:

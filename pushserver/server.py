@@ -32,9 +32,9 @@ from websockets.http11 import Request
 from . import keys
 from .app import create_app
 from .embedded import CannotStart, embedded
-from .log import Log, StoreError, StoreUnfit
 from .settings import Settings, environment, shown, without_password
 from .sockets import ABORT
+from .store import Store, StoreError, StoreUnfit
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,11 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
 async def _check_store(settings: Settings) -> None:
     """Refuse a store that is not there, or not one to rely on, before any worker would. Raises CannotStart."""
     try:
-        log = Log.of(settings)
+        store = Store(settings.redis, partitions=settings.partitions)
         try:
-            await log.check()
+            await store.check()
         finally:
-            await log.close()
+            await store.close()
     except (StoreError, StoreUnfit, ValueError, OSError) as error:
         raise CannotStart(f"the store at {without_password(settings.redis)}: {error}") from error
 

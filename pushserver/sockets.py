@@ -19,8 +19,8 @@ from .errors import Close, Fault, Forbidden, Invalid, Refused, Unavailable, Upgr
 from .feed import Feed, Reader, State
 from .frames import Batch, Format
 from .hub import RETRY_MS, Channel, Hub
-from .log import StoreError
 from .model import Cursor, check_stream
+from .store import StoreError
 
 CLOSE_LIMIT = 10.0  # seconds for a reader to take what is being sent and the farewell
 NOTHING = Batch((), Format.JSON)

@@ -16,8 +16,9 @@ import random
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from .log import BLOCK_MS, Log, StoreError, TailConnection
+from .log import BLOCK_MS, Log, TailConnection
 from .model import Event
+from .store import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Tail:
         # to ask for the stream. A read that is not interrupted ends by itself after BLOCK_MS.
         deadline = asyncio.get_running_loop().time() + BLOCK_MS / 1000
         while self._asked is not None and stream not in self._asked and asyncio.get_running_loop().time() < deadline:
-            await self._log.unblock(self._client_id)
+            await self._log.store.unblock(self._client_id)
 
     def unfollow(self, stream: str) -> None:
         """Stop reading a stream, from the next read on."""

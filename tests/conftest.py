@@ -10,6 +10,7 @@ import pytest
 
 from pushserver.embedded import embedded
 from pushserver.log import Log
+from pushserver.store import Store
 
 from .support import Running, running
 
@@ -55,7 +56,7 @@ async def store_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 @pytest.fixture
 async def log(store_url: str) -> AsyncIterator[Log]:
     """A log on the embedded store."""
-    log = Log(store_url, partitions=16, log_events=1_000, entry_limit=500, idempotency=60)
-    await log.check()
-    yield log
-    await log.close()
+    store = Store(store_url, partitions=16)
+    await store.check()
+    yield Log(store, log_events=1_000, entry_limit=500, idempotency=60)
+    await store.close()

@@ -13,8 +13,9 @@ import redis.asyncio as aioredis
 from pushserver import model, schema, validate
 from pushserver.embedded import embedded
 from pushserver.errors import Conflict, KeyReused, Unavailable
-from pushserver.log import Append, Appended, Log, Moved, StoreError, StoreUnfit
+from pushserver.log import Append, Appended, Log, Moved
 from pushserver.model import Cursor
+from pushserver.store import Store, StoreError, StoreUnfit
 
 from .support import entry_append
 
@@ -66,11 +67,11 @@ async def execute(store: aioredis.Redis, *words: object) -> Any:
 
 @asynccontextmanager
 async def log_on(url: str, *, partitions: int = 16, entry_limit: int = 500) -> AsyncIterator[Log]:
-    log = Log(url, partitions=partitions, log_events=1_000, entry_limit=entry_limit, idempotency=60)
+    store = Store(url, partitions=partitions)
     try:
-        yield log
+        yield Log(store, log_events=1_000, entry_limit=entry_limit, idempotency=60)
     finally:
-        await log.close()
+        await store.close()
 
 
 async def records(store: aioredis.Redis, stream: str) -> list[dict[str, str]]:
@@ -436,22 +437,22 @@ async def test_a_foreign_record_changes_no_number_and_no_link(log: Log, store: a
 async def test_a_store_made_with_other_partitions_is_refused(log: Log, store_url: str) -> None:
     async with log_on(store_url, partitions=8) as other:
         with pytest.raises(StoreUnfit, match=r"16 partitions.*8"):
-            await other.check()
-    await log.check()
+            await other.store.check()
+    await log.store.check()
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 async def test_a_store_that_evicts_is_refused(tmp_path: Path, policy: str) -> None:
     async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
         await store.config_set("maxmemory", "100mb")
-        await log.check()
+        await log.store.check()
         await store.config_set("maxmemory-policy", policy)
         with pytest.raises(StoreUnfit, match=policy):
-            await log.check()
+            await log.store.check()
 
 
 async def test_the_embedded_store_answers_once_it_is_on_disk(log: Log) -> None:
-    assert log.durability == "disk"
+    assert log.store.durability == "disk"
 
 
 async def test_durability_is_what_the_store_does_now(tmp_path: Path) -> None:
@@ -462,8 +463,8 @@ async def test_durability_is_what_the_store_does_now(tmp_path: Path) -> None:
             ("appendonly", "no", "memory"),
         ]:
             await store.config_set(name, value)
-            await log.ping()
-            assert log.durability == expected
+            await log.store.ping()
+            assert log.store.durability == expected
 
 
 async def test_a_store_that_is_full_stores_nothing_and_goes_on_when_it_is_not(tmp_path: Path, stream: str) -> None:
@@ -490,7 +491,7 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) 
             log.snapshot(stream, limit=1),
             log.resume(stream, cursor, limit=1, limit_bytes=10**6),
             log.streams(),
-            log.ping(),
+            log.store.ping(),
         ):
             with pytest.raises(StoreError):
                 await read

@@ -16,8 +16,9 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.embedded import embedded
 from pushserver.errors import Unavailable
-from pushserver.log import BLOCK_MS, Append, Appended, Log, StoreError
+from pushserver.log import BLOCK_MS, Append, Appended, Log
 from pushserver.model import Event
+from pushserver.store import Store, StoreError
 from pushserver.tail import State, Tail
 
 from .support import entry_append
@@ -342,11 +343,11 @@ async def test_a_store_that_is_killed_loses_and_repeats_nothing(
 
 @asynccontextmanager
 async def log_on(url: str) -> AsyncIterator[Log]:
-    log = Log(url, partitions=16, log_events=1_000, entry_limit=500, idempotency=60)
+    store = Store(url, partitions=16)
     try:
-        yield log
+        yield Log(store, log_events=1_000, entry_limit=500, idempotency=60)
     finally:
-        await log.close()
+        await store.close()
 
 
 async def test_it_is_not_sound_while_the_store_is_away(tmp_path: Path, recorder: Recorder, stream: str) -> None:
@@ -361,7 +362,7 @@ async def test_it_is_not_sound_while_the_store_is_away(tmp_path: Path, recorder:
         await eventually(lambda: not tail.is_sound())
         assert recorder.verified == [stream]
         with pytest.raises(StoreError):
-            await log.ping()
+            await log.store.ping()
         assert not tail.is_sound()
         async with embedded(tmp_path):
             await eventually(tail.is_sound)
