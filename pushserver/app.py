@@ -23,6 +23,7 @@ from .health import Health
 from .hub import Hub
 from .keys import Keys
 from .log import Log
+from .receipts import Receipts
 from .settings import Settings
 from .store import Store, StoreError
 
@@ -58,6 +59,7 @@ ROUTES = [
     Route("/readyz", health.readyz),
     Route("/streams/{stream:path}/entries", Entries),
     Route("/streams/{stream:path}/entries/{id}", Entry),
+    Route("/streams/{stream:path}/entries/{id}/delivery", publish.delivery, methods=["GET"]),
     Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),
@@ -70,7 +72,8 @@ def create_app(settings: Settings) -> Starlette:
     store = Store(settings.redis, partitions=settings.partitions)
     log = Log.of(store, settings)
     hub = Hub(log, settings)
-    checks = Health(store, hub)
+    receipts = Receipts(store, hub)
+    checks = Health(store, hub, receipts)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -78,7 +81,7 @@ def create_app(settings: Settings) -> Starlette:
             await store.check()
         except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
             logger.warning("the store does not answer yet: %r", error)
-        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (hub, checks)]
+        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (hub, receipts, checks)]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         try:
@@ -96,7 +99,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
-    app.state.keys = Keys(settings.key, store)
+    app.state.keys, app.state.receipts = Keys(settings.key, store), receipts
     return app
 
 

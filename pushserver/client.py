@@ -85,6 +85,13 @@ class Publisher:
         query = urlencode({"reason": reason, **({"note": note} if note else {})})
         return self._send("DELETE", f"{_entries(stream)}/{quote(id, safe='')}?{query}", None, idempotency_key)
 
+    def delivery(self, stream: str, id: str, *, n: int | None = None, wait: float = 0) -> dict[str, Any]:
+        """Who has been given an entry's event `n`, or its newest; waits so many seconds for all workers to have it."""
+        query = urlencode({"wait": wait, **({"n": n} if n else {})})
+        receipt = self._send("GET", f"{_entries(stream)}/{quote(id, safe='')}/delivery?{query}", None, None)
+        del receipt["replayed"]
+        return receipt
+
     def put_page(self, stream: str, page: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Set a stream's page, whole."""
         return self._send("PUT", _stream(stream), page, idempotency_key)

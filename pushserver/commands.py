@@ -21,6 +21,7 @@ from .client import Publisher, PublishError
 from .errors import Refused
 
 LINE_LIMIT = 1_048_576  # characters of one line of an import
+DELIVERY_WAIT = 5.0  # seconds for all workers to have an entry
 REFUSED, NOT_REACHED = 1, 3  # exit status
 
 
@@ -79,6 +80,16 @@ def _told(answer: dict[str, Any], done: str, as_json: bool) -> None:
         again = " before" if answer["replayed"] else ""
         what = f"{answer['id']}, " if "id" in answer else ""
         click.echo(f"{done}{again}: {what}revision {answer['rev']}, event {answer['n']}, on {answer['durability']}")
+        if answer.get("receipt"):
+            click.echo(_delivered(answer["receipt"]))
+
+
+def _delivered(receipt: dict[str, Any]) -> str:
+    """A receipt in a line."""
+    count, missing = receipt["sent"], [f"{receipt[name]} {name}" for name in ("behind", "silent") if receipt[name]]
+    times = f", half within {receipt['p50_ms']} ms, 99 of 100 within {receipt['p99_ms']} ms" if count else ""
+    workers = len(receipt["workers"])
+    return ", ".join([f"given to {count} readers on {workers} workers{times}", *missing])
 
 
 def _body(file: TextIO) -> str:
@@ -98,6 +109,7 @@ def _body(file: TextIO) -> str:
 @click.option(
     "--idempotency-key", help="The same key stores one entry, however often it is sent. One is made if none is given."
 )
+@click.option("--wait", is_flag=True, help="Wait for it to be given to the readers, and say to how many.")
 @_json
 @_publishes
 def publish(
@@ -108,6 +120,7 @@ def publish(
     bylines: tuple[str, ...],
     tags: tuple[str, ...],
     idempotency_key: str | None,
+    wait: bool,
     as_json: bool,
 ) -> None:
     """Publish an entry to STREAM. FILE is its body in Markdown, - for standard input."""
@@ -119,7 +132,10 @@ def publish(
         entry["bylines"] = [dict(zip(("name", "org"), name, strict=False)) for name in names]
     if tags:
         entry["tags"] = list(tags)
-    _told(publisher.publish(stream, entry, idempotency_key=idempotency_key), "published", as_json)
+    answer = publisher.publish(stream, entry, idempotency_key=idempotency_key)
+    if wait:
+        answer["receipt"] = publisher.delivery(stream, answer["id"], n=answer["n"], wait=DELIVERY_WAIT)
+    _told(answer, "published", as_json)
 
 
 @click.command()

@@ -91,6 +91,11 @@ class Feed:
     def readers(self) -> int:
         return len(self._readers)
 
+    @property
+    def given(self) -> int:
+        """The number of the last event that a whole pass has given out to every reader who could take it."""
+        return self.n_at(self._passed)
+
     # --- what the tail does
 
     def append(self, frame: Frame) -> None:

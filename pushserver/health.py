@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from .hub import Hub
+from .receipts import Receipts
 from .store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -20,9 +21,10 @@ STALE_AFTER = 10.0  # seconds without an answer from the store
 class Health:
     """What is known of the store and the tails. The probes read it; they never wait for the store themselves."""
 
-    def __init__(self, store: Store, hub: Hub) -> None:
+    def __init__(self, store: Store, hub: Hub, receipts: Receipts) -> None:
         self._store = store
         self._hub = hub
+        self._receipts = receipts
         self._answered_at = float("-inf")
 
     async def run(self) -> None:
@@ -39,7 +41,12 @@ class Health:
     def checks(self) -> dict[str, bool]:
         """What readiness is made of."""
         age = asyncio.get_running_loop().time() - self._answered_at
-        return {"store": age < STALE_AFTER, "tail": self._hub.is_sound(), "staying": not self._hub.draining}
+        return {
+            "store": age < STALE_AFTER,
+            "tail": self._hub.is_sound(),
+            "receipts": self._receipts.open,
+            "staying": not self._hub.draining,
+        }
 
 
 async def livez(request: Request) -> Response:
@@ -48,7 +55,7 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: 200 while the store answers, the tails read and the worker is not leaving; else 503."""
+    """`GET /readyz`: 200 while the store answers, the tails read, receipts are heard and the worker stays; else 503."""
     checks = request.app.state.health.checks()
     ready = all(checks.values())
     return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, {"Cache-Control": "no-store"})

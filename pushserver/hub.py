@@ -32,7 +32,7 @@ IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followe
 class Channel:
     """A followed stream: its feed, its page as of the feed's head, and who uses it."""
 
-    __slots__ = ("feed", "idle", "page", "passing", "stream", "users")
+    __slots__ = ("_passed", "feed", "idle", "page", "passing", "stream", "users")
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -41,6 +41,17 @@ class Channel:
         self.users = 0
         self.idle = 0
         self.passing = False
+        self._passed = asyncio.Event()
+
+    def pass_ended(self) -> None:
+        """Tell those who wait for a pass."""
+        self._passed.set()
+        self._passed = asyncio.Event()
+
+    async def until_given(self, n: int) -> None:
+        """Wait until every reader that could take it has been given event `n`."""
+        while self.feed.given < n:
+            await self._passed.wait()
 
 
 class Hub:
@@ -143,6 +154,29 @@ class Hub:
         parts = render.parts(snapshot.page, snapshot.entries, older=older)
         return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
 
+    # --- receipts
+
+    async def report(self, stream: str, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
+        """What this worker knows of an entry's event `n`, or of its newest: {state, readers, behind, late}.
+
+        `state` is `idle` where nobody here follows the stream, `waiting` while the event has not come, `reached` when a
+        pass has given it out, `forgotten` when it is not in the ring any more. `late` counts readers by milliseconds.
+        """
+        channel = self._channels.get(stream)
+        if channel is None:
+            return _report("idle")
+        feed = channel.feed
+        if n is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await channel.until_given(n)
+            if feed.given < n:
+                return _report("waiting", feed.readers, behind=feed.readers)
+        frame = next((frame for frame in feed.about(entry_id) if n is None or frame.event.n == n), None)
+        if frame is None:
+            return _report("forgotten", feed.readers)
+        return _report("reached", feed.readers, behind=feed.behind(frame), late=sorted(frame.sent.items()))
+
     # --- streams
 
     async def _open(self, stream: str) -> Channel:
@@ -225,6 +259,8 @@ class Hub:
             return
         if channel.passing:
             loop.call_soon(self._pass, channel)
+        else:
+            channel.pass_ended()
 
     # --- time
 
@@ -251,6 +287,10 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain):
                     await self._drained.wait()
+
+
+def _report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
+    return {"state": state, "readers": readers, "behind": behind, "late": late}
 
 
 async def _in_turns(steps: Iterator[None]) -> None:

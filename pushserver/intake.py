@@ -76,9 +76,9 @@ class Intake(NamedTuple):
             )
         return int(found[1])
 
-    def answer(self, appended: Appended, *, created: bool) -> Response:
+    def answer(self, appended: Appended, *, created: bool, **also: Any) -> Response:
         """What was stored, and how well."""
-        fields = self.fields(appended)
+        fields = {**self.fields(appended), **also}
         headers = {"Location": fields["url"], "ETag": f'"{appended.rev}"'}
         if appended.replayed:
             headers["Idempotent-Replayed"] = "true"

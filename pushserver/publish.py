@@ -20,9 +20,13 @@ from .errors import Changed, Conflict, Fault, NotFound, Refused, TooLarge, Unava
 from .frames import dumps
 from .intake import JSON, MERGE_PATCH, NDJSON, Intake
 from .log import Append, Appended, Moved
+from .receipts import Receipts
+from .store import StoreError
 
 ATTEMPTS = 5  # at a revision that others change at the same time
-
+WITHDRAWAL_WAIT = (
+    2.0  # seconds for the workers to have let go of what was withdrawn, before the answer says who has not
+)
 
 T = TypeVar("T")
 Held = dict[str, Any] | None  # what is current, where there is something
@@ -103,7 +107,7 @@ async def _change_entry(intake: Intake, body_hash: str, change: Callable[[Held],
         return intake.answer(appended, created=not held)
 
     first = await _first_answer(intake, body_hash)
-    return first if first else await _attempts(attempt)
+    return intake.answer(first, created=False) if first else await _attempts(attempt)
 
 
 def _entry_append(intake: Intake, entry: dict[str, Any], at: int, body_hash: str) -> Append:
@@ -128,7 +132,7 @@ async def withdraw_entry(request: Request) -> Response:
     id, query = intake.entry_id(), dict(request.query_params)
     withdrawal = validate.read(schema.WithdrawalIn, query)
 
-    async def attempt() -> Response:
+    async def attempt() -> Appended:
         held = _found(intake, await _current(intake, id))
         _check_rev(intake, held)
         at = model.now()
@@ -146,10 +150,28 @@ async def withdraw_entry(request: Request) -> Response:
             key=intake.key,
             body_hash=json.dumps(query, sort_keys=True),
         )
-        return intake.answer(await intake.log.append(append), created=False)
+        return await intake.log.append(append)
 
     first = await _first_answer(intake, json.dumps(query, sort_keys=True))
-    return first if first else await _attempts(attempt)
+    appended = first if first else await _attempts(attempt)
+    receipts: Receipts = request.app.state.receipts
+    try:
+        receipt = await receipts.of(intake.stream, id, appended.n, wait=WITHDRAWAL_WAIT)
+    except StoreError:  # it is withdrawn all the same
+        receipt = None
+    return intake.answer(appended, created=False, receipt=receipt)
+
+
+async def delivery(request: Request) -> Response:
+    """`GET /streams/{stream}/entries/{id}/delivery?n=&wait=`: the receipt of an entry's event `n`, or of its newest."""
+    intake = await Intake.of(request)
+    id = intake.entry_id()
+    asked = validate.read(schema.DeliveryIn, dict(request.query_params))
+    if not any(await intake.log.entry(intake.stream, id)):
+        raise NotFound(f"There is no entry {id} in {intake.stream}.")
+    receipts: Receipts = request.app.state.receipts
+    receipt = await receipts.of(intake.stream, id, asked.n, wait=asked.wait)
+    return Response(dumps({"id": id, **receipt}) + "\n", headers={"Cache-Control": "no-store"}, media_type=JSON)
 
 
 async def put_page(request: Request) -> Response:
@@ -208,7 +230,7 @@ async def _change_page(
         return intake.answer(await intake.log.append(append), created=not held)
 
     first = await _first_answer(intake, body_hash)
-    return first if first else await _attempts(attempt)
+    return intake.answer(first, created=False) if first else await _attempts(attempt)
 
 
 async def _attempts(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -221,10 +243,9 @@ async def _attempts(attempt: Callable[[], Awaitable[T]]) -> T:
     raise Conflict("Others are changing it at the same time; send it again.")
 
 
-async def _first_answer(intake: Intake, body_hash: str) -> Response | None:
+async def _first_answer(intake: Intake, body_hash: str) -> Appended | None:
     """What was answered to this idempotency key before: a repeated change would else be judged by its own outcome."""
-    first = await intake.log.first_answer(intake.stream, intake.key, body_hash) if intake.key else None
-    return intake.answer(first, created=False) if first else None
+    return await intake.log.first_answer(intake.stream, intake.key, body_hash) if intake.key else None
 
 
 async def _current(intake: Intake, id: str) -> Held:

@@ -238,6 +238,15 @@ class WithdrawalIn(Model):
     note: Line | None = None
 
 
+class DeliveryIn(BaseModel):
+    """Which event's receipt is asked for, and for how many seconds the answer may wait for all workers to have it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: a query is text
+
+    n: Annotated[int, Field(ge=1)] | None = None
+    wait: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+
+
 class EndIn(Model):
     """Where the coverage goes on, if it does."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 import redis.asyncio as aioredis
@@ -22,6 +23,7 @@ from .frames import dumps
 
 CONNECTIONS = 64  # of the pool that requests share; one more request waits a second, then is told 503
 COMMAND_TIMEOUT = 5.0
+QUIET = 5.0  # seconds without a message after which the store is asked whether it is there
 LEAST_REDIS = (7, 0)  # effects replication and XADD's options as they are used here
 KEYS, KEYS_USED = "pushserver:keys", "pushserver:keys:used"
 
@@ -31,6 +33,32 @@ T = TypeVar("T")
 
 class StoreUnfit(Exception):
     """The store is reachable, and not one to build on; says what was expected and what came."""
+
+
+class Channels:
+    """What is said in some channels, as it is said."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    async def read(self) -> bytes | None:
+        """The next message; None when there was none for a while and the store is still there. Raises StoreError."""
+        try:
+            async with asyncio.timeout(QUIET):
+                return _message(await self._connection.read_response())
+        except builtins.TimeoutError:
+            pass
+        await self._connection.send_command("PING")
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                return _message(await self._connection.read_response())
+        except builtins.TimeoutError:
+            raise TimeoutError(f"no answer within {COMMAND_TIMEOUT} s") from None
+
+
+def _message(reply: list[bytes]) -> bytes | None:
+    """What was said; None for the answer to a PING."""
+    return reply[2] if reply[0] == b"smessage" else None
 
 
 class Store:
@@ -79,6 +107,25 @@ class Store:
     async def unblock(self, client_id: int) -> None:
         """Make a blocked read return now. Nothing happens where it is not blocked."""
         await self.within(self.redis.client_unblock(client_id))
+
+    # --- what workers say to each other
+
+    @asynccontextmanager
+    async def channels(self, *names: str) -> AsyncIterator[Channels]:
+        """Subscribe to sharded channels of one hash slot, on a connection of its own."""
+        connection, _ = await self.connect()
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                await connection.send_command("SSUBSCRIBE", *names)
+                for _ in names:
+                    await connection.read_response()
+            yield Channels(connection)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def publish(self, channel: str, message: str) -> int:
+        """Say something to all who are subscribed; how many that were."""
+        return int(await self.within(self.redis.execute_command("SPUBLISH", channel, message)))  # type: ignore[no-untyped-call]
 
     # --- what it is
 

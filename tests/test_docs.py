@@ -31,7 +31,7 @@ FLOORS = [
     {"log"},
     {"tail"},
     {"hub"},
-    {"intake"},
+    {"intake", "receipts"},
     {"publish", "sockets", "pages", "health"},
     {"app"},
     {"commands"},
