@@ -60,6 +60,8 @@ ROUTES = [
     Route("/streams/{stream:path}/entries", Entries),
     Route("/streams/{stream:path}/entries/{id}", Entry),
     Route("/streams/{stream:path}/entries/{id}/delivery", publish.delivery, methods=["GET"]),
+    Route("/streams/{stream:path}/feed.atom", pages.feed_atom),
+    Route("/streams/{stream:path}/feed.json", pages.feed_json),
     Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),

@@ -1,6 +1,7 @@
 -- One publish: the event joins the log and the state moves with it, or neither happens.
 --
--- KEYS  1 log  2 entries  3 order  4 page  5 streams  6 withdrawn  7 the idempotency key's first answer
+-- KEYS  1 log  2 entries  3 order  4 page  5 streams  6 withdrawn  7 the ids of those by time
+--       8 the idempotency key's first answer
 -- ARGV  1 type  2 data JSON  3 at, in ms  4 epoch, should a new one be needed  5 nonce
 --       6 entry id, '' for a page  7 rev that this makes  8 state JSON  9 order score
 --       10 instant shown on the page  11 stream  12 events kept  13 entries allowed
@@ -8,7 +9,7 @@
 --       17 the page's state, for a page
 -- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count},
 -- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over.
-local log, entries, order, page, streams, withdrawn, idem = unpack(KEYS)
+local log, entries, order, page, streams, withdrawn, gone, idem = unpack(KEYS)
 local kind, data, at, epoch, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local entry, rev, state, score, shown_at = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
 
@@ -34,7 +35,7 @@ end
 if current ~= rev - 1 then return {'rev', tostring(current)} end
 if entry ~= '' and current == 0 then
   if redis.call('HGET', page, 'state') == 'ended' then return {'ended'} end
-  local count = redis.call('HLEN', entries)
+  local count = redis.call('HLEN', entries) + redis.call('HLEN', withdrawn)
   if count >= tonumber(ARGV[13]) then return {'full', tostring(count)} end
 end
 
@@ -55,10 +56,12 @@ elseif kind == 'entry.withdraw' then
   redis.call('HDEL', entries, entry)
   redis.call('ZREM', order, entry)
   redis.call('HSET', withdrawn, entry, state)
+  redis.call('ZADD', gone, at, entry)
 else
   redis.call('HSET', entries, entry, state)
   redis.call('ZADD', order, score, entry)
 end
+redis.call('HSETNX', page, 'began', at)
 -- The page says when it was last updated: the newest instant that it shows, or what its publisher said.
 if entry == '' or shown_at > (redis.call('HGET', page, 'updated_at') or '') then
   redis.call('HSET', page, 'updated_at', shown_at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import logging
 import re
@@ -16,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from . import client, follow, keys, model, validate
+from . import client, follow, keys, markup, model, validate
 from .client import Publisher, PublishError
 from .errors import Refused
 
@@ -329,7 +328,7 @@ def _entry_lines(entry: dict[str, Any]) -> str:
 
 
 def _text(inline: str) -> str:
-    return html.unescape(re.sub(r"<[^>]*>", "", inline.replace("<br>", "\n  ")))
+    return "\n  ".join(markup.text(line) for line in inline.split("<br>"))
 
 
 COMMANDS = [publish, correct, withdraw, page, import_, tail]

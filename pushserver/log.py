@@ -26,6 +26,7 @@ from .store import COMMAND_TIMEOUT, Store
 logger = logging.getLogger(__name__)
 
 BLOCK_MS = 2_000  # of a tail's read; well below COMMAND_TIMEOUT, so that a silent connection is found out
+STREAMS_LISTED = 100
 READ_EVENTS = 256  # of one read: a reply is held in memory whole
 
 
@@ -56,13 +57,15 @@ class Appended(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A stream at one instant: its head, its page, and entries as JSON in the order of the page."""
+    """A stream at one instant: its head, its page, entries as JSON in the order of the page, and when it began."""
 
     cursor: Cursor
     n: int
     page: dict[str, Any]
     entries: list[str]
     older: bool
+    began: str
+    withdrawals: list[dict[str, Any]]  # the newest first
 
 
 class Resumed(NamedTuple):
@@ -108,6 +111,7 @@ class Log:
         keys += [
             f"{self._tag(stream)}:streams",
             self._key(stream, "withdrawn"),
+            self._key(stream, "gone"),
             self._key(stream, f"idem:{append.key}"),
         ]
         arguments: list[str | int] = [
@@ -149,18 +153,26 @@ class Log:
 
     # --- what readers do
 
-    async def snapshot(self, stream: str, *, limit: int, after: tuple[int, str] | None = None) -> Snapshot | None:
-        """The newest entries, or those after a score and id; None where there is no such stream."""
-        keys = [self._key(stream, name) for name in ("log", "entries", "order", "page")]
-        found = await self.store.within(self._snapshot(keys, [limit, *(after or ("", ""))]))
+    async def snapshot(
+        self, stream: str, *, limit: int, after: tuple[int, str] | None = None, withdrawals: int = 0
+    ) -> Snapshot | None:
+        """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream."""
+        keys = [self._key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone")]
+        found = await self.store.within(self._snapshot(keys, [limit, *(after or ("", "")), withdrawals]))
         if found is None:
             return None
-        record, page_json, updated_at, entries, older = found
+        record, page_json, updated_at, began, entries, older, gone = found
         head = _event(record)
         assert head is not None, "the script takes no other record for the head"
-        page = model.loads(page_json) if page_json else model.unwritten_page(stream)
-        page["updated_at"] = updated_at.decode()
-        return Snapshot(head.cursor, head.n, page, [entry.decode() for entry in entries], bool(older))
+        return Snapshot(
+            head.cursor,
+            head.n,
+            _page(stream, page_json, updated_at),
+            [entry.decode() for entry in entries],
+            bool(older),
+            model.instant(int(began)),
+            [model.loads(withdrawal) for withdrawal in gone],
+        )
 
     async def resume(self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int) -> Resumed:
         """Everything after a cursor, verified by identity; else the reason why there is no such thing."""
@@ -169,20 +181,23 @@ class Log:
         reason = found[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])
-        gone = {id.decode(): withdrawal for id, withdrawal in found[3]}
+        gone = {id.decode(): _told(withdrawal) for id, withdrawal in found[3]}
         events = [event for event in map(_event, found[2]) if event]
         told = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
         return Resumed(None, int(found[1]), told)
 
-    async def streams(self) -> list[tuple[str, int]]:
-        """Every stream and when it last changed, in milliseconds; the newest first."""
+    async def streams(self) -> list[tuple[str, dict[str, Any]]]:
+        """The streams that changed last and their pages, the newest first."""
         pipeline = self.store.redis.pipeline(transaction=False)
         for partition in range(self.store.partitions):
-            pipeline.zrevrange(f"{{p{partition:02d}}}:streams", 0, 99, withscores=True)
-        found = [
-            (name.decode(), int(score)) for part in await self.store.within(pipeline.execute()) for name, score in part
-        ]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:100]
+            pipeline.zrevrange(f"{{p{partition:02d}}}:streams", 0, STREAMS_LISTED - 1, withscores=True)
+        parts = await self.store.within(pipeline.execute())
+        found = sorted((-int(score), name.decode()) for part in parts for name, score in part)
+        names = [name for _, name in found[:STREAMS_LISTED]]
+        for name in names:
+            pipeline.hmget(self._key(name, "page"), "json", "updated_at")
+        pages = await self.store.within(pipeline.execute())
+        return [(name, _page(name, *held)) for name, held in zip(names, pages, strict=True)]
 
     async def entry(self, stream: str, id: str) -> tuple[str | None, dict[str, Any] | None]:
         """An entry as JSON, or its withdrawal; neither where there is no such entry."""
@@ -262,6 +277,17 @@ def _event(record: list[Any]) -> Event | None:
     except (KeyError, ValueError):
         logger.warning("skipped a record that is not an event: %s", id)
         return None
+
+
+def _told(withdrawal: bytes) -> bytes:
+    """A withdrawal as it was told to readers; the headline is kept for the entry's own page alone."""
+    return dumps({name: value for name, value in model.loads(withdrawal).items() if name != "headline"}).encode()
+
+
+def _page(stream: str, page_json: bytes | None, updated_at: bytes) -> dict[str, Any]:
+    """A stream's page as it is shown: the one that was put, or one made of its name; and when it last changed."""
+    page = model.loads(page_json) if page_json else model.unwritten_page(stream)
+    return {**page, "updated_at": updated_at.decode()}
 
 
 def _appended(answer: list[str], key: str) -> Appended:

@@ -135,6 +135,11 @@ def _check_tag(tag: str, attributes: list[tuple[str, str | None]]) -> None:
         raise Unsafe("a link with its href", "<a>")
 
 
+def text(html: str) -> str:
+    """The words of inline HTML, a line break being a space."""
+    return _Scan(html.replace("<br>", " ")).text
+
+
 _MARKDOWN = MarkdownIt("commonmark", {"html": True})
 # Every link becomes a link here, so that one with a bad scheme is refused by name and not shown as brackets.
 _MARKDOWN.validateLink = lambda url: True  # type: ignore[method-assign]

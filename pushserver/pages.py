@@ -1,15 +1,17 @@
-"""What people and crawlers GET: the page, the snapshot as JSON, the list of streams."""
+"""What people and crawlers GET: the page, the snapshot as JSON, the feeds, the list of streams."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from . import model, render
+from . import model, render, syndication
 from .errors import Fault, Invalid, NotFound, shorten, withdrawn
 from .frames import dumps
 from .log import Log, Snapshot
@@ -29,30 +31,35 @@ _HEADERS = {
 async def index(request: Request) -> Response:
     """`GET /`: every stream, the one that changed last first."""
     log: Log = request.app.state.log
-    streams = []
-    for stream, _ in await log.streams():
-        snapshot = await log.snapshot(stream, limit=0)
-        if snapshot:
-            page = snapshot.page
-            streams.append({"stream": stream, "headline": page["headline"], "updated_at": page["updated_at"]})
-    return HTMLResponse(render.index(streams), headers=_HEADERS)
+    return HTMLResponse(render.index(await log.streams()), headers=_HEADERS)
 
 
 async def page(request: Request) -> Response:
     """`GET /streams/{stream}?before=`: the page, whole, carrying the cursor that its live part goes on from."""
-    stream, snapshot, before = await _snapshot(request)
+    limit = request.app.state.settings.page_entries
+    stream, snapshot, before = await _snapshot(request, limit)
     etag = f'W/"{VERSION}.{snapshot.cursor}"'
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={**_HEADERS, "ETag": etag})
     parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
-    limit = request.app.state.settings.page_entries
-    html = render.page(stream, snapshot.page, parts, cursor=str(snapshot.cursor), limit=limit, newer=before is not None)
+    issue = _issue(request, stream, snapshot)
+    html = render.page(
+        stream,
+        snapshot.page,
+        parts,
+        cursor=str(snapshot.cursor),
+        limit=limit,
+        newer=before is not None,
+        url=issue.url,
+        json_ld=syndication.live_blog(issue),
+    )
     return HTMLResponse(html, headers={**_HEADERS, "ETag": etag})
 
 
 async def entries(request: Request) -> Response:
     """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
-    _, snapshot, _ = await _snapshot(request)
+    most = request.app.state.settings.page_entries
+    _, snapshot, _ = await _snapshot(request, _limit(request.query_params.get("limit"), most))
     headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"', "X-Content-Type-Options": "nosniff"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -70,8 +77,11 @@ async def entry(request: Request) -> Response:
         raise NotFound(f"There is no entry {shorten(id)} in {stream}.")
     if "text/html" in request.headers.get("accept", ""):
         snapshot = await log.snapshot(stream, limit=0)
-        page = snapshot.page if snapshot else model.unwritten_page(stream)
-        html = render.entry_page(page, stream, entry_json=found, withdrawal=withdrawal)
+        if snapshot is None:
+            raise NotFound(f"There is no stream {stream}.")
+        issue = _issue(request, stream, snapshot)
+        head = {"url": issue.entry_url(id), "json_ld": syndication.posting(issue, json.loads(found)) if found else ""}
+        html = render.entry_page(snapshot.page, stream, entry_json=found, withdrawal=withdrawal, **head)
         return HTMLResponse(html, 200 if found else 410, headers={**_HEADERS, "Vary": "Accept"})
     if withdrawal:
         raise withdrawn(withdrawal)
@@ -80,11 +90,39 @@ async def entry(request: Request) -> Response:
     )
 
 
-async def _snapshot(request: Request) -> tuple[str, Snapshot, tuple[int, str] | None]:
+async def feed_atom(request: Request) -> Response:
+    """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each that was withdrawn."""
+    return await _feed(request, syndication.atom, "application/atom+xml")
+
+
+async def feed_json(request: Request) -> Response:
+    """`GET /streams/{stream}/feed.json`: the same as JSON Feed."""
+    return await _feed(request, syndication.json_feed, "application/feed+json")
+
+
+async def _feed(request: Request, make: Callable[[syndication.Issue], bytes | str], media_type: str) -> Response:
+    limit = request.app.state.settings.page_entries
+    stream, snapshot, _ = await _snapshot(request, limit, withdrawals=limit)
+    issue = _issue(request, stream, snapshot)
+    etag = f'W/"{VERSION}.{snapshot.cursor}.{request.url.netloc}"'
+    headers = {"Cache-Control": "no-cache", "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(make(issue), headers=headers, media_type=media_type)
+
+
+def _issue(request: Request, stream: str, snapshot: Snapshot) -> syndication.Issue:
+    base, entries = str(request.base_url).rstrip("/"), [json.loads(entry) for entry in snapshot.entries]
+    return syndication.Issue(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began)
+
+
+async def _snapshot(
+    request: Request, limit: int, *, withdrawals: int = 0
+) -> tuple[str, Snapshot, tuple[int, str] | None]:
     stream = model.check_stream(request.path_params["stream"])
-    most = request.app.state.settings.page_entries
-    limit, before = _limit(request.query_params.get("limit"), most), _before(request.query_params.get("before"))
-    snapshot = await request.app.state.log.snapshot(stream, limit=limit, after=before)
+    before = _before(request.query_params.get("before"))
+    log: Log = request.app.state.log
+    snapshot = await log.snapshot(stream, limit=limit, after=before, withdrawals=withdrawals)
     if snapshot is None:
         raise NotFound(f"There is no stream {stream}; its first entry creates it.")
     return stream, snapshot, before

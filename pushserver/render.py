@@ -161,24 +161,36 @@ def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def page(stream: str, page: dict[str, Any], parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool) -> str:
-    """The whole page; `newer` where it is a slice of older entries, which does not go live."""
+def content(fields: dict[str, Any], place: Place) -> Markup:
+    """An entry's blocks and correction, without what surrounds them on a page."""
+    return Markup(_parts(place).content(fields))
+
+
+def page(
+    stream: str, page: dict[str, Any], parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool, **head: str
+) -> str:
+    """The whole page; `newer` where it is a slice of older entries, which does not go live. `head`: url, json_ld."""
     template = _TEMPLATES.get_template("page.html")
-    return template.render(stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer)
+    return template.render(stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, **head)
 
 
-def entry_page(page: dict[str, Any], stream: str, *, entry_json: str | None, withdrawal: dict[str, Any] | None) -> str:
-    """An entry's own page: the entry, or that it was withdrawn."""
+def entry_page(
+    page: dict[str, Any], stream: str, *, entry_json: str | None, withdrawal: dict[str, Any] | None, **head: str
+) -> str:
+    """An entry's own page: the entry, or that it was withdrawn. `head`: url, json_ld."""
     place = Place.of(page)
     template = _TEMPLATES.get_template("entry.html")
     shown = entry(entry_json, place) if entry_json else None
     title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
     when = stamp(withdrawal["at"], place) if withdrawal else None
-    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when)
+    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
 
 
-def index(streams: Sequence[dict[str, Any]]) -> str:
-    """The list of the streams."""
+def index(streams: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """The list of the streams and their pages."""
     place = Place("UTC", "en")
-    items = [{**item, "when": stamp(item["updated_at"], place)} for item in streams]
+    items = [
+        {"stream": stream, "headline": page["headline"], "when": stamp(page["updated_at"], place)}
+        for stream, page in streams
+    ]
     return _TEMPLATES.get_template("index.html").render(streams=items)

@@ -40,7 +40,9 @@ class Settings:
         16, "Hash tags that the streams are spread over; fixed for the life of a store.", click.IntRange(1, 64)
     )
     body_limit: int = knob(65_536, "Largest body of a publish, in bytes.", click.IntRange(1_024, 1_048_576))
-    entry_limit: int = knob(10_000, "Most entries a stream holds; one more is refused.", click.IntRange(1, 100_000))
+    entry_limit: int = knob(
+        10_000, "Most entries a stream holds, withdrawn ones counted; one more is refused.", click.IntRange(1, 100_000)
+    )
     page_entries: int = knob(100, "Newest entries on a page and in a snapshot.", click.IntRange(1, 500))
     log_events: int = knob(10_000, "Events that a stream's log keeps, at least.", click.IntRange(100, 1_000_000))
     idempotency: int = knob(86_400, "Seconds that an idempotency key is remembered.", click.IntRange(1, 604_800))

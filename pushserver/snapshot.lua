@@ -1,8 +1,10 @@
--- The newest entries, or those after a place in the order, with the page and the head of the log: of one instant.
+-- The newest entries, or those after a place in the order, with the page, the newest withdrawals and the head of the log: of
+-- one instant.
 --
--- KEYS  1 log  2 entries  3 order  4 page
--- ARGV  1 most entries  2 score and 3 id of the entry that they come after, '' for the newest
--- Answers nil for a stream that has no event, else {head record, page JSON | nil, page updated_at | nil, entries, 1 if older ones are left}.
+-- KEYS  1 log  2 entries  3 order  4 page  5 withdrawn  6 the ids of those by time
+-- ARGV  1 most entries  2 score and 3 id of the entry that they come after, '' for the newest  4 most withdrawals
+-- Answers nil for a stream that has no event, else {head record, page JSON | nil, page updated_at, ms of the first event,
+-- entries, 1 if older ones are left, withdrawals}.
 local head = last_event(KEYS[1])
 if not head then return nil end
 local limit = tonumber(ARGV[1])
@@ -24,5 +26,9 @@ if older then ids[#ids] = nil end
 
 local found = {}
 for i, id in ipairs(ids) do found[i] = redis.call('HGET', KEYS[2], id) end
-local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at')
-return {head, page[1], page[2], found, older and 1 or 0}
+local gone = {}
+for i, id in ipairs(redis.call('ZREVRANGE', KEYS[6], 0, tonumber(ARGV[4]) - 1)) do
+  gone[i] = redis.call('HGET', KEYS[5], id)
+end
+local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at', 'began')
+return {head, page[1], page[2], page[3], found, older and 1 or 0, gone}

@@ -119,6 +119,7 @@ function putPage(page) {
 /** @param {CustomEvent} event */
 function apply({ detail: frame }) {
   const zone = byId("header").dataset.timezone;
+  byId("json-ld")?.remove(); // it tells crawlers of the page as it was loaded
   if (frame.parts) replaceParts(frame.parts);
   if (frame.page) putPage(frame.page);
   if (frame.type === "entry.put") putEntry(frame);

@@ -260,6 +260,15 @@ def test_a_withdrawal_on_a_long_page_brings_up_what_is_below(
     assert_same_as_fresh(page, server, stream)
 
 
+def test_what_a_live_page_shows_is_not_contradicted_in_its_head(page: Page, server: Running, stream: str) -> None:
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Said too soon"})
+    open_live(page, server, stream)
+    assert "Said too soon" in page.content()
+    server.send("DELETE", f"/streams/{stream}/entries/x?reason=legal", b"")
+    expect(page.locator("article")).to_have_count(0)
+    assert "Said too soon" not in page.content()
+
+
 def test_a_page_that_was_put_away_heals_when_it_is_shown_again(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Withdrawn since"})

@@ -28,7 +28,7 @@ FLOORS = [
     {"schema"},
     {"frames", "embedded", "client", "follow", "keys"},
     {"feed", "render", "store", "demo"},
-    {"log"},
+    {"log", "syndication"},
     {"tail"},
     {"hub"},
     {"intake", "receipts"},

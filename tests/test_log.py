@@ -277,11 +277,7 @@ async def test_streams_come_newest_first(log: Log, stream: str) -> None:
     at = model.now()
     for name, later in zip((*names, names[0]), (1, 2, 3, 4), strict=True):
         await log.append(put(name, at=at + later))
-    assert [pair for pair in await log.streams() if pair[0] in names] == [
-        (names[0], at + 4),
-        (names[2], at + 3),
-        (names[1], at + 2),
-    ]
+    assert [name for name, _ in await log.streams() if name in names] == [names[0], names[2], names[1]]
 
 
 # --- resume

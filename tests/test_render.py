@@ -112,7 +112,14 @@ def the_entries() -> list[str]:
 def whole_page(entries: Sequence[str], page: dict[str, Any] | None = None, older: str | None = None) -> str:
     page = page or a_page()
     return render.page(
-        "storm", page, render.parts(page, entries, older=older), cursor=str(CURSOR), limit=100, newer=False
+        "storm",
+        page,
+        render.parts(page, entries, older=older),
+        cursor=str(CURSOR),
+        limit=100,
+        newer=False,
+        url="",
+        json_ld="",
     )
 
 
@@ -205,7 +212,7 @@ def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
 def test_a_page_of_older_entries_says_so() -> None:
     page = a_page()
     parts = render.parts(page, the_entries(), older=None)
-    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True)
+    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="")
     assert "data-newer" in html
     assert 'href="/streams/storm"' in html
 
@@ -552,8 +559,8 @@ def test_a_frame_of_a_pinned_entry_names_the_pinned_section() -> None:
 
 
 def test_the_list_of_streams_names_each_and_when_it_changed() -> None:
-    stream = {"stream": "storm", "headline": "Wind & <rain>", "updated_at": "2023-07-11T15:53:00.000Z"}
-    seen = Seen(render.index([stream]))
+    page = {"headline": "Wind & <rain>", "updated_at": "2023-07-11T15:53:00.000Z"}
+    seen = Seen(render.index([("storm", page)]))
     assert "/streams/storm" in seen.values
     assert seen.texts["a"] == ["Wind & <rain>"]
     assert "storm, last updated Jul 11, 2023, 3:53 PM UTC" in seen.texts["p"]
