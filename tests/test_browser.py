@@ -285,6 +285,39 @@ def test_a_page_that_was_put_away_heals_when_it_is_shown_again(page: Page, serve
     assert_same_as_fresh(page, server, stream)
 
 
+def readers_of_workers(server: Running, path: str) -> list[int]:
+    """How many readers of an entry's stream each worker has."""
+    receipt = server.send("GET", f"{path}/delivery", b"").json()
+    return [worker["readers"] for worker in receipt["workers"]]
+
+
+def test_pages_on_two_workers_show_every_change(page: Page, start: Callable[..., Running], stream: str) -> None:
+    server = start("--workers", "2", "--heartbeat", "0.5")
+    server.put_page(stream, PAGE)
+    entry = server.publish_ok(stream, "First")
+    other = page.context.new_page()
+    open_live(page, server, stream)
+    open_live(other, server, stream)
+    path = f"/streams/{stream}/entries"
+    while readers_of_workers(server, f"{path}/{entry['id']}") != [1, 1]:
+        open_live(other, server, stream)
+    server.send("PUT", f"{path}/wrong", {"headline": "Wrong"})
+    server.send("PUT", f"{path}/late", {"headline": "Filed late", "published_at": "2026-03-02T11:00:00Z"})
+    server.send("PATCH", f"{path}/{entry['id']}", {"correction": {"class": "correction", "note": "One."}, "body": "1"})
+    server.send("DELETE", f"{path}/wrong?reason=error", b"")
+    server.send("PATCH", f"/streams/{stream}", {"headline": "Over soon", "dek": "What was."})
+    for live in (page, other):
+        expect(live).to_have_title("Over soon")
+        assert_same_as_fresh(live, server, stream)
+    server.send("POST", f"/streams/{stream}/end", {"next": {"label": "Next", "url": "https://news.example/next"}})
+    for live in (page, other):
+        expect(live.locator("#status")).to_have_attribute("data-state", "ended")
+        ended = live_parts(live)
+        live.reload()
+        expect(live.locator("#status")).to_have_attribute("data-state", "ended")
+        assert live_parts(live) == ended
+
+
 def test_an_ended_page_says_so_and_stays_quiet(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     open_live(page, server, stream)
