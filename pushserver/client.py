@@ -1,41 +1,169 @@
-"""The publisher's side over HTTP: what scripts import, and the command line uses."""
+"""The publisher's side over HTTP: what scripts import, and the command line uses.
+
+`Publisher` waits for each answer, `AsyncPublisher` is awaited; both are drivers of the same calls. Whatever fails on
+the way is repeated, with the same idempotency key, until the outcome is known: what was published is stored once.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import math
 import random
 import time
 import uuid
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx2
 
-TIMEOUT = 10.0  # seconds for one attempt
+TIMEOUT = 20.0  # seconds for one attempt; a receipt may be waited for
 ATTEMPTS = 8  # then the outcome is given up as unknown
-DELAY_MOST = 5.0  # seconds between two attempts
+DELAY_MOST = 5.0  # seconds between two attempts, beyond what the server asked for
+RETRY_AFTER_MOST = 60.0  # seconds that a server is obeyed
+LATER = (429, 502, 503, 504)  # statuses that mean: the same again, later
+
+Answer = dict[str, Any]
+T = TypeVar("T")
 
 
 class PublishError(Exception):
-    """The server said no, or nothing. `problem` is its answer (RFC 9457), `status` 0 where none came."""
+    """It was not done. `problem` is the server's answer (RFC 9457), `status` 0 where none came."""
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+    def __init__(self, status: int, problem: dict[str, Any], idempotency_key: str = "") -> None:
         super().__init__(problem.get("detail") or f"status {status}")
         self.status = status
         self.problem = problem
+        self.idempotency_key = idempotency_key
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        """What was wrong, field by field: `{field, expected, got}`."""
+        found: list[dict[str, str]] = self.problem.get("errors", [])
+        return found
 
     def __str__(self) -> str:
-        faults = [
-            f"  {fault['field']}: expected {fault['expected']}, got {fault['got']}"
-            for fault in self.problem.get("errors", [])
-        ]
+        faults = [f"  {fault['field']}: expected {fault['expected']}, got {fault['got']}" for fault in self.errors]
         return "\n".join([self.problem.get("detail") or f"status {self.status}", *faults])
 
 
-class Publisher:
-    """Publishes to a server. Each call is repeated, with one idempotency key, until its outcome is known.
+class Unreached(PublishError):
+    """No answer that says what became of it, after every attempt. Send it again with the same `idempotency_key`."""
+
+
+class Rejected(PublishError):
+    """The request is not valid, by `errors`; it has to be mended."""
+
+
+class Unauthorized(PublishError):
+    """No key, a wrong one, or one that is not for this."""
+
+
+class NotFound(PublishError):
+    """There is nothing by that name."""
+
+
+class Gone(PublishError):
+    """The entry was withdrawn."""
+
+
+class Conflict(PublishError):
+    """The stream has ended, or is full."""
+
+
+class Changed(PublishError):
+    """It is not the revision any more that the script saw; `current` is what it is now, None where nothing is."""
+
+    @property
+    def current(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.problem.get("current")
+        return found
+
+
+_ERRORS = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 410: Gone, 412: Changed}
+
+
+class Call(NamedTuple):
+    """One request, as it is sent each time. `key` is its idempotency key, '' for one that changes nothing."""
+
+    method: str
+    path: str
+    content: bytes | None = None
+    key: str = ""
+    rev: int | None = None
+
+    def headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"} if self.content is not None else {}
+        if self.key:
+            headers["Idempotency-Key"] = self.key
+        if self.rev is not None:
+            headers["If-Match"] = f'"{self.rev}"'
+        return headers
+
+
+class _Calls(Generic[T]):
+    """What can be asked of a server; a driver sends it and gives the answer, or raises a PublishError."""
+
+    def _send(self, call: Call) -> T:
+        raise NotImplementedError
+
+    def publish(self, stream: str, entry: dict[str, Any], *, idempotency_key: str | None = None) -> T:
+        """Publish an entry: the server's answer, with `replayed` true where the key had been used already."""
+        return self._send(_change("POST", _entries(stream), entry, idempotency_key))
+
+    def put_entry(
+        self, stream: str, id: str, entry: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
+    ) -> T:
+        """Put an entry, whole, under an id of one's own; `rev` is the revision that it may replace."""
+        return self._send(_change("PUT", _entry(stream, id), entry, idempotency_key, rev))
+
+    def correct(
+        self, stream: str, id: str, patch: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
+    ) -> T:
+        """Change what the patch (RFC 7396) names; `rev` is the revision that it may change."""
+        return self._send(_change("PATCH", _entry(stream, id), patch, idempotency_key, rev))
+
+    def withdraw(
+        self,
+        stream: str,
+        id: str,
+        *,
+        reason: str = "error",
+        note: str | None = None,
+        rev: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> T:
+        """Withdraw an entry; reason is error, legal, duplicate or moved. The answer has a `receipt`."""
+        query = urlencode({"reason": reason, **({"note": note} if note else {})})
+        return self._send(_change("DELETE", f"{_entry(stream, id)}?{query}", None, idempotency_key, rev))
+
+    def delivery(self, stream: str, id: str, *, n: int | None = None, wait: float = 0) -> T:
+        """Who has been given an entry's event `n`, or its newest; waits so many seconds for all workers to have it."""
+        query = urlencode({"wait": wait, **({"n": n} if n else {})})
+        return self._send(Call("GET", f"{_entry(stream, id)}/delivery?{query}"))
+
+    def put_page(self, stream: str, page: dict[str, Any], *, idempotency_key: str | None = None) -> T:
+        """Set a stream's page, whole."""
+        return self._send(_change("PUT", _stream(stream), page, idempotency_key))
+
+    def patch_page(
+        self, stream: str, patch: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
+    ) -> T:
+        """Change the fields of a stream's page that the patch names; a stream without one gets its first."""
+        return self._send(_change("PATCH", _stream(stream), patch, idempotency_key, rev))
+
+    def end(self, stream: str, *, next: dict[str, str] | None = None, idempotency_key: str | None = None) -> T:
+        """End the coverage; `next`, a label and a url, says where it goes on."""
+        return self._send(_change("POST", f"{_stream(stream)}/end", {"next": next} if next else {}, idempotency_key))
+
+
+class Publisher(_Calls[Answer]):
+    """Publishes to a server. Use it from one thread at a time.
 
     >>> with Publisher("http://127.0.0.1:8000", key) as publisher:
     ...     publisher.publish("storm", {"headline": "Bridge reopened", "body": "Both lanes are open."})
@@ -56,82 +184,94 @@ class Publisher:
     def close(self) -> None:
         self._http.close()
 
-    def publish(self, stream: str, entry: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
-        """Publish an entry: the server's answer, with `replayed` true where the key had been used already."""
-        return self._send("POST", _entries(stream), entry, idempotency_key)
-
-    def put_entry(
-        self, stream: str, id: str, entry: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
-    ) -> dict[str, Any]:
-        """Put an entry, whole, under an id of one's own; `rev` is the revision that it may replace."""
-        return self._send("PUT", f"{_entries(stream)}/{quote(id, safe='')}", entry, idempotency_key, rev)
-
-    def correct(
-        self, stream: str, id: str, patch: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
-    ) -> dict[str, Any]:
-        """Change what the patch (RFC 7396) names; `rev` is the revision that it may change."""
-        return self._send("PATCH", f"{_entries(stream)}/{quote(id, safe='')}", patch, idempotency_key, rev)
-
-    def withdraw(
-        self,
-        stream: str,
-        id: str,
-        *,
-        reason: str = "error",
-        note: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> dict[str, Any]:
-        """Withdraw an entry; reason is error, legal, duplicate or moved."""
-        query = urlencode({"reason": reason, **({"note": note} if note else {})})
-        return self._send("DELETE", f"{_entries(stream)}/{quote(id, safe='')}?{query}", None, idempotency_key)
-
-    def delivery(self, stream: str, id: str, *, n: int | None = None, wait: float = 0) -> dict[str, Any]:
-        """Who has been given an entry's event `n`, or its newest; waits so many seconds for all workers to have it."""
-        query = urlencode({"wait": wait, **({"n": n} if n else {})})
-        receipt = self._send("GET", f"{_entries(stream)}/{quote(id, safe='')}/delivery?{query}", None, None)
-        del receipt["replayed"]
-        return receipt
-
-    def put_page(self, stream: str, page: dict[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
-        """Set a stream's page, whole."""
-        return self._send("PUT", _stream(stream), page, idempotency_key)
-
-    def patch_page(
-        self, stream: str, patch: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
-    ) -> dict[str, Any]:
-        """Change the fields of a stream's page that the patch names; a stream without one gets its first."""
-        return self._send("PATCH", _stream(stream), patch, idempotency_key, rev)
-
-    def end(
-        self, stream: str, *, next: dict[str, str] | None = None, idempotency_key: str | None = None
-    ) -> dict[str, Any]:
-        """End the coverage; `next`, a label and a url, says where it goes on."""
-        return self._send("POST", f"{_stream(stream)}/end", {"next": next} if next else {}, idempotency_key)
-
-    def _send(
-        self, method: str, path: str, value: dict[str, Any] | None, idempotency_key: str | None, rev: int | None = None
-    ) -> dict[str, Any]:
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
-        if rev is not None:
-            headers["If-Match"] = f'"{rev}"'
-        content = encode(value) if value is not None else None
-        failure = PublishError(0, {"detail": "The server was not reached."})
+    def _send(self, call: Call) -> Answer:
         for attempt in range(ATTEMPTS):
-            wait = random.uniform(0, min(DELAY_MOST, 0.2 * 2**attempt))
             try:
-                response = self._http.request(method, path, content=content, headers=headers)
+                response: httpx2.Response | httpx2.TransportError = self._http.request(
+                    call.method, call.path, content=call.content, headers=call.headers()
+                )
             except httpx2.TransportError as error:
-                failure = PublishError(0, {"detail": f"The server was not reached: {error}"})
-            else:
-                if response.is_success:
-                    return {**response.json(), "replayed": response.headers.get("idempotent-replayed") == "true"}
-                failure = PublishError(response.status_code, _problem(response))
-                if response.status_code not in (429, 503):
-                    raise failure
-                wait += float(response.headers.get("retry-after", 0))
-            if attempt < ATTEMPTS - 1:
-                time.sleep(wait)
+                response = error
+            outcome = _judge(call, response, attempt)
+            if not isinstance(outcome, float):
+                return outcome
+            time.sleep(outcome)
+        raise AssertionError("the last attempt has an outcome")
+
+
+class AsyncPublisher(_Calls[Awaitable[Answer]]):
+    """The same for asyncio; many tasks may share one.
+
+    >>> async with AsyncPublisher("http://127.0.0.1:8000", key) as publisher:
+    ...     await publisher.publish("storm", {"headline": "Bridge reopened"})
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {key}"})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _send(self, call: Call) -> Answer:
+        for attempt in range(ATTEMPTS):
+            try:
+                response: httpx2.Response | httpx2.TransportError = await self._http.request(
+                    call.method, call.path, content=call.content, headers=call.headers()
+                )
+            except httpx2.TransportError as error:
+                response = error
+            outcome = _judge(call, response, attempt)
+            if not isinstance(outcome, float):
+                return outcome
+            await asyncio.sleep(outcome)
+        raise AssertionError("the last attempt has an outcome")
+
+
+def _judge(call: Call, came: httpx2.Response | httpx2.TransportError, attempt: int) -> Answer | float:
+    """The answer, or the seconds to wait before the same is sent again. Raises PublishError where it is settled."""
+    wait = random.uniform(0, min(DELAY_MOST, 0.2 * 2**attempt))
+    if isinstance(came, httpx2.TransportError):
+        failure: PublishError = Unreached(0, {"detail": f"The server was not reached: {came}"}, call.key)
+    elif came.is_success:
+        answer = _json(came)
+        if answer is None:
+            raise PublishError(came.status_code, {"detail": f"That is not a pushserver's answer: {came.text[:100]}"})
+        return {**answer, "replayed": "idempotent-replayed" in came.headers} if call.key else answer
+    elif came.status_code in LATER:
+        failure = Unreached(came.status_code, _problem(came), call.key)
+        wait += retry_after(came.headers.get("retry-after"))
+    else:
+        raise _ERRORS.get(came.status_code, Rejected)(came.status_code, _problem(came), call.key)
+    if attempt == ATTEMPTS - 1:
         raise failure
+    return wait
+
+
+def retry_after(given: str | None) -> float:
+    """The seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3: a number, or a date), within reason."""
+    try:
+        seconds = float(given or 0)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(str(given)).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
+            return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), RETRY_AFTER_MOST)
+
+
+def _change(
+    method: str, path: str, value: dict[str, Any] | None, idempotency_key: str | None, rev: int | None = None
+) -> Call:
+    content = encode(value) if value is not None else None
+    return Call(method, path, content, idempotency_key or uuid.uuid4().hex, rev)
 
 
 def _stream(stream: str) -> str:
@@ -140,6 +280,10 @@ def _stream(stream: str) -> str:
 
 def _entries(stream: str) -> str:
     return f"{_stream(stream)}/entries"
+
+
+def _entry(stream: str, id: str) -> str:
+    return f"{_entries(stream)}/{quote(id, safe='')}"
 
 
 def encode(value: dict[str, Any]) -> bytes:
@@ -153,8 +297,13 @@ def content_key(kind: str, value: dict[str, Any]) -> str:
 
 
 def _problem(response: httpx2.Response) -> dict[str, Any]:
+    return _json(response) or {"detail": f"{response.status_code} {response.reason_phrase}"}
+
+
+def _json(response: httpx2.Response) -> dict[str, Any] | None:
+    """The object in an answer; None for what some proxy says."""
     try:
-        problem = response.json()
+        found = response.json()
     except ValueError:
-        problem = None
-    return problem if isinstance(problem, dict) else {"detail": f"{response.status_code} {response.reason_phrase}"}
+        return None
+    return found if isinstance(found, dict) else None

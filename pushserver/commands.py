@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from . import client, follow, keys, markup, model, validate
-from .client import Publisher, PublishError
+from .client import Publisher, PublishError, Unreached
 from .errors import Refused
 
 LINE_LIMIT = 1_048_576  # characters of one line of an import
@@ -61,9 +61,13 @@ def _publishes(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(publisher, **values)
             except PublishError as error:
-                fail(str(error), REFUSED if error.status else NOT_REACHED)
+                fail(str(error), _status(error))
 
     return _url(_key(_data(run)))
+
+
+def _status(error: PublishError) -> int:
+    return NOT_REACHED if isinstance(error, Unreached) else REFUSED
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
@@ -231,7 +235,7 @@ def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None
             try:
                 answer = send(stream, value, idempotency_key=client.content_key(kind, value))
             except PublishError as error:
-                fail(f"{file.name}, line {number}: {error}", REFUSED if error.status else NOT_REACHED)
+                fail(f"{file.name}, line {number}: {error}", _status(error))
             known, added = (known + 1, added) if answer["replayed"] else (known, added + 1)
     click.echo(f"{stream}: {added} added, {known} known already")
 
@@ -284,7 +288,7 @@ def tail(url: str, stream: str, cursor: str, as_json: bool) -> None:
     configure_logging("warning")
     try:
         asyncio.run(show())
-    except follow.Refused as error:
+    except follow.TurnedAway as error:
         fail(str(error), REFUSED)
     except (KeyboardInterrupt, BrokenPipeError):
         pass

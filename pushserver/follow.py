@@ -20,6 +20,8 @@ from urllib.parse import quote, urlencode
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
+from .client import retry_after
+
 logger = logging.getLogger(__name__)
 
 DELAY_FIRST, DELAY_MOST = 0.5, 20.0  # seconds, of the full-jitter wait before the next connection
@@ -72,7 +74,7 @@ class Follower:
         return Verdict.APPLY
 
 
-class Refused(Exception):
+class TurnedAway(Exception):
     """The server does not want this reader back; says with which status or close code."""
 
 
@@ -81,14 +83,14 @@ async def follow(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Every event of a stream from the cursor on, in order, each once, across reconnects.
 
-    Without a cursor, or where it is too old, a `snapshot` comes first. Ends when the coverage has. Raises Refused where
-    there is no coming back.
+    Without a cursor, or where it is too old, a `snapshot` comes first. Ends when the coverage has. Raises TurnedAway
+    where there is no coming back.
     """
     follower = Follower(cursor)
     address = url.replace("http", "ws", 1).rstrip("/") + f"/streams/{quote(stream, safe='')}/ws?"
     failures = 0
     while True:
-        delay = min(DELAY_MOST, DELAY_FIRST * 2**failures)
+        asked, delay = 0.0, min(DELAY_MOST, DELAY_FIRST * 2**failures)
         try:
             query = urlencode({"cursor": follower.cursor, "format": format})
             async with connect(address + query, max_size=FRAME_LIMIT, compression=None, proxy=None) as socket:
@@ -103,18 +105,18 @@ async def follow(
         except InvalidStatus as error:
             status = error.response.status_code
             if status < 500 and status != 429:
-                raise Refused(f"{status} {bytes(error.response.body or b'').decode(errors='replace')}") from None
-            delay = max(delay, float(error.response.headers.get("Retry-After", 0)))
+                raise TurnedAway(f"{status} {bytes(error.response.body or b'').decode(errors='replace')}") from None
+            asked = retry_after(error.response.headers.get("Retry-After"))
         except ConnectionClosed as error:
             code = error.rcvd.code if error.rcvd else 1006
             if code == ENDED:
                 return
             if code in FINAL_CODES:
-                raise Refused(f"close code {code}") from None
+                raise TurnedAway(f"close code {code}") from None
         except (OSError, TimeoutError, InvalidHandshake, WebSocketException):
             pass
         failures += 1
-        delay = random.uniform(0, delay)
+        delay = asked + random.uniform(0, delay)
         logger.warning("not connected to %s; again in %.1f s", stream, delay)
         await asyncio.sleep(delay)
 

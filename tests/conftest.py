@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,3 +61,11 @@ async def log(store_url: str) -> AsyncIterator[Log]:
     await store.check()
     yield Log(store, log_events=1_000, entry_limit=500, idempotency=60)
     await store.close()
+
+
+@pytest.fixture
+def unused_url() -> Iterator[str]:
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    yield f"http://127.0.0.1:{port}"

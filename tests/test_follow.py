@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.follow import Follower, Refused, Verdict, follow
+from pushserver.follow import Follower, TurnedAway, Verdict, follow
 
 from .support import Running
 
@@ -89,7 +89,7 @@ async def test_it_goes_on_where_it_was_after_a_restart(start: Callable[..., Runn
 
 @pytest.mark.anyio
 async def test_a_stream_that_is_not_there_is_not_asked_for_again(server: Running) -> None:
-    with pytest.raises(Refused, match="no-such-stream"):
+    with pytest.raises(TurnedAway, match="no-such-stream"):
         await anext(follow(server.url, "no-such-stream"))
 
 

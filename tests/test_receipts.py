@@ -105,8 +105,8 @@ async def test_without_readers_there_is_nobody_to_reach(two: Running, stream: st
 async def test_an_event_that_never_comes_is_waited_for_no_longer_than_asked(server: Running, stream: str) -> None:
     entry = server.publish_ok(stream, "first")
     async with reader(server, stream) as socket:
-        await receive(socket, "snapshot")
-        receipt = delivery(server, stream, entry["id"], "n=99&wait=0.1")
+        await receive(socket, "head")
+        receipt = delivery(server, stream, entry["id"], "n=99&wait=0.5")
         assert (receipt["reached"], receipt["behind"]) == (False, 1)
         assert receipt["workers"][0]["state"] == "waiting"
 
