@@ -70,6 +70,12 @@ class Unauthorized(Refused):
     status, title, kind = 401, "Publish key missing or wrong", "unauthorized"
 
 
+class BadToken(Refused):
+    """No reader token came, or not a valid one."""
+
+    status, title, kind = 401, "Token missing or not valid", "token"
+
+
 class Forbidden(Refused):
     """Known, and not allowed here."""
 

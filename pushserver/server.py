@@ -35,6 +35,7 @@ from .embedded import CannotStart, embedded
 from .settings import Settings, environment, shown, without_password
 from .sockets import ABORT
 from .store import Store, StoreError, StoreUnfit
+from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
+    _check_tokens(settings)
     async with AsyncExitStack() as stack:
         data = Path(settings.data)
         listener = stack.enter_context(_listen(settings.host, settings.port))
@@ -74,6 +76,14 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         await asyncio.gather(hello, return_exceptions=True)
         logger.info("stopping")
     return workers.status
+
+
+def _check_tokens(settings: Settings) -> None:
+    """Refuse private streams that nobody could read, or everybody. Raises CannotStart."""
+    try:
+        Tokens.of(settings)
+    except (ValueError, OSError) as error:
+        raise CannotStart(str(error)) from error
 
 
 async def _check_store(settings: Settings) -> None:

@@ -33,6 +33,14 @@ class Settings:
     origins: str = knob(
         "", "Web origins, comma separated, whose pages may read besides the server's own; * is any.", str
     )
+    private: str = knob("", "Patterns of the streams that need a token to read, comma separated, as desk-*.", str)
+    token_keys: str = knob(
+        "", "File of the keys that tokens are signed with: a JWKS, PEM public keys, or a secret of 32 bytes.", str
+    )
+    token_algorithms: str = knob(
+        "EdDSA,ES256,RS256", "Algorithms of tokens, comma separated; HS256, with a secret, only alone.", str
+    )
+    token_audience: str = knob("pushserver", "What tokens have to name as their audience.", str)
     forwarded: str = knob(
         "127.0.0.1", "Proxies, comma separated, whose X-Forwarded headers are believed.", str, "FORWARDED_ALLOW_IPS"
     )

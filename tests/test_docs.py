@@ -26,7 +26,7 @@ FLOORS = [
     {"model"},
     {"validate"},
     {"schema"},
-    {"frames", "embedded", "client", "keys"},
+    {"frames", "embedded", "client", "keys", "tokens"},
     {"feed", "render", "store", "follow", "demo"},
     {"log", "syndication"},
     {"tail"},
@@ -42,9 +42,11 @@ FLOORS = [
 # One door for each dependency.
 DOORS = {
     "babel": {"schema", "render"},
+    "cryptography": {"tokens"},
     "click": {"settings", "admin", "commands", "__main__"},
     "httpx2": {"client", "demo", "__main__"},
     "jinja2": {"render"},
+    "jwt": {"tokens"},
     "markdown_it": {"markup"},
     "nh3": {"markup"},
     "pydantic": {"schema", "validate"},
