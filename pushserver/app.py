@@ -14,10 +14,10 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from . import health, pages, publish, sockets
+from . import gate, health, pages, publish, sockets
 from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
 from .health import Health
 from .hub import Hub
@@ -26,6 +26,7 @@ from .log import Log
 from .receipts import Receipts
 from .settings import Settings
 from .store import Store, StoreError
+from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ class Socket(HTTPEndpoint):
     get = staticmethod(sockets.upgrade_required)
 
 
-# A stream's name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address.
-ROUTES = [
+# Each route that shows a stream names it `stream`: the gate before private ones goes by that.
+# The name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address.
+ROUTES: list[BaseRoute] = [
     Route("/", pages.index),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
@@ -68,6 +70,8 @@ ROUTES = [
     Route("/streams/{stream:path}", Stream),
 ]
 
+KEYED = frozenset({publish.delivery})  # a GET that asks for a publish key is not for readers
+
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
@@ -76,6 +80,7 @@ def create_app(settings: Settings) -> Starlette:
     hub = Hub(log, settings)
     receipts = Receipts(store, hub)
     checks = Health(store, hub, receipts)
+    tokens = Tokens.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -95,13 +100,14 @@ def create_app(settings: Settings) -> Starlette:
             await store.close()
 
     app = Starlette(
-        routes=[*ROUTES, Mount("/static", StaticFiles(directory=static_folder()))],
+        routes=[*gate.gated(ROUTES, tokens, but=KEYED), Mount("/static", StaticFiles(directory=static_folder()))],
         lifespan=lifespan,
         exception_handlers={Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug},
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
     app.state.keys, app.state.receipts = Keys(settings.key, store), receipts
+    app.state.tokens = tokens
     return app
 
 

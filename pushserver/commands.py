@@ -277,12 +277,13 @@ def _wait_out(before: str | None, at: str, speed: float) -> None:
 @click.argument("stream")
 @click.option("--cursor", default="", help="Where to go on, as --json shows it. Else the newest entries come first.")
 @click.option("--json", "as_json", is_flag=True, help="Print each frame as it came, one a line.")
+@click.option("--token", envvar="PUSHSERVER_TOKEN", default="", show_envvar=True, help="To read a private stream.")
 @_url
-def tail(url: str, stream: str, cursor: str, as_json: bool) -> None:
+def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     """Show the entries of STREAM as they are published. Ctrl-C ends it."""
 
     async def show() -> None:
-        async for frame in follow.follow(url, stream, cursor=cursor):
+        async for frame in follow.follow(url, stream, cursor=cursor, token=token):
             click.echo(json.dumps(frame, ensure_ascii=False) if as_json else _readable(frame))
 
     configure_logging("warning")

@@ -15,11 +15,15 @@ GOT_LIMIT = 120  # characters of the offending value that an answer repeats
 
 
 class Close(IntEnum):
-    """Close codes. 4400 to 4407 and 4410 mean: do not come back; the others: come back with your cursor."""
+    """Close codes. 4400 to 4407 and 4410 mean: do not come back; the others: come back with your cursor.
+
+    After 4401 a reader may come back with a new token.
+    """
 
     RESTART = 1012
     OVERLOADED = 1013
     BAD_MESSAGE = 4400
+    TOKEN_EXPIRED = 4401
     TOO_SLOW = 4408
     ENDED = 4410
 

@@ -28,6 +28,7 @@ DELAY_FIRST, DELAY_MOST = 0.5, 20.0  # seconds, of the full-jitter wait before t
 SILENT_BEATS = 2.5  # heartbeats without a frame, after which the connection is taken for dead
 BEHIND_LIMIT = 5.0  # seconds that a head may be ahead of what arrived
 FINAL_CODES = range(4400, 4408)  # close codes that mean: do not come back
+TOKEN_EXPIRED = 4401
 ENDED = 4410  # the close code of a coverage that is over
 FRAME_LIMIT = 64 * 2**20  # bytes; a snapshot is the largest frame
 
@@ -79,21 +80,24 @@ class TurnedAway(Exception):
 
 
 async def follow(
-    url: str, stream: str, *, cursor: str = "", format: str = "json"
+    url: str, stream: str, *, cursor: str = "", format: str = "json", token: str = ""
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Every event of a stream from the cursor on, in order, each once, across reconnects.
 
     Without a cursor, or where it is too old, a `snapshot` comes first. Ends when the coverage has. Raises TurnedAway
-    where there is no coming back.
+    where there is no coming back. A private stream needs a token.
     """
     follower = Follower(cursor)
     address = url.replace("http", "ws", 1).rstrip("/") + f"/streams/{quote(stream, safe='')}/ws?"
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     failures = 0
     while True:
         asked, delay = 0.0, min(DELAY_MOST, DELAY_FIRST * 2**failures)
         try:
             query = urlencode({"cursor": follower.cursor, "format": format})
-            async with connect(address + query, max_size=FRAME_LIMIT, compression=None, proxy=None) as socket:
+            async with connect(
+                address + query, additional_headers=headers, max_size=FRAME_LIMIT, compression=None, proxy=None
+            ) as socket:
                 async for frame in _frames(socket, follower):
                     failures = 0
                     if frame["type"] == "bye":
@@ -111,6 +115,8 @@ async def follow(
             code = error.rcvd.code if error.rcvd else 1006
             if code == ENDED:
                 return
+            if code == TOKEN_EXPIRED:
+                raise TurnedAway("the token has expired") from None
             if code in FINAL_CODES:
                 raise TurnedAway(f"close code {code}") from None
         except (OSError, TimeoutError, InvalidHandshake, WebSocketException):

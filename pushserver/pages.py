@@ -15,6 +15,7 @@ from . import model, render, syndication
 from .errors import Fault, Invalid, NotFound, shorten, withdrawn
 from .frames import dumps
 from .log import Log, Snapshot
+from .tokens import Tokens
 
 VERSION = metadata.version("pushserver")
 
@@ -29,9 +30,11 @@ _HEADERS = {
 
 
 async def index(request: Request) -> Response:
-    """`GET /`: every stream, the one that changed last first."""
+    """`GET /`: every stream that is not private, the one that changed last first."""
     log: Log = request.app.state.log
-    return HTMLResponse(render.index(await log.streams()), headers=_HEADERS)
+    tokens: Tokens = request.app.state.tokens
+    streams = [(name, page) for name, page in await log.streams() if not tokens.is_private(name)]
+    return HTMLResponse(render.index(streams), headers=_HEADERS)
 
 
 async def page(request: Request) -> Response:

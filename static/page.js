@@ -7,7 +7,13 @@
 import { Stream } from "./stream.js";
 
 const LATEST = 5; // headlines in the list of the latest; render.py keeps the same number
-const WORDS = { connecting: "Connecting…", live: "Live", waiting: "Reconnecting…", ended: "This page is no longer updating" };
+const WORDS = {
+  connecting: "Connecting…",
+  live: "Live",
+  waiting: "Reconnecting…",
+  expired: "Sign in again to go on",
+  ended: "This page is no longer updating",
+};
 
 const main = /** @type {HTMLElement} */ (document.getElementById("live"));
 const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));

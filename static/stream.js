@@ -8,6 +8,7 @@
  *
  *   connecting --hello--> live --lost, silent, closed--> waiting --its time, online, shown--> connecting
  *       '-------------- closed for good ---------------> ended
+ *       '------- no token, or one that is over --------> expired --open()--> connecting
  */
 
 const FIRST_DELAY_MS = 500;
@@ -19,6 +20,7 @@ const STEADY_MS = 30_000; // live for so long, the next failure counts as the fi
 
 /** @param {number} code close codes that mean: do not come back */
 const isFinal = (code) => (code >= 4400 && code <= 4407) || code === 4410;
+const TOKEN_EXPIRED = 4401;
 
 export class Stream extends EventTarget {
   /** @type {WebSocket | null} */ #socket = null;
@@ -29,7 +31,7 @@ export class Stream extends EventTarget {
   /** @type {number | undefined} */ #timer;
 
   /**
-   * Dispatches `frame` (detail: the frame to apply) and `state` (detail: connecting, live, waiting or ended).
+   * Dispatches `frame` (detail: the frame to apply) and `state` (detail: connecting, live, waiting, expired or ended).
    * @param {string} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
    */
@@ -51,7 +53,7 @@ export class Stream extends EventTarget {
     this.#become("connecting");
     this.#expect(HELLO_LIMIT_MS);
     socket.onmessage = ({ data }) => this.#socket === socket && this.#take(JSON.parse(data));
-    socket.onclose = ({ code }) => this.#socket === socket && this.#leave(0, isFinal(code));
+    socket.onclose = ({ code }) => this.#socket === socket && this.#closed(code);
   }
 
   /** Let go of the connection without coming back by itself, as a page that is put away must. */
@@ -60,6 +62,24 @@ export class Stream extends EventTarget {
     this.#drop();
     clearTimeout(this.#timer);
     this.#become("waiting");
+  }
+
+  #closed(/** @type {number} */ code) {
+    const wasRefused = this.state === "connecting";
+    this.#leave(0, isFinal(code) && code !== TOKEN_EXPIRED);
+    if (code === TOKEN_EXPIRED) this.#expire();
+    else if (wasRefused) this.#askWhy();
+  }
+
+  /** A browser does not tell a page why a handshake failed; the same address over HTTP does. */
+  async #askWhy() {
+    const response = await fetch(this.url.replace(/^ws/, "http")).catch(() => null);
+    if (response && (response.status === 401 || response.status === 403) && this.state === "waiting") this.#expire();
+  }
+
+  #expire() {
+    clearTimeout(this.#timer);
+    this.#become("expired");
   }
 
   /** @param {any} frame */
