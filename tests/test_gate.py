@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 from pushserver.app import KEYED, ROUTES
 from pushserver.errors import Close
 from pushserver.feed import Feed, State
-from pushserver.follow import Refused, follow
+from pushserver.follow import TurnedAway, follow
 from pushserver.frames import Format
 from pushserver.model import Cursor, milliseconds
 from pushserver.sockets import SocketReader
@@ -387,7 +387,7 @@ async def test_a_follower_is_told_that_its_token_is_over(server: Running, stream
     server.publish_ok(stream, "one")
     following = follow(server.url, stream, token=token(stream, exp=time.time() + 1))
     assert (await anext(following))["type"] == "snapshot"
-    with pytest.raises(Refused, match="the token has expired"):
+    with pytest.raises(TurnedAway, match="the token has expired"):
         await anext(following)
 
 
