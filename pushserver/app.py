@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from . import gate, health, pages, publish, sockets
+from . import archive, gate, health, pages, publish, sockets
 from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
 from .health import Health
 from .hub import Hub
@@ -64,13 +64,15 @@ ROUTES: list[BaseRoute] = [
     Route("/streams/{stream:path}/entries/{id}/delivery", publish.delivery, methods=["GET"]),
     Route("/streams/{stream:path}/feed.atom", pages.feed_atom),
     Route("/streams/{stream:path}/feed.json", pages.feed_json),
+    Route("/streams/{stream:path}/export", archive.export_stream, methods=["GET"]),
+    Route("/streams/{stream:path}/restore", archive.restore_stream, methods=["POST"]),
     Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),
     Route("/streams/{stream:path}", Stream),
 ]
 
-KEYED = frozenset({publish.delivery})  # a GET that asks for a publish key is not for readers
+KEYED = frozenset({publish.delivery, archive.export_stream})  # a GET that asks for a publish key is not for readers
 
 
 def create_app(settings: Settings) -> Starlette:

@@ -6,7 +6,7 @@
 --       6 entry id, '' for a page  7 rev that this makes  8 state JSON  9 order score
 --       10 instant shown on the page  11 stream  12 events kept  13 entries allowed
 --       14 idempotency key, '' for none  15 its body's hash  16 seconds it is remembered
---       17 the page's state, for a page
+--       17 the page's state, for a page  18 the rev that it replaces, 0 for none
 -- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count},
 -- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over.
 local log, entries, order, page, streams, withdrawn, gone, idem = unpack(KEYS)
@@ -32,7 +32,7 @@ else
   local held = redis.call('HGET', entries, entry)
   if held then current = cjson.decode(held)['rev'] end
 end
-if current ~= rev - 1 then return {'rev', tostring(current)} end
+if current ~= tonumber(ARGV[18]) then return {'rev', tostring(current)} end
 if entry ~= '' and current == 0 then
   if redis.call('HGET', page, 'state') == 'ended' then return {'ended'} end
   local count = redis.call('HLEN', entries) + redis.call('HLEN', withdrawn)

@@ -13,11 +13,11 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -88,6 +88,9 @@ class Changed(PublishError):
 _ERRORS = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 410: Gone, 412: Changed}
 
 
+JSON, NDJSON = "application/json", "application/x-ndjson"
+
+
 class Call(NamedTuple):
     """One request, as it is sent each time. `key` is its idempotency key, '' for one that changes nothing."""
 
@@ -96,9 +99,10 @@ class Call(NamedTuple):
     content: bytes | None = None
     key: str = ""
     rev: int | None = None
+    kind: str = JSON
 
     def headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json"} if self.content is not None else {}
+        headers = {"Content-Type": self.kind} if self.content is not None else {}
         if self.key:
             headers["Idempotency-Key"] = self.key
         if self.rev is not None:
@@ -115,6 +119,15 @@ class _Calls(Generic[T]):
     def publish(self, stream: str, entry: dict[str, Any], *, idempotency_key: str | None = None) -> T:
         """Publish an entry: the server's answer, with `replayed` true where the key had been used already."""
         return self._send(_change("POST", _entries(stream), entry, idempotency_key))
+
+    def publish_all(self, stream: str, entries: Sequence[dict[str, Any]], *, idempotency_key: str | None = None) -> T:
+        """Publish up to 1,000 entries in one request: `{results}`, one for each, with its `status`."""
+        lines = b"".join(encode(entry) + b"\n" for entry in entries)
+        return self._send(Call("POST", _entries(stream), lines, idempotency_key or uuid.uuid4().hex, kind=NDJSON))
+
+    def restore(self, stream: str, lines: Sequence[bytes]) -> T:
+        """Put back up to 1,000 lines of an export: `{results}`, one for each until the first that is refused."""
+        return self._send(Call("POST", f"{_stream(stream)}/restore", b"\n".join(lines), kind=NDJSON))
 
     def put_entry(
         self, stream: str, id: str, entry: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
@@ -184,6 +197,32 @@ class Publisher(_Calls[Answer]):
     def close(self) -> None:
         self._http.close()
 
+    def export(self, stream: str, file: BinaryIO) -> None:
+        """Write all of a stream to a file that can be truncated, as lines that `restore` takes."""
+        for _ in range(ATTEMPTS):
+            file.seek(0)
+            file.truncate()
+            if self._export(stream, file):
+                return
+        raise Unreached(0, {"detail": f"The stream {stream} changed again and again while it was read."})
+
+    def _export(self, stream: str, file: BinaryIO) -> bool:
+        """Whether all came that there was at one instant."""
+        last = b""
+        try:
+            with self._http.stream("GET", f"{_stream(stream)}/export") as response:
+                if not response.is_success:
+                    response.read()
+                    _judge(Call("GET", ""), response, ATTEMPTS - 1)
+                for line in response.iter_lines():
+                    if last:
+                        file.write(last + b"\n")
+                    last = line.encode()
+        except httpx2.TransportError:
+            return False
+        end = json.loads(last).get("end") if last.endswith(b"}") else None
+        return bool(end and end["whole"])
+
     def _send(self, call: Call) -> Answer:
         for attempt in range(ATTEMPTS):
             try:
@@ -241,7 +280,7 @@ def _judge(call: Call, came: httpx2.Response | httpx2.TransportError, attempt: i
     if isinstance(came, httpx2.TransportError):
         failure: PublishError = Unreached(0, {"detail": f"The server was not reached: {came}"}, call.key)
     elif came.is_success:
-        answer = _json(came)
+        answer = _json(came) if call.kind == JSON else {"results": [json.loads(line) for line in came.iter_lines()]}
         if answer is None:
             raise PublishError(came.status_code, {"detail": f"That is not a pushserver's answer: {came.text[:100]}"})
         return {**answer, "replayed": "idempotent-replayed" in came.headers} if call.key else answer

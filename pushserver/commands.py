@@ -6,8 +6,11 @@ import asyncio
 import json
 import logging
 import re
+import shutil
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -19,6 +22,7 @@ from . import client, follow, keys, markup, model, validate
 from .client import Publisher, PublishError, Unreached
 from .errors import Refused
 
+RESTORED_AT_ONCE = 500_000  # bytes of an export in one request, and one line more: a batch takes that, and the longest
 LINE_LIMIT = 1_048_576  # characters of one line of an import
 DELIVERY_WAIT = 5.0  # seconds for all workers to have an entry
 REFUSED, NOT_REACHED = 1, 3  # exit status
@@ -220,13 +224,22 @@ def page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: 
 def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None) -> None:
     """Publish the lines of FILE (- for standard input) to STREAM, with their times.
 
-    Each line is {"page": {…}} or {"entry": {…}}. A line that was imported within the last 24 hours adds nothing.
+    Each line is {"page": {…}} or {"entry": {…}}. A line that was imported within the last 24 hours adds nothing. The
+    lines of an export are put back as they were, with their ids and revisions.
     """
-    added = known = 0
+    counts: Counter[bool] = Counter()  # whether a line was known
     previous_at: str | None = None
+    stored: dict[int, bytes] = {}  # by the number of their line
     with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr) as lines:
         for number, text in lines:
             kind, value = _record(text, file.name, number)
+            if "rev" in value:
+                stored[number] = client.encode({kind: value})
+            if stored and ("rev" not in value or sum(map(len, stored.values())) > RESTORED_AT_ONCE):
+                counts += _restore(publisher, stream, file.name, stored)
+                stored.clear()
+            if "rev" in value:
+                continue
             published_at = value.get("published_at") if kind == "entry" else None
             if speed and isinstance(published_at, str):
                 _wait_out(previous_at, published_at, speed)
@@ -236,8 +249,34 @@ def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None
                 answer = send(stream, value, idempotency_key=client.content_key(kind, value))
             except PublishError as error:
                 fail(f"{file.name}, line {number}: {error}", _status(error))
-            known, added = (known + 1, added) if answer["replayed"] else (known, added + 1)
-    click.echo(f"{stream}: {added} added, {known} known already")
+            counts[answer["replayed"]] += 1
+        if stored:
+            counts += _restore(publisher, stream, file.name, stored)
+    click.echo(f"{stream}: {counts[False]} added, {counts[True]} known already")
+
+
+def _restore(publisher: Publisher, stream: str, name: str, stored: dict[int, bytes]) -> Counter[bool]:
+    """Put lines of an export back; how many of them were known."""
+    try:
+        results = publisher.restore(stream, list(stored.values()))["results"]
+    except PublishError as error:
+        fail(f"{name}, line {next(iter(stored))}: {error}", _status(error))
+    for number, result in zip(stored, results, strict=False):
+        if result["status"] not in (200, 201):
+            refused = PublishError(result["status"], result)
+            fail(f"{name}, line {number}: {refused}", NOT_REACHED if result["status"] == 503 else REFUSED)
+    return Counter(result["status"] == 200 for result in results)
+
+
+@click.command(name="export")
+@click.argument("stream")
+@_publishes
+def export(publisher: Publisher, stream: str) -> None:
+    """Write all that is stored of STREAM, as lines that `import` puts back: revisions and withdrawals too."""
+    with tempfile.TemporaryFile() as file:
+        publisher.export(stream, file)
+        file.seek(0)
+        shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
@@ -261,6 +300,8 @@ def _record(text: str, name: str, number: int) -> tuple[str, dict[str, Any]]:
             return "page", page
         case {"entry": dict() as entry} if len(value) == 1:
             return "entry", entry
+        case {"withdrawal": {"rev": _} as withdrawal} if len(value) == 1:
+            return "withdrawal", withdrawal
     fail(f'{name}, line {number}: expected {{"page": …}} or {{"entry": …}}, got {text.strip()[:80]}', REFUSED)
 
 
@@ -336,4 +377,4 @@ def _text(inline: str) -> str:
     return "\n  ".join(markup.text(line) for line in inline.split("<br>"))
 
 
-COMMANDS = [publish, correct, withdraw, page, import_, tail]
+COMMANDS = [publish, correct, withdraw, page, import_, export, tail]

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import validate
-from .errors import Fault, Invalid, Malformed, TooLarge, UnsupportedType, shorten
+from .errors import Fault, Malformed, TooLarge, UnsupportedType, shorten
 from .keys import Admission, Keys
 from .log import Appended, Log
-from .model import ID, check_stream
+from .model import check_id, check_stream
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
@@ -58,11 +58,7 @@ class Intake(NamedTuple):
 
     def entry_id(self) -> str:
         """The entry that the address names."""
-        id: str = self.request.path_params["id"]
-        if not ID.fullmatch(id):
-            expected = "1 to 64 characters of A-Z, a-z, 0-9, - and _, beginning with a letter or digit"
-            raise Invalid("That is not the id of an entry.", Fault("id", expected, shorten(id)))
-        return id
+        return check_id(self.request.path_params["id"])
 
     def rev(self) -> int | None:
         """The revision that `If-Match` asks for (RFC 9110, 13.1.1), None where any will do."""

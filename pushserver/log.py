@@ -31,7 +31,7 @@ READ_EVENTS = 256  # of one read: a reply is held in memory whole
 
 
 class Append(NamedTuple):
-    """What one publish asks of the log. `rev` is the one that it makes."""
+    """What one publish asks of the log. `rev` is the one that it makes, from the one before unless `replaces` says."""
 
     stream: str
     type: str
@@ -44,6 +44,7 @@ class Append(NamedTuple):
     order: int = 0
     key: str = ""
     body_hash: str = ""
+    replaces: int | None = None
 
 
 class Appended(NamedTuple):
@@ -119,6 +120,7 @@ class Log:
             *(append.entry_id, append.rev, dumps(append.state), append.order),
             *(append.shown_at, stream, self._log_events, self._entry_limit),
             *(append.key, append.body_hash, self._idempotency, append.state.get("state", "")),
+            append.rev - 1 if append.replaces is None else append.replaces,
         ]
         try:
             answer = [part.decode() for part in await self.store.within(self._append(keys, arguments))]
@@ -206,6 +208,13 @@ class Log:
         pipeline.hget(self._key(stream, "withdrawn"), id)
         found, withdrawal = await self.store.within(pipeline.execute())
         return found.decode() if found else None, model.loads(withdrawal) if withdrawal else None
+
+    async def withdrawals(self, stream: str) -> list[dict[str, Any]]:
+        """Every withdrawal of a stream, by the entry's id."""
+        found = await self.store.within(
+            cast(Awaitable[list[bytes]], self.store.redis.hvals(self._key(stream, "withdrawn")))
+        )
+        return sorted(map(model.loads, found), key=lambda withdrawal: str(withdrawal["id"]))
 
     async def page_of(self, stream: str) -> dict[str, Any] | None:
         """A stream's page as it is stored; None before its first."""

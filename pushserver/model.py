@@ -55,6 +55,14 @@ def check_stream(name: str) -> str:
     return name
 
 
+def check_id(id: str) -> str:
+    """An entry's id, or a refusal that says what one is."""
+    if not ID.fullmatch(id):
+        expected = "1 to 64 characters of A-Z, a-z, 0-9, - and _, beginning with a letter or digit"
+        raise Invalid("That is not the id of an entry.", Fault("id", expected, shorten(id)))
+    return id
+
+
 def partition_of(stream: str, partitions: int) -> int:
     """Which of the hash tags a stream's keys share."""
     return crc32(stream.encode()) % partitions

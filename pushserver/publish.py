@@ -118,7 +118,7 @@ def _entry_append(intake: Intake, entry: dict[str, Any], at: int, body_hash: str
         at=at,
         state=entry,
         rev=entry["rev"],
-        shown_at=min(str(entry.get("updated_at") or entry["published_at"]), model.instant(at)),
+        shown_at=schema.shown_at(entry, at),
         entry_id=entry["id"],
         order=model.order_of(entry),
         key=intake.key,

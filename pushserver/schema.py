@@ -25,7 +25,7 @@ def _fault(error: markup.Unsafe) -> PydanticCustomError:
     return PydanticCustomError("unsafe", "{expected}", {"expected": error.expected, "got": error.got})
 
 
-def _checked(check: Any) -> AfterValidator:
+def checked(check: Any) -> AfterValidator:
     """A check of ours as pydantic's: its refusal keeps what was expected and what came."""
 
     def run(value: str) -> str:
@@ -74,13 +74,13 @@ def _filled(text: str) -> str:
     return text
 
 
-Line = Annotated[str, Field(min_length=1, max_length=300), _checked(markup.plain), _checked(_filled)]
-Text = Annotated[str, Field(min_length=1, max_length=10_000), _checked(markup.plain), _checked(_filled)]
-Alt = Annotated[str, Field(max_length=2_000), _checked(markup.plain)]
-Html = Annotated[str, Field(min_length=1, max_length=20_000), _checked(markup.inline)]
-Link = Annotated[str, Field(max_length=2_000), _checked(markup.link)]
-Source = Annotated[str, Field(max_length=2_000), _checked(markup.source)]
-Instant = Annotated[str, Field(max_length=40), _checked(instant_of)]
+Line = Annotated[str, Field(min_length=1, max_length=300), checked(markup.plain), checked(_filled)]
+Text = Annotated[str, Field(min_length=1, max_length=10_000), checked(markup.plain), checked(_filled)]
+Alt = Annotated[str, Field(max_length=2_000), checked(markup.plain)]
+Html = Annotated[str, Field(min_length=1, max_length=20_000), checked(markup.inline)]
+Link = Annotated[str, Field(max_length=2_000), checked(markup.link)]
+Source = Annotated[str, Field(max_length=2_000), checked(markup.source)]
+Instant = Annotated[str, Field(max_length=40), checked(instant_of)]
 Pixels = Annotated[int, Field(ge=1, le=20_000)]
 
 
@@ -261,8 +261,8 @@ class PageIn(Model):
     dek: Text | None = None
     background: Blocks = []
     intro: Text | None = None
-    timezone: Annotated[str, Field(max_length=64), _checked(_zone)] = "UTC"
-    lang: Annotated[str, Field(max_length=35), _checked(_language)] = "en"
+    timezone: Annotated[str, Field(max_length=64), checked(_zone)] = "UTC"
+    lang: Annotated[str, Field(max_length=35), checked(_language)] = "en"
     dir: Literal["ltr", "rtl"] = "ltr"
     state: Literal["live", "paused"] = "live"
     coverage_start: Instant | None = None
@@ -282,9 +282,20 @@ def entry(entry_in: EntryIn, *, stream: str, id: str, at: int, held: dict[str, A
     if entry_in.published_at not in (None, published_at):
         fault = Fault("published_at", f"{published_at}, as it was published", str(entry_in.published_at))
         raise Invalid("When an entry was published does not change; sort_at moves it.", fault)
-    made = {
+    kept = made(entry_in, id=id, rev=held["rev"] + 1 if held else 1, published_at=published_at)
+    stamps = _stamps(entry_in.correction, kept, held, at) if held else {}
+    return {**kept, **stamps, "url": entry_url(stream, id)}
+
+
+def entry_url(stream: str, id: str) -> str:
+    return f"/streams/{stream}/entries/{id}"
+
+
+def made(entry_in: EntryIn, *, id: str, rev: int, published_at: str) -> dict[str, Any]:
+    """A stored entry, but for its stamps and address."""
+    return {
         "id": id,
-        "rev": held["rev"] + 1 if held else 1,
+        "rev": rev,
         **({"headline": entry_in.headline} if entry_in.headline else {}),
         "blocks": [block.model_dump(exclude_none=True) for block in entry_in.blocks],
         "bylines": [byline.model_dump(exclude_none=True) for byline in entry_in.bylines],
@@ -293,8 +304,6 @@ def entry(entry_in: EntryIn, *, stream: str, id: str, at: int, held: dict[str, A
         "published_at": published_at,
         "sort_at": entry_in.sort_at or published_at,
     }
-    stamps = _stamps(entry_in.correction, made, held, at) if held else {}
-    return {**made, **stamps, "url": f"/streams/{stream}/entries/{id}"}
 
 
 _CONTENT = ("headline", "blocks", "bylines")
@@ -310,6 +319,11 @@ def _stamps(correction: CorrectionIn | None, made: dict[str, Any], held: dict[st
     if correction and kind == "correction":
         kept["correction"] = {"class": kind, "note": correction.note, "at": instant(at)}
     return kept
+
+
+def shown_at(entry: dict[str, Any], at: int) -> str:
+    """The newest instant that the page shows because of an entry that is stored at `at`, in milliseconds."""
+    return min(str(entry.get("updated_at") or entry["published_at"]), instant(at))
 
 
 def patch_entry(held: dict[str, Any], patch: Any) -> EntryIn:

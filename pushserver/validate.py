@@ -121,16 +121,17 @@ def _fault_of(problem: dict[str, Any]) -> Fault:
     # A union's member puts its tag into the path after the index; the path is that of the JSON that came.
     path, context, came = problem["loc"], problem.get("ctx", {}), problem["input"]
     steps = [str(step) for at, step in enumerate(path) if not (at and step in _KINDS and isinstance(path[at - 1], int))]
-    expected = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
+    known = _EXPECTED.get(problem["type"])
+    expected = known.format(**context) if known else problem["msg"].removeprefix("Input should be ")
     got = "nothing" if problem["type"] == "missing" else _seen(came)
     if problem["type"] == "union_tag_invalid":
         steps.append("type")
         got = _seen(came["type"])
     elif "got" in context:  # one of our own checks
-        expected, got = "{expected}", context["got"]
+        expected, got = context["expected"], context["got"]
         steps += [context["field"]] if "field" in context else []
     field = shorten(".".join(steps)) if steps else "body"
-    return Fault(field, expected.format(**context) if "{" in expected else expected, shorten(got))
+    return Fault(field, expected, shorten(got))
 
 
 def _seen(value: Any) -> str:
