@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from . import archive, gate, health, pages, publish, sockets
+from . import archive, gate, health, pages, publish, sockets, sse
 from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
 from .health import Health
 from .hub import Hub
@@ -67,6 +67,7 @@ ROUTES: list[BaseRoute] = [
     Route("/streams/{stream:path}/export", archive.export_stream, methods=["GET"]),
     Route("/streams/{stream:path}/restore", archive.restore_stream, methods=["POST"]),
     Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
+    Route("/streams/{stream:path}/sse", sse.follow),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),
     Route("/streams/{stream:path}", Stream),

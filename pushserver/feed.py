@@ -20,7 +20,7 @@ from enum import Enum
 
 from . import model
 from .errors import Close
-from .frames import Batch, Format, Frame
+from .frames import Batch, Format, Frame, Notice
 from .model import Cursor
 
 STALLED_BEATS = 2  # heartbeats through which a reader may stay unwritable
@@ -60,7 +60,7 @@ class Reader:
     def write(self, batch: Batch) -> None:
         raise NotImplementedError
 
-    def close(self, code: Close, farewell: str | None = None) -> None:
+    def close(self, code: Close, farewell: Notice | None = None) -> None:
         raise NotImplementedError
 
 
@@ -155,7 +155,7 @@ class Feed:
         """The number of the event that a reader at this position had last."""
         return self.n - (self.end - position)
 
-    def join(self, reader: Reader, position: int, opening: Sequence[Frame | str]) -> None:
+    def join(self, reader: Reader, position: int, opening: Sequence[Frame | Notice]) -> None:
         """Follow from a position on, which is not before `start`; the opening is written first."""
         assert position >= self.start, "what is missing has left the ring"
         reader.position = position
@@ -221,7 +221,7 @@ class Feed:
         self._trim()
         return False
 
-    def beat(self, frame: str) -> Iterator[None]:
+    def beat(self, frame: Notice) -> Iterator[None]:
         """Write a heartbeat to those who have everything; close those who took nothing for too long. A step each."""
         batches = {format: Batch([frame], format) for format in Format}
         for reader in tuple(self._readers):
@@ -235,12 +235,12 @@ class Feed:
                 self._serve(reader)
             yield
 
-    def drop(self, reader: Reader, code: Close, farewell: str | None = None) -> None:
+    def drop(self, reader: Reader, code: Close, farewell: Notice | None = None) -> None:
         """Close a reader and let go of it."""
         self.leave(reader)
         reader.close(code, farewell)
 
-    def drop_all(self, code: Close, farewell: str | None = None) -> Iterator[None]:
+    def drop_all(self, code: Close, farewell: Notice | None = None) -> Iterator[None]:
         """Close every reader. A step each."""
         for reader in tuple(self._readers):
             if reader.place >= 0:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .model import Cursor, Event
 
@@ -34,6 +34,10 @@ class Frame:
         self.sent: Counter[int] = Counter()
         self._html = html
         self._texts: dict[Format, str] = {}
+
+    @property
+    def cursor(self) -> Cursor:
+        return self.event.cursor
 
     def become(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
         """Tell something else in the same place: also to those who hold the frame and have not sent it yet."""
@@ -66,12 +70,22 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+class Notice(NamedTuple):
+    """A frame that is about no event. `cursor` is where it moves a reader to, if it does."""
+
+    body: str
+    cursor: Cursor | None = None
+
+    def text(self, format: Format) -> str:
+        return self.body
+
+
 class Batch:
     """What one write to a reader carries: whole frames, in order, in one format; shared by all who miss the same."""
 
     __slots__ = ("format", "frames", "readers")
 
-    def __init__(self, frames: Sequence[Frame | str], format: Format) -> None:
+    def __init__(self, frames: Sequence[Frame | Notice], format: Format) -> None:
         self.frames = frames
         self.format = format
         self.readers = 0  # that were given it live and are not counted in its frames yet
@@ -83,34 +97,34 @@ class Batch:
                 frame.note_sent(self.readers, at)
         self.readers = 0
 
-    def __iter__(self) -> Iterator[str]:
-        """The texts, each made when it is about to be sent."""
-        return (frame if isinstance(frame, str) else frame.text(self.format) for frame in self.frames)
+    def texts(self) -> Iterator[str]:
+        """What is sent, each made when it is about to be."""
+        return (frame.text(self.format) for frame in self.frames)
 
 
-def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None, heartbeat: float) -> str:
+def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None, heartbeat: float) -> Notice:
     """The first frame: what follows is everything after event `start`, or, with a reason, a snapshot."""
     whole = {"complete": True} if reason is None else {"complete": False, "reason": reason}
     fields = {"type": "hello", "stream": stream, "epoch": cursor.epoch, "head": _head(cursor, n), "from": start}
-    return dumps({**fields, **whole, "heartbeat": heartbeat})
+    return Notice(dumps({**fields, **whole, "heartbeat": heartbeat}))
 
 
 def snapshot(
     cursor: Cursor, n: int, *, page: dict[str, Any], entries: Sequence[str] = (), parts: Mapping[str, str] | None = None
-) -> str:
+) -> Notice:
     """The newest entries, whole: as JSON in the order of the page, or, in the html format, as the parts of the page."""
     content = f'"entries":[{",".join(entries)}]' if parts is None else f'"parts":{dumps(parts)}'
-    return f'{{"type":"snapshot","n":{n},"cursor":"{cursor}","page":{dumps(page)},{content}}}'
+    return Notice(f'{{"type":"snapshot","n":{n},"cursor":"{cursor}","page":{dumps(page)},{content}}}', cursor)
 
 
-def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str) -> str:
+def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str) -> Notice:
     """The newest event again, so that a reader who lost it finds out; `readers` are those of this worker."""
-    return dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at})
+    return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at}))
 
 
-def bye(reason: str, retry_ms: int) -> str:
+def bye(reason: str, retry_ms: int) -> Notice:
     """The last frame before a close: come back, spread over `retry_ms`."""
-    return dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms})
+    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms}))
 
 
 def _head(cursor: Cursor, n: int) -> dict[str, Any]:

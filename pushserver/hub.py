@@ -16,7 +16,7 @@ from typing import Any
 from . import frames, model, render
 from .errors import Close, NotFound, Unavailable
 from .feed import BrokenChain, Feed, Reader
-from .frames import Format, Frame
+from .frames import Format, Frame, Notice
 from .log import Log, Resumed, Snapshot
 from .model import Cursor, Event
 from .settings import Settings
@@ -122,7 +122,7 @@ class Hub:
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
         self._enter(channel, reader, position, [hello, self._snapshot(snapshot, reader.format)])
 
-    def _enter(self, channel: Channel, reader: Reader, position: int, opening: Sequence[Frame | str]) -> None:
+    def _enter(self, channel: Channel, reader: Reader, position: int, opening: Sequence[Frame | Notice]) -> None:
         """Let a reader in; unless the stream was given up, or the worker began to leave, while it was answered."""
         if self.draining:
             reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
@@ -141,13 +141,13 @@ class Hub:
             most = min(most, self._settings.page_entries)
         return await self._log.resume(channel.stream, cursor, limit=most, limit_bytes=self._settings.replay_bytes)
 
-    def _hello(self, channel: Channel, start: int, reason: str | None = None) -> str:
+    def _hello(self, channel: Channel, start: int, reason: str | None = None) -> Notice:
         feed = channel.feed
         return frames.hello(
             channel.stream, feed.head, feed.n, start=start, reason=reason, heartbeat=self._settings.heartbeat
         )
 
-    def _snapshot(self, snapshot: Snapshot, format: Format) -> str:
+    def _snapshot(self, snapshot: Snapshot, format: Format) -> Notice:
         if format is Format.JSON:
             return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
         older = render.older_link(snapshot.entries) if snapshot.older else None

@@ -107,7 +107,7 @@ async def _feed(request: Request, make: Callable[[syndication.Issue], bytes | st
     limit = request.app.state.settings.page_entries
     stream, snapshot, _ = await _snapshot(request, limit, withdrawals=limit)
     issue = _issue(request, stream, snapshot)
-    etag = f'W/"{VERSION}.{snapshot.cursor}.{request.url.netloc}"'
+    etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
     headers = {"Cache-Control": "no-cache", "ETag": etag, "X-Content-Type-Options": "nosniff"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 ASK, TELL = "{p00}:asked", "{p00}:told:"  # channels: to every worker, and to the one that asked
 MOST_AT_ONCE = 64  # questions that a worker works on; one more is not answered, and its asker counts a silent worker
-GRACE = 0.5  # seconds, beyond the wait, for the answers to come
+GRACE = 2.0  # seconds, beyond the wait, for the answers to come
 RETRY = 1.0  # seconds before a lost channel is opened again
 
 
@@ -108,7 +108,7 @@ def _receipt(told: list[dict[str, Any]], *, silent: int) -> dict[str, Any]:
         late += own
         workers.append({**report, "sent": own.total(), **_quantiles(own)})
     return {
-        "reached": all(worker["state"] != "waiting" for worker in workers) and not silent,
+        "reached": bool(workers) and not silent and all(worker["state"] != "waiting" for worker in workers),
         "sent": late.total(),
         "behind": sum(worker["behind"] for worker in workers),
         **_quantiles(late),

@@ -30,10 +30,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from . import keys
+from .adapter import ABORT
 from .app import create_app
 from .embedded import CannotStart, embedded
 from .settings import Settings, environment, shown, without_password
-from .sockets import ABORT
 from .store import Store, StoreError, StoreUnfit
 from .tokens import Tokens
 
@@ -230,7 +230,10 @@ class Server(uvicorn.Server):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, which cuts a connection whose request's head has no end: by itself it knows no limit."""
+    """uvicorn's, which cuts a connection whose request's head has no end: by itself it knows no limit.
+
+    The application may cut it too, when a reader takes no more of an answer that goes on.
+    """
 
     _head_bytes: int | None = 0  # that came of the head so far; None between its end and the next one's beginning
     _head_timer: asyncio.TimerHandle | None = None
@@ -258,6 +261,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        scope: Any = self.scope
+        scope["extensions"] = {ABORT: self.transport.abort}
         super().on_headers_complete()
 
     def _end_head(self) -> None:

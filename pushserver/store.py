@@ -45,7 +45,8 @@ class Channels:
         """The next message; None when there was none for a while and the store is still there. Raises StoreError."""
         try:
             async with asyncio.timeout(QUIET):
-                return _message(await self._connection.read_response())
+                # By itself redis-py disconnects when a read is given up, and connects again without the subscription.
+                return _message(await self._connection.read_response(disconnect_on_error=False))
         except builtins.TimeoutError:
             pass
         await self._connection.send_command("PING")

@@ -145,7 +145,7 @@ def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypa
         ("soon", 0, 0),
         ("nan", 0, 0),
         ("1e999", 60, 60),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=40)), 1, 40),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1)), 60, 60),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
         ("Wed, 99 Oct 2015 07:28:00 GMT", 0, 0),
     ],

@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from pushserver.errors import Close
 from pushserver.feed import STALLED_BEATS, BrokenChain, Feed, Reader, State
-from pushserver.frames import Batch, Format, Frame
+from pushserver.frames import Batch, Format, Frame, Notice
 from pushserver.model import Cursor, Event
 
 EPOCH = "e" * 16
@@ -50,12 +50,12 @@ class RecordingReader(Reader):
     def write(self, batch: Batch) -> None:
         assert self.state is State.OPEN, "written to while it could not take it"
         self.batches.append(batch)
-        self.texts.append(list(batch))
+        self.texts.append(list(batch.texts()))
         self.room -= 1
         if self.room <= 0:
             self.state = State.PAUSED
 
-    def close(self, code: Close, farewell: str | None = None) -> None:
+    def close(self, code: Close, farewell: Notice | None = None) -> None:
         assert self.state is not State.CLOSED, "closed twice"
         self.state = State.CLOSED
         self.closed_with = code
@@ -94,7 +94,7 @@ class Interleavings(RuleBasedStateMachine):
         reader = RecordingReader(format, room + 1)
         position = max(self.feed.end - back, self.feed.start)
         self.first[reader] = self.feed.n_at(position) + 1
-        self.feed.join(reader, position, [""])
+        self.feed.join(reader, position, [Notice("")])
         return reader
 
     @rule(steps=st.integers(1, 8))
@@ -115,7 +115,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def beat(self) -> None:
-        for _ in self.feed.beat("{}"):
+        for _ in self.feed.beat(Notice("{}")):
             pass
 
     @invariant()
@@ -186,7 +186,7 @@ def test_what_arrives_during_a_pass_goes_out_joined_with_what_is_left() -> None:
 def test_one_write_carries_all_that_a_reader_missed() -> None:
     feed = feed_of(10)
     reader = RecordingReader()
-    feed.join(reader, feed.seek(cursor(3)) or 0, ["hello"])
+    feed.join(reader, feed.seek(cursor(3)) or 0, [Notice("hello")])
     assert [len(texts) for texts in reader.texts] == [1, 7]
 
 
@@ -194,7 +194,7 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
     feed = feed_of(0, ring_events=3)
     slow, healthy = RecordingReader(room=1), RecordingReader()
     for reader in (slow, healthy):
-        feed.join(reader, 0, [""])
+        feed.join(reader, 0, [Notice("")])
     for n in range(1, 5):
         feed.append(frame(n))
         run(feed)
@@ -206,10 +206,10 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
 def test_a_reader_that_takes_nothing_for_some_heartbeats_is_closed() -> None:
     feed = feed_of(0)
     reader = RecordingReader(room=1)
-    feed.join(reader, 0, [""])
+    feed.join(reader, 0, [Notice("")])
     for _ in range(STALLED_BEATS):
         assert reader.closed_with is None
-        list(feed.beat("{}"))
+        list(feed.beat(Notice("{}")))
     assert reader.closed_with is Close.TOO_SLOW
 
 
@@ -259,7 +259,7 @@ def test_what_was_withdrawn_is_not_sent_by_who_still_holds_it() -> None:
         frame.become(frame.event.withdrawn(b'{"id":"x"}'), rendered)
 
     feed.withdraw("", become)
-    assert [json.loads(text)["type"] for text in held] == ["entry.withdraw"]
+    assert [json.loads(text)["type"] for text in held.texts()] == ["entry.withdraw"]
 
 
 def test_a_pass_ends_while_readers_come_and_go() -> None:

@@ -27,7 +27,7 @@ from pushserver.app import KEYED, ROUTES
 from pushserver.errors import Close
 from pushserver.feed import Feed, State
 from pushserver.follow import TurnedAway, follow
-from pushserver.frames import Format
+from pushserver.frames import Format, Notice
 from pushserver.model import Cursor, milliseconds
 from pushserver.sockets import SocketReader
 
@@ -364,13 +364,14 @@ async def test_a_reader_whose_time_is_over_is_sent_nothing_whoever_notices_first
     feed = Feed(Cursor("e", "1-1", "n"), 1, ring_events=10, ring_bytes=1_000)
     by_timer = ended.startswith("by the timer")
     late = SocketReader(Format.JSON, feed, abort=sent.clear, until=time.time() + (60 if by_timer else -1))
-    sending = asyncio.create_task(late.send(websocket))
+    late.websocket = websocket
+    sending = asyncio.create_task(late.run())
     if by_timer:
         feed.drop(late, Close.TOKEN_EXPIRED)
-        feed.join(late, feed.end, ["opening"])
-        assert list(feed.beat("heartbeat")) == [None]
+        feed.join(late, feed.end, [Notice("opening")])
+        assert list(feed.beat(Notice("heartbeat"))) == [None]
     else:
-        feed.join(late, feed.end, ["opening"])
+        feed.join(late, feed.end, [Notice("opening")])
         while late.state is not State.OPEN:
             await asyncio.sleep(0)
         feed.drop(late, Close.TOKEN_EXPIRED)

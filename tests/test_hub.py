@@ -13,7 +13,7 @@ import redis.asyncio as aioredis
 from pushserver import model, render
 from pushserver.errors import Close, NotFound, Unavailable
 from pushserver.feed import Reader, State
-from pushserver.frames import Batch, Format
+from pushserver.frames import Batch, Format, Notice
 from pushserver.hub import IDLE_BEATS, Channel, Hub
 from pushserver.log import Appended, Log
 from pushserver.model import Cursor, Event
@@ -38,14 +38,14 @@ class RecordingReader(Reader):
 
     def write(self, batch: Batch) -> None:
         assert self.state is State.OPEN
-        self.frames += map(json.loads, batch)
+        self.frames += map(json.loads, batch.texts())
         self._more.set()
 
-    def close(self, code: Close, farewell: str | None = None) -> None:
+    def close(self, code: Close, farewell: Notice | None = None) -> None:
         assert self.state is not State.CLOSED, "closed twice"
         self.state, self.code = State.CLOSED, code
         if farewell is not None:
-            self.frames.append(json.loads(farewell))
+            self.frames.append(json.loads(farewell.body))
         self._more.set()
 
     def kinds(self) -> list[str]:

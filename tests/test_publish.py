@@ -590,14 +590,25 @@ def test_entries_are_in_the_order_that_they_are_to_be_sorted_in(server: Running,
     assert found == headlines
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "101", "x", "1.5", "", "%D9%A1", "9" * 400, "+1", "%201"])
+def test_a_bad_limit_is_refused(server: Running, stream: str, limit: str) -> None:
+    server.publish_ok(stream, "one")
+    (fault,) = problem(server.http.get(f"/streams/{stream}/entries?limit={limit}"), 422)
+    assert fault["field"] == "limit"
+
+
+def test_a_page_has_as_many_entries_as_it_says(start: Callable[..., Running], stream: str) -> None:
+    server = start("--page-entries", "3")
+    for number in range(5):
+        server.publish_ok(stream, str(number))
+    page = server.http.get(f"/streams/{stream}?limit=1").text
+    assert ('data-limit="3"' in page, page.count("<article")) == (True, 3)
+
+
 @pytest.mark.parametrize("path", ["/streams/{}", "/streams/{}/entries"])
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        *(
-            (f"limit={limit}", "limit")
-            for limit in ("0", "-1", "101", "x", "1.5", "", "%D9%A1", "9" * 400, "+1", "%201")
-        ),
         *((f"before={before}", "before") for before in ("x", "", "1", ".", "1.", ".a", "1.%7B", "9" * 17 + ".a")),
         ("before=1." + "a" * 65, "before"),
         ("before=1.5.a", "before"),
@@ -674,5 +685,5 @@ def test_the_server_is_alive_and_ready(server: Running) -> None:
     alive, ready = server.http.get("/livez"), server.http.get("/readyz")
     assert (alive.status_code, alive.json()) == (200, {"live": True})
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "store": True, "tail": True, "staying": True}
+    assert ready.json() == {"ready": True, "store": True, "tail": True, "receipts": True, "staying": True}
     assert alive.headers["cache-control"] == ready.headers["cache-control"] == "no-store"

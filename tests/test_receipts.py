@@ -14,6 +14,8 @@ import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from pushserver.store import Store
+
 from .support import ROOT, Running, clean_environment, reader, receive, running
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +127,21 @@ async def test_a_receipt_is_for_publishers_and_of_what_there_is(server: Running,
     assert server.send("GET", path.replace(entry["id"], "none"), b"").status_code == 404
     withdrawn = server.send("DELETE", f"/streams/{stream}/entries/{entry['id']}", b"").json()
     assert delivery(server, stream, entry["id"], f"n={withdrawn['n']}")["reached"] is True
+
+
+async def test_a_channel_is_heard_after_a_quiet_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.store.QUIET", 0.05)
+    store = Store(store_url, partitions=16)
+    try:
+        async with store.channels("{p00}:a", "{p00}:b") as channels:
+            assert [await channels.read() for _ in range(3)] == [None] * 3
+            assert await store.publish("{p00}:b", "said") == 1
+            heard = [await channels.read()]
+            while heard[-1] is None:
+                heard.append(await channels.read())
+            assert heard[-1] == b"said"
+    finally:
+        await store.close()
 
 
 async def test_the_command_waits_and_says_to_how_many(two: Running, stream: str) -> None:

@@ -225,7 +225,8 @@ async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothin
 
 
 async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
-    server = start("--workers", "2")
+    arguments = ("--workers", "2", "--port", str(free_port()))
+    server = start(*arguments)
     server.put_page(stream, {"headline": "Flood", "timezone": "America/New_York"})
     answers = [server.publish_ok(stream, headline) for headline in ("one", "two")]
     paths = [f"/streams/{stream}", f"/streams/{stream}/entries", "/"]
@@ -233,7 +234,7 @@ async def test_a_server_that_is_started_again_has_everything(start: Start, strea
     assert "Flood" in before[0]
     key = server.key
     assert server.stop() == 0
-    server = start("--workers", "2")
+    server = start(*arguments)
     assert [server.http.get(path).text for path in paths] == before
     assert server.key == key
     async with reader(server, stream, cursor=answers[0]["cursor"]) as socket:

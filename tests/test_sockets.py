@@ -10,9 +10,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from pushserver.adapter import CLOSE_LIMIT
 from pushserver.errors import Close
 from pushserver.model import Cursor
-from pushserver.sockets import CLOSE_LIMIT
 
 from .support import Running, reader, receive, running
 

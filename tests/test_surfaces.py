@@ -62,6 +62,25 @@ def listen(format: str, *, replay: bool) -> Callable[[Running, str, str], str]:
     return lambda server, stream, cursor: asyncio.run(hear(server, stream, cursor))
 
 
+def listen_sse(format: str, *, replay: bool) -> Callable[[Running, str, str], str]:
+    """The same as Server-Sent Events."""
+
+    def hear(server: Running, stream: str, cursor: str) -> str:
+        query = f"format={format}&cursor={cursor if replay else ''}"
+        told: list[str] = []
+        with server.http.stream("GET", f"/streams/{stream}/sse?{query}", headers={"Connection": "close"}) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    frame = json.loads(line.removeprefix("data: "))
+                    told.append(line)
+                    first = json.loads(told[0].removeprefix("data: "))
+                    if frame.get("n", 0) == first["head"]["n"]:
+                        break
+        return "\n".join(told)
+
+    return hear
+
+
 def sent_again(server: Running, stream: str, cursor: str) -> str:
     """The answer to the request that first told it."""
     path, key = f"/streams/{stream}/entries/{ID}", {"Idempotency_Key": f"first-{stream}"}
@@ -91,6 +110,10 @@ SURFACES: dict[str, Callable[[Running, str, str], str]] = {
     "/streams/{stream}/ws html": listen("html", replay=False),
     "/streams/{stream}/ws json replay": listen("json", replay=True),
     "/streams/{stream}/ws html replay": listen("html", replay=True),
+    "/streams/{stream}/sse json": listen_sse("json", replay=False),
+    "/streams/{stream}/sse html": listen_sse("html", replay=False),
+    "/streams/{stream}/sse json replay": listen_sse("json", replay=True),
+    "/streams/{stream}/sse html replay": listen_sse("html", replay=True),
     "/streams/{stream}/export": get("/streams/{stream}/export"),
     "the first request again": sent_again,
     "a change of it": changed_again,
