@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -141,8 +141,8 @@ def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], s
                     assert server.publish(stream, entry).status_code == 201
                 if next(sent for sent in frames if sent.frame["type"] == "head").frame["readers"] == 1:
                     break
-        with pytest.raises(ConnectionResetError):
-            while connection.recv(65_536):
+        with suppress(ConnectionResetError):
+            while connection.recv(65_536):  # what the kernel held for it, and then an end
                 pass
 
 
