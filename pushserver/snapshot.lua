@@ -27,7 +27,7 @@ if older then ids[#ids] = nil end
 local found = {}
 for i, id in ipairs(ids) do found[i] = redis.call('HGET', KEYS[2], id) end
 local gone = {}
-for i, id in ipairs(redis.call('ZREVRANGE', KEYS[6], 0, tonumber(ARGV[4]) - 1)) do
+for i, id in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[6], '+inf', '-inf', 'LIMIT', 0, ARGV[4])) do
   gone[i] = redis.call('HGET', KEYS[5], id)
 end
 local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at', 'began')

@@ -46,6 +46,12 @@ def put_page(stream: str, rev: int, headline: str = "Page") -> Append:
     return Append(stream, "page.put", {"at": model.instant(at), "page": page}, at, page, rev, page["updated_at"])
 
 
+def withdraw(stream: str, id: str, at: int) -> Append:
+    """The withdrawal of an entry's first revision."""
+    told = {"at": model.instant(at), "id": id, "rev": 2, "reason": "error"}
+    return Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), id)
+
+
 def tag_of(stream: str) -> str:
     return f"{{p{model.partition_of(stream, 16):02d}}}"
 
@@ -278,6 +284,17 @@ async def test_streams_come_newest_first(log: Log, stream: str) -> None:
     for name, later in zip((*names, names[0]), (1, 2, 3, 4), strict=True):
         await log.append(put(name, at=at + later))
     assert [name for name, _ in await log.streams() if name in names] == [names[0], names[2], names[1]]
+
+
+async def test_withdrawals_come_newest_first_and_only_as_many_as_are_asked_for(log: Log, stream: str) -> None:
+    at = model.now()
+    for id, later in (("b", 1), ("c", 2), ("a", 3)):
+        await log.append(put(stream, id=id, at=at))
+        await log.append(withdraw(stream, id, at + later))
+    for most in range(5):
+        snapshot = await log.snapshot(stream, limit=1, withdrawals=most)
+        assert snapshot is not None
+        assert [withdrawal["id"] for withdrawal in snapshot.withdrawals] == ["a", "c", "b"][:most]
 
 
 # --- resume
