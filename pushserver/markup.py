@@ -22,8 +22,8 @@ LINK_SCHEMES = {"http", "https", "mailto"}
 LINK_REL = "noopener noreferrer"
 
 # C0 and C1 controls but for tab and newline; the bidi embeddings, overrides and isolates (UAX 9) that can make a
-# headline read as something else; surrogates, which are not characters and cannot be written as UTF-8.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# headline read as something else; surrogates, which cannot be written as UTF-8, and the two that XML cannot hold.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 _CLEANER = nh3.Cleaner(tags=TAGS, attributes={"a": {"href"}}, url_schemes=LINK_SCHEMES, link_rel=LINK_REL)
 

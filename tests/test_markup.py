@@ -119,12 +119,13 @@ def test_plain_text_is_kept_as_it_is_but_composed_and_trimmed(text: str, stored:
 
 
 C0_AND_C1 = [chr(code) for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"]
+SURROGATES = list("\ud800\udbff\udc00\udfff")
 BIDI = list("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-@pytest.mark.parametrize("character", [*C0_AND_C1, *BIDI, "\ud800", "\udbff", "\udc00", "\udfff"], ids=ascii)
+@pytest.mark.parametrize("character", [*C0_AND_C1, *BIDI, *SURROGATES, "\ufffe", "\uffff"], ids=ascii)
 @pytest.mark.parametrize("place", ["{}", "a{}b", "{}b", "a{}"])
-def test_controls_bidi_overrides_and_surrogates_are_refused_by_their_number(character: str, place: str) -> None:
+def test_controls_bidi_overrides_and_no_characters_are_refused_by_their_number(character: str, place: str) -> None:
     with pytest.raises(markup.Unsafe) as refused:
         markup.plain(place.format(character))
     assert refused.value.got == f"U+{ord(character):04X}"
@@ -341,9 +342,11 @@ def test_characters_that_are_refused_as_such_are_refused_by_their_number_too(num
         markup.inline(f"x{number}y")
 
 
-@pytest.mark.parametrize("character", ["\x00", "\x0c", "\r", "\x1b", "\x85", "\u202e", "\u2067", "\ud800"], ids=ascii)
+@pytest.mark.parametrize(
+    "character", ["\x00", "\x0c", "\r", "\x1b", "\x85", "\u202e", "\u2067", "\ud800", "\uffff"], ids=ascii
+)
 @pytest.mark.parametrize("place", ["x{}y", "<b{}>x</b>", '<a href="https://a.example/{}">x</a>', "<{}b>x</b>"])
-def test_controls_bidi_overrides_and_surrogates_are_refused_in_html(character: str, place: str) -> None:
+def test_controls_bidi_overrides_and_no_characters_are_refused_in_html(character: str, place: str) -> None:
     with pytest.raises(markup.Unsafe) as refused:
         markup.inline(place.format(character))
     assert refused.value.got == f"U+{ord(character):04X}"
