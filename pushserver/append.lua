@@ -61,7 +61,9 @@ else
   redis.call('HSET', entries, entry, state)
   redis.call('ZADD', order, score, entry)
 end
-redis.call('HSETNX', page, 'began', at)
+-- The coverage began with the oldest instant that it ever showed: an import is younger than what it brings.
+local began_at = redis.call('HGET', page, 'began_at')
+if not began_at or shown_at < began_at then redis.call('HSET', page, 'began_at', shown_at) end
 -- The page says when it was last updated: the newest instant that it shows, or what its publisher said.
 if entry == '' or shown_at > (redis.call('HGET', page, 'updated_at') or '') then
   redis.call('HSET', page, 'updated_at', shown_at)

@@ -58,14 +58,14 @@ class Appended(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A stream at one instant: its head, its page, entries as JSON in the order of the page, and when it began."""
+    """A stream at one instant: its head, its page, entries as JSON in the order of the page, and its oldest instant."""
 
     cursor: Cursor
     n: int
     page: dict[str, Any]
     entries: list[str]
     older: bool
-    began: str
+    began_at: str
     withdrawals: list[dict[str, Any]]  # the newest first
 
 
@@ -163,7 +163,7 @@ class Log:
         found = await self.store.within(self._snapshot(keys, [limit, *(after or ("", "")), withdrawals]))
         if found is None:
             return None
-        record, page_json, updated_at, began, entries, older, gone = found
+        record, page_json, updated_at, began_at, entries, older, gone = found
         head = _event(record)
         assert head is not None, "the script takes no other record for the head"
         return Snapshot(
@@ -172,7 +172,7 @@ class Log:
             _page(stream, page_json, updated_at),
             [entry.decode() for entry in entries],
             bool(older),
-            model.instant(int(began)),
+            (began_at or updated_at).decode(),  # a store that was filled by an earlier version has not noted it yet
             [model.loads(withdrawal) for withdrawal in gone],
         )
 

@@ -116,7 +116,7 @@ async def _feed(request: Request, make: Callable[[syndication.Issue], bytes | st
 
 def _issue(request: Request, stream: str, snapshot: Snapshot) -> syndication.Issue:
     base, entries = str(request.base_url).rstrip("/"), [json.loads(entry) for entry in snapshot.entries]
-    return syndication.Issue(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began)
+    return syndication.Issue(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
 
 
 async def _snapshot(

@@ -36,7 +36,7 @@ class Issue(NamedTuple):
     page: dict[str, Any]
     entries: list[dict[str, Any]]
     withdrawals: list[dict[str, Any]]
-    began: str
+    began_at: str
 
     @property
     def url(self) -> str:
@@ -207,9 +207,9 @@ def live_blog(issue: Issue) -> Markup:
             "inLanguage": page["lang"],
             "url": issue.url,
             "mainEntityOfPage": {"@type": "WebPage", "@id": issue.url},
-            "datePublished": _at(min(page.get("coverage_start") or issue.began, issue.began), zone),
+            "datePublished": _at(min(page.get("coverage_start") or issue.began_at, issue.began_at), zone),
             "dateModified": _at(page["updated_at"], zone),
-            "coverageStartTime": _at(page.get("coverage_start") or issue.began, zone),
+            "coverageStartTime": _at(page.get("coverage_start") or issue.began_at, zone),
             "coverageEndTime": _at(page.get("coverage_end"), zone),
             "keywords": [topic["label"] for topic in page["topics"]] or None,
             "image": pictures[:1] or None,

@@ -297,6 +297,20 @@ async def test_withdrawals_come_newest_first_and_only_as_many_as_are_asked_for(l
         assert [withdrawal["id"] for withdrawal in snapshot.withdrawals] == ["a", "c", "b"][:most]
 
 
+async def test_the_coverage_began_with_the_oldest_instant_that_was_ever_shown(log: Log, stream: str) -> None:
+    noon, earlier = "2023-07-11T12:00:00.000Z", "2023-07-11T11:00:00.000Z"
+    for append, began_at in [
+        (put(stream, id="a", published_at=noon), noon),
+        (put(stream, published_at=earlier), earlier),
+        (put(stream), earlier),
+        (withdraw(stream, "a", model.now()), earlier),
+    ]:
+        await log.append(append)
+        snapshot = await log.snapshot(stream, limit=1)
+        assert snapshot is not None
+        assert snapshot.began_at == began_at
+
+
 # --- resume
 
 
