@@ -22,7 +22,7 @@ from .render import Place
 
 ATOM, TOMBSTONES = "http://www.w3.org/2005/Atom", "http://purl.org/atompub/tombstones/1.0"
 TITLE_LIMIT = 100  # characters of an entry's text that stand for the headline it has not
-UPDATES = 50  # in JSON-LD, which every reader of the page loads
+UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each, in JSON-LD, which every reader of the page loads
 
 xml.register_namespace("", ATOM)
 xml.register_namespace("at", TOMBSTONES)
@@ -50,13 +50,17 @@ class Issue(NamedTuple):
         headline: str | None = entry.get("headline")
         if headline:
             return headline
-        text = _text(entry)
-        return text if len(text) <= TITLE_LIMIT else f"{text[:TITLE_LIMIT].rstrip()}…"
+        return _cut(_text(entry), TITLE_LIMIT)
 
     def content(self, entry: dict[str, Any]) -> Markup:
-        """The entry as HTML that stands by itself: pictures of this site have their whole address."""
+        """The entry as HTML that stands by itself: with whole addresses of pictures, and with its direction."""
         blocks = [_with_source(block, self.base) for block in entry["blocks"]]
-        return render.content({**entry, "blocks": blocks}, Place.of(self.page))
+        content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
+        return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
+
+    def organization(self) -> dict[str, str]:
+        """Who publishes, as far as an address says it."""
+        return {"@type": "Organization", "name": urlsplit(self.base).netloc, "url": f"{self.base}/"}
 
 
 def _with_source(block: dict[str, Any], base: str) -> dict[str, Any]:
@@ -66,6 +70,14 @@ def _with_source(block: dict[str, Any], base: str) -> dict[str, Any]:
 def _text(entry: dict[str, Any]) -> str:
     """The words of an entry, without its headline."""
     return " ".join(words for block in entry["blocks"] for words in _words(block))
+
+
+def _cut(text: str, limit: int) -> str:
+    """The beginning of a text, up to the last word that fits where there are any."""
+    if len(text) <= limit:
+        return text
+    kept = text[: limit - 1]
+    return f"{kept.rpartition(' ')[0] or kept}…"
 
 
 def _words(block: dict[str, Any]) -> list[str]:
@@ -213,7 +225,8 @@ def live_blog(issue: Issue) -> Markup:
             "coverageEndTime": _at(page.get("coverage_end"), zone),
             "keywords": [topic["label"] for topic in page["topics"]] or None,
             "image": pictures[:1] or None,
-            "author": _people(names) or None,
+            "author": _people(names) or issue.organization(),
+            "publisher": issue.organization(),
             "liveBlogUpdate": [_update(issue, entry, zone) for entry in issue.entries[:UPDATES]],
         }
     )
@@ -234,8 +247,8 @@ def _update(issue: Issue, entry: dict[str, Any], zone: zoneinfo.ZoneInfo) -> dic
             "url": f"{issue.url}#e-{entry['id']}",
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
-            "articleBody": _text(entry),
-            "author": _people({person["name"]: None for person in entry["bylines"]}) or None,
+            "articleBody": _cut(_text(entry), BODY_LIMIT) or entry["headline"],
+            "author": _people({person["name"]: None for person in entry["bylines"]}) or issue.organization(),
             "image": _pictures(issue, entry) or None,
             "correction": correction
             and {

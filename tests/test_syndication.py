@@ -134,6 +134,44 @@ def test_the_page_tells_crawlers_what_it_is(server: Running, stream: str) -> Non
     assert read_json_ld(server, path)["coverageEndTime"]
 
 
+def test_crawlers_are_told_who_publishes_and_what_in_every_update(server: Running, stream: str) -> None:
+    server.publish(stream, {"headline": "Nothing but this"})
+    server.publish(stream, {"body": "word " * 1_000})
+    blog = read_json_ld(server, f"/streams/{stream}")
+    site = {"@type": "Organization", "name": server.url.removeprefix("http://"), "url": f"{server.url}/"}
+    long, short = blog["liveBlogUpdate"]
+    assert [part["author"] for part in (blog, long, short)] == [site] * 3
+    assert blog["publisher"] == site
+    assert short["articleBody"] == "Nothing but this"
+    assert long["articleBody"] == "word " * 198 + "word…"
+
+
+def test_what_is_imported_was_published_before_it_was_imported(server: Running, stream: str) -> None:
+    server.publish(stream, {"headline": "One", "published_at": "2023-07-11T15:53:00Z"})
+    blog = read_json_ld(server, f"/streams/{stream}")
+    assert blog["datePublished"] == blog["coverageStartTime"] == blog["liveBlogUpdate"][0]["datePublished"]
+
+
+@pytest.mark.parametrize(
+    ("body", "title"), [("word " * 40, "word " * 18 + "word…"), ("字" * 200, "字" * 99 + "…"), ("Short.", "Short.")]
+)
+def test_an_entry_without_a_headline_has_its_beginning_for_a_title(
+    server: Running, stream: str, body: str, title: str
+) -> None:
+    server.publish(stream, {"body": body})
+    assert read_atom(server, stream).entries[0].title == title
+
+
+def test_an_entry_that_is_read_from_right_to_left_says_so_wherever_it_is_shown(server: Running, stream: str) -> None:
+    server.put_page(stream, {"headline": "تحديثات", "lang": "ar", "dir": "rtl"})
+    server.publish(stream, {"headline": "خبر", "body": "نص الخبر"})
+    (entry,) = read_atom(server, stream).entries
+    (item,) = server.http.get(f"/streams/{stream}/feed.json").json()["items"]
+    assert entry.content[0].value.startswith('<div dir="rtl"><p>نص الخبر</p>')
+    assert item["content_html"].startswith('<div dir="rtl"><p>نص الخبر</p>')
+    assert entry.content[0].language == "ar"
+
+
 @pytest.mark.parametrize("name", ["feed.atom", "feed.json"])
 def test_the_same_state_is_the_same_bytes_and_is_not_sent_twice(server: Running, stream: str, name: str) -> None:
     server.publish(stream, ENTRY)
