@@ -118,6 +118,7 @@ function listLatest() {
 /** @param {any} page its fields outside of the parts */
 function putPage(page) {
   document.title = page.headline;
+  document.querySelector("meta[name=description]")?.remove(); // the dek as it was loaded
   document.documentElement.lang = page.lang;
   document.documentElement.dir = page.dir;
 }

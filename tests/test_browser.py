@@ -261,11 +261,23 @@ def test_a_withdrawal_on_a_long_page_brings_up_what_is_below(
 
 
 def test_what_a_live_page_shows_is_not_contradicted_in_its_head(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, {**PAGE, "headline": "Title too soon", "dek": "Dek too soon"})
     server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Said too soon"})
     open_live(page, server, stream)
     assert "Said too soon" in page.content()
     server.send("DELETE", f"/streams/{stream}/entries/x?reason=legal", b"")
     expect(page.locator("article")).to_have_count(0)
+    assert "Said too soon" not in page.content()
+    server.put_page(stream, PAGE)
+    expect(page).to_have_title("Villages wait for the crest")
+    assert "too soon" not in page.content()
+
+
+def test_what_was_corrected_on_a_live_page_does_not_stay_in_its_head(page: Page, server: Running, stream: str) -> None:
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Said too soon"})
+    open_live(page, server, stream)
+    server.send("PATCH", f"/streams/{stream}/entries/x", {"headline": "Said in time"})
+    expect(page.locator("article h3")).to_have_text("Said in time")
     assert "Said too soon" not in page.content()
 
 
