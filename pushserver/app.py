@@ -67,6 +67,7 @@ ROUTES: list[BaseRoute] = [
     Route("/streams/{stream:path}/export", archive.export_stream, methods=["GET"]),
     Route("/streams/{stream:path}/restore", archive.restore_stream, methods=["POST"]),
     Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
+    Route("/streams/{stream:path}/events", pages.events),
     Route("/streams/{stream:path}/sse", sse.follow),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),

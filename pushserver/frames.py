@@ -59,15 +59,21 @@ class Frame:
         return text
 
     def _encode(self, format: Format) -> str:
-        event = self.event
-        head = f'{{"type":"{event.type}","n":{event.n},"cursor":"{event.cursor}","prev":"{event.prev}",'
-        # The log holds the rest of the frame as JSON already: it is not parsed to be sent.
-        return head + (event.data.decode()[1:] if format is Format.JSON else dumps(self._html())[1:])
+        return encode(self.event) if format is Format.JSON else _head_of(self.event) + dumps(self._html())[1:]
 
 
 def dumps(value: Any) -> str:
     """Compact JSON, characters as they are."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(event: Event) -> str:
+    """An event in the json format. The log holds most of it as JSON already: it is not parsed to be sent."""
+    return _head_of(event) + event.data.decode()[1:]
+
+
+def _head_of(event: Event) -> str:
+    return f'{{"type":"{event.type}","n":{event.n},"cursor":"{event.cursor}","prev":"{event.prev}",'
 
 
 class Notice(NamedTuple):

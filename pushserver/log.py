@@ -70,11 +70,12 @@ class Snapshot(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """Everything after a cursor, which names event `n`; or, with a reason, nothing."""
+    """Everything after a cursor, which names event `n`, or the first part of it; or, with a reason, nothing."""
 
     reason: str | None
     n: int
     events: list[Event]
+    more: bool = False
 
 
 class Moved(Exception):
@@ -176,17 +177,24 @@ class Log:
             [model.loads(withdrawal) for withdrawal in gone],
         )
 
-    async def resume(self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int) -> Resumed:
-        """Everything after a cursor, verified by identity; else the reason why there is no such thing."""
+    async def resume(
+        self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int, in_part: bool = False
+    ) -> Resumed:
+        """Everything after a cursor, verified by identity; else the reason why there is no such thing.
+
+        What is more than the limits is `too_far`, unless it is asked for in parts: then as much as they allow comes.
+        """
         keys = [self._key(stream, name) for name in ("log", "withdrawn")]
-        found = await self.store.within(self._resume(keys, [*cursor, limit, limit_bytes]))
+        found = await self.store.within(
+            self._resume(keys, [*cursor, limit, limit_bytes, "part" if in_part else "whole"])
+        )
         reason = found[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])
         gone = {id.decode(): _told(withdrawal) for id, withdrawal in found[3]}
         events = [event for event in map(_event, found[2]) if event]
         told = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
-        return Resumed(None, int(found[1]), told)
+        return Resumed(None, int(found[1]), told, bool(found[4]))
 
     async def streams(self) -> list[tuple[str, dict[str, Any]]]:
         """The streams that changed last and their pages, the newest first."""

@@ -78,6 +78,11 @@ class Cursor(NamedTuple):
     id: str
     nonce: str
 
+    @classmethod
+    def beginning(cls, epoch: str) -> Cursor:
+        """What the first event of a log names as the one before it."""
+        return cls(epoch, "0-0", "0" * 16)
+
     def __str__(self) -> str:
         return f"v1.{self.epoch}.{self.id}.{self.nonce}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,8 +14,10 @@ from starlette.responses import HTMLResponse, Response
 
 from . import model, render, syndication
 from .errors import Fault, Invalid, NotFound, shorten, withdrawn
-from .frames import dumps
+from .frames import dumps, encode
 from .log import Log, Snapshot
+from .model import Cursor
+from .settings import Settings
 from .tokens import Tokens
 
 VERSION = metadata.version("pushserver")
@@ -68,6 +71,41 @@ async def entries(request: Request) -> Response:
         return Response(status_code=304, headers=headers)
     tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
     body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
+    return Response(body, headers=headers, media_type="application/json")
+
+
+async def events(request: Request) -> Response:
+    """`GET /streams/{stream}/events?after=&limit=`: what came after a cursor, or all from the beginning, in parts."""
+    stream = model.check_stream(request.path_params["stream"])
+    settings: Settings = request.app.state.settings
+    log: Log = request.app.state.log
+    limit = _limit(request.query_params.get("limit"), settings.replay_events)
+    snapshot = await log.snapshot(stream, limit=0)
+    if snapshot is None:
+        raise NotFound(f"There is no stream {stream}.")
+    given = request.query_params.get("after")
+    after = Cursor.parse(given) if given else Cursor.beginning(snapshot.cursor.epoch)
+    if after is None:
+        raise Invalid("That is not a cursor.", Fault("after", "a cursor, as frames have it", shorten(given)))
+    found = await log.resume(stream, after, limit=limit, limit_bytes=settings.replay_bytes, in_part=True)
+    if found.reason:
+        told = {"complete": False, "reason": found.reason, "entries": f"/streams/{stream}/entries"}
+        return _unless_known(request, f"{dumps(told)}\n")
+    last = found.events[-1].cursor if found.events else after
+    told = {"complete": True, "from": found.n, "cursor": str(last), "more": found.more}
+    frames = ",".join(encode(event) for event in found.events)
+    return _unless_known(request, f'{dumps(told)[:-1]},"events":[{frames}]}}\n')
+
+
+def _unless_known(request: Request, body: str) -> Response:
+    """An answer that is the same for all who ask, unless the one who asks has it.
+
+    A part of the log does not change, but that what was withdrawn since is told as that: a cache has to ask each time.
+    """
+    etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
+    headers = {"Cache-Control": "no-cache", "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
 

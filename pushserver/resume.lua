@@ -2,10 +2,11 @@
 -- and be given out again, so the epoch and the nonce must be those of the event that the reader saw.
 --
 -- KEYS  1 log  2 withdrawn
--- ARGV  1 epoch  2 redis id  3 nonce  4 most events  5 most bytes of their data
--- Answers {'ok', n of the cursor's event, records after it, withdrawals of entries in them}, or why not:
+-- ARGV  1 epoch  2 redis id  3 nonce  4 most events  5 most bytes of their data  6 'part' if the first of them will do
+-- Answers {'ok', n of the cursor's event, records after it, withdrawals of entries in them, 1 if more are left}, or why not:
 -- {'empty' | 'epoch' | 'rollback' | 'trimmed' | 'too_far'}.
 local log, epoch, id, nonce, limit, most_bytes = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local in_part = ARGV[6] == 'part'
 
 local function before(a, b)
   local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
@@ -29,7 +30,7 @@ elseif before(last[1], id) then
 end
 
 -- Read in parts: how large the events are is known only when they are there.
-local after, bytes, read, from = {}, 0, 0, '(' .. id
+local after, bytes, read, from, more = {}, 0, 0, '(' .. id, false
 repeat
   local records = redis.call('XRANGE', log, from, '+', 'COUNT', 100)
   read = read + #records
@@ -44,14 +45,18 @@ repeat
         end
         n = tonumber(fields(record).n) - 1
       end
-      if head - n > limit then return {'too_far'} end
-      after[#after + 1] = record
       bytes = bytes + #fields(record).d
-      if bytes > most_bytes then return {'too_far'} end
+      if in_part then
+        more = #after == limit or (bytes > most_bytes and #after > 0)
+      elseif head - n > limit or bytes > most_bytes then
+        return {'too_far'}
+      end
+      if more then break end
+      after[#after + 1] = record
     end
     from = '(' .. record[1]
   end
-until #records < 100
+until more or #records < 100
 
 -- What was withdrawn since is not told again, only that it was.
 local gone, seen = {}, {}
@@ -63,4 +68,4 @@ for _, record in ipairs(after) do
     if withdrawal then gone[#gone + 1] = {entry, withdrawal} end
   end
 end
-return {'ok', n, after, gone}
+return {'ok', n or head, after, gone, more and 1 or 0}

@@ -129,6 +129,7 @@ SURFACES: dict[str, Callable[[Running, str, str], str]] = {
     "/streams/{stream}/sse html": listen_sse("html", replay=False),
     "/streams/{stream}/sse json replay": listen_sse("json", replay=True),
     "/streams/{stream}/sse html replay": listen_sse("html", replay=True),
+    "/streams/{stream}/events": get("/streams/{stream}/events"),
     "/streams/{stream}/export": get("/streams/{stream}/export"),
     "the first request again": sent_again,
     "a change of it": changed_again,
