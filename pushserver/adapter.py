@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from . import frames
 from .errors import Close, Fault, Forbidden, Invalid, Unavailable, shorten
 from .feed import Feed, Reader, State
-from .frames import Batch, Format, Frame, Notice
+from .frames import Batch, Format, Notice, Told
 from .gate import Permit, permit
 from .hub import RETRY_MS, Channel, Hub
 from .model import Cursor
@@ -43,7 +43,7 @@ class AsgiReader(Reader):
         self._farewell: Notice | None = None
         self._wake = asyncio.Event()
 
-    async def _send(self, frame: Frame | Notice) -> None:
+    async def _send(self, frame: Told) -> None:
         raise NotImplementedError
 
     async def _end(self, code: Close) -> None:

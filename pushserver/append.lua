@@ -48,7 +48,8 @@ if last then
 end
 n = n + 1
 local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[12], '*',
-  'e', epoch, 'n', n, 'p', prev, 'u', nonce, 't', kind, 's', shown_at, 'k', entry, 'd', data, 'i', ARGV[14])
+  'e', epoch, 'n', n, 'p', prev, 'u', nonce, 't', kind, 's', shown_at, 'k', entry, 'd', data,
+  'i', ARGV[14] == '' and '' or ARGV[14] .. ' ' .. ARGV[15])
 
 if entry == '' then
   redis.call('HSET', page, 'json', state, 'rev', rev, 'state', ARGV[17])

@@ -347,6 +347,8 @@ def _readable(frame: dict[str, Any]) -> str:
             return f"# {frame['page']['headline']}"
         case "entry.withdraw":
             return f"\n{frame['at']}  withdrawn: {frame['id']} {frame.get('note', '')}"
+        case "reset":
+            return f"\n(the server lost what it had acknowledged: {frame['reason']}; what is there follows)"
         case "stream.end":
             return f"\n{frame['at']}  the coverage has ended"
         case kind:

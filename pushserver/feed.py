@@ -20,7 +20,7 @@ from enum import Enum
 
 from . import model
 from .errors import Close
-from .frames import Batch, Format, Frame, Notice
+from .frames import Batch, Format, Frame, Notice, Told
 from .model import Cursor
 
 STALLED_BEATS = 2  # heartbeats through which a reader may stay unwritable
@@ -78,7 +78,7 @@ class Feed:
         self._ring_bytes = ring_bytes
         self._now = now
         self._bytes = 0
-        self._ring: dict[int, Frame] = {}  # position -> the frame that it is followed by
+        self._ring: dict[int, Told] = {}  # position -> the frame that it is followed by
         self._positions = {head: 0}  # cursor -> the position of a reader that has had everything up to it
         self._batches: dict[tuple[int, Format], Batch] = {}
         self._given: list[Batch] = []  # those whose readers are not counted in their frames yet
@@ -121,9 +121,10 @@ class Feed:
         A burst that is larger than the ring must not cost those their place who keep up.
         """
         while self._exceeds(2) or (self._exceeds(1) and self.start < self._passed):
-            event = self._ring.pop(self.start).event
-            del self._positions[event.prev]
-            self._bytes -= len(event.data)
+            frame = self._ring.pop(self.start)
+            if isinstance(frame, Frame):
+                del self._positions[frame.event.prev]
+                self._bytes -= len(frame.event.data)
             self.start += 1
 
     def _exceeds(self, times: int) -> bool:
@@ -132,7 +133,25 @@ class Feed:
 
     def about(self, entry_id: str) -> Iterator[Frame]:
         """The frames of an entry's events, the newest first."""
-        return (frame for frame in reversed(self._ring.values()) if frame.event.entry_id == entry_id)
+        return (frame for frame in self.newest() if frame.event.entry_id == entry_id)
+
+    def newest(self) -> Iterator[Frame]:
+        """The frames of events, the newest first."""
+        return (frame for frame in reversed(self._ring.values()) if isinstance(frame, Frame))
+
+    def restart(self, head: Cursor, n: int, told: Sequence[Told]) -> None:
+        """Go on from another event, with these frames for everyone, in the place of whatever they had not had yet."""
+        self._settle()
+        self._batches.clear()
+        self.start = self.end
+        self._ring = dict(enumerate(told, self.start))
+        self.end += len(told)
+        self.head, self.n = head, n
+        self._positions = {head: self.end}
+        self._bytes = 0
+        for reader in self._readers:
+            reader.position = self.start
+        self._left = len(self._readers)
 
     def withdraw(self, entry_id: str, become: Callable[[Frame], None]) -> None:
         """Make an entry's frames tell something else: what it said leaves the ring, and whatever waits to be sent."""
@@ -155,7 +174,7 @@ class Feed:
         """The number of the event that a reader at this position had last."""
         return self.n - (self.end - position)
 
-    def join(self, reader: Reader, position: int, opening: Sequence[Frame | Notice]) -> None:
+    def join(self, reader: Reader, position: int, opening: Sequence[Told]) -> None:
         """Follow from a position on, which is not before `start`; the opening is written first."""
         assert position >= self.start, "what is missing has left the ring"
         reader.position = position

@@ -58,6 +58,8 @@ class Follower:
                 if frame["complete"]:
                     self.n = frame["from"]
                 return Verdict.KNOWN
+            case "reset":
+                return Verdict.APPLY  # what was applied is not all there any more; the snapshot that follows is
             case "snapshot":
                 self.n, self.cursor = frame["n"], frame["cursor"]
                 return Verdict.APPLY

@@ -86,12 +86,31 @@ class Notice(NamedTuple):
         return self.body
 
 
+class View:
+    """A frame that shows a whole stream, made once for each format that is wanted."""
+
+    __slots__ = ("_make", "_texts", "cursor")
+
+    def __init__(self, cursor: Cursor, make: Callable[[Format], str]) -> None:
+        self.cursor = cursor
+        self._make = make
+        self._texts: dict[Format, str] = {}
+
+    def text(self, format: Format) -> str:
+        if format not in self._texts:
+            self._texts[format] = self._make(format)
+        return self._texts[format]
+
+
+Told = Frame | Notice | View
+
+
 class Batch:
     """What one write to a reader carries: whole frames, in order, in one format; shared by all who miss the same."""
 
     __slots__ = ("format", "frames", "readers")
 
-    def __init__(self, frames: Sequence[Frame | Notice], format: Format) -> None:
+    def __init__(self, frames: Sequence[Told], format: Format) -> None:
         self.frames = frames
         self.format = format
         self.readers = 0  # that were given it live and are not counted in its frames yet
@@ -117,20 +136,29 @@ def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None
 
 def snapshot(
     cursor: Cursor, n: int, *, page: dict[str, Any], entries: Sequence[str] = (), parts: Mapping[str, str] | None = None
-) -> Notice:
+) -> str:
     """The newest entries, whole: as JSON in the order of the page, or, in the html format, as the parts of the page."""
     content = f'"entries":[{",".join(entries)}]' if parts is None else f'"parts":{dumps(parts)}'
-    return Notice(f'{{"type":"snapshot","n":{n},"cursor":"{cursor}","page":{dumps(page)},{content}}}', cursor)
+    return f'{{"type":"snapshot","n":{n},"cursor":"{cursor}","page":{dumps(page)},{content}}}'
 
 
-def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str) -> Notice:
-    """The newest event again, so that a reader who lost it finds out; `readers` are those of this worker."""
-    return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at}))
+def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str, stale: str | None) -> Notice:
+    """The newest event again, so that a reader who lost it finds out; `readers` are those of this worker.
+
+    `stale` is since when the log has not been read: there may be newer events.
+    """
+    late = {"stale": stale} if stale else {}
+    return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at, **late}))
 
 
 def bye(reason: str, retry_ms: int) -> Notice:
     """The last frame before a close: come back, spread over `retry_ms`."""
     return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms}))
+
+
+def reset(reason: str, withdrawn: Sequence[str]) -> Notice:
+    """The log lost what it had acknowledged: these entries, or revisions of them, are not there; a snapshot follows."""
+    return Notice(dumps({"type": "reset", "reason": reason, "withdrawn": withdrawn}))
 
 
 def _head(cursor: Cursor, n: int) -> dict[str, Any]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from . import frames, model, render
-from .errors import Close, NotFound, Unavailable
+from . import frames, heal, model, render
+from .errors import Close, NotFound, Refused, Unavailable
 from .feed import BrokenChain, Feed, Reader
-from .frames import Format, Frame, Notice
-from .log import Log, Resumed, Snapshot
+from .frames import Format, Frame, Notice, Told, View
+from .log import Log, Moved, Resumed, Snapshot
 from .model import Cursor, Event
 from .settings import Settings
+from .store import StoreError
 from .tail import Tail
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followe
 class Channel:
     """A followed stream: its feed, its page as of the feed's head, and who uses it."""
 
-    __slots__ = ("_passed", "feed", "idle", "page", "passing", "stream", "users")
+    __slots__ = ("_passed", "feed", "idle", "mending", "page", "passing", "stream", "users")
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -41,6 +42,7 @@ class Channel:
         self.users = 0
         self.idle = 0
         self.passing = False
+        self.mending: asyncio.Task[None] | None = None
         self._passed = asyncio.Event()
 
     def pass_ended(self) -> None:
@@ -101,28 +103,55 @@ class Hub:
 
     async def join(self, channel: Channel, reader: Reader, cursor: Cursor | None) -> None:
         """Start a reader: `hello`, all it missed or a snapshot, then what comes. Raises Unavailable, StoreError."""
+        for _ in range(2):
+            if channel.mending:
+                await asyncio.wait([channel.mending])
+            opening = await self._opening_of(channel, reader.format, cursor)
+            if opening is not None:
+                self._enter(channel, reader, *opening)
+                return
+        raise Unavailable("The stream is being put right.")
+
+    async def _opening_of(
+        self, channel: Channel, format: Format, cursor: Cursor | None
+    ) -> tuple[int, Sequence[Told]] | None:
+        """From which position a reader goes on, and what it is told first; None where feed and log are at odds."""
         feed = channel.feed
         position = feed.seek(cursor) if cursor else None
         if position is not None:
-            self._enter(channel, reader, position, [self._hello(channel, feed.n_at(position))])
-            return
-        resumed = await self._resume(channel, cursor, reader.format)
-        position = feed.position_of(resumed.n + len(resumed.events))
-        if resumed.reason is None and position >= feed.start:
-            missed = [self._frame(channel, event) for event in resumed.events]
-            self._enter(channel, reader, position, [self._hello(channel, resumed.n), *missed])
-            return
+            return position, [self._hello(channel, feed.n_at(position))]
+        resumed = await self._resume(channel, cursor, format)
+        if resumed.reason is None:
+            last = resumed.events[-1].cursor if resumed.events else cursor
+            position = feed.position_of(resumed.n + len(resumed.events))
+            if last is not None and self._is_at_odds(channel, last, position):
+                return None
+            if position >= feed.start:
+                missed = [self._frame(channel, event) for event in resumed.events]
+                return position, [self._hello(channel, resumed.n), *missed]
         snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
-        if snapshot is None or snapshot.cursor.epoch != feed.head.epoch:
-            self._drop(channel, "its log has begun again")
-            raise Unavailable("The stream has begun again.")
+        if snapshot is None:
+            self._drop(channel, "its log is gone")
+            raise Unavailable("The stream is gone.")
         position = feed.position_of(snapshot.n)
+        if self._is_at_odds(channel, snapshot.cursor, position):
+            return None
         if position < feed.start:
             raise Unavailable("The stream moves faster than it can be read.")
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
-        self._enter(channel, reader, position, [hello, self._snapshot(snapshot, reader.format)])
+        return position, [hello, self._view(snapshot)]
 
-    def _enter(self, channel: Channel, reader: Reader, position: int, opening: Sequence[Frame | Notice]) -> None:
+    def _is_at_odds(self, channel: Channel, cursor: Cursor, position: int) -> bool:
+        """Whether the log has another event where the feed has one of its own: then the feed is mended."""
+        feed = channel.feed
+        if cursor.epoch == feed.head.epoch and not feed.start <= position <= feed.end:
+            return False
+        if feed.seek(cursor) == position:
+            return False
+        self._mend_soon(channel, "the log has another event in its place")
+        return True
+
+    def _enter(self, channel: Channel, reader: Reader, position: int, opening: Sequence[Told]) -> None:
         """Let a reader in; unless the stream was given up, or the worker began to leave, while it was answered."""
         if self.draining:
             reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
@@ -147,12 +176,8 @@ class Hub:
             channel.stream, feed.head, feed.n, start=start, reason=reason, heartbeat=self._settings.heartbeat
         )
 
-    def _snapshot(self, snapshot: Snapshot, format: Format) -> Notice:
-        if format is Format.JSON:
-            return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
-        older = render.older_link(snapshot.entries) if snapshot.older else None
-        parts = render.parts(snapshot.page, snapshot.entries, older=older)
-        return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
+    def _view(self, snapshot: Snapshot) -> View:
+        return View(snapshot.cursor, partial(_shown, snapshot))
 
     # --- receipts
 
@@ -197,14 +222,18 @@ class Hub:
             return channel
 
     def _close(self, channel: Channel) -> None:
-        self._tails[model.partition_of(channel.stream, self._log.store.partitions)].unfollow(channel.stream)
+        self._tail_of(channel).unfollow(channel.stream)
         self._channels.pop(channel.stream, None)
 
-    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+    def _tail_of(self, channel: Channel) -> Tail:
+        return self._tails[model.partition_of(channel.stream, self._log.store.partitions)]
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do it soon. It ends by itself."""
         task = asyncio.get_running_loop().create_task(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
+        return task
 
     def _drop(self, channel: Channel, why: str) -> None:
         """Give a stream up: every reader comes back with its cursor, and is told what became of it."""
@@ -213,13 +242,67 @@ class Hub:
             self._close(channel)
             self._errand(_in_turns(channel.feed.drop_all(Close.RESTART, frames.bye("resync", RETRY_MS))))
 
-    async def _verify(self, stream: str) -> None:
-        """Is the log still the one that the feed was filled from? Raises StoreError."""
-        channel = self._channels.get(stream)
-        if channel is not None:
-            resumed = await self._log.resume(stream, channel.feed.head, limit=1, limit_bytes=1)
-            if resumed.reason not in (None, "too_far"):
-                self._drop(channel, f"the store lost what it had acknowledged ({resumed.reason})")
+    # --- when the log is not what it was
+
+    async def _verify(self, streams: Collection[str]) -> None:
+        """Are the logs still those that the feeds were filled from? Raises StoreError."""
+        followed = [channel for stream in streams if (channel := self._channels.get(stream))]
+        if not followed:
+            return
+        heads = [(channel.stream, channel.feed.head) for channel in followed]
+        for number in await self._log.missing(heads):
+            channel = followed[number]
+            if channel.feed.head == heads[number][1]:
+                self._mend_soon(channel, "the log does not hold the feed's last event")
+            if channel.mending:
+                await asyncio.wait([channel.mending])
+
+    def _mend_soon(self, channel: Channel, why: str) -> None:
+        if channel.mending is None and self._channels.get(channel.stream) is channel:
+            self._tail_of(channel).unfollow(channel.stream)
+            channel.mending = self._errand(self._mend(channel, why))
+
+    async def _mend(self, channel: Channel, why: str) -> None:
+        """Make the feed what the log is, heal what was lost, and tell every reader. Readers stay."""
+        logger.warning("stream %s is put right: %s", channel.stream, why)
+        try:
+            reason = (await self._log.resume(channel.stream, channel.feed.head, limit=1, limit_bytes=1)).reason
+            if reason in (None, "too_far"):  # nothing was lost, something was missed: it is read again
+                await self._tail_of(channel).follow(channel.stream, channel.feed.head.id)
+                return
+            lost = await self._lost(channel) if reason == "rollback" else []
+            healed = [frame.event.entry_id for frame in lost if await self._heal(channel, frame.event)]
+            snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
+            if snapshot is None:
+                self._drop(channel, "its log is gone")
+                return
+            gone = {frame.event.entry_id: None for frame in lost if frame.event.entry_id not in healed}
+            logger.warning("stream %s: %s, %d events lost, %d healed", channel.stream, reason, len(lost), len(healed))
+            channel.page = snapshot.page
+            reset = frames.reset(str(reason), [id for id in gone if id])
+            channel.feed.restart(snapshot.cursor, snapshot.n, [reset, self._view(snapshot)])
+            await self._tail_of(channel).follow(channel.stream, snapshot.cursor.id)
+            self._begin_pass(channel)
+        except StoreError as error:
+            self._drop(channel, f"it could not be put right: {error!r}")
+        finally:
+            channel.mending = None
+
+    async def _lost(self, channel: Channel) -> list[Frame]:
+        """The newest events of the ring that the log does not hold, the oldest first."""
+        newest = list(channel.feed.newest())
+        missing = set(await self._log.missing([(channel.stream, frame.event.cursor) for frame in newest]))
+        held = next((number for number in range(len(newest)) if number not in missing), len(newest))
+        return newest[:held][::-1]
+
+    async def _heal(self, channel: Channel, event: Event) -> bool:
+        """Publish a lost event again; False where the store has gone on without it."""
+        try:
+            await self._log.append(heal.again(channel.stream, event))
+        except (Moved, Refused) as error:
+            logger.warning("stream %s: event %d was not healed: %r", channel.stream, event.n, error)
+            return False
+        return True
 
     # --- events
 
@@ -234,8 +317,10 @@ class Hub:
                     channel.feed.withdraw(event.entry_id, partial(self._withdraw, channel, event.data))
                 channel.feed.append(self._frame(channel, event))
         except BrokenChain as error:
-            self._drop(channel, str(error))
-            return
+            self._mend_soon(channel, str(error))
+        self._begin_pass(channel)
+
+    def _begin_pass(self, channel: Channel) -> None:
         if not channel.passing:
             channel.passing = True
             asyncio.get_running_loop().call_soon(self._pass, channel)
@@ -272,7 +357,10 @@ class Hub:
                 feed = channel.feed
                 if channel.page["state"] == "ended":
                     await _in_turns(feed.drop_all(Close.ENDED))
-                await _in_turns(feed.beat(frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at)))
+                stale_since = self._tail_of(channel).stale_since
+                stale = model.instant(stale_since) if stale_since else None
+                beat = frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at, stale=stale)
+                await _in_turns(feed.beat(beat))
                 channel.idle = 0 if channel.users else channel.idle + 1
                 if channel.idle > IDLE_BEATS:
                     self._close(channel)
@@ -287,6 +375,15 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain):
                     await self._drained.wait()
+
+
+def _shown(snapshot: Snapshot, format: Format) -> str:
+    """A snapshot as readers of a format get it."""
+    if format is Format.JSON:
+        return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
+    older = render.older_link(snapshot.entries) if snapshot.older else None
+    parts = render.parts(snapshot.page, snapshot.entries, older=older)
+    return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
 
 
 def _report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
@@ -90,6 +90,7 @@ class Log:
         self._append = store.redis.register_script(_script("append"))
         self._snapshot = store.redis.register_script(_script("snapshot"))
         self._resume = store.redis.register_script(_script("resume"))
+        self._verify = store.redis.register_script(_script("verify"))
         self._log_events = log_events
         self._entry_limit = entry_limit
         self._idempotency = idempotency
@@ -233,6 +234,13 @@ class Log:
 
     # --- what tails do
 
+    async def missing(self, events: Sequence[tuple[str, Cursor]]) -> list[int]:
+        """Which of these events, each of a stream of one partition, its log does not hold, by identity."""
+        keys = [self._key(stream, "log") for stream, _ in events]
+        arguments = [word for _, cursor in events for word in (cursor.id, cursor.nonce)]
+        found = await self.store.within(self._verify(keys, arguments))
+        return [number - 1 for number in found]
+
     async def open_tail(self) -> TailConnection:
         """A connection of its own for blocking reads."""
         return TailConnection(*await self.store.connect(), self._log_key_names)
@@ -290,6 +298,7 @@ def _event(record: list[Any]) -> Event | None:
             data=fields[b"d"],
             shown_at=fields[b"s"].decode(),
             entry_id=fields[b"k"].decode(),
+            request=fields.get(b"i", b"").decode(),
         )
     except (KeyError, ValueError):
         logger.warning("skipped a record that is not an event: %s", id)

@@ -97,7 +97,8 @@ class Event(NamedTuple):
     """One record of the log.
 
     `data` is what its frame carries beside the fields that are here, a JSON object as bytes; `shown_at` the newest
-    instant that the page shows because of it; `entry_id` the entry that it is about, '' for the page.
+    instant that the page shows because of it; `entry_id` the entry that it is about, '' for the page; `request` the
+    idempotency key and the body's hash that it was published with, '' where there was no key.
     """
 
     cursor: Cursor
@@ -107,6 +108,7 @@ class Event(NamedTuple):
     data: bytes
     shown_at: str
     entry_id: str = ""
+    request: str = ""
 
     @property
     def stored_at(self) -> int:

@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from .adapter import AsgiReader, abort_of, attend, check_origin, format_of
 from .errors import Close, Fault, Refused, Unavailable, UpgradeRequired, answer
 from .feed import Feed, Reader
-from .frames import Frame, Notice
+from .frames import Told
 from .gate import PROTOCOL, permit
 from .hub import Hub
 from .model import Cursor, check_stream
@@ -23,7 +23,7 @@ class SocketReader(AsgiReader):
 
     websocket: WebSocket
 
-    async def _send(self, frame: Frame | Notice) -> None:
+    async def _send(self, frame: Told) -> None:
         await self.websocket.send_text(frame.text(self.format))
 
     async def _end(self, code: Close) -> None:

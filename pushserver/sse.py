@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from .adapter import AsgiReader, abort_of, attend, check_origin, format_of
 from .errors import Close
-from .frames import Format, Frame, Notice
+from .frames import Format, Told
 from .gate import permit
 from .hub import Hub
 from .model import Cursor, check_stream
@@ -35,7 +35,7 @@ class SseReader(AsgiReader):
 
     transmit: Send
 
-    async def _send(self, frame: Frame | Notice) -> None:
+    async def _send(self, frame: Told) -> None:
         # The text is JSON on one line. To the standard these two are no ends of a line, to many a client they are.
         data = frame.text(self.format).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
         id = f"id: {frame.cursor}\n" if frame.cursor else ""

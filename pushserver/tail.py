@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
 
 from .log import BLOCK_MS, Log, TailConnection
-from .model import Event
+from .model import Event, now
 from .store import StoreError
 
 logger = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0  # seconds
+VERIFIED_EVERY = 5.0  # seconds; a log that was rolled back may go on with lower ids, which no read would show
 SILENCE = 10.0  # seconds without an answer after which a tail is not to be relied on
 
 
@@ -41,7 +42,7 @@ class Tail:
         log: Log,
         *,
         deliver: Callable[[str, list[Event]], None],
-        verify: Callable[[str], Awaitable[None]],
+        verify: Callable[[Collection[str]], Awaitable[None]],
     ) -> None:
         self.state = State.IDLE
         self._log = log
@@ -52,11 +53,13 @@ class Tail:
         self._client_id = 0
         self._followed = asyncio.Event()
         self._answered_at = 0.0
+        self._verified_at = 0.0
+        self.stale_since: int | None = None  # milliseconds since 1970; while it is not known what the logs hold
 
     def is_sound(self) -> bool:
-        """Whether what it follows is being read."""
-        now = asyncio.get_running_loop().time()
-        return self.state is State.IDLE or now - self._answered_at < SILENCE
+        """Whether what it follows is being read, and was verified of late."""
+        at = asyncio.get_running_loop().time()
+        return self.state is State.IDLE or at - min(self._answered_at, self._verified_at) < SILENCE
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this redis id on; interrupts the read that goes on without it."""
@@ -80,14 +83,15 @@ class Tail:
                 self.state = State.IDLE
                 self._followed.clear()
                 await self._followed.wait()
-                self._answered_at = asyncio.get_running_loop().time()  # it has until SILENCE to begin
+                # It has until SILENCE to begin.
+                self._answered_at = self._verified_at = asyncio.get_running_loop().time()
             try:
                 self.state = State.CONNECTING
                 connection = await self._log.open_tail()
                 try:
-                    for stream in tuple(self._after):
-                        await self._verify(stream)
+                    await self._verify_all()
                     self.state = State.READING
+                    self.stale_since = None
                     delay = RETRY_FIRST
                     await self._read(connection)
                 finally:
@@ -96,9 +100,14 @@ class Tail:
             except (StoreError, OSError) as error:
                 self.state = State.LOST
                 self._answered_at = float("-inf")
+                self.stale_since = self.stale_since or now()
                 logger.warning("tail lost: %r; again in %.1f s at most", error, delay)
                 await asyncio.sleep(random.uniform(0, delay))
                 delay = min(delay * 2, RETRY_MOST)
+
+    async def _verify_all(self) -> None:
+        await self._verify(tuple(self._after))
+        self._verified_at = asyncio.get_running_loop().time()
 
     async def _read(self, connection: TailConnection) -> None:
         loop = asyncio.get_running_loop()
@@ -109,6 +118,8 @@ class Tail:
             answer = await connection.read(asked)
             self._asked = None
             self._answered_at = loop.time()
+            if self._answered_at - self._verified_at > VERIFIED_EVERY:
+                await self._verify_all()
             for stream, last, events in answer:
                 # What was unfollowed meanwhile, or followed anew from elsewhere, is not what this read was asked for.
                 if self._after.get(stream) == asked[stream]:

@@ -10,6 +10,7 @@ const LATEST = 5; // headlines in the list of the latest; render.py keeps the sa
 const WORDS = {
   connecting: "Connecting…",
   live: "Live",
+  stale: "Updates are delayed",
   waiting: "Reconnecting…",
   expired: "Sign in again to go on",
   ended: "This page is no longer updating",

@@ -58,7 +58,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 def open_live(page: Page, server: Running, stream: str) -> None:
     page.goto(f"{server.url}/streams/{stream}")
-    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
 
 
 def live_parts(page: Page) -> dict[str, str]:
@@ -201,7 +201,7 @@ def test_the_back_button_brings_a_live_page_back(page: Page, server: Running, st
     server.publish_ok(stream, "While away")
     page.go_back()
     expect(page.locator("article h3")).to_have_text("While away")
-    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
 
 
 def test_the_embedding_of_the_readme_works_as_it_stands(
@@ -295,6 +295,17 @@ def test_a_page_that_was_put_away_heals_when_it_is_shown_again(page: Page, serve
     page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
     expect(page.locator("article h3")).to_have_text(["Published since", "Correct"])
     assert_same_as_fresh(page, server, stream)
+
+
+def test_where_no_socket_gets_through_the_page_is_live_all_the_same(page: Page, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    page.route_web_socket(re.compile(".*"), lambda socket: None)  # opened, and nothing ever comes
+    open_live(page, server, stream)
+    server.publish(stream, {"headline": "By another road"})
+    expect(page.locator("article h3")).to_have_text("By another road")
+    assert page.evaluate("sessionStorage.getItem('pushserver-no-sockets')") == "1"
+    server.send("POST", f"/streams/{stream}/end", {})
+    expect(page.locator("#status")).to_have_attribute("data-state", "ended")
 
 
 def readers_of_workers(server: Running, path: str) -> list[int]:

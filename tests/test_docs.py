@@ -30,7 +30,7 @@ FLOORS = [
     {"frames", "embedded", "client", "keys", "tokens"},
     {"feed", "render", "store", "follow", "demo"},
     {"log", "syndication"},
-    {"tail"},
+    {"tail", "heal"},
     {"hub"},
     {"intake", "gate", "receipts"},
     {"adapter"},
@@ -121,7 +121,7 @@ def test_the_protocol_page_has_every_close_code_and_every_frame() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     for code in Close:
         assert f"`{code.value}`" in text
-    for frame in ("hello", "snapshot", "entry.put", "entry.withdraw", "page.put", "stream.end", "head", "bye"):
+    for frame in ("hello", "snapshot", "entry.put", "entry.withdraw", "page.put", "stream.end", "reset", "head", "bye"):
         assert f"`{frame}`" in text
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -43,8 +43,8 @@ class Recorder:
         self.events.setdefault(stream, []).extend(events)
         self._more.set()
 
-    async def verify(self, stream: str) -> None:
-        self.verified.append(stream)
+    async def verify(self, streams: Collection[str]) -> None:
+        self.verified += streams
         self._more.set()
         if self.failures:
             raise self.failures.pop()
