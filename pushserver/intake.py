@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import validate
-from .errors import Fault, Malformed, TooLarge, UnsupportedType, shorten
+from .errors import Changed, Fault, Malformed, TooLarge, UnsupportedType, shorten
 from .keys import Admission, Keys
 from .log import Appended, Log
 from .model import check_id, check_stream
@@ -44,9 +44,13 @@ class Intake(NamedTuple):
         """The body's media type, '' where none is given."""
         return self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    async def json(self, *kinds: str) -> tuple[Any, str]:
-        """The body as JSON, and its hash, by which a repeated request is known."""
-        body = await self._body(kinds or (JSON,), self.request.app.state.settings.body_limit)
+    async def json(self, *kinds: str, empty: bytes = b"") -> tuple[Any, str]:
+        """The body as JSON, and its hash, by which a repeated request is known; `empty` stands for a missing body."""
+        kinds = kinds or (JSON,)
+        body = await self._body((*kinds, "") if empty else kinds, self.request.app.state.settings.body_limit)
+        if body and not self.kind:
+            raise _unsupported(self.kind, kinds)
+        body = body or empty
         return validate.read_json(body), hashlib.sha256(body).hexdigest()
 
     async def lines(self) -> list[bytes]:
@@ -60,17 +64,24 @@ class Intake(NamedTuple):
         """The entry that the address names."""
         return check_id(self.request.path_params["id"])
 
-    def rev(self) -> int | None:
-        """The revision that `If-Match` asks for (RFC 9110, 13.1.1), None where any will do."""
-        given = self.request.headers.get("if-match")
-        if given is None or given.strip() == "*":
-            return None
-        found = re.fullmatch(r'\s*"([0-9]{1,9})"\s*', given)
-        if not found:
-            raise Malformed(
-                "That is not a revision.", Fault("If-Match", 'a revision in quotes, as "3"', shorten(given))
-            )
-        return int(found[1])
+    def check_rev(self, current: dict[str, Any] | None) -> None:
+        """Refuse to change what is not as `If-Match` or `If-None-Match` wants it (RFC 9110, 13.1.1 and 13.1.2)."""
+        match = self._condition("If-Match", r'\*|"[0-9]{1,9}"', 'a revision in quotes, as "3", or *')
+        only_new = self._condition("If-None-Match", r"\*", "*")
+        got = f'revision "{current["rev"]}"' if current else "nothing there"
+        if only_new and current:
+            raise Changed("It is there already.", Fault("If-None-Match", "nothing there", got), current)
+        if match == "*" and not current:
+            raise Changed("It is not there.", Fault("If-Match", "any revision", got), None)
+        if match not in (None, "*") and not (current and match == f'"{current["rev"]}"'):
+            fault = Fault("If-Match", f"revision {match}", got)
+            raise Changed("It was changed since; look at the current one.", fault, current)
+
+    def _condition(self, name: str, pattern: str, expected: str) -> str | None:
+        given = self.request.headers.get(name)
+        if given is not None and not re.fullmatch(pattern, given.strip()):
+            raise Malformed("That is no condition of a change.", Fault(name, expected, shorten(given)))
+        return given and given.strip()
 
     def answer(self, appended: Appended, *, created: bool, **also: Any) -> Response:
         """What was stored, and how well."""
@@ -91,8 +102,7 @@ class Intake(NamedTuple):
     async def _body(self, kinds: tuple[str, ...], limit: int) -> bytes:
         """The body, up to the limit, which stops an upload that says too little about its length as well."""
         if self.kind not in kinds:
-            fault = Fault("Content-Type", " or ".join(kinds), shorten(self.kind or "none"))
-            raise UnsupportedType("That is not taken here.", fault, headers={"Connection": "close"})
+            raise _unsupported(self.kind, kinds)
         declared = self.request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_large(limit, f"{declared} bytes")
@@ -114,6 +124,11 @@ def _idempotency_key(request: Request) -> str:
         fault = Fault("Idempotency-Key", "1 to 200 visible ASCII characters, no quote or backslash", shorten(given))
         raise Malformed("That is not an idempotency key.", fault)
     return key[1] or key[2]
+
+
+def _unsupported(kind: str, kinds: tuple[str, ...]) -> UnsupportedType:
+    fault = Fault("Content-Type", " or ".join(filter(None, kinds)), shorten(kind or "none"))
+    return UnsupportedType("That is not taken here.", fault, headers={"Connection": "close"})
 
 
 def _too_large(limit: int, got: str) -> TooLarge:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import model, schema, validate
-from .errors import Changed, Conflict, Fault, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
+from .errors import Conflict, Fault, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
 from .frames import dumps
 from .intake import JSON, MERGE_PATCH, NDJSON, Intake
 from .log import Append, Appended, Moved
@@ -98,7 +98,7 @@ async def _change_entry(intake: Intake, body_hash: str, change: Callable[[Held],
 
     async def attempt() -> Response:
         held = await _current(intake, id)
-        _check_rev(intake, held)
+        intake.check_rev(held)
         at = model.now()
         entry = schema.entry(change(held), stream=intake.stream, id=id, at=at, held=held)
         if held and {**entry, "rev": held["rev"]} == held:
@@ -133,8 +133,9 @@ async def withdraw_entry(request: Request) -> Response:
     withdrawal = validate.read(schema.WithdrawalIn, query)
 
     async def attempt() -> Appended:
-        held = _found(intake, await _current(intake, id))
-        _check_rev(intake, held)
+        held = await _current(intake, id)
+        intake.check_rev(held)
+        held = _found(intake, held)
         at = model.now()
         told = {"at": model.instant(at), "id": id, "rev": held["rev"] + 1, **withdrawal.model_dump(exclude_none=True)}
         kept = told if withdrawal.reason == "legal" else {**told, "headline": held.get("headline")}
@@ -196,7 +197,7 @@ async def patch_page(request: Request) -> Response:
 async def end_stream(request: Request) -> Response:
     """`POST /streams/{stream}/end`: the coverage is over; `{"next": {label, url}}` says where it goes on."""
     intake = await Intake.of(request, "page")
-    value, body_hash = await intake.json()
+    value, body_hash = await intake.json(empty=b"{}")
     end = validate.read(schema.EndIn, value).model_dump(exclude_none=True)
 
     def ended(held: Held, at: int) -> dict[str, Any]:
@@ -213,7 +214,7 @@ async def _change_page(
 ) -> Response:
     async def attempt() -> Response:
         held = await intake.log.page_of(intake.stream)
-        _check_rev(intake, held)
+        intake.check_rev(held)
         at = model.now()
         page = change(held, at)
         append = Append(
@@ -253,17 +254,6 @@ async def _current(intake: Intake, id: str) -> Held:
     if withdrawal:
         raise withdrawn(withdrawal)
     return json.loads(found) if found else None
-
-
-def _check_rev(intake: Intake, held: Held) -> None:
-    """Refuse a change of something else than the publisher saw, and show what it is now."""
-    rev = intake.rev()
-    current = held["rev"] if held else None
-    if rev is not None and rev != current:
-        got = f"revision {current}" if current else "nothing there"
-        raise Changed(
-            "It was changed since; look at the current one.", Fault("If-Match", f'revision "{rev}"', got), held
-        )
 
 
 def _found(intake: Intake, held: Held) -> dict[str, Any]:

@@ -140,7 +140,13 @@ def test_a_repeated_change_is_answered_as_the_first_was(server: Running, stream:
         ("PATCH", {"correction": {"class": "correction"}}, {}, 422, "correction"),
         ("PATCH", {"correction": {"class": "huge"}}, {}, 422, "correction.class"),
         ("PATCH", {"headline": "x"}, {"If_Match": "1"}, 400, "If-Match"),
+        ("PATCH", {"headline": "x"}, {"If_Match": ""}, 400, "If-Match"),
         ("PATCH", {"headline": "x"}, {"If_Match": '"9"'}, 412, "If-Match"),
+        ("PATCH", {"headline": "x"}, {"If_None_Match": '"9"'}, 400, "If-None-Match"),
+        ("DELETE", b"", {"If_None_Match": 'W/"1"'}, 400, "If-None-Match"),
+        ("DELETE", b"", {"If_None_Match": "*"}, 412, "If-None-Match"),
+        ("PUT", {"headline": "x"}, {"If_None_Match": '"1"'}, 400, "If-None-Match"),
+        ("PUT", {"headline": "x"}, {"If_None_Match": "*"}, 412, "If-None-Match"),
         ("PUT", {"headline": "x"}, {"Content_Type": "application/merge-patch+json"}, 415, "Content-Type"),
         ("PUT", {}, {}, 422, "body"),
     ],
@@ -171,6 +177,19 @@ def test_what_is_not_there_cannot_be_changed(server: Running, stream: str) -> No
     assert (
         server.send("PUT", f"/streams/{stream}/entries/bad.id", {"headline": "x"}).json()["errors"][0]["field"] == "id"
     )
+
+
+@pytest.mark.parametrize("path", ["", "/entries/x"])
+def test_a_star_asks_whether_anything_is_there(server: Running, stream: str, path: str) -> None:
+    path, value = f"/streams/{stream}{path}", {"headline": "One"}
+    for method, body in (("PUT", value), ("PATCH", value), ("DELETE", b""))[: 3 if "entries" in path else 2]:
+        absent = server.send(method, path, body, If_Match="*")
+        assert (absent.status_code, absent.json()["current"]) == (412, None)
+    assert server.http.get(f"/streams/{stream}/entries").status_code == 404
+    assert server.send("PUT", path, value, If_None_Match="*").status_code == 201
+    present = server.send("PUT", path, {"headline": "Two"}, If_None_Match="*")
+    assert (present.status_code, present.headers["etag"], present.json()["current"]["headline"]) == (412, '"1"', "One")
+    assert server.send("PATCH", path, {"headline": "Two"}, If_Match="*").json()["rev"] == 2
 
 
 @pytest.mark.parametrize(("reason", "headline_stays"), [("error", True), ("legal", False)])
@@ -252,6 +271,15 @@ def test_an_ended_stream_takes_corrections_and_nothing_new(server: Running, stre
     assert server.snapshot(stream)["page"]["state"] == "ended"
     server.send("PATCH", f"/streams/{stream}", {"state": "live"})
     server.publish_ok(stream, "Live again")
+
+
+def test_the_end_needs_no_body(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    bearer, path = {"Authorization": f"Bearer {server.key}"}, f"/streams/{stream}/end"
+    assert server.http.post(path, headers=bearer, content=b"{}").status_code == 415
+    assert server.snapshot(stream)["page"]["state"] == "live"
+    assert server.http.post(path, headers=bearer).status_code == 201
+    assert server.snapshot(stream)["page"]["state"] == "ended"
 
 
 @pytest.mark.anyio
