@@ -20,6 +20,7 @@ from markdown_it.token import Token
 TAGS = {"a", "b", "br", "code", "em", "i", "s", "strong", "sub", "sup", "u"}
 LINK_SCHEMES = {"http", "https", "mailto"}
 LINK_REL = "noopener noreferrer"
+_REL = f' rel="{LINK_REL}"'
 
 # C0 and C1 controls but for tab and newline; the bidi embeddings, overrides and isolates (UAX 9) that can make a
 # headline read as something else; surrogates, which cannot be written as UTF-8, and the two that XML cannot hold.
@@ -44,6 +45,11 @@ def plain(text: str) -> str:
     if found:
         raise Unsafe("text without control or bidi override characters", f"U+{ord(found.group()):04X}")
     return unicodedata.normalize("NFC", text).strip()
+
+
+def length(html: str) -> int:
+    """The characters of inline HTML, without those that cleaning adds to each link."""
+    return len(html) - len(_REL) * html.count(_REL)
 
 
 def link(url: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,7 @@ from .validate import read
 
 # --- what comes in
 
-BODY_LIMIT = 50_000  # characters
+BODY_LIMIT, HTML_LIMIT = 50_000, 20_000  # characters
 
 
 def _fault(error: markup.Unsafe) -> PydanticCustomError:
@@ -37,12 +38,16 @@ def checked(check: Any) -> AfterValidator:
     return AfterValidator(run)
 
 
+_FIRST, _LAST = (round(datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000) for year in (1900, 9001))
+
+
 def instant_of(text: str) -> str:
     """An instant in our form, from ISO 8601 with any offset."""
     try:
         at = datetime.fromisoformat(text)
-        if at.tzinfo is not None and 1900 <= at.year <= 9000:
-            return instant(round(at.timestamp() * 1000))
+        ms = round(at.timestamp() * 1000)
+        if at.tzinfo is not None and _FIRST <= ms < _LAST:
+            return instant(ms)
     except (ValueError, OverflowError):
         pass
     raise markup.Unsafe("an instant with its offset, as 2023-07-11T15:53:00Z", text)
@@ -74,12 +79,25 @@ def _filled(text: str) -> str:
     return text
 
 
-Line = Annotated[str, Field(min_length=1, max_length=300), checked(markup.plain), checked(_filled)]
-Text = Annotated[str, Field(min_length=1, max_length=10_000), checked(markup.plain), checked(_filled)]
-Alt = Annotated[str, Field(max_length=2_000), checked(markup.plain)]
-Html = Annotated[str, Field(min_length=1, max_length=20_000), checked(markup.inline)]
-Link = Annotated[str, Field(max_length=2_000), checked(markup.link)]
-Source = Annotated[str, Field(max_length=2_000), checked(markup.source)]
+def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
+    """At most so many characters, of what is stored: cleaning may make a text longer, and it must read again."""
+
+    def within(text: str) -> str:
+        if length(text) > limit:
+            raise markup.Unsafe(f"at most {limit} characters", text)
+        return text
+
+    return checked(within)
+
+
+_html_most = _most(HTML_LIMIT, markup.length)
+
+Line = Annotated[str, Field(min_length=1, max_length=300), checked(markup.plain), checked(_filled), _most(300)]
+Text = Annotated[str, Field(min_length=1, max_length=10_000), checked(markup.plain), checked(_filled), _most(10_000)]
+Alt = Annotated[str, Field(max_length=2_000), checked(markup.plain), _most(2_000)]
+Html = Annotated[str, Field(min_length=1), _html_most, checked(markup.inline), _html_most]
+Link = Annotated[str, Field(max_length=2_000), checked(markup.link), _most(2_000)]
+Source = Annotated[str, Field(max_length=2_000), checked(markup.source), _most(2_000)]
 Instant = Annotated[str, Field(max_length=40), checked(instant_of)]
 Pixels = Annotated[int, Field(ge=1, le=20_000)]
 

@@ -93,6 +93,9 @@ def test_an_instant_with_any_offset_is_stored_as_utc(field: str, given: str, at:
         "2023-07-11T25:00:00Z",
         "0001-01-01T00:00:00Z",
         "1899-12-31T00:00:00Z",
+        "1900-01-01T00:00:00+05:00",
+        "9000-12-31T23:59:59-12:00",
+        "9000-12-31T23:59:59.9999Z",
         "9999-12-31T23:59:59-12:00",
         "yesterday",
         "1689090780",
@@ -481,6 +484,42 @@ def test_text_is_stored_composed_and_trimmed() -> None:
     assert body["blocks"][1]["html"] == "é"
     assert body["tags"] == ["Ångström"]
     assert body["bylines"] == [{"name": "Zoë"}]
+
+
+LONGER_COMPOSED = "\u0958"  # two characters in NFC
+PARAGRAPH = {"type": "paragraph", "html": "x"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "expected"),
+    [
+        ({"headline": LONGER_COMPOSED * 151}, "headline", "at most 300 characters"),
+        ({"blocks": [{**IMAGE, "alt": LONGER_COMPOSED * 1_001}]}, "blocks.0.alt", "at most 2000 characters"),
+        ({"blocks": [{**IMAGE, "src": "/" + LONGER_COMPOSED * 1_000}]}, "blocks.0.src", "at most 2000 characters"),
+        ({"blocks": [{**PARAGRAPH, "html": ">" * 5_001}]}, "blocks.0.html", "at most 20000 characters"),
+        ({"body": "\\>" * 5_001}, "body", "at most 20000 characters"),
+    ],
+)
+def test_a_limit_holds_for_what_is_stored(entry: dict[str, Any], field: str, expected: str) -> None:
+    (fault,) = refusal(schema.EntryIn, entry)
+    assert (fault.field, fault.expected) == (field, expected)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"headline": LONGER_COMPOSED * 150},
+        {"blocks": [{**PARAGRAPH, "html": "<a href='https://a.example'>b</a>" * 600}]},
+        {"body": "[b](https://a.example) " * 580},
+        {"blocks": [{**PARAGRAPH, "html": ">" * 5_000}]},
+        {"headline": "x", "published_at": "1900-01-01T00:00:00Z", "sort_at": "9000-12-31T23:59:59.999Z"},
+    ],
+    ids=range(5),
+)
+def test_whatever_is_stored_can_be_patched(entry: dict[str, Any]) -> None:
+    held = stored(validate.read(schema.EntryIn, entry))
+    patched = stored(schema.patch_entry(held, {"tags": ["a"]}))
+    assert patched == {**held, "tags": ["a"]}
 
 
 def test_a_headline_may_have_300_characters() -> None:
