@@ -160,12 +160,13 @@ class TooMany(Refused):
 
 
 class Unavailable(Refused):
-    """Come back later: the store is away, or the worker is full."""
+    """Come back later: the store is away, or the worker is full. `key` is the one to send the same request with."""
 
     status, title, kind = 503, "Unavailable", "unavailable"
 
-    def __init__(self, detail: str, retry_after: int = 1) -> None:
-        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+    def __init__(self, detail: str, retry_after: int = 1, *, key: str = "") -> None:
+        again = {"Idempotency-Key": key} if key else {}
+        super().__init__(detail, headers={"Retry-After": str(retry_after), **again})
 
 
 def withdrawn(withdrawal: dict[str, Any]) -> Gone:

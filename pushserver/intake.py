@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -22,13 +23,12 @@ BATCH_BYTES = 5 * 2**20
 
 
 class Intake(NamedTuple):
-    """A request that was let in: which stream, whose log, under which idempotency key."""
+    """A request that was let in: which stream, whose log, under which idempotency key, made here if none came."""
 
     request: Request
     stream: str
     log: Log
     key: str
-
     admission: Admission
 
     @classmethod
@@ -38,6 +38,11 @@ class Intake(NamedTuple):
         stream = request.path_params["stream"]
         admission = await keys.admit(request.headers.get("authorization"), rights, stream)
         return cls(request, check_stream(stream), request.app.state.log, _idempotency_key(request), admission)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the publisher brought the key, so that an answer may have been given before."""
+        return "idempotency-key" in self.request.headers
 
     @property
     def kind(self) -> str:
@@ -86,7 +91,7 @@ class Intake(NamedTuple):
     def answer(self, appended: Appended, *, created: bool, **also: Any) -> Response:
         """What was stored, and how well."""
         fields = {**self.fields(appended), **also}
-        headers = {"Location": fields["url"], "ETag": f'"{appended.rev}"'}
+        headers = {"Location": fields["url"], "ETag": f'"{appended.rev}"', "Idempotency-Key": self.key}
         if appended.replayed:
             headers["Idempotent-Replayed"] = "true"
         return Response(json.dumps(fields) + "\n", 201 if created and not appended.replayed else 200, headers, JSON)
@@ -115,10 +120,13 @@ class Intake(NamedTuple):
 
 
 def _idempotency_key(request: Request) -> str:
-    """The publisher's key for this request, '' for none: a token, or a string in quotes as the IETF draft has it."""
+    """The publisher's key for this request: a token, or a string in quotes as the IETF draft has it; or a new one.
+
+    The answer names it, so that a request without one can be repeated as well when its outcome is unknown.
+    """
     given = request.headers.get("idempotency-key")
     if given is None:
-        return ""
+        return secrets.token_hex(16)
     key = re.fullmatch(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})', given)
     if not key:
         fault = Fault("Idempotency-Key", "1 to 200 visible ASCII characters, no quote or backslash", shorten(given))

@@ -128,7 +128,8 @@ class Log:
             answer = [part.decode() for part in await self.store.within(self._append(keys, arguments))]
         except (ConnectionError, TimeoutError) as error:
             logger.warning("publish to %s: outcome unknown: %r", stream, error)
-            raise Unavailable("The store did not answer; send it again with the same Idempotency-Key.") from error
+            detail = "The store did not answer; send it again with the same Idempotency-Key."
+            raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
             logger.warning("publish to %s: refused by the store: %s", stream, error)
             raise Unavailable("The store takes no writes now; nothing was stored.") from error

@@ -54,7 +54,7 @@ async def _publish_batch(intake: Intake) -> Response:
             results.append({"line": number, **down.problem()})
             continue
         # A key for the batch makes one for each line, so that a batch that was cut short can be sent again.
-        line_intake = intake._replace(key=f"{intake.key}.{number}") if intake.key else intake
+        line_intake = intake._replace(key=f"{intake.key}.{number}")
         try:
             if len(line) > limit:
                 raise TooLarge("The line is too long.", Fault("body", f"at most {limit} bytes", str(len(line))))
@@ -64,7 +64,8 @@ async def _publish_batch(intake: Intake) -> Response:
         except Refused as refused:
             down = refused if isinstance(refused, Unavailable) else None
             results.append({"line": number, **refused.problem()})
-    return Response("".join(f"{dumps(result)}\n" for result in results), media_type=NDJSON)
+    body = "".join(f"{dumps(result)}\n" for result in results)
+    return Response(body, headers={"Idempotency-Key": intake.key}, media_type=NDJSON)
 
 
 async def _publish_one(intake: Intake, value: Any, body_hash: str) -> Appended:
@@ -246,7 +247,9 @@ async def _attempts(attempt: Callable[[], Awaitable[T]]) -> T:
 
 async def _first_answer(intake: Intake, body_hash: str) -> Appended | None:
     """What was answered to this idempotency key before: a repeated change would else be judged by its own outcome."""
-    return await intake.log.first_answer(intake.stream, intake.key, body_hash) if intake.key else None
+    if not intake.repeatable:
+        return None
+    return await intake.log.first_answer(intake.stream, intake.key, body_hash)
 
 
 async def _current(intake: Intake, id: str) -> Held:

@@ -52,6 +52,14 @@ def test_a_batch_that_is_sent_again_adds_nothing(server: Running, stream: str) -
     assert other[0]["status"] == 422
 
 
+def test_a_batch_without_a_key_gets_one(server: Running, stream: str) -> None:
+    lines = [b'{"headline": "a"}', b'{"headline": "b"}']
+    first = server.publish(stream, b"\n".join(lines), Content_Type="application/x-ndjson")
+    _, again = batch(server, stream, lines, Idempotency_Key=first.headers["idempotency-key"])
+    assert [result["status"] for result in again] == [200, 200]
+    assert server.snapshot(stream)["n"] == 2
+
+
 @pytest.mark.parametrize(("lines", "size"), [(1_001, 20), (100, 60_000)])
 def test_a_batch_that_is_too_large_is_refused_whole(server: Running, stream: str, lines: int, size: int) -> None:
     line = json.dumps({"headline": "x", "tags": ["t" * 200] * (size // 210)}).encode()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -183,6 +185,32 @@ def test_without_a_key_the_same_entry_is_stored_twice(server: Running, stream: s
     answers = [server.publish(stream, ENTRY) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert len(server.snapshot(stream)["entries"]) == 2
+
+
+def test_the_answer_names_the_key_that_was_made_for_the_request(server: Running, stream: str) -> None:
+    first = server.publish(stream, ENTRY)
+    again = server.publish(stream, ENTRY, Idempotency_Key=first.headers["idempotency-key"])
+    assert (first.status_code, again.status_code, again.json()) == (201, 200, first.json())
+    assert server.publish(stream, ENTRY, Idempotency_Key='"abc"').headers["idempotency-key"] == "abc"
+    page = server.send("PATCH", f"/streams/{stream}", {"headline": "Page"})
+    headers = {"Idempotency_Key": page.headers["idempotency-key"]}
+    assert server.send("PATCH", f"/streams/{stream}", {"headline": "Page"}, **headers).json() == page.json()
+
+
+def test_a_publish_of_unknown_outcome_can_be_repeated_without_a_key_of_ones_own(
+    start: Callable[..., Running], stream: str
+) -> None:
+    server = start()
+    server.publish_ok(stream, "before")
+    os.kill(server.store_pid(), signal.SIGSTOP)
+    try:
+        unknown = server.publish(stream, ENTRY)
+    finally:
+        os.kill(server.store_pid(), signal.SIGCONT)
+    problem(unknown, 503)
+    again = server.publish(stream, ENTRY, Idempotency_Key=unknown.headers["idempotency-key"])
+    assert again.status_code in (200, 201), again.text
+    assert [entry["headline"] for entry in server.snapshot(stream)["entries"]] == [ENTRY["headline"], "before"]
 
 
 @pytest.mark.parametrize("key", ["", '""', '"abc', 'a"b', "a b", "a\\b", "a\tb", "x" * 201, '"' + "x" * 201 + '"'])
