@@ -129,6 +129,10 @@ class _Calls(Generic[T]):
         """Put back up to 1,000 lines of an export: `{results}`, one for each until the first that is refused."""
         return self._send(Call("POST", f"{_stream(stream)}/restore", b"\n".join(lines), kind=NDJSON))
 
+    def dry_run(self, stream: str, entry: dict[str, Any]) -> T:
+        """What publishing an entry would make of it: `{entry, html, warnings}`. Nothing is stored."""
+        return self._send(Call("POST", f"{_entries(stream)}?dry_run=1", encode(entry)))
+
     def put_entry(
         self, stream: str, id: str, entry: dict[str, Any], *, rev: int | None = None, idempotency_key: str | None = None
     ) -> T:

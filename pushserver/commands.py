@@ -91,6 +91,13 @@ def _told(answer: dict[str, Any], done: str, as_json: bool) -> None:
             click.echo(_delivered(answer["receipt"]))
 
 
+def _reviewed(answer: dict[str, Any], as_json: bool) -> None:
+    """Say what would be published, and what about it looks odd."""
+    click.echo(json.dumps(answer) if as_json else _entry_lines(answer["entry"]).lstrip("\n"))
+    for warning in answer["warnings"]:
+        click.echo(f"warning: {warning['field']}: expected {warning['expected']}, got {warning['got']}", err=True)
+
+
 def _delivered(receipt: dict[str, Any]) -> str:
     """A receipt in a line."""
     count, missing = receipt["sent"], [f"{receipt[name]} {name}" for name in ("behind", "silent") if receipt[name]]
@@ -107,6 +114,21 @@ def _body(file: TextIO) -> str:
         fail(f"{file.name}: expected UTF-8, got {got}", REFUSED)
 
 
+def _entry(
+    file: TextIO | None, headline: str | None, bylines: tuple[str, ...], tags: tuple[str, ...]
+) -> dict[str, Any]:
+    """The entry that the options describe."""
+    entry: dict[str, Any] = {"headline": headline} if headline is not None else {}
+    if file is not None:
+        entry["body"] = _body(file)
+    if bylines:
+        names = (re.split(r",\s*", byline, maxsplit=1) for byline in bylines)
+        entry["bylines"] = [dict(zip(("name", "org"), name, strict=False)) for name in names]
+    if tags:
+        entry["tags"] = list(tags)
+    return entry
+
+
 @click.command()
 @click.argument("stream")
 @click.argument("file", type=click.File(encoding="utf-8"), required=False)
@@ -116,29 +138,24 @@ def _body(file: TextIO) -> str:
 @click.option(
     "--idempotency-key", help="The same key stores one entry, however often it is sent. One is made if none is given."
 )
+@click.option("--dry-run", is_flag=True, help="Publish nothing: say whether it would be taken, and what looks odd.")
 @click.option("--wait", is_flag=True, help="Wait for it to be given to the readers, and say to how many.")
 @_json
 @_publishes
 def publish(
     publisher: Publisher,
     stream: str,
-    file: TextIO | None,
-    headline: str | None,
-    bylines: tuple[str, ...],
-    tags: tuple[str, ...],
     idempotency_key: str | None,
+    dry_run: bool,
     wait: bool,
     as_json: bool,
+    **fields: Any,
 ) -> None:
     """Publish an entry to STREAM. FILE is its body in Markdown, - for standard input."""
-    entry: dict[str, Any] = {"headline": headline} if headline is not None else {}
-    if file is not None:
-        entry["body"] = _body(file)
-    if bylines:
-        names = (re.split(r",\s*", byline, maxsplit=1) for byline in bylines)
-        entry["bylines"] = [dict(zip(("name", "org"), name, strict=False)) for name in names]
-    if tags:
-        entry["tags"] = list(tags)
+    entry = _entry(**fields)
+    if dry_run:
+        _reviewed(publisher.dry_run(stream, entry), as_json)
+        return
     answer = publisher.publish(stream, entry, idempotency_key=idempotency_key)
     if wait:
         answer["receipt"] = publisher.delivery(stream, answer["id"], n=answer["n"], wait=DELIVERY_WAIT)

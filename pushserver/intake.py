@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from . import validate
-from .errors import Changed, Fault, Malformed, TooLarge, UnsupportedType, shorten
+from .errors import Changed, Fault, Invalid, Malformed, TooLarge, UnsupportedType, shorten
 from .keys import Admission, Keys
 from .log import Appended, Log
 from .model import check_id, check_stream
+from .validate import M
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
@@ -64,6 +65,15 @@ class Intake(NamedTuple):
         if len(lines) > BATCH_LINES:
             raise TooLarge("The batch is too long.", Fault("body", f"at most {BATCH_LINES} lines", str(len(lines))))
         return lines
+
+    def query(self, kind: type[M]) -> M:
+        """What the address asks beside its path, each name once."""
+        given = self.request.query_params.multi_items()
+        names = [name for name, _ in given]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise Invalid("A parameter comes twice.", Fault(shorten(twice), "each name once", "twice"))
+        return validate.read(kind, dict(given))
 
     def entry_id(self) -> str:
         """The entry that the address names."""

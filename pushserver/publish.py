@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from . import model, schema, validate
-from .errors import Conflict, Fault, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
+from . import model, render, review, schema, validate
+from .errors import Conflict, Fault, Invalid, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
 from .frames import dumps
 from .intake import JSON, MERGE_PATCH, NDJSON, Intake
 from .log import Append, Appended, Moved
@@ -35,11 +35,28 @@ Held = dict[str, Any] | None  # what is current, where there is something
 async def publish_entry(request: Request) -> Response:
     """`POST /streams/{stream}/entries`: a new entry, in a new stream where there is none by that name; or a batch."""
     intake = await Intake.of(request, "publish")
+    dry = intake.query(schema.PublishIn).dry_run == "1"
     if intake.kind == NDJSON:
+        if dry:
+            fault = Fault("dry_run", f"one entry, as {JSON}", NDJSON)
+            raise Invalid("A batch has no dry run.", fault, headers={"Connection": "close"})
         return await _publish_batch(intake)
     value, body_hash = await intake.json(JSON, NDJSON)
+    if dry:
+        return await _dry_run(intake, value)
     appended = await _publish_one(intake, value, body_hash)
     return intake.answer(appended, created=True)
+
+
+async def _dry_run(intake: Intake, value: Any) -> Response:
+    """The entry as it would be stored and shown, and what is perhaps not meant so. Nothing is stored."""
+    at = model.now()
+    entry_in = validate.read(schema.NewEntryIn, value)
+    entry = schema.entry(entry_in, stream=intake.stream, id=model.new_id(), at=at)
+    page = await intake.log.page_of(intake.stream) or model.unwritten_page(intake.stream)
+    warnings = [fault._asdict() for fault in review.warnings(entry, page, at)]
+    told = {"entry": entry, "html": render.preview(entry, page), "warnings": warnings}
+    return Response(f"{dumps(told)}\n", headers={"Cache-Control": "no-store"}, media_type=JSON)
 
 
 async def _publish_batch(intake: Intake) -> Response:
@@ -130,8 +147,8 @@ def _entry_append(intake: Intake, entry: dict[str, Any], at: int, body_hash: str
 async def withdraw_entry(request: Request) -> Response:
     """`DELETE /streams/{stream}/entries/{id}?reason=&note=`: what it said leaves the stream, that it did stays."""
     intake = await Intake.of(request, "withdraw")
-    id, query = intake.entry_id(), dict(request.query_params)
-    withdrawal = validate.read(schema.WithdrawalIn, query)
+    id, withdrawal = intake.entry_id(), intake.query(schema.WithdrawalIn)
+    body_hash = json.dumps(dict(request.query_params), sort_keys=True)
 
     async def attempt() -> Appended:
         held = await _current(intake, id)
@@ -150,11 +167,11 @@ async def withdraw_entry(request: Request) -> Response:
             shown_at=model.instant(at),
             entry_id=id,
             key=intake.key,
-            body_hash=json.dumps(query, sort_keys=True),
+            body_hash=body_hash,
         )
         return await intake.log.append(append)
 
-    first = await _first_answer(intake, json.dumps(query, sort_keys=True))
+    first = await _first_answer(intake, body_hash)
     appended = first if first else await _attempts(attempt)
     receipts: Receipts = request.app.state.receipts
     try:
@@ -167,8 +184,7 @@ async def withdraw_entry(request: Request) -> Response:
 async def delivery(request: Request) -> Response:
     """`GET /streams/{stream}/entries/{id}/delivery?n=&wait=`: the receipt of an entry's event `n`, or of its newest."""
     intake = await Intake.of(request)
-    id = intake.entry_id()
-    asked = validate.read(schema.DeliveryIn, dict(request.query_params))
+    id, asked = intake.entry_id(), intake.query(schema.DeliveryIn)
     if not any(await intake.log.entry(intake.stream, id)):
         raise NotFound(f"There is no entry {id} in {intake.stream}.")
     receipts: Receipts = request.app.state.receipts

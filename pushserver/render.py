@@ -161,6 +161,11 @@ def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def preview(fields: dict[str, Any], page: dict[str, Any]) -> Markup:
+    """The list item that an entry would be. It is not remembered: nobody else asks for it."""
+    return entry.__wrapped__(dumps(fields), Place.of(page))
+
+
 def content(fields: dict[str, Any], place: Place) -> Markup:
     """An entry's blocks and correction, without what surrounds them on a page."""
     return Markup(_parts(place).content(fields))

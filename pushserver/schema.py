@@ -249,6 +249,12 @@ class NewEntryIn(EntryIn):
     correction: Annotated[None, Field(exclude=True)] = None
 
 
+class PublishIn(Model):
+    """How an entry is published: with `dry_run`, it is not."""
+
+    dry_run: Literal["0", "1"] = "0"
+
+
 class WithdrawalIn(Model):
     """Why an entry is withdrawn; a legal reason leaves no headline behind."""
 

@@ -188,6 +188,16 @@ def test_publish_of_what_is_refused_names_the_field(server: Running, stream: str
     assert_nothing_stored(server, stream)
 
 
+def test_a_dry_run_shows_the_entry_and_says_what_looks_odd(server: Running, stream: str, run: Run) -> None:
+    arguments = ("publish", stream, "--dry-run", "--headline", "x" * 111)
+    done = run(*arguments)
+    assert done.returncode == DONE
+    assert "x" * 111 in done.stdout
+    assert "warning: headline: expected at most 110 characters" in done.stderr
+    assert json.loads(run(*arguments, "--json").stdout)["warnings"][0]["field"] == "headline"
+    assert_nothing_stored(server, stream)
+
+
 def test_publish_of_nothing_is_refused(server: Running, stream: str, run: Run) -> None:
     done = run("publish", stream)
     assert done.returncode == REFUSED

@@ -25,7 +25,7 @@ FLOORS = [
     {"settings", "errors", "markup"},
     {"model"},
     {"validate"},
-    {"schema"},
+    {"schema", "review"},
     {"stored"},
     {"frames", "embedded", "client", "keys", "tokens"},
     {"feed", "render", "store", "follow", "demo"},

@@ -137,6 +137,56 @@ def test_an_entry_of_exactly_the_limit_is_taken(server: Running, stream: str) ->
     assert server.publish(stream, body + b" " * (65_536 - len(body))).status_code == 201
 
 
+# --- what would be taken
+
+
+def test_a_dry_run_shows_the_entry_and_stores_nothing(server: Running, stream: str) -> None:
+    response = server.send("POST", f"/streams/{stream}/entries?dry_run=1", ENTRY)
+    assert (response.status_code, response.json()["warnings"]) == (200, [])
+    entry, html = response.json()["entry"], response.json()["html"]
+    assert (entry["headline"], entry["rev"]) == (ENTRY["headline"], 1)
+    assert entry["blocks"] == [{"type": "paragraph", "html": "Engineers <em>say</em> so."}]
+    assert "Engineers <em>say</em> so." in html
+    assert f'id="e-{entry["id"]}"' in html
+    assert_nothing_stored(server, stream)
+    assert "idempotency-key" not in response.headers
+
+
+def test_a_dry_run_warns_of_what_is_perhaps_not_meant_so(server: Running, stream: str) -> None:
+    server.put_page(stream, {"headline": "Page"})
+    server.send("POST", f"/streams/{stream}/end", {})
+    entry = {"headline": "x" * 111, "blocks": [{**IMAGE, "alt": ""}], "published_at": "2013-07-11T15:53:00Z"}
+    response = server.send("POST", f"/streams/{stream}/entries?dry_run=1", entry)
+    assert response.status_code == 200
+    fields = [warning["field"] for warning in response.json()["warnings"]]
+    assert fields == ["headline", "blocks.0.alt", "published_at", "stream"]
+    assert all(set(warning) == {"field", "expected", "got"} for warning in response.json()["warnings"])
+
+
+def test_a_dry_run_refuses_what_publishing_would(server: Running, stream: str) -> None:
+    path = f"/streams/{stream}/entries?dry_run=1"
+    (fault,) = problem(server.send("POST", path, {"headline": 1}), 422)
+    assert fault["field"] == "headline"
+    assert problem(server.send("POST", path, ENTRY, Authorization="Bearer no"), 401)
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "field"),
+    [
+        ("dry_run=1", "application/x-ndjson", "dry_run"),
+        ("dry_run=yes", "application/json", "dry_run"),
+        ("dryrun=1", "application/json", "dryrun"),
+        ("dry_run=1&dry_run=0", "application/json", "dry_run"),
+    ],
+)
+def test_a_dry_run_that_is_not_one_stores_nothing(
+    server: Running, stream: str, query: str, kind: str, field: str
+) -> None:
+    (fault,) = problem(server.send("POST", f"/streams/{stream}/entries?{query}", ENTRY, Content_Type=kind), 422)
+    assert fault["field"] == field
+    assert_nothing_stored(server, stream)
+
+
 # --- idempotency
 
 
