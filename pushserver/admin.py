@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import markup, schema, settings
+from . import fields, markup, settings
 from .embedded import SOCKET
 from .keys import RIGHTS, new_key
 from .store import Store, StoreError
@@ -64,7 +64,7 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
         raise click.BadParameter(f"expected some of {', '.join(RIGHTS)}, got {', '.join(unknown)}", param_hint="--can")
     patterns = [pattern.strip() for pattern in streams.split(",")]
     try:
-        ends = schema.instant_of(expires) if expires else None
+        ends = fields.instant_of(expires) if expires else None
     except markup.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
     id, key, kept = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)

@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from . import archive, gate, health, pages, publish, sockets, sse
+from . import archive, gate, health, openapi, pages, publish, sockets, sse
 from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
+from .frames import dumps
 from .health import Health
 from .hub import Hub
 from .keys import Keys
@@ -49,32 +50,66 @@ class Entry(HTTPEndpoint):
     delete = staticmethod(publish.withdraw_entry)
 
 
+class Delivery(HTTPEndpoint):
+    get = staticmethod(publish.delivery)
+
+
+class FeedAtom(HTTPEndpoint):
+    get = staticmethod(pages.feed_atom)
+
+
+class FeedJson(HTTPEndpoint):
+    get = staticmethod(pages.feed_json)
+
+
+class Export(HTTPEndpoint):
+    get = staticmethod(archive.export_stream)
+
+
+class Restore(HTTPEndpoint):
+    post = staticmethod(archive.restore_stream)
+
+
+class Events(HTTPEndpoint):
+    get = staticmethod(pages.events)
+
+
+class Sse(HTTPEndpoint):
+    get = staticmethod(sse.follow)
+
+
+class End(HTTPEndpoint):
+    post = staticmethod(publish.end_stream)
+
+
 class Socket(HTTPEndpoint):
     get = staticmethod(sockets.upgrade_required)
 
 
 # Each route that shows a stream names it `stream`: the gate before private ones goes by that.
-# The name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address.
+# The name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address. Whatever stands
+# behind it is an endpoint: a route for some methods would leave the others to a stream of that longer name.
 ROUTES: list[BaseRoute] = [
     Route("/", pages.index),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
+    Route("/openapi.json", pages.openapi),
     Route("/streams/{stream:path}/entries", Entries),
     Route("/streams/{stream:path}/entries/{id}", Entry),
-    Route("/streams/{stream:path}/entries/{id}/delivery", publish.delivery, methods=["GET"]),
-    Route("/streams/{stream:path}/feed.atom", pages.feed_atom),
-    Route("/streams/{stream:path}/feed.json", pages.feed_json),
-    Route("/streams/{stream:path}/export", archive.export_stream, methods=["GET"]),
-    Route("/streams/{stream:path}/restore", archive.restore_stream, methods=["POST"]),
-    Route("/streams/{stream:path}/end", publish.end_stream, methods=["POST"]),
-    Route("/streams/{stream:path}/events", pages.events),
-    Route("/streams/{stream:path}/sse", sse.follow),
+    Route("/streams/{stream:path}/entries/{id}/delivery", Delivery),
+    Route("/streams/{stream:path}/feed.atom", FeedAtom),
+    Route("/streams/{stream:path}/feed.json", FeedJson),
+    Route("/streams/{stream:path}/export", Export),
+    Route("/streams/{stream:path}/restore", Restore),
+    Route("/streams/{stream:path}/end", End),
+    Route("/streams/{stream:path}/events", Events),
+    Route("/streams/{stream:path}/sse", Sse),
     WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),
     Route("/streams/{stream:path}", Stream),
 ]
 
-KEYED = frozenset({publish.delivery, archive.export_stream})  # a GET that asks for a publish key is not for readers
+KEYED = frozenset({Delivery, Export})  # a GET that asks for a publish key is not for readers
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -110,6 +145,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
+    app.state.openapi = dumps(openapi.document(pages.VERSION, settings)) + "\n"
     app.state.keys, app.state.receipts = Keys(settings.key, store), receipts
     app.state.tokens = tokens
     return app

@@ -40,6 +40,11 @@ async def index(request: Request) -> Response:
     return HTMLResponse(render.index(streams), headers=_HEADERS)
 
 
+async def openapi(request: Request) -> Response:
+    """`GET /openapi.json`: every address, what it takes and answers."""
+    return _unless_known(request, request.app.state.openapi)
+
+
 async def page(request: Request) -> Response:
     """`GET /streams/{stream}?before=`: the page, whole, carrying the cursor that its live part goes on from."""
     limit = request.app.state.settings.page_entries

@@ -1,199 +1,45 @@
-"""What publishers may send: entries and pages, field by field, and what they become. Pure."""
+"""What publishers may send: entries and pages, and what they become. Pure."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
-from babel import Locale, UnknownLocaleError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from . import markup
 from .errors import Fault, Invalid
+from .fields import (
+    BODY_LIMIT,
+    Blocks,
+    Body,
+    Byline,
+    Coverage,
+    Flags,
+    Instant,
+    Label,
+    Language,
+    Line,
+    Model,
+    Text,
+    Zone,
+    fault,
+)
 from .model import instant
-from .validate import read
+from .validate import M, read
 
 # --- what comes in
-
-BODY_LIMIT, HTML_LIMIT = 50_000, 20_000  # characters
-
-
-def _fault(error: markup.Unsafe) -> PydanticCustomError:
-    return PydanticCustomError("unsafe", "{expected}", {"expected": error.expected, "got": error.got})
-
-
-def checked(check: Any) -> AfterValidator:
-    """A check of ours as pydantic's: its refusal keeps what was expected and what came."""
-
-    def run(value: str) -> str:
-        try:
-            return check(value)  # type: ignore[no-any-return]
-        except markup.Unsafe as error:
-            raise _fault(error) from None
-
-    return AfterValidator(run)
-
-
-_FIRST, _LAST = (round(datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000) for year in (1900, 9001))
-
-
-def instant_of(text: str) -> str:
-    """An instant in our form, from ISO 8601 with any offset."""
-    try:
-        at = datetime.fromisoformat(text)
-        ms = round(at.timestamp() * 1000)
-        if at.tzinfo is not None and _FIRST <= ms < _LAST:
-            return instant(ms)
-    except (ValueError, OverflowError):
-        pass
-    raise markup.Unsafe("an instant with its offset, as 2023-07-11T15:53:00Z", text)
-
-
-# The zones of the time zone database; a machine's own list has names that mean something else on the next one.
-_ZONES = frozenset(resources.files("tzdata").joinpath("zones").read_text("utf-8").split())
-
-
-def _zone(name: str) -> str:
-    if name not in _ZONES:
-        raise markup.Unsafe("an IANA time zone, as America/New_York", name)
-    return name
-
-
-def _language(tag: str) -> str:
-    try:
-        if re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?", tag):
-            Locale.parse(tag, sep="-")
-            return tag
-    except (ValueError, UnknownLocaleError):
-        pass
-    raise markup.Unsafe("a language tag, as en-US", tag)
-
-
-def _filled(text: str) -> str:
-    if not text:
-        raise markup.Unsafe("some text", "only spaces")
-    return text
-
-
-def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
-    """At most so many characters, of what is stored: cleaning may make a text longer, and it must read again."""
-
-    def within(text: str) -> str:
-        if length(text) > limit:
-            raise markup.Unsafe(f"at most {limit} characters", text)
-        return text
-
-    return checked(within)
-
-
-_html_most = _most(HTML_LIMIT, markup.length)
-
-Line = Annotated[str, Field(min_length=1, max_length=300), checked(markup.plain), checked(_filled), _most(300)]
-Text = Annotated[str, Field(min_length=1, max_length=10_000), checked(markup.plain), checked(_filled), _most(10_000)]
-Alt = Annotated[str, Field(max_length=2_000), checked(markup.plain), _most(2_000)]
-Html = Annotated[str, Field(min_length=1), _html_most, checked(markup.inline), _html_most]
-Link = Annotated[str, Field(max_length=2_000), checked(markup.link), _most(2_000)]
-Source = Annotated[str, Field(max_length=2_000), checked(markup.source), _most(2_000)]
-Instant = Annotated[str, Field(max_length=40), checked(instant_of)]
-Pixels = Annotated[int, Field(ge=1, le=20_000)]
-
-
-class Model(BaseModel):
-    """Strict: no unknown field, no value of another type taken for the right one."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Paragraph(Model):
-    type: Literal["paragraph"]
-    html: Html
-
-
-class Heading(Model):
-    type: Literal["heading"]
-    text: Line
-
-
-class List(Model):
-    type: Literal["list"]
-    ordered: bool = False
-    items: Annotated[list[Html], Field(min_length=1, max_length=200)]
-
-
-class Quote(Model):
-    type: Literal["quote"]
-    html: Html
-    cite: Line | None = None
-
-
-class Image(Model):
-    """A photograph. Size keeps the page from jumping, alt is for who cannot see it, credit is owed."""
-
-    type: Literal["image"]
-    src: Source
-    width: Pixels
-    height: Pixels
-    alt: Alt
-    caption: Text
-    credit: Line
-
-
-class SocialPost(Model):
-    """A post quoted as text, so that it outlives the original and asks no third party."""
-
-    type: Literal["social_post"]
-    platform: Line
-    author_name: Line
-    handle: Line | None = None
-    text: Text
-    url: Link | None = None
-    posted_at: Instant | None = None
-
-
-class Embed(Model):
-    """Something elsewhere, shown as a link to it."""
-
-    type: Literal["embed"]
-    url: Link
-    title: Line
-    html: Html | None = None
-
-
-Block = Annotated[
-    Paragraph | Heading | List | Quote | Image | SocialPost | Embed,
-    Field(discriminator="type"),
-]
-Blocks = Annotated[list[Block], Field(max_length=200)]
-
-
-class Byline(Model):
-    name: Line
-    org: Line | None = None
-    role: Line | None = None
-
-
-class Flags(Model):
-    key: bool = False
-    pinned: bool = False
-    breaking: bool = False
-
-
-class Label(Model):
-    label: Line
-    url: Link | None = None
-
-
-class Coverage(Model):
-    label: Line
-    url: Link
 
 
 class CorrectionIn(Model):
     """What kind of change a new revision is: minor is silent, update is stamped, correction is noted and announced."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"class": {"const": "correction"}}},
+            "then": {"required": ["note"], "properties": {"note": {"type": "string"}}},
+        }
+    )
 
     kind: Annotated[Literal["minor", "update", "correction"], Field(alias="class")]
     note: Text | None = None
@@ -205,17 +51,37 @@ class CorrectionIn(Model):
         return self
 
 
-class EntryIn(Model):
-    """An entry as a publisher sends it: a headline, or a body in Markdown, or blocks, or a headline and either."""
+class EntryFields(Model):
+    """What an entry has when it is sent, and when it is stored."""
 
     headline: Line | None = None
-    body: Annotated[str, Field(max_length=BODY_LIMIT)] | None = None
-    blocks: Blocks = []
-    bylines: Annotated[list[Byline], Field(max_length=20)] = []
-    tags: Annotated[list[Line], Field(max_length=50)] = []
+    blocks: Blocks = Field([])
+    bylines: list[Byline] = Field([], max_length=20)
+    tags: list[Line] = Field([], max_length=50)
     flags: Flags = Flags()
     published_at: Instant | None = None
     sort_at: Instant | None = None
+
+
+class EntryIn(EntryFields):
+    """An entry as a publisher sends it: a headline, or a body in Markdown, or blocks, or a headline and either."""
+
+    # What `_body_to_blocks` and `_something` see to.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["headline"], "properties": {"headline": {"type": "string"}}},
+                {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}},
+                {"required": ["blocks"], "properties": {"blocks": {"minItems": 1}}},
+            ],
+            "not": {
+                "required": ["body", "blocks"],
+                "properties": {"body": {"type": "string"}, "blocks": {"minItems": 1}},
+            },
+        }
+    )
+
+    body: Body | None = None
     correction: CorrectionIn | None = None
 
     @model_validator(mode="before")
@@ -232,7 +98,7 @@ class EntryIn(Model):
         try:
             return {**value, "body": None, "blocks": markup.blocks(markup.plain(body))}
         except markup.Unsafe as error:
-            raise PydanticCustomError("unsafe", "{expected}", {**_fault(error).context, "field": "body"}) from None  # type: ignore[dict-item]
+            raise PydanticCustomError("unsafe", "{expected}", {**fault(error).context, "field": "body"}) from None  # type: ignore[dict-item]
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -283,17 +149,17 @@ class PageIn(Model):
     headline: Line
     kicker: Line | None = None
     dek: Text | None = None
-    background: Blocks = []
+    background: Blocks = Field([])
     intro: Text | None = None
-    timezone: Annotated[str, Field(max_length=64), checked(_zone)] = "UTC"
-    lang: Annotated[str, Field(max_length=35), checked(_language)] = "en"
+    timezone: Zone = "UTC"
+    lang: Language = "en"
     dir: Literal["ltr", "rtl"] = "ltr"
     state: Literal["live", "paused"] = "live"
     coverage_start: Instant | None = None
     coverage_end: Instant | None = None
-    previous: Annotated[list[Coverage], Field(max_length=20)] = []
+    previous: list[Coverage] = Field([], max_length=20)
     next: Coverage | None = None
-    topics: Annotated[list[Label], Field(max_length=50)] = []
+    topics: list[Label] = Field([], max_length=50)
     updated_at: Instant | None = None
 
 
@@ -355,7 +221,7 @@ def patch_entry(held: dict[str, Any], patch: Any) -> EntryIn:
     own = {name: held[name] for name in EntryIn.model_fields if name in held and name != "correction"}
     if isinstance(patch, dict) and patch.get("body") is not None:
         own.pop("blocks", None)
-    return read(EntryIn, _merged(own, patch))
+    return _patched(EntryIn, own, patch)
 
 
 def page(page_in: PageIn, *, at: int, held: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -371,7 +237,14 @@ def patch_page(held: dict[str, Any], patch: Any) -> PageIn:
     own = {name: held[name] for name in PageIn.model_fields if name in held and name != "updated_at"}
     if own.get("state") == "ended":
         del own["state"]
-    return read(PageIn, _merged(own, patch))
+    return _patched(PageIn, own, patch)
+
+
+def _patched(kind: type[M], own: dict[str, Any], patch: Any) -> M:
+    merged = _merged(own, patch)
+    if isinstance(patch, dict):  # a null takes away nothing that is not known: a misspelt name is told
+        merged |= {name: None for name in patch if name not in kind.model_fields}
+    return read(kind, merged)
 
 
 def _merged(target: Any, patch: Any) -> Any:

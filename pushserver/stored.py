@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .errors import Fault, Invalid
+from .fields import Instant, Line, Model, Text, checked
 from .markup import Unsafe
 from .model import check_id
-from .schema import EntryIn, Instant, Line, Model, PageIn, Text, WithdrawalIn, checked, made
+from .schema import EntryIn, PageIn, WithdrawalIn, made
 from .validate import read
 
 

@@ -133,6 +133,7 @@ def test_a_repeated_change_is_answered_as_the_first_was(server: Running, stream:
     ("method", "value", "headers", "status", "field"),
     [
         ("PATCH", {"nope": 1}, {}, 422, "nope"),
+        ("PATCH", {"headlin": None}, {}, 422, "headlin"),
         ("PATCH", {"headline": 3}, {}, 422, "headline"),
         ("PATCH", [1], {}, 422, "body"),
         ("PATCH", {"headline": None, "blocks": None}, {}, 422, "body"),

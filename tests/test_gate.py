@@ -115,7 +115,7 @@ def test_no_route_shows_a_private_stream_without_a_token(
 
 def test_the_routes_with_a_key_of_their_own_are_few() -> None:
     """Each is let pass the gate: whoever adds one answers for it."""
-    assert {endpoint.__name__ for endpoint in KEYED} == {"delivery", "export_stream"}
+    assert {endpoint.__name__ for endpoint in KEYED} == {"Delivery", "Export"}
 
 
 def test_every_route_that_is_under_a_stream_names_it() -> None:

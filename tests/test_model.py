@@ -559,6 +559,13 @@ def test_blocks_are_stored_as_they_came_without_what_was_not_said() -> None:
     assert stored(validate.read(schema.EntryIn, {"blocks": blocks}))["blocks"] == blocks
 
 
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero() -> None:
+    body = stored(an_entry(blocks=[{**IMAGE, "width": 1200.0}]))
+    assert repr(body["blocks"][0]["width"]) == "1200"
+    (fault,) = refusal(schema.EntryIn, {"blocks": [{**IMAGE, "width": 1200.5}]})
+    assert (fault.field, fault.expected) == ("blocks.0.width", "a whole number")
+
+
 def test_an_entry_has_its_defaults() -> None:
     entry = schema.entry(an_entry(), stream="storm", id="abc", at=1_689_090_780_123)
     assert entry == {
