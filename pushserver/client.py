@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import random
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Sequence
@@ -55,6 +56,10 @@ class PublishError(Exception):
 class Unreached(PublishError):
     """No answer that says what became of it, after every attempt. Send it again with the same `idempotency_key`."""
 
+    def __str__(self) -> str:
+        again = f"\n  It may be stored; sent again with the idempotency key {self.idempotency_key}, it is stored once."
+        return super().__str__() + (again if self.idempotency_key else "")
+
 
 class Rejected(PublishError):
     """The request is not valid, by `errors`; it has to be mended."""
@@ -83,6 +88,11 @@ class Changed(PublishError):
     def current(self) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.problem.get("current")
         return found
+
+    @property
+    def rev(self) -> int | None:
+        """The revision that is current."""
+        return self.current["rev"] if self.current else None
 
 
 _ERRORS = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 410: Gone, 412: Changed}
@@ -188,7 +198,7 @@ class Publisher(_Calls[Answer]):
 
     def __init__(self, url: str, key: str) -> None:
         # The environment's proxies and certificates apply; a server on this machine is reached directly.
-        self._http = httpx2.Client(base_url=url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {key}"})
+        self._http = httpx2.Client(base_url=url, timeout=TIMEOUT, headers=_authorization(key))
 
     def __enter__(self) -> Self:
         return self
@@ -250,7 +260,7 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
     """
 
     def __init__(self, url: str, key: str) -> None:
-        self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, headers={"Authorization": f"Bearer {key}"})
+        self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, headers=_authorization(key))
 
     async def __aenter__(self) -> Self:
         return self
@@ -281,6 +291,10 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
 def _judge(call: Call, came: httpx2.Response | httpx2.TransportError, attempt: int) -> Answer | float:
     """The answer, or the seconds to wait before the same is sent again. Raises PublishError where it is settled."""
     wait = random.uniform(0, min(DELAY_MOST, 0.2 * 2**attempt))
+    if isinstance(came, httpx2.UnsupportedProtocol):
+        raise Rejected(
+            0, {"detail": "The server's address: expected one that begins with http:// or https://."}, call.key
+        )
     if isinstance(came, httpx2.TransportError):
         failure: PublishError = Unreached(0, {"detail": f"The server was not reached: {came}"}, call.key)
     elif came.is_success:
@@ -298,13 +312,22 @@ def _judge(call: Call, came: httpx2.Response | httpx2.TransportError, attempt: i
     return wait
 
 
+def _authorization(key: str) -> dict[str, str]:
+    """The header that carries the key; raises Unauthorized where no header can."""
+    if not re.fullmatch("[\x21-\x7e]+", key):
+        raise Unauthorized(0, {"detail": "The publish key: expected visible ASCII characters, got others, or none."})
+    return {"Authorization": f"Bearer {key}"}
+
+
 def retry_after(given: str | None) -> float:
     """The seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3: a number, or a date), within reason."""
     try:
         seconds = float(given or 0)
     except ValueError:
         try:
-            seconds = (parsedate_to_datetime(str(given)).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+            at = parsedate_to_datetime(str(given))
+            # The oldest form of a date names no zone; all of them are meant as UTC.
+            seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
         except (ValueError, OverflowError):
             return 0.0
     return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), RETRY_AFTER_MOST)

@@ -61,11 +61,11 @@ def _publishes(command: Callable[..., None]) -> Callable[..., None]:
         key = key or keys.local_key(Path(data)) or ""
         if not key:
             fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keys.FILE}, found none", REFUSED)
-        with Publisher(url, key) as publisher:
-            try:
+        try:
+            with Publisher(url, key) as publisher:
                 command(publisher, **values)
-            except PublishError as error:
-                fail(str(error), _status(error))
+        except PublishError as error:
+            fail(str(error), _status(error))
 
     return _url(_key(_data(run)))
 

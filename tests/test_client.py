@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pushserver.client import (
     AsyncPublisher,
@@ -93,7 +96,7 @@ def test_what_is_refused_has_a_name(server: Running, stream: str) -> None:
         with pytest.raises(Changed) as changed:
             publisher.correct(stream, "x", {"headline": "Three"}, rev=1)
         assert changed.value.current is not None
-        assert changed.value.current["headline"] == "Two"
+        assert (changed.value.current["headline"], changed.value.rev) == ("Two", 2)
         with pytest.raises(Rejected, match="headline: expected") as rejected:
             publisher.publish(stream, {"headline": 3})
         assert (rejected.value.status, rejected.value.errors[0]["field"]) == (422, "headline")
@@ -133,6 +136,30 @@ def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypa
     with Publisher(unused_url, "key") as publisher, pytest.raises(Unreached) as error:
         publisher.publish("x", {"headline": "One"}, idempotency_key="mine")
     assert (error.value.status, error.value.idempotency_key) == (0, "mine")
+    assert "idempotency key mine" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "key"), [("127.0.0.1:8000", "key"), ("http://127.0.0.1:8000", "schlüssel"), ("", "a\nb")]
+)
+def test_what_no_attempt_could_mend_is_not_tried_again(url: str, key: str) -> None:
+    with pytest.raises((Rejected, Unauthorized), match="expected"):
+        Publisher(url, key).publish("x", {"headline": "One"})
+
+
+@given(st.text())
+def test_no_header_can_break_the_wait(given: str) -> None:
+    assert 0 <= retry_after(given) <= 60
+
+
+def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        assert 1 <= retry_after((datetime.now(UTC) + timedelta(seconds=40)).strftime("%a %b %d %H:%M:%S %Y")) <= 40
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(
