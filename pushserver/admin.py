@@ -33,7 +33,10 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis; found neither")
 
         async def talk() -> None:
-            store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+            try:
+                store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+            except ValueError as error:
+                raise click.BadParameter(f"expected the URL of a store: {error}", param_hint="--redis") from None
             try:
                 await command(store, **values)
             finally:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .errors import Fault, Forbidden, TooMany, Unauthorized
+from .errors import Fault, Forbidden, TooMany, Unauthorized, shorten
 from .model import instant, now
 
 FILE = "publish.key"
@@ -136,11 +136,11 @@ class Admission(NamedTuple):
 def local_key(data: Path) -> str | None:
     """The key that was made in this data folder, if any."""
     path = data / FILE
-    return path.read_text().strip() if path.is_file() else None
+    return path.read_text(errors="replace").strip() if path.is_file() else None
 
 
 def make_local_key(data: Path) -> str:
-    """The key of this data folder, made (mode 600) on first use."""
+    """The key of this data folder, made (mode 600) on first use. Raises ValueError where the file holds none."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = data / f"{FILE}.{os.getpid()}"
     try:
@@ -154,8 +154,9 @@ def make_local_key(data: Path) -> str:
     except FileExistsError:
         pass
     made = local_key(data)
-    assert made, "the key file was just linked"
-    return made
+    if not re.fullmatch("[\x21-\x7e]+", made or ""):
+        raise ValueError(f"expected a key in {data / FILE}, or no such file, got {shorten(made or '')}")
+    return str(made)
 
 
 def _digest(secret: str) -> str:

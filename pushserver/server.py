@@ -63,7 +63,7 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         settings = dataclasses.replace(
             settings,
             redis=settings.redis or await stack.enter_async_context(embedded(data)),
-            key=settings.key or keys.make_local_key(data),
+            key=settings.key or _local_key(data),
             port=listener.getsockname()[1],
         )
         logger.info("settings: %s", shown(settings))
@@ -84,6 +84,13 @@ def _check_tokens(settings: Settings) -> None:
         Tokens.of(settings)
     except (ValueError, OSError) as error:
         raise CannotStart(str(error)) from error
+
+
+def _local_key(data: Path) -> str:
+    try:
+        return keys.make_local_key(data)
+    except ValueError as error:
+        raise CannotStart(str(error)) from None
 
 
 async def _check_store(settings: Settings) -> None:

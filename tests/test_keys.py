@@ -125,11 +125,14 @@ def test_a_scope_is_judged_before_the_body_is_read(server: Running, stream: str)
         ("create", "x", "--expires", "soon"),
         ("revoke", "none"),
         ("create", "x", "--rate", "0"),
+        ("list", "--redis", "localhost:6379"),
+        ("list", "--redis", "redis://localhost:port"),
     ],
 )
 def test_a_bad_command_says_what_was_expected(server: Running, arguments: tuple[str, ...]) -> None:
     done = command(server, *arguments)
     assert done.returncode != 0
+    assert "Traceback" not in done.stderr
     assert "expected" in done.stderr or "not in the range" in done.stderr
 
 

@@ -394,6 +394,15 @@ def test_a_folder_that_is_taken_is_named(start: Start, stream: str) -> None:
     server.publish_ok(stream, "one")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words\n", b"\xff\n"])
+def test_a_key_file_without_a_key_in_it_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "publish.key").write_bytes(content)
+    status, said = serve("--port", "0", "--data", str(tmp_path))
+    assert status == 3
+    assert said.splitlines()[-1].startswith(f"pushserver: cannot start: expected a key in {tmp_path / 'publish.key'}")
+    assert "Traceback" not in said
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     status, said = serve("--port", "0", "--data", str(tmp_path / "file" / "data"))
