@@ -3,10 +3,10 @@
 -- KEYS  1 log  2 entries  3 order  4 page  5 streams  6 withdrawn  7 the ids of those by time
 --       8 the idempotency key's first answer
 -- ARGV  1 type  2 data JSON  3 at, in ms  4 epoch, should a new one be needed  5 nonce
---       6 entry id, '' for a page  7 rev that this makes  8 state JSON  9 order score
+--       6 entry id, '' for a page  7 rev that this makes  8 state JSON  9 score of an entry, or of a withdrawal
 --       10 instant shown on the page  11 stream  12 events kept  13 entries allowed
 --       14 idempotency key, '' for none  15 its body's hash  16 seconds it is remembered
---       17 the page's state, for a page  18 the rev that it replaces, 0 for none
+--       17 the page's state, for a page  18 rev that this replaces  19 when the coverage began, '' for 10
 -- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count},
 -- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over.
 local log, entries, order, page, streams, withdrawn, gone, idem = unpack(KEYS)
@@ -33,7 +33,7 @@ else
   if held then current = cjson.decode(held)['rev'] end
 end
 if current ~= tonumber(ARGV[18]) then return {'rev', tostring(current)} end
-if entry ~= '' and current == 0 then
+if kind == 'entry.put' and current == 0 then
   if redis.call('HGET', page, 'state') == 'ended' then return {'ended'} end
   local count = redis.call('HLEN', entries) + redis.call('HLEN', withdrawn)
   if count >= tonumber(ARGV[13]) then return {'full', tostring(count)} end
@@ -57,14 +57,14 @@ elseif kind == 'entry.withdraw' then
   redis.call('HDEL', entries, entry)
   redis.call('ZREM', order, entry)
   redis.call('HSET', withdrawn, entry, state)
-  redis.call('ZADD', gone, at, entry)
+  redis.call('ZADD', gone, score, entry)
 else
   redis.call('HSET', entries, entry, state)
   redis.call('ZADD', order, score, entry)
 end
 -- The coverage began with the oldest instant that it ever showed: an import is younger than what it brings.
-local began_at = redis.call('HGET', page, 'began_at')
-if not began_at or shown_at < began_at then redis.call('HSET', page, 'began_at', shown_at) end
+local first_at, began_at = ARGV[19] ~= '' and ARGV[19] or shown_at, redis.call('HGET', page, 'began_at')
+if not began_at or first_at < began_at then redis.call('HSET', page, 'began_at', first_at) end
 -- The page says when it was last updated: the newest instant that it shows, or what its publisher said.
 if entry == '' or shown_at > (redis.call('HGET', page, 'updated_at') or '') then
   redis.call('HSET', page, 'updated_at', shown_at)

@@ -211,32 +211,6 @@ class Publisher(_Calls[Answer]):
     def close(self) -> None:
         self._http.close()
 
-    def export(self, stream: str, file: BinaryIO) -> None:
-        """Write all of a stream to a file that can be truncated, as lines that `restore` takes."""
-        for _ in range(ATTEMPTS):
-            file.seek(0)
-            file.truncate()
-            if self._export(stream, file):
-                return
-        raise Unreached(0, {"detail": f"The stream {stream} changed again and again while it was read."})
-
-    def _export(self, stream: str, file: BinaryIO) -> bool:
-        """Whether all came that there was at one instant."""
-        last = b""
-        try:
-            with self._http.stream("GET", f"{_stream(stream)}/export") as response:
-                if not response.is_success:
-                    response.read()
-                    _judge(Call("GET", ""), response, ATTEMPTS - 1)
-                for line in response.iter_lines():
-                    if last:
-                        file.write(last + b"\n")
-                    last = line.encode()
-        except httpx2.TransportError:
-            return False
-        end = json.loads(last).get("end") if last.endswith(b"}") else None
-        return bool(end and end["whole"])
-
     def _send(self, call: Call) -> Answer:
         for attempt in range(ATTEMPTS):
             try:
@@ -250,6 +224,24 @@ class Publisher(_Calls[Answer]):
                 return outcome
             time.sleep(outcome)
         raise AssertionError("the last attempt has an outcome")
+
+    def export(self, stream: str, file: BinaryIO) -> None:
+        """Write all of a stream to a file that can be begun again, as lines that `restore` takes."""
+        call, begin = Call("GET", f"{_stream(stream)}/export", kind=NDJSON), file.tell()
+        for attempt in range(ATTEMPTS):
+            file.seek(begin)
+            file.truncate()
+            try:
+                with self._http.stream(call.method, call.path) as response:
+                    if response.is_success and _is_ndjson(response):
+                        file.writelines(response.iter_bytes())
+                        return
+                    response.read()
+                outcome = _judge(call, response, attempt)
+            except httpx2.TransportError as error:
+                outcome = _judge(call, error, attempt)
+            assert isinstance(outcome, float), "an answer that is no export is an error"
+            time.sleep(outcome)
 
 
 class AsyncPublisher(_Calls[Awaitable[Answer]]):
@@ -296,12 +288,16 @@ def _judge(call: Call, came: httpx2.Response | httpx2.TransportError, attempt: i
             0, {"detail": "The server's address: expected one that begins with http:// or https://."}, call.key
         )
     if isinstance(came, httpx2.TransportError):
-        failure: PublishError = Unreached(0, {"detail": f"The server was not reached: {came}"}, call.key)
+        failure = Unreached(0, {"detail": f"The server was not reached: {came}"}, call.key)
     elif came.is_success:
-        answer = _json(came) if call.kind == JSON else {"results": [json.loads(line) for line in came.iter_lines()]}
+        answer = _lines(came) if call.kind == NDJSON else _json(came)
         if answer is None:
             raise PublishError(came.status_code, {"detail": f"That is not a pushserver's answer: {came.text[:100]}"})
-        return {**answer, "replayed": "idempotent-replayed" in came.headers} if call.key else answer
+        # A batch of which a part was put off is sent again, whole: what was stored is known by its key, or as it is.
+        down = next((line for line in answer.get("results", ()) if line["status"] in LATER), None)
+        if not down:
+            return {**answer, "replayed": "idempotent-replayed" in came.headers} if call.key else answer
+        failure = Unreached(down["status"], down, call.key)
     elif came.status_code in LATER:
         failure = Unreached(came.status_code, _problem(came), call.key)
         wait += retry_after(came.headers.get("retry-after"))
@@ -360,6 +356,17 @@ def encode(value: dict[str, Any]) -> bytes:
 def content_key(kind: str, value: dict[str, Any]) -> str:
     """An idempotency key made of the content: what is sent twice is stored once."""
     return f"{kind}-{hashlib.sha256(encode(value)).hexdigest()[:48]}"
+
+
+def _is_ndjson(response: httpx2.Response) -> bool:
+    return str(response.headers.get("content-type", "")).startswith(NDJSON)
+
+
+def _lines(response: httpx2.Response) -> Answer | None:
+    """What became of each line of a batch; None for what some proxy says."""
+    if not _is_ndjson(response):
+        return None
+    return {"results": [json.loads(line) for line in response.content.splitlines()]}
 
 
 def _problem(response: httpx2.Response) -> dict[str, Any]:

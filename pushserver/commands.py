@@ -1,4 +1,4 @@
-"""The commands that talk to a server: publish, correct, withdraw, page, import, tail."""
+"""The commands that talk to a server: publish, correct, withdraw, page, tail."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import asyncio
 import json
 import logging
 import re
-import shutil
 import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
 
-from . import client, follow, keys, markup, model, validate
+from . import follow, keys, markup
 from .client import Publisher, PublishError, Unreached
-from .errors import Refused
 
-RESTORED_AT_ONCE = 500_000  # bytes of an export in one request, and one line more: a batch takes that, and the longest
-LINE_LIMIT = 1_048_576  # characters of one line of an import
+BODY_LIMIT = 1_048_576  # characters of a body that is read; the server takes fewer
 DELIVERY_WAIT = 5.0  # seconds for all workers to have an entry
 REFUSED, NOT_REACHED = 1, 3  # exit status
 
@@ -53,7 +47,7 @@ _data = click.option(
 )
 
 
-def _publishes(command: Callable[..., None]) -> Callable[..., None]:
+def publishes(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command its options for the server and the key, as a Publisher; say what the server refused."""
 
     @wraps(command)
@@ -65,12 +59,12 @@ def _publishes(command: Callable[..., None]) -> Callable[..., None]:
             with Publisher(url, key) as publisher:
                 command(publisher, **values)
         except PublishError as error:
-            fail(str(error), _status(error))
+            fail(str(error), status_of(error))
 
     return _url(_key(_data(run)))
 
 
-def _status(error: PublishError) -> int:
+def status_of(error: PublishError) -> int:
     return NOT_REACHED if isinstance(error, Unreached) else REFUSED
 
 
@@ -108,7 +102,7 @@ def _delivered(receipt: dict[str, Any]) -> str:
 
 def _body(file: TextIO) -> str:
     try:
-        return file.read(LINE_LIMIT)
+        return file.read(BODY_LIMIT)
     except UnicodeDecodeError as error:
         got = f"byte 0x{error.object[error.start]:02x} at {error.start}"
         fail(f"{file.name}: expected UTF-8, got {got}", REFUSED)
@@ -141,7 +135,7 @@ def _entry(
 @click.option("--dry-run", is_flag=True, help="Publish nothing: say whether it would be taken, and what looks odd.")
 @click.option("--wait", is_flag=True, help="Wait for it to be given to the readers, and say to how many.")
 @_json
-@_publishes
+@publishes
 def publish(
     publisher: Publisher,
     stream: str,
@@ -173,7 +167,7 @@ def publish(
 @click.option("--note", help="What was wrong; a correction needs it.")
 @click.option("--if-rev", "rev", type=int, help="Only if this revision is the current one.")
 @_json
-@_publishes
+@publishes
 def correct(
     publisher: Publisher,
     stream: str,
@@ -202,7 +196,7 @@ def correct(
 )
 @click.option("--note", help="What readers of its address are told.")
 @_json
-@_publishes
+@publishes
 def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str | None, as_json: bool) -> None:
     """Withdraw entry ID of STREAM: its text is gone from every page and every answer."""
     _told(publisher.withdraw(stream, id, reason=reason, note=note), "withdrawn", as_json)
@@ -217,7 +211,7 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
 @click.option("--lang", help="As en-US.")
 @click.option("--end", is_flag=True, help="The coverage is over.")
 @_json
-@_publishes
+@publishes
 def page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: str | None) -> None:
     """Change the page of STREAM: only what is given. The first time it needs a headline."""
     patch = {name: value for name, value in fields.items() if value is not None}
@@ -227,108 +221,6 @@ def page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: 
         _told(publisher.end(stream), "ended", as_json)
     if not patch and not end:
         raise click.UsageError("Expected something to change, got no option.")
-
-
-@click.command(name="import")
-@click.argument("stream")
-@click.argument("file", type=click.File(encoding="utf-8"))
-@click.option(
-    "--speed",
-    type=click.FloatRange(min=0.001),
-    help="Keep the gaps between entries, this many times faster. Else no gaps.",
-)
-@_publishes
-def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None) -> None:
-    """Publish the lines of FILE (- for standard input) to STREAM, with their times.
-
-    Each line is {"page": {…}} or {"entry": {…}}. A line that was imported within the last 24 hours adds nothing. The
-    lines of an export are put back as they were, with their ids and revisions.
-    """
-    counts: Counter[bool] = Counter()  # whether a line was known
-    previous_at: str | None = None
-    stored: dict[int, bytes] = {}  # by the number of their line
-    with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr) as lines:
-        for number, text in lines:
-            kind, value = _record(text, file.name, number)
-            if "rev" in value:
-                stored[number] = client.encode({kind: value})
-            if stored and ("rev" not in value or sum(map(len, stored.values())) > RESTORED_AT_ONCE):
-                counts += _restore(publisher, stream, file.name, stored)
-                stored.clear()
-            if "rev" in value:
-                continue
-            published_at = value.get("published_at") if kind == "entry" else None
-            if speed and isinstance(published_at, str):
-                _wait_out(previous_at, published_at, speed)
-                previous_at = published_at
-            send = publisher.publish if kind == "entry" else publisher.put_page
-            try:
-                answer = send(stream, value, idempotency_key=client.content_key(kind, value))
-            except PublishError as error:
-                fail(f"{file.name}, line {number}: {error}", _status(error))
-            counts[answer["replayed"]] += 1
-        if stored:
-            counts += _restore(publisher, stream, file.name, stored)
-    click.echo(f"{stream}: {counts[False]} added, {counts[True]} known already")
-
-
-def _restore(publisher: Publisher, stream: str, name: str, stored: dict[int, bytes]) -> Counter[bool]:
-    """Put lines of an export back; how many of them were known."""
-    try:
-        results = publisher.restore(stream, list(stored.values()))["results"]
-    except PublishError as error:
-        fail(f"{name}, line {next(iter(stored))}: {error}", _status(error))
-    for number, result in zip(stored, results, strict=False):
-        if result["status"] not in (200, 201):
-            refused = PublishError(result["status"], result)
-            fail(f"{name}, line {number}: {refused}", NOT_REACHED if result["status"] == 503 else REFUSED)
-    return Counter(result["status"] == 200 for result in results)
-
-
-@click.command(name="export")
-@click.argument("stream")
-@_publishes
-def export(publisher: Publisher, stream: str) -> None:
-    """Write all that is stored of STREAM, as lines that `import` puts back: revisions and withdrawals too."""
-    with tempfile.TemporaryFile() as file:
-        publisher.export(stream, file)
-        file.seek(0)
-        shutil.copyfileobj(file, sys.stdout.buffer)
-
-
-def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
-    """The numbered lines that are not blank. What cannot be read as text is left for `_record` to name."""
-    file.reconfigure(errors="surrogateescape")  # type: ignore[attr-defined]
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            yield number, line
-
-
-def _record(text: str, name: str, number: int) -> tuple[str, dict[str, Any]]:
-    """A line's kind and value, or the end of the import: the lines before it stay."""
-    try:
-        value = validate.read_json(text[:LINE_LIMIT].encode("utf-8", "surrogateescape"))
-    except Refused as error:
-        fault = error.faults[0]
-        said = f"{fault.field}: expected {fault.expected}, got {fault.got}"
-        fail(f"{name}, line {number}: {error.detail} {said}", REFUSED)
-    match value:
-        case {"page": dict() as page} if len(value) == 1:
-            return "page", page
-        case {"entry": dict() as entry} if len(value) == 1:
-            return "entry", entry
-        case {"withdrawal": {"rev": _} as withdrawal} if len(value) == 1:
-            return "withdrawal", withdrawal
-    fail(f'{name}, line {number}: expected {{"page": …}} or {{"entry": …}}, got {text.strip()[:80]}', REFUSED)
-
-
-def _wait_out(before: str | None, at: str, speed: float) -> None:
-    """Wait as long as lay between two entries, at this speed."""
-    try:
-        gap = (model.milliseconds(at) - model.milliseconds(before)) / 1000 if before else 0.0
-    except ValueError:
-        return  # the server refuses it by name
-    time.sleep(max(0.0, gap / speed))
 
 
 @click.command()
@@ -396,4 +288,4 @@ def _text(inline: str) -> str:
     return "\n  ".join(markup.text(line) for line in inline.split("<br>"))
 
 
-COMMANDS = [publish, correct, withdraw, page, import_, export, tail]
+COMMANDS = [publish, correct, withdraw, page, tail]

@@ -31,7 +31,11 @@ READ_EVENTS = 256  # of one read: a reply is held in memory whole
 
 
 class Append(NamedTuple):
-    """What one publish asks of the log. `rev` is the one that it makes, from the one before unless `replaces` says."""
+    """What one publish asks of the log. `rev` is the one that it makes, `replaces` the one before if not `rev` - 1.
+
+    `order` is the score of an entry, or of a withdrawal among those; `began_at` when the coverage did,
+    if that was before `shown_at`.
+    """
 
     stream: str
     type: str
@@ -45,6 +49,7 @@ class Append(NamedTuple):
     key: str = ""
     body_hash: str = ""
     replaces: int | None = None
+    began_at: str = ""
 
 
 class Appended(NamedTuple):
@@ -67,6 +72,15 @@ class Snapshot(NamedTuple):
     older: bool
     began_at: str
     withdrawals: list[dict[str, Any]]  # the newest first
+
+
+class Contents(NamedTuple):
+    """What a stream holds as of the event `head`: the ids of entries, the lowest on the page first, and withdrawals."""
+
+    head: str
+    page: dict[str, Any] | None
+    entries: list[str]
+    withdrawals: list[str]
 
 
 class Resumed(NamedTuple):
@@ -123,6 +137,7 @@ class Log:
             *(append.shown_at, stream, self._log_events, self._entry_limit),
             *(append.key, append.body_hash, self._idempotency, append.state.get("state", "")),
             append.rev - 1 if append.replaces is None else append.replaces,
+            append.began_at,
         ]
         try:
             answer = [part.decode() for part in await self.store.within(self._append(keys, arguments))]
@@ -155,6 +170,31 @@ class Log:
             return None
         held_hash, *rest = json.loads(found)
         return _appended(["replayed" if held_hash == body_hash else "reused", *rest], key)
+
+    # --- what an export does
+
+    async def contents(self, stream: str) -> Contents | None:
+        """What a stream holds, by name; None for no such stream. A page that was never put is left out."""
+        pipeline = self.store.redis.pipeline(transaction=True)
+        pipeline.xrevrange(self._key(stream, "log"), count=1)
+        pipeline.hmget(self._key(stream, "page"), "json", "updated_at", "began_at")
+        pipeline.zrange(self._key(stream, "order"), 0, -1)
+        pipeline.hkeys(self._key(stream, "withdrawn"))
+        last, (page_json, updated_at, began_at), entries, withdrawals = await self.store.within(pipeline.execute())
+        if not last:
+            return None
+        page = _page(stream, page_json, updated_at)
+        page["began_at"] = began_at.decode() if began_at else page["updated_at"]
+        names = [[id.decode() for id in ids] for ids in (entries, sorted(withdrawals))]
+        return Contents(last[0][0].decode(), page if page_json else None, *names)
+
+    async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
+        """The event as of which this is, and some `entries` or `withdrawn` ones as they are stored."""
+        pipeline = self.store.redis.pipeline(transaction=True)
+        pipeline.xrevrange(self._key(stream, "log"), count=1)
+        pipeline.hmget(self._key(stream, name), ids)
+        last, values = await self.store.within(pipeline.execute())
+        return last[0][0].decode() if last else "", [model.loads(value) for value in values if value]
 
     # --- what readers do
 
@@ -218,13 +258,6 @@ class Log:
         pipeline.hget(self._key(stream, "withdrawn"), id)
         found, withdrawal = await self.store.within(pipeline.execute())
         return found.decode() if found else None, model.loads(withdrawal) if withdrawal else None
-
-    async def withdrawals(self, stream: str) -> list[dict[str, Any]]:
-        """Every withdrawal of a stream, by the entry's id."""
-        found = await self.store.within(
-            cast(Awaitable[list[bytes]], self.store.redis.hvals(self._key(stream, "withdrawn")))
-        )
-        return sorted(map(model.loads, found), key=lambda withdrawal: str(withdrawal["id"]))
 
     async def page_of(self, stream: str) -> dict[str, Any] | None:
         """A stream's page as it is stored; None before its first."""

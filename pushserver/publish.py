@@ -166,6 +166,7 @@ async def withdraw_entry(request: Request) -> Response:
             rev=told["rev"],
             shown_at=model.instant(at),
             entry_id=id,
+            order=at,
             key=intake.key,
             body_hash=body_hash,
         )

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +15,7 @@ from pushserver.embedded import embedded
 from pushserver.log import Log
 from pushserver.store import Store
 
-from .support import Running, running
+from .support import ROOT, Run, Running, clean_environment, running
 
 _numbers = itertools.count(1)
 
@@ -69,3 +71,24 @@ def unused_url() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def run(server: Running) -> Run:
+    """Run a command against the server, with what it is given on standard input; by default it finds the key itself."""
+
+    def _run(*arguments: str, input: bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
+        told = {"PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data), **env}
+        done = subprocess.run(
+            [sys.executable, "-m", "pushserver", *arguments],
+            cwd=ROOT,
+            env={**clean_environment(), **told},
+            input=input,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return _run

@@ -1,88 +1,180 @@
-"""Export and import: what is stored of a stream, all of it, on another server as it was."""
+"""Streams out and in again: what comes back is what was there, byte for byte, and nothing else is let in."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
-import subprocess
-import sys
-from collections.abc import Callable
+import random
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pushserver.archive import SLICE, export_lines
+from pushserver import archive
+from pushserver.client import Publisher, Rejected, Unauthorized
+from pushserver.errors import Unavailable
 from pushserver.log import Log
 
-from .support import ROOT, Running, clean_environment, entry_append, reader, receive
+from .proxy import Proxy, to_server
+from .support import ROOT, Run, Running, entry_append, reader, receive
+from .test_cli import DONE, REFUSED, file_of
+from .test_keys import new_key
 
-PAGE = {"headline": "Storm & tide", "timezone": "Asia/Tokyo", "topics": [{"label": "Türkiye"}], "kicker": "Live"}
-ENTRIES: list[dict[str, Any]] = [
-    {
-        "headline": f"Entry {number}",
-        "body": 'Some *words* & a [link](https://a.example/?b=1&c="d").',
-        "published_at": f"2023-07-{number % 28 + 1:02}T15:53:00Z",
-        "bylines": [{"name": "Ada"}],
-        "flags": {"pinned": number % 50 == 0},
-    }
-    for number in range(130)
-]
+IMAGE = {
+    "type": "image",
+    "src": "/a.jpg",
+    "width": 3,
+    "height": 2,
+    "alt": "",
+    "caption": "Sea & wall",
+    "credit": "B. Ode",
+}
+ENTRY = {
+    "id": "x",
+    "rev": 3,
+    "headline": "Sea wall holds",
+    "blocks": [{"type": "paragraph", "html": "It <b>held</b> &amp; holds."}],
+    "bylines": [{"name": "Cy Roe"}],
+    "tags": ["wall"],
+    "flags": {"key": True},
+    "published_at": "2023-07-11T15:53:00.000Z",
+    "sort_at": "2023-07-11T15:53:00.000Z",
+    "updated_at": "2023-07-11T16:00:00.000Z",
+    "correction": {"class": "correction", "note": "It did.", "at": "2023-07-11T16:00:00.000Z"},
+}
+WITHDRAWAL = {
+    "id": "y",
+    "rev": 2,
+    "at": "2023-07-11T16:00:00.000Z",
+    "reason": "error",
+    "note": "Wrong.",
+    "headline": "Y",
+}
+PAGE = {
+    "rev": 4,
+    "headline": "Storm & tide",
+    "background": [],
+    "timezone": "America/New_York",
+    "lang": "en-US",
+    "dir": "ltr",
+    "state": "ended",
+    "coverage_end": "2023-07-11T17:00:00.000Z",
+    "previous": [],
+    "next": {"label": "Day two", "url": "https://news.example/two"},
+    "topics": [],
+    "updated_at": "2023-07-11T17:00:00.000Z",
+    "began_at": "2023-07-10T08:00:00.000Z",
+}
 
 
-def command(server: Running, *arguments: str, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "pushserver", *arguments],
-        cwd=ROOT,
-        env={**clean_environment(), "PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data)},
-        input=input,
-        capture_output=True,
-        check=False,
-    )
+@pytest.fixture
+def publisher(server: Running) -> Iterator[Publisher]:
+    with Publisher(server.url, server.key) as publisher:
+        yield publisher
 
 
-def export(server: Running, stream: str) -> bytes:
-    done = command(server, "export", stream)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def exported(publisher: Publisher, stream: str) -> bytes:
+    file = io.BytesIO()
+    publisher.export(stream, file)
+    return file.getvalue()
 
 
-def a_history(server: Running, stream: str) -> None:
-    """A stream with all that can happen to one."""
-    server.put_page(stream, PAGE)
-    for number, entry in enumerate(ENTRIES):
-        assert server.send("PUT", f"/streams/{stream}/entries/e{number}", entry).status_code == 201
-    correction = {"class": "correction", "note": "It was another."}
-    path = f"/streams/{stream}/entries"
-    server.send("PATCH", f"{path}/e3", {"headline": "Entry three", "correction": correction})
-    server.send("PATCH", f"{path}/e3", {"sort_at": "2023-08-01T00:00:00Z"})
-    server.send("PATCH", f"{path}/e4", {"body": None, "blocks": [{"type": "quote", "html": "“Quoted”"}]})
-    server.send("DELETE", f"{path}/e5?reason=legal&note=By+order.", b"")
-    server.send("DELETE", f"{path}/e6?reason=duplicate", b"")
-    server.send("PATCH", f"/streams/{stream}", {"dek": "What is known."})
-    server.send("POST", f"/streams/{stream}/end", {"next": {"label": "On", "url": "https://a.example/on"}})
+def restored(publisher: Publisher, stream: str, content: bytes | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in content.splitlines()] if isinstance(content, bytes) else content
+    results: list[dict[str, Any]] = publisher.restore(stream, [json.dumps(line).encode() for line in lines])["results"]
+    return results
 
 
-def test_an_export_that_is_imported_elsewhere_is_exported_the_same(
-    server: Running, start: Callable[..., Running], stream: str
-) -> None:
-    a_history(server, stream)
-    exported = export(server, stream)
-    lines = [json.loads(line) for line in exported.splitlines()]
-    assert [next(iter(line)) for line in lines] == ["entry"] * 128 + ["withdrawal"] * 2 + ["page"]
-    elsewhere = start()
-    done = command(elsewhere, "import", f"{stream}-copy", "-", input=exported)
-    assert done.stdout.decode() == f"{stream}-copy: 131 added, 0 known already\n", done.stderr
-    assert export(elsewhere, f"{stream}-copy") == exported
-    again = command(elsewhere, "import", f"{stream}-copy", "-", input=exported)
-    assert again.stdout.decode() == f"{stream}-copy: 0 added, 131 known already\n", again.stderr
-    for what in ("", "/entries/e3", "/entries/e5"):
-        here, there = (
-            running.http.get(f"/streams/{name}{what}", headers={"Accept": "text/html"})
-            for running, name in ((server, stream), (elsewhere, f"{stream}-copy"))
+def statuses(results: list[dict[str, Any]]) -> list[int]:
+    return [result["status"] for result in results]
+
+
+def shown(server: Running, stream: str) -> dict[str, Any]:
+    """What readers of a stream are shown, but for its address and the numbers of its events."""
+    text = server.http.get(f"/streams/{stream}/entries").text.replace(f"/streams/{stream}/", "/streams/…/")
+    answer: dict[str, Any] = json.loads(text)
+    return {name: answer[name] for name in ("page", "entries", "older")}
+
+
+def live_day(publisher: Publisher, stream: str, seed: int) -> None:
+    """A day of coverage: entries of all kinds, corrected, moved and withdrawn; the page changed and ended."""
+    rand = random.Random(seed)
+    ids: list[str] = []
+    blocks = [IMAGE, {"type": "list", "items": ["<i>a</i> &amp; b"]}, {"type": "quote", "html": "q", "cite": "C"}]
+    for number in range(rand.randint(5, 20)):
+        entry: dict[str, Any] = {"blocks": rand.sample(blocks, 2), "flags": {"pinned": rand.random() < 0.2}}
+        entry |= rand.choice([{}, {"headline": f"Zoë\u2028 {number}"}])
+        entry |= rand.choice([{}, {"published_at": f"2023-07-1{rand.randint(0, 9)}T00:00:00+05:30"}])
+        ids.append(publisher.publish(stream, entry)["id"])
+    for id in rand.sample(ids, 3):
+        publisher.correct(stream, id, {"body": "New *words*.", "correction": {"class": "correction", "note": "Old."}})
+        publisher.correct(stream, id, {"sort_at": "2023-07-15T00:00:00Z", "correction": {"class": "minor"}})
+    for id, reason in zip(gone := rand.sample(ids, 3), ("legal", "error", "moved"), strict=True):
+        publisher.withdraw(stream, id, reason=reason, note=rand.choice([None, "See elsewhere."]))
+    if rand.random() < 0.7:
+        publisher.put_page(
+            stream, {"headline": "Day", "topics": [{"label": "A"}], "updated_at": "2023-07-11T00:00:00Z"}
         )
-        assert here.status_code == there.status_code
-        shown = there.text.replace(f"{stream}-copy", stream).replace(elsewhere.url, server.url)
-        assert body(shown) == body(here.text)
+        publisher.patch_page(stream, {"dek": "More", "background": [IMAGE]})
+    if rand.random() < 0.7:
+        publisher.end(stream, next={"label": "Two", "url": "https://news.example/two"})
+        publisher.correct(stream, next(id for id in ids if id not in gone), {"tags": ["late"]})
+
+
+# --- out and in
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_exported_and_restored_is_the_same_stream(
+    server: Running, publisher: Publisher, stream: str, seed: int
+) -> None:
+    other = f"{stream}-again"
+    live_day(publisher, stream, seed)
+    content = exported(publisher, stream)
+    assert set(statuses(restored(publisher, other, content))) == {201}
+    assert exported(publisher, other) == content
+    assert shown(server, other) == shown(server, stream)
+    assert set(statuses(restored(publisher, other, content))) == {200}
+    assert set(statuses(restored(publisher, stream, content))) == {200}
+    assert exported(publisher, other) == exported(publisher, stream) == content
+
+
+def test_the_command_line_carries_a_stream_to_an_empty_store(
+    server: Running,
+    start: Callable[..., Running],
+    run: Run,
+    tmp_path: Path,
+    stream: str,
+) -> None:
+    demo = [json.loads(line) for line in (ROOT / "pushserver" / "demo.jsonl").read_text().splitlines()]
+    lines = [{name: line[name]} for line in demo for name in ("page", "entry") if name in line]
+    content = b"".join(json.dumps(line).encode() + b"\n" for line in lines * 20)
+    assert run("import", stream, "-", input=content).returncode == DONE
+    for number in range(120):
+        server.publish_ok(stream, str(number))
+    server.send("PUT", f"/streams/{stream}/entries/wrong", {"headline": "Wrong"})
+    assert run("withdraw", stream, "wrong", "--note", "It was.").returncode == DONE
+    one = run("export", stream)
+    assert (one.returncode, one.stderr) == (DONE, "")
+    empty = start()
+    told = {"PUSHSERVER_URL": empty.url, "PUSHSERVER_DATA": str(empty.data)}
+    count = one.stdout.count("\n")
+    file = file_of(tmp_path, one.stdout.encode())
+    assert run("import", stream, file, **told).stdout == f"{stream}: {count} added, 0 known already\n"
+    assert run("export", stream, **told).stdout == one.stdout
+    assert run("import", stream, file, **told).stdout == f"{stream}: 0 added, {count} known already\n"
+    assert shown(empty, stream) == shown(server, stream)
+    for path in ("", "/entries/wrong", f"/entries/{server.snapshot(stream)['entries'][0]['id']}"):
+        here, there = (
+            running.http.get(f"/streams/{stream}{path}", headers={"Accept": "text/html"}) for running in (server, empty)
+        )
+        assert (here.status_code, body(here.text)) == (
+            there.status_code,
+            body(there.text).replace(empty.url, server.url),
+        )
 
 
 def body(html: str) -> str:
@@ -90,121 +182,244 @@ def body(html: str) -> str:
     return html.partition("</p>\n")[2]
 
 
+def test_an_export_is_in_the_order_of_the_page(publisher: Publisher, stream: str) -> None:
+    at = "2023-07-11T00:00:00Z"
+    for number in random.Random(1).sample(range(120), 120):
+        entry = {"headline": "x", "published_at": at, "flags": {"pinned": number == 7}}
+        publisher.put_entry(stream, f"e{number:03d}", entry)
+    for id in ("e100", "e003"):
+        publisher.withdraw(stream, id)
+    lines = [json.loads(line) for line in exported(publisher, stream).splitlines()]
+    ids = [line["entry"]["id"] for line in lines if "entry" in line]
+    assert ids == [f"e{number:03d}" for number in range(120) if number not in (3, 7, 100)] + ["e007"]
+    assert [line["withdrawal"]["id"] for line in lines[118:]] == ["e003", "e100"]
+
+
+def test_an_export_of_nothing_is_refused(run: Run, stream: str) -> None:
+    done = run("export", stream)
+    assert (done.returncode, done.stdout) == (REFUSED, "")
+    assert f"There is no stream {stream}" in done.stderr
+
+
+class Restless(Log):
+    """A log of streams that change while they are read, so many times."""
+
+    changes = 0
+
+    async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
+        if self.changes:
+            self.changes -= 1
+            await self.append(entry_append(stream, "late"))
+        return await super().held(stream, name, ids)
+
+
 @pytest.mark.anyio
-async def test_readers_see_what_is_restored(server: Running, stream: str) -> None:
-    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "One"})
-    exported = export(server, stream)
-    server.put_page(f"{stream}-copy", PAGE)
-    async with reader(server, f"{stream}-copy") as socket:
-        await receive(socket, "snapshot")
-        command(server, "import", f"{stream}-copy", "-", input=exported)
-        entry = (await receive(socket, "entry.put"))["entry"]
-    assert (entry["id"], entry["rev"], entry["url"]) == ("x", 1, f"/streams/{stream}-copy/entries/x")
+async def test_an_export_is_begun_again_where_the_stream_changed_and_given_up_in_the_end(log: Log, stream: str) -> None:
+    restless = Restless(log.store, log_events=1_000, entry_limit=500, idempotency=60)
+    for number in range(60):
+        await log.append(entry_append(stream, str(number)))
+    restless.changes = archive.ATTEMPTS - 1
+    with await archive.whole(restless, stream) as file:
+        file.seek(0)
+        assert len(file.readlines()) == 60 + archive.ATTEMPTS - 1
+    restless.changes = archive.ATTEMPTS
+    with pytest.raises(Unavailable, match="changed each time"):
+        await archive.whole(restless, stream)
 
 
-STORED: dict[str, Any] = {
-    "id": "x",
-    "rev": 3,
-    "headline": "One",
-    "blocks": [{"type": "paragraph", "html": "Two"}],
-    "bylines": [],
-    "tags": [],
-    "flags": {},
-    "published_at": "2023-07-11T15:53:00.000Z",
-    "sort_at": "2023-07-11T15:53:00.000Z",
-}
-GONE = {"id": "y", "rev": 2, "at": "2023-07-11T15:53:00.000Z", "reason": "error"}
+def test_an_export_during_publishing_is_of_one_instant(server: Running, publisher: Publisher, stream: str) -> None:
+    headlines = [f"{number:03d}" for number in range(150)]
+
+    def publish() -> None:
+        with Publisher(server.url, server.key) as other:
+            for headline in headlines:
+                other.publish(stream, {"headline": headline})
+
+    publisher.put_page(stream, {"headline": "Page"})
+    thread = threading.Thread(target=publish)
+    thread.start()
+    seen = 0
+    while thread.is_alive():
+        *entries, page = (json.loads(line) for line in exported(publisher, stream).splitlines())
+        assert [entry["entry"]["headline"] for entry in entries] == headlines[: len(entries)]
+        if entries:
+            assert page["page"]["updated_at"] == max(entry["entry"]["published_at"] for entry in entries)
+        seen += 1
+    thread.join()
+    assert seen
 
 
-def restore(server: Running, stream: str, *lines: dict[str, Any] | bytes) -> list[dict[str, Any]]:
-    content = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
-    path = f"/streams/{stream}/restore"
-    response = server.send("POST", path, content, Content_Type="application/x-ndjson")
-    assert response.status_code == 200, response.text
-    return [json.loads(line) for line in response.text.splitlines()]
+def test_an_import_through_a_network_that_cuts_is_whole(server: Running, publisher: Publisher, stream: str) -> None:
+    live_lines: list[dict[str, Any]] = [{"entry": {**ENTRY, "id": f"e{number:03d}"}} for number in range(60)]
+    live_lines += [{"withdrawal": WITHDRAWAL}, {"page": PAGE}]
+
+    def send(url: str) -> None:
+        with Publisher(url, server.key) as other:
+            for start in range(0, len(live_lines), 5):
+                assert max(statuses(restored(other, stream, live_lines[start : start + 5]))) < 300
+
+    async def meanwhile() -> None:
+        async with Proxy(to_server(server.url)).running() as proxy:
+            proxy.cut_at_random(seed=5, chance=0.1)
+            await asyncio.to_thread(send, proxy.url)
+            assert proxy.cuts
+
+    asyncio.run(meanwhile())
+    assert [json.loads(line) for line in exported(publisher, stream).splitlines()] == live_lines
+    assert publisher.put_entry(stream, "e000", {"headline": "Four"})["n"] == len(live_lines) + 1
 
 
-def test_a_line_is_put_back_once_and_replaces_nothing(server: Running, stream: str) -> None:
-    assert restore(server, stream, {"entry": STORED}, {"withdrawal": GONE})[1]["status"] == 201
-    assert [result["status"] for result in restore(server, stream, {"entry": STORED}, {"withdrawal": GONE})] == [
-        200
-    ] * 2
-    for line in (
-        {"entry": {**STORED, "rev": 4}},
-        {"withdrawal": {**GONE, "id": "x"}},
-        {"entry": {**STORED, "id": "y"}},
-    ):
-        (result,) = restore(server, stream, line)
-        assert result["status"] == 412
-    assert server.snapshot(stream)["n"] == 2
-    assert server.http.get(f"/streams/{stream}/entries/x").json()["rev"] == 3
+# --- live
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("format", ["json", "html"])
+async def test_readers_get_what_is_restored_as_events(
+    server: Running, publisher: Publisher, stream: str, format: str
+) -> None:
+    cursor = server.publish_ok(stream, "start")["cursor"]
+    async with reader(server, stream, cursor=cursor, format=format) as socket:
+        lines = [{"entry": ENTRY}, {"withdrawal": WITHDRAWAL}, {"page": PAGE}]
+        assert statuses(await asyncio.to_thread(restored, publisher, stream, lines)) == [201] * 3
+        entry = await receive(socket, "entry.put")
+        assert (entry["entry"]["id"], entry["entry"]["rev"]) == ("x", 3)
+        withdrawal = await receive(socket, "entry.withdraw")
+        assert (withdrawal["id"], withdrawal["rev"], "headline" in withdrawal) == ("y", 2, False)
+        assert (await receive(socket, "stream.end"))["n"] == 4
+    found = server.http.get(f"/streams/{stream}/entries/x", headers={"Accept": "application/json"}).json()
+    assert found == {**ENTRY, "url": f"/streams/{stream}/entries/x"}
     assert server.http.get(f"/streams/{stream}/entries/y").status_code == 410
+
+
+def test_what_was_restored_can_be_corrected_from_its_revision(publisher: Publisher, stream: str) -> None:
+    restored(publisher, stream, [{"entry": ENTRY}, {"page": {**PAGE, "state": "live"}}])
+    assert publisher.correct(stream, "x", {"headline": "Four"}, rev=3)["rev"] == 4
+    assert publisher.withdraw(stream, "x", rev=4)["rev"] == 5
+    assert publisher.patch_page(stream, {"headline": "Five"}, rev=4)["rev"] == 5
+
+
+# --- what is not let in
+
+
+def test_what_is_there_is_never_changed(server: Running, publisher: Publisher, stream: str) -> None:
+    lines: list[dict[str, Any]] = [{"entry": ENTRY}, {"withdrawal": WITHDRAWAL}, {"page": {**PAGE, "state": "live"}}]
+    restored(publisher, stream, lines)
+    before = exported(publisher, stream)
+    others = [
+        {"entry": {**ENTRY, "rev": 4}},
+        {"entry": {**ENTRY, "headline": "Another"}},
+        {"withdrawal": {**WITHDRAWAL, "id": "x", "rev": 4}},
+        {"withdrawal": {**WITHDRAWAL, "note": "Another."}},
+        {"entry": {**ENTRY, "id": "y"}},
+        {"page": {**PAGE, "rev": 5}},
+        {"page": PAGE},
+    ]
+    results = [restored(publisher, stream, [line])[0] for line in others]
+    assert statuses(results) == [412] * 7
+    assert results[0]["current"]["headline"] == "Sea wall holds"
+    assert results[0]["errors"] == [
+        {"field": "entry", "expected": "nothing there, or the same", "got": "revision 3, another one"}
+    ]
+    assert exported(publisher, stream) == before
+    assert server.snapshot(stream)["n"] == 3
+
+
+def test_a_stream_that_is_over_takes_no_entries(publisher: Publisher, stream: str) -> None:
+    lines: list[dict[str, Any]] = [{"page": PAGE}, {"withdrawal": WITHDRAWAL}, {"entry": ENTRY}]
+    assert statuses(restored(publisher, stream, lines)) == [201, 201, 409]
+
+
+def test_a_stream_that_is_full_takes_no_entries(start: Callable[..., Running], stream: str) -> None:
+    server = start("--entry-limit", "2")
+    with Publisher(server.url, server.key) as publisher:
+        lines = [{"entry": {**ENTRY, "id": id}} for id in "abc"]
+        assert statuses(restored(publisher, stream, lines)) == [201, 201, 409]
+
+
+PARAGRAPH = {"type": "paragraph", "html": "x"}
 
 
 @pytest.mark.parametrize(
     ("line", "field"),
     [
-        ({"entry": {**STORED, "nope": 1}}, "entry.nope"),
-        ({"entry": {**STORED, "rev": 0}}, "entry.rev"),
-        ({"entry": {**STORED, "rev": "3"}}, "entry.rev"),
-        ({"entry": {**STORED, "id": "../x"}}, "entry.id"),
-        ({"entry": {**STORED, "blocks": [{"type": "paragraph", "html": "<script>x</script>"}]}}, "entry.blocks.0.html"),
-        ({"entry": {**STORED, "headline": " One "}}, "entry.headline"),
-        ({"entry": {**STORED, "sort_at": "2023-07-11T17:53:00+02:00"}}, "entry.sort_at"),
-        ({"entry": {name: STORED[name] for name in STORED if name != "published_at"}}, "entry.published_at"),
-        ({"entry": {**STORED, "body": "x", "blocks": []}}, "entry.blocks"),
-        (
-            {"entry": {**STORED, "correction": {"class": "minor", "note": "x", "at": STORED["sort_at"]}}},
-            "entry.correction.class",
-        ),
-        ({"entry": STORED, "withdrawal": GONE}, "line"),
         ({}, "line"),
-        ({"withdrawal": {**GONE, "reason": "whim"}}, "withdrawal.reason"),
-        ({"page": {**PAGE, "rev": 1, "state": "over", "updated_at": GONE["at"]}}, "page.state"),
         ([], "body"),
-        (b"{", "body"),
+        ({"entry": None}, "line"),
+        ({"entry": ENTRY, "withdrawal": WITHDRAWAL}, "line"),
+        ({"entry": {**ENTRY, "url": "/elsewhere"}}, "entry.url"),
+        ({"entry": {**ENTRY, "body": "Markdown"}}, "entry"),
+        ({"entry": {**ENTRY, "blocks": [], "body": "Markdown"}}, "entry.blocks"),
+        ({"entry": {**ENTRY, "id": "-x"}}, "entry.id"),
+        ({"entry": {**ENTRY, "id": "x" * 65}}, "entry.id"),
+        ({"entry": {**ENTRY, "rev": 0}}, "entry.rev"),
+        ({"entry": {**ENTRY, "rev": 10**9}}, "entry.rev"),
+        ({"entry": {**ENTRY, "rev": True}}, "entry.rev"),
+        ({"entry": {**ENTRY, "rev": 3.0}}, "entry.rev"),
+        ({"entry": {**ENTRY, "headline": " Sea"}}, "entry.headline"),
+        ({"entry": {**ENTRY, "headline": None, "blocks": []}}, "entry"),
+        ({"entry": {**ENTRY, "headline": "\u202e"}}, "entry.headline"),
+        ({"entry": {**ENTRY, "blocks": [{**PARAGRAPH, "html": "<script>x</script>"}]}}, "entry.blocks.0.html"),
+        ({"entry": {**ENTRY, "blocks": [{**PARAGRAPH, "html": "a & b"}]}}, "entry.blocks.0.html"),
+        ({"entry": {**ENTRY, "blocks": [{"type": "list", "items": ["x"]}]}}, "entry.blocks.0.ordered"),
+        ({"entry": {**ENTRY, "blocks": [{**IMAGE, "width": 3.0}]}}, "entry.blocks.0.width"),
+        ({"entry": {**ENTRY, "flags": {"key": False}}}, "entry.flags.key"),
+        ({"entry": {**ENTRY, "published_at": "2023-07-11T15:53:00Z"}}, "entry.published_at"),
+        ({"entry": {name: ENTRY[name] for name in ENTRY if name != "published_at"}}, "entry.published_at"),
+        ({"entry": {name: ENTRY[name] for name in ENTRY if name != "tags"}}, "entry.tags"),
+        ({"entry": {**ENTRY, "correction": {"class": "minor"}}}, "entry.correction.class"),
+        ({"withdrawal": {**WITHDRAWAL, "rev": 1}}, "withdrawal.rev"),
+        ({"withdrawal": {**WITHDRAWAL, "reason": "legal"}}, "withdrawal.headline"),
+        ({"withdrawal": {**WITHDRAWAL, "reason": "mood"}}, "withdrawal.reason"),
+        ({"page": {**PAGE, "rev": 0}}, "page.rev"),
+        ({"page": {**PAGE, "state": "over"}}, "page.state"),
+        ({"page": {name: PAGE[name] for name in PAGE if name != "began_at"}}, "page.began_at"),
+        ({"page": {**PAGE, "timezone": "Mars/Olympus"}}, "page.timezone"),
     ],
 )
-def test_a_line_that_no_export_has_is_refused_and_stores_nothing(
-    server: Running, stream: str, line: Any, field: str
+def test_what_could_not_have_been_stored_is_refused_by_name(
+    server: Running, publisher: Publisher, stream: str, line: Any, field: str
 ) -> None:
-    (result,) = restore(server, stream, line, {"entry": STORED})
-    assert result["status"] in (400, 422)
-    assert field in [fault["field"] for fault in result["errors"]]
+    (result,) = restored(publisher, stream, [line])
+    assert result["status"] == 422, result
+    assert result["errors"][0]["field"] == field, result
     assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 
-def test_import_says_which_line_of_an_export_is_wrong(server: Running, stream: str, tmp_path: Path) -> None:
-    lines = [{"entry": STORED}, {"entry": {**STORED, "id": "z", "rev": 0}}]
-    file = tmp_path / "export.jsonl"
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    done = command(server, "import", stream, str(file))
-    assert done.returncode == 1
-    assert b"line 2" in done.stderr
-    assert b"entry.rev" in done.stderr
-    assert len(server.snapshot(stream)["entries"]) == 1
+@pytest.mark.parametrize("content", [b"{", b"\xff", b'{"entry": {"id": "x", "id": "y"}}', b"", b"[" * 50])
+def test_what_is_not_a_line_is_refused_and_what_follows_not_read(server: Running, stream: str, content: bytes) -> None:
+    body = content + b"\n" + json.dumps({"entry": ENTRY}).encode() + b"\n"
+    answer = server.send("POST", f"/streams/{stream}/restore", body, Content_Type="application/x-ndjson")
+    assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [400]
+    assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 
-def test_what_is_not_there_cannot_be_exported(server: Running, stream: str) -> None:
-    done = command(server, "export", stream)
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert stream.encode() in done.stderr
+def test_a_restore_has_the_limits_of_a_batch(publisher: Publisher, server: Running, stream: str) -> None:
+    with pytest.raises(Rejected, match="1000 lines"):
+        restored(publisher, stream, [{"entry": ENTRY}] * 1_001)
+    path = f"/streams/{stream}/restore"
+    assert server.send("POST", path, b"x" * (5 * 2**20 + 1), Content_Type="application/x-ndjson").status_code == 413
+    assert server.send("POST", path, {"entry": ENTRY}).status_code == 415
+    assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 
-@pytest.mark.anyio
-async def test_an_export_says_whether_the_stream_held_still(log: Log, stream: str) -> None:
-    for changes in (False, True):
-        await log.append(entry_append(stream, "one"))
-        first = await log.snapshot(stream, limit=SLICE)
-        assert first is not None
-        lines = export_lines(log, stream, first)
-        await anext(lines)
-        if changes:
-            await log.append(entry_append(stream, "meanwhile"))
-        rest = [json.loads(line) async for line in lines]
-        assert rest[-1]["end"] == {"whole": not changes, "cursor": str(first.cursor)}
+def test_an_archive_is_for_keys_that_have_every_right(server: Running, publisher: Publisher, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    every = ["publish", "correct", "withdraw", "page"]
+    for missing in every:
+        key = new_key(server, "--can", ",".join(right for right in every if right != missing))
+        with Publisher(server.url, key) as other:
+            with pytest.raises(Unauthorized, match="not for that"):
+                exported(other, stream)
+            with pytest.raises(Unauthorized, match="not for that"):
+                restored(other, stream, [{"entry": ENTRY}])
+    with Publisher(server.url, new_key(server, "--can", ",".join(every))) as other:
+        assert statuses(restored(other, stream, [{"entry": ENTRY}])) == [201]
+        assert exported(other, stream).count(b"\n") == 2
 
 
-@pytest.mark.parametrize(("method", "what"), [("GET", "export"), ("POST", "restore")])
-def test_both_are_for_keys_that_can_do_everything(server: Running, stream: str, method: str, what: str) -> None:
-    assert server.http.request(method, f"/streams/{stream}/{what}").status_code == 401
+def test_an_import_says_which_line_is_refused(server: Running, run: Run, stream: str) -> None:
+    lines = [{"entry": {"headline": "New"}}, {"entry": ENTRY}, {"entry": {**ENTRY, "rev": 2}}, {"page": PAGE}]
+    done = run("import", stream, "-", input=b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    assert done.returncode == REFUSED
+    assert "line 3: Something else is there already" in done.stderr
+    assert {entry["rev"] for entry in server.snapshot(stream)["entries"]} == {1, 3}

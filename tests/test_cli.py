@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,11 +15,9 @@ import pytest
 
 from pushserver import model, settings
 
-from .support import ROOT, Running, clean_environment
+from .support import ROOT, Run, Running, clean_environment
 
 DONE, REFUSED, WRONG_USAGE, NOT_REACHED = 0, 1, 2, 3
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 PAGE: dict[str, Any] = {"headline": "Storm & tide", "timezone": "America/New_York", "lang": "en-US"}
 ENTRIES: list[dict[str, Any]] = [
@@ -46,27 +44,6 @@ def started(url: str, data: Path, *arguments: str) -> Iterator[subprocess.Popen[
             yield process
         finally:
             process.kill()
-
-
-@pytest.fixture
-def run(server: Running) -> Run:
-    """Run a command against the server, with what it is given on standard input; by default it finds the key itself."""
-
-    def _run(*arguments: str, input: bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
-        told = {"PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data), **env}
-        done = subprocess.run(
-            [sys.executable, "-m", "pushserver", *arguments],
-            cwd=ROOT,
-            env={**clean_environment(), **told},
-            input=input,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert b"Traceback" not in done.stderr, done.stderr.decode()
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    return _run
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,9 +26,8 @@ FLOORS = [
     {"model"},
     {"validate", "fields"},
     {"schema", "review"},
-    {"stored"},
-    {"frames", "embedded", "client", "keys", "tokens", "answers"},
-    {"feed", "render", "store", "follow", "demo"},
+    {"frames", "embedded", "client", "keys", "tokens"},
+    {"feed", "render", "store", "stored", "follow", "demo", "answers"},
     {"log", "syndication"},
     {"tail", "heal"},
     {"hub"},
@@ -38,7 +37,7 @@ FLOORS = [
     {"openapi"},
     {"app"},
     {"commands"},
-    {"server", "admin"},
+    {"server", "admin", "transfer"},
     {"__main__"},
 ]
 
@@ -46,7 +45,7 @@ FLOORS = [
 DOORS = {
     "babel": {"fields", "render"},
     "cryptography": {"tokens"},
-    "click": {"settings", "admin", "commands", "__main__"},
+    "click": {"settings", "admin", "commands", "transfer", "__main__"},
     "httpx2": {"client", "demo", "__main__"},
     "jinja2": {"render"},
     "jwt": {"tokens"},

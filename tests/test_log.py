@@ -49,7 +49,7 @@ def put_page(stream: str, rev: int, headline: str = "Page") -> Append:
 def withdraw(stream: str, id: str, at: int) -> Append:
     """The withdrawal of an entry's first revision."""
     told = {"at": model.instant(at), "id": id, "rev": 2, "reason": "error"}
-    return Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), id)
+    return Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), id, at)
 
 
 def tag_of(stream: str) -> str:
