@@ -8,14 +8,14 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
 
 from . import follow, keys, markup
-from .client import Publisher, PublishError, Unreached
+from .client import Publisher, PublishError, Rejected, Unreached
 
 BODY_LIMIT = 1_048_576  # characters of a body that is read; the server takes fewer
 DELIVERY_WAIT = 5.0  # seconds for all workers to have an entry
@@ -104,8 +104,11 @@ def _body(file: TextIO) -> str:
     try:
         return file.read(BODY_LIMIT)
     except UnicodeDecodeError as error:
-        got = f"byte 0x{error.object[error.start]:02x} at {error.start}"
-        fail(f"{file.name}: expected UTF-8, got {got}", REFUSED)
+        fail(f"{file.name}: {_not_text(error)}", REFUSED)
+
+
+def _not_text(error: UnicodeDecodeError) -> str:
+    return f"expected UTF-8, got byte 0x{error.object[error.start]:02x} at {error.start}"
 
 
 def _entry(
@@ -133,6 +136,7 @@ def _entry(
     "--idempotency-key", help="The same key stores one entry, however often it is sent. One is made if none is given."
 )
 @click.option("--dry-run", is_flag=True, help="Publish nothing: say whether it would be taken, and what looks odd.")
+@click.option("--each-line", is_flag=True, help="Publish each line of FILE, as it comes, as an entry's headline.")
 @click.option("--wait", is_flag=True, help="Wait for it to be given to the readers, and say to how many.")
 @_json
 @publishes
@@ -141,11 +145,21 @@ def publish(
     stream: str,
     idempotency_key: str | None,
     dry_run: bool,
+    each_line: bool,
     wait: bool,
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Publish an entry to STREAM. FILE is its body in Markdown, - for standard input."""
+    """Publish an entry to STREAM. FILE is its body in Markdown, - for standard input.
+
+    With --each-line, FILE (standard input, if not given) is read until it ends, and a line that is refused is passed
+    over. An idempotency key counts for each line by its number: what is read again from the beginning adds nothing.
+    """
+    if each_line:
+        if wait or dry_run or fields["headline"] is not None:
+            raise click.UsageError("Expected --each-line without --headline, --dry-run and --wait.")
+        _publish_lines(publisher, stream, fields.pop("file"), _entry(None, **fields), idempotency_key, as_json)
+        return
     entry = _entry(**fields)
     if dry_run:
         _reviewed(publisher.dry_run(stream, entry), as_json)
@@ -154,6 +168,30 @@ def publish(
     if wait:
         answer["receipt"] = publisher.delivery(stream, answer["id"], n=answer["n"], wait=DELIVERY_WAIT)
     _told(answer, "published", as_json)
+
+
+def _publish_lines(
+    publisher: Publisher, stream: str, file: TextIO | None, entry: dict[str, Any], key: str | None, as_json: bool
+) -> None:
+    """Publish each line as it comes; exit status 1 where one was refused."""
+    status = 0
+    lines = iter(partial((file or sys.stdin).buffer.readline, BODY_LIMIT), b"")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        line_key = f"{key}.{number}" if key else None
+        try:
+            headline = line.decode().strip()
+            answer = publisher.publish(stream, {**entry, "headline": headline}, idempotency_key=line_key)
+        except (Rejected, UnicodeDecodeError) as error:
+            why = _not_text(error) if isinstance(error, UnicodeDecodeError) else error
+            click.echo(f"pushserver: line {number}: {why}", err=True)
+            status = REFUSED
+        except PublishError as error:
+            fail(f"line {number}: {error}", status_of(error))
+        else:
+            _told(answer, "published", as_json)
+    sys.exit(status)
 
 
 @click.command()

@@ -29,13 +29,13 @@ RECORDS: list[dict[str, Any]] = [{"page": PAGE}, *({"entry": entry} for entry in
 
 
 @contextmanager
-def started(url: str, data: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(url: str, data: Path, *arguments: str, input: bool = False) -> Iterator[subprocess.Popen[str]]:
     """A command that runs beside the test; it is killed where it did not end."""
     with subprocess.Popen(
         [sys.executable, "-m", "pushserver", *arguments],
         cwd=ROOT,
         env={**clean_environment(), "PUSHSERVER_URL": url, "PUSHSERVER_DATA": str(data)},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if input else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -137,6 +137,50 @@ def test_publish_with_one_key_stores_one_entry(server: Running, stream: str, run
     assert (first.returncode, again.returncode) == (DONE, DONE)
     assert again.stdout == first.stdout.replace("published:", "published before:")
     assert headlines(server, stream) == ["x"]
+
+
+def test_each_line_is_published_as_it_comes(server: Running, stream: str) -> None:
+    with started(server.url, server.data, "publish", stream, "--each-line", "--tag", "score", input=True) as process:
+        assert process.stdin is not None
+        for headline in ("Home 1, Away 0", "Zürich “2”"):
+            process.stdin.write(f"{headline}\n")
+            process.stdin.flush()
+            assert read_until(process, "\n").startswith("published: ")
+            assert headlines(server, stream)[-1] == headline
+        process.stdin.write("\nthe last one has no end")
+        process.stdin.close()
+        assert read_until(process, "\n").startswith("published: ")
+        assert process.wait(10) == DONE
+    assert [entry["tags"] for entry in server.snapshot(stream)["entries"]] == [["score"]] * 3
+
+
+def test_a_line_that_is_refused_is_passed_over(server: Running, stream: str, run: Run, tmp_path: Path) -> None:
+    file = file_of(tmp_path, b"one\n" + b"x" * 301 + b"\nZ\xfcrich\nfour\n")
+    done = run("publish", stream, file, "--each-line")
+    assert done.returncode == REFUSED
+    assert "line 2: headline: expected at most 300 characters" in done.stderr
+    assert "line 3: expected UTF-8, got byte 0xfc at 1" in done.stderr
+    assert headlines(server, stream) == ["one", "four"]
+
+
+def test_lines_that_are_sent_again_with_one_key_are_known(server: Running, stream: str, run: Run) -> None:
+    arguments = ("publish", stream, "--each-line", "--idempotency-key", "scores")
+    assert run(*arguments, input=b"0:0\n0:1\n").returncode == DONE
+    again = run(*arguments, input=b"0:0\n0:1\n0:0\n")
+    assert [line.partition(":")[0] for line in again.stdout.splitlines()] == ["published before"] * 2 + ["published"]
+    assert headlines(server, stream) == ["0:0", "0:1", "0:0"]
+
+
+def test_lines_end_where_no_line_could_be_published(server: Running, stream: str, run: Run) -> None:
+    done = run("publish", stream, "--each-line", "--key", "wrong", input=b"0:0\n0:1\n")
+    assert (done.returncode, "line 1: Publishing needs a key" in done.stderr, "line 2" in done.stderr) == (
+        1,
+        True,
+        False,
+    )
+    for option in ("--wait", "--headline=x"):
+        assert run("publish", stream, "--each-line", option, input=b"x\n").returncode == WRONG_USAGE
+    assert_nothing_stored(server, stream)
 
 
 def test_publish_without_a_key_says_where_it_looked(server: Running, stream: str, run: Run, tmp_path: Path) -> None:
