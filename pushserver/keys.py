@@ -169,7 +169,8 @@ def _scope(key: Key) -> str:
 
 def _unauthorized(got: str) -> Unauthorized:
     return Unauthorized(
-        "Publishing needs a key: that in publish.key of the server's data folder, or one of `pushserver keys create`.",
+        "Publishing needs a key: that in publish.key of the server's data folder, or one that "
+        "`pushserver keys create NAME` makes.",
         Fault("Authorization", "Bearer and a publish key", got),
         # The body was not read: the connection cannot carry another request.
         headers={"WWW-Authenticate": 'Bearer realm="pushserver"', "Connection": "close"},
