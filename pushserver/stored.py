@@ -101,12 +101,12 @@ def _differences(made: Any, given: Any, path: str) -> Iterator[Fault]:
     """Where what came is not what is made of it."""
     if isinstance(made, dict) and isinstance(given, dict):
         for name in {**made, **given}:
-            yield from _differences(made.get(name), given.get(name), f"{path}.{name}" if path else name)
+            yield from _differences(made.get(name, ...), given.get(name, ...), f"{path}.{name}" if path else name)
     elif isinstance(made, list) and isinstance(given, list) and len(made) == len(given):
         for number, pair in enumerate(zip(made, given, strict=True)):
             yield from _differences(*pair, f"{path}.{number}")
     elif made != given:
-        yield Fault(path, *("nothing" if side is None else shorten(dumps(side)) for side in (made, given)))
+        yield Fault(path, *("nothing" if side is ... else shorten(dumps(side)) for side in (made, given)))
 
 
 def line(kind: str, held: dict[str, Any]) -> str:
