@@ -17,17 +17,18 @@ def again(stream: str, event: Event) -> Append:
     data = model.loads(event.data)
     about = {"entry.put": "entry", "page.put": "page", "stream.end": "page"}.get(event.type)
     state = data[about] if about else data
+    at = model.milliseconds(data["at"])
     key, _, body_hash = event.request.partition(" ")
     return Append(
         stream=stream,
         type=event.type,
         data=data,
-        at=model.milliseconds(data["at"]),
+        at=at,
         state=state,
         rev=state["rev"],
         shown_at=event.shown_at,
         entry_id=event.entry_id,
-        order=model.order_of(state) if event.type == "entry.put" else 0,
+        order=model.order_of(state) if event.type == "entry.put" else at,
         key=key or f"lost-{event.cursor.nonce}",
         body_hash=body_hash,
     )

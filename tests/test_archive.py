@@ -361,7 +361,6 @@ PARAGRAPH = {"type": "paragraph", "html": "x"}
         ({"entry": {**ENTRY, "blocks": [{**PARAGRAPH, "html": "<script>x</script>"}]}}, "entry.blocks.0.html"),
         ({"entry": {**ENTRY, "blocks": [{**PARAGRAPH, "html": "a & b"}]}}, "entry.blocks.0.html"),
         ({"entry": {**ENTRY, "blocks": [{"type": "list", "items": ["x"]}]}}, "entry.blocks.0.ordered"),
-        ({"entry": {**ENTRY, "blocks": [{**IMAGE, "width": 3.0}]}}, "entry.blocks.0.width"),
         ({"entry": {**ENTRY, "flags": {"key": False}}}, "entry.flags.key"),
         ({"entry": {**ENTRY, "body": None}}, "entry.body"),
         ({"entry": {**ENTRY, "bylines": [{"name": "Cy Roe", "org": None}]}}, "entry.bylines.0.org"),
