@@ -1,18 +1,43 @@
 """Publishing again what the store had acknowledged and lost, as after a failover to a replica that lagged behind.
 
-Pure. Whoever still holds the event sends it through the same script, under the idempotency key that it came with: of
-all workers one wins, and a publisher who meanwhile sent it again loses nothing either. Entry and revision stay what
-they were; place and number in the order are new.
+Whoever still holds the event sends it through the same script, under the idempotency key that it came with: of all
+workers one wins, and a publisher who meanwhile sent it again loses nothing either. Entry and revision stay what they
+were; place and number in the order are new.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from . import model
-from .log import Append
+from .errors import Refused
+from .log import Append, Log, Moved
 from .model import Event
 
+logger = logging.getLogger(__name__)
 
-def again(stream: str, event: Event) -> Append:
+
+async def lost(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
+    """Of a stream's newest events, the newest first, those that the log does not hold; the oldest first."""
+    missing = set(await log.missing([(stream, event.cursor) for event in events]))
+    held = next((number for number in range(len(events)) if number not in missing), len(events))
+    return list(events[:held])[::-1]
+
+
+async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
+    """Publish lost events again, in their order; those that the store had gone on without. Raises StoreError."""
+    left = []
+    for event in events:
+        try:
+            await log.append(_append(stream, event))
+        except (Moved, Refused) as error:
+            logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
+            left.append(event)
+    return left
+
+
+def _append(stream: str, event: Event) -> Append:
     """The event as it was published, to be stored in place of the revision that it replaced."""
     data = model.loads(event.data)
     about = {"entry.put": "entry", "page.put": "page", "stream.end": "page"}.get(event.type)

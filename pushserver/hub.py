@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from . import frames, heal, model, render
-from .errors import Close, NotFound, Refused, Unavailable
+from .errors import Close, NotFound, Unavailable
 from .feed import BrokenChain, Feed, Reader
 from .frames import Format, Frame, Notice, Told, View
-from .log import Log, Moved, Resumed, Snapshot
+from .log import Log, Resumed, Snapshot
 from .model import Cursor, Event
 from .settings import Settings
 from .store import StoreError
@@ -270,16 +270,17 @@ class Hub:
             if reason in (None, "too_far"):  # nothing was lost, something was missed: it is read again
                 await self._tail_of(channel).follow(channel.stream, channel.feed.head.id)
                 return
-            lost = await self._lost(channel) if reason == "rollback" else []
-            healed = [frame.event.entry_id for frame in lost if await self._heal(channel, frame.event)]
+            # Of another life of the log nothing is put back: who began it anew may have meant to.
+            events = [frame.event for frame in channel.feed.newest()] if reason == "rollback" else []
+            lost = await heal.lost(self._log, channel.stream, events)
+            left = await heal.again(self._log, channel.stream, lost)
             snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
             if snapshot is None:
                 self._drop(channel, "its log is gone")
                 return
-            gone = {frame.event.entry_id: None for frame in lost if frame.event.entry_id not in healed}
-            logger.warning("stream %s: %s, %d events lost, %d healed", channel.stream, reason, len(lost), len(healed))
+            logger.warning("stream %s: %s, %d events lost, %d for good", channel.stream, reason, len(lost), len(left))
             channel.page = snapshot.page
-            reset = frames.reset(str(reason), [id for id in gone if id])
+            reset = frames.reset(str(reason), sorted({event.entry_id for event in left} - {""}))
             channel.feed.restart(snapshot.cursor, snapshot.n, [reset, self._view(snapshot)])
             await self._tail_of(channel).follow(channel.stream, snapshot.cursor.id)
             self._begin_pass(channel)
@@ -287,22 +288,6 @@ class Hub:
             self._drop(channel, f"it could not be put right: {error!r}")
         finally:
             channel.mending = None
-
-    async def _lost(self, channel: Channel) -> list[Frame]:
-        """The newest events of the ring that the log does not hold, the oldest first."""
-        newest = list(channel.feed.newest())
-        missing = set(await self._log.missing([(channel.stream, frame.event.cursor) for frame in newest]))
-        held = next((number for number in range(len(newest)) if number not in missing), len(newest))
-        return newest[:held][::-1]
-
-    async def _heal(self, channel: Channel, event: Event) -> bool:
-        """Publish a lost event again; False where the store has gone on without it."""
-        try:
-            await self._log.append(heal.again(channel.stream, event))
-        except (Moved, Refused) as error:
-            logger.warning("stream %s: event %d was not healed: %r", channel.stream, event.n, error)
-            return False
-        return True
 
     # --- events
 
