@@ -25,6 +25,7 @@ CONNECTIONS = 64  # of the pool that requests share; one more request waits a se
 COMMAND_TIMEOUT = 5.0
 QUIET = 5.0  # seconds without a message after which the store is asked whether it is there
 LEAST_REDIS = (7, 0)  # effects replication and XADD's options as they are used here
+WRITTEN, WRITTEN_KEPT = "pushserver:written", 60  # a key that shows that writes are taken, and its seconds
 KEYS, KEYS_USED = "pushserver:keys", "pushserver:keys:used"
 
 StoreError = RedisError
@@ -145,11 +146,11 @@ class Store:
         await self.ping()
 
     async def ping(self) -> None:
-        """Ask the store whether it answers, and what that promises: `disk` while each write is synced first."""
+        """Ask the store whether it takes writes, and what it promises: `disk` while each is synced before it answers."""
+        await self.within(self.redis.set(WRITTEN, model.now(), ex=WRITTEN_KEPT))
         try:
             config = await self.within(self.redis.config_get("append*"))
         except ResponseError:  # a store may deny CONFIG: then nothing was verified, and nothing is claimed
-            await self.within(self.redis.ping())
             config = {}
         synced = config.get("appendonly") == "yes" and config.get("appendfsync") == "always"
         self.durability = "disk" if synced else "memory"

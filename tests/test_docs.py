@@ -125,6 +125,13 @@ def test_the_protocol_page_has_every_close_code_and_every_frame() -> None:
         assert f"`{frame}`" in text
 
 
+def test_every_test_that_a_promise_names_is_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 10
+    for file, name in named:
+        assert re.search(rf"(def |^){name}\b", (ROOT / "tests" / file).read_text(), re.MULTILINE), f"{file}::{name}"
+
+
 def test_no_file_names_a_registry_or_a_path_of_some_machine() -> None:
     hosts = re.compile(r"py" r"pi\.org|python" r"hosted|registry\.npm" r"js|deb\.debian" r"\.org|/ho" r"me/|/ro" r"ot/")
     for name in TRACKED:
