@@ -55,7 +55,7 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: 200 while the store takes writes, tails read, receipts are heard and the worker stays; else 503."""
+    """`GET /readyz`: 200 while the store takes writes, tails read, receipts are heard, the worker stays; else 503."""
     checks = request.app.state.health.checks()
     ready = all(checks.values())
     return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, {"Cache-Control": "no-store"})

@@ -146,7 +146,7 @@ class Store:
         await self.ping()
 
     async def ping(self) -> None:
-        """Ask the store whether it takes writes, and what it promises: `disk` while each is synced before it answers."""
+        """Ask the store whether it takes writes, and what it promises: `disk` while it syncs each before it answers."""
         await self.within(self.redis.set(WRITTEN, model.now(), ex=WRITTEN_KEPT))
         try:
             config = await self.within(self.redis.config_get("append*"))
