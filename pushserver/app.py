@@ -10,15 +10,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
 
 from . import archive, gate, health, openapi, pages, publish, sockets, sse
-from .errors import Fault, NotAllowed, NotFound, Refused, Unavailable, answer
+from .errors import HEADERS, Fault, NotAllowed, NotFound, Refused, Unavailable, answer
 from .frames import dumps
 from .health import Health
 from .hub import Hub
@@ -112,6 +114,24 @@ ROUTES: list[BaseRoute] = [
 KEYED = frozenset({Delivery, Export})  # a GET that asks for a publish key is not for readers
 
 
+class App(Starlette):
+    """Starlette's, which puts the headers of every answer on what has not its own. A WebSocket's frames go by."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
+
+
+def _with_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return wrapped
+
+
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
     store = Store(settings.redis, partitions=settings.partitions)
@@ -138,8 +158,12 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.gather(*tasks, return_exceptions=True)
             await store.close()
 
-    app = Starlette(
-        routes=[*gate.gated(ROUTES, tokens, but=KEYED), Mount("/static", StaticFiles(directory=static_folder()))],
+    app = App(
+        routes=[
+            *gate.gated(ROUTES, tokens, but=KEYED),
+            WebSocketRoute("/{path:path}", sockets.nowhere),
+            Mount("/static", StaticFiles(directory=static_folder())),
+        ],
         lifespan=lifespan,
         exception_handlers={Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug},
     )

@@ -13,6 +13,12 @@ from starlette.responses import JSONResponse, Response
 
 GOT_LIMIT = 120  # characters of the offending value that an answer repeats
 
+# On every answer: it is what its type says, and what is no page runs, loads and frames nothing. Pages have their own.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
 
 class Close(IntEnum):
     """Close codes. 4400 to 4407 and 4410 mean: do not come back; the others: come back with your cursor.
@@ -186,4 +192,4 @@ def shorten(value: object) -> str:
 
 def answer(refused: Refused) -> Response:
     """The HTTP response that a refusal is."""
-    return JSONResponse(refused.problem(), refused.status, refused.headers, "application/problem+json")
+    return JSONResponse(refused.problem(), refused.status, {**HEADERS, **refused.headers}, "application/problem+json")

@@ -72,7 +72,7 @@ async def entries(request: Request) -> Response:
     """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
     most = request.app.state.settings.page_entries
     _, snapshot, _ = await _snapshot(request, _limit(request.query_params.get("limit"), most))
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"', "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
@@ -152,7 +152,7 @@ async def _feed(request: Request, make: Callable[[syndication.Issue], bytes | st
     stream, snapshot, _ = await _snapshot(request, limit, withdrawals=limit)
     issue = _issue(request, stream, snapshot)
     etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
-    headers = {"Cache-Control": "no-cache", "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": "no-cache", "ETag": etag}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(make(issue), headers=headers, media_type=media_type)

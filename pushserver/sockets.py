@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .adapter import AsgiReader, abort_of, attend, check_origin, format_of
-from .errors import Close, Fault, Refused, Unavailable, UpgradeRequired, answer
+from .errors import Close, Fault, NotFound, Refused, Unavailable, UpgradeRequired, answer, shorten
 from .feed import Feed, Reader
 from .frames import Told
 from .gate import PROTOCOL, permit
@@ -60,6 +60,11 @@ async def follow(websocket: WebSocket) -> None:
 async def upgrade_required(request: Request) -> Response:
     """The same address without an upgrade."""
     raise UpgradeRequired("Open this address as a WebSocket.", Fault("Upgrade", "websocket", "none"))
+
+
+async def nowhere(websocket: WebSocket) -> None:
+    """Every other address, asked for as a WebSocket."""
+    await websocket.send_denial_response(answer(NotFound(f"There is nothing at {shorten(websocket.url.path)}.")))
 
 
 async def _gone(websocket: WebSocket, feed: Feed, reader: Reader) -> None:
