@@ -94,9 +94,6 @@ def read(kind: type[M], value: Any) -> M:
         raise Invalid(f"{faults[0].field}: expected {faults[0].expected}, got {faults[0].got}.", *faults) from None
 
 
-_KINDS = {"paragraph", "heading", "list", "quote", "image", "social_post", "embed"}
-
-
 _EXPECTED = {
     "extra_forbidden": "no such field",
     "missing": "a value",
@@ -112,17 +109,17 @@ _EXPECTED = {
     "too_long": "at most {max_length} items",
     "too_short": "at least {min_length} items",
     "union_tag_not_found": "a block with its type",
-    "union_tag_invalid": f"one of {', '.join(sorted(_KINDS))}",
+    "union_tag_invalid": "one of {expected_tags}",
 }
 
 
 def _fault_of(problem: dict[str, Any]) -> Fault:
     """One of pydantic's findings in our words."""
-    # A union's member puts its tag into the path after the index; the path is that of the JSON that came.
     path, context, came = problem["loc"], problem.get("ctx", {}), problem["input"]
-    steps = [str(step) for at, step in enumerate(path) if not (at and step in _KINDS and isinstance(path[at - 1], int))]
+    steps = [str(step) for at, step in enumerate(path) if not _is_tag(path, at)]
     known = _EXPECTED.get(problem["type"])
-    expected = known.format(**context) if known else problem["msg"].removeprefix("Input should be ")
+    # pydantic has the tags of a union in quotes.
+    expected = known.format(**context).replace("'", "") if known else problem["msg"].removeprefix("Input should be ")
     got = "nothing" if problem["type"] == "missing" else _seen(came)
     if problem["type"] == "union_tag_invalid":
         steps.append("type")
@@ -132,6 +129,14 @@ def _fault_of(problem: dict[str, Any]) -> Fault:
         steps += [context["field"]] if "field" in context else []
     field = shorten(".".join(steps)) if steps else "body"
     return Fault(field, expected, shorten(got))
+
+
+def _is_tag(path: tuple[int | str, ...], at: int) -> bool:
+    """Whether a step of pydantic's path is not of the JSON that came: a block's type, between its index and its field.
+
+    What is listed elsewhere has fields without fields of their own, so that nothing follows them.
+    """
+    return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(path[at], str)
 
 
 def _seen(value: Any) -> str:
