@@ -109,7 +109,7 @@ def _unless_known(request: Request, body: str) -> Response:
     A part of the log does not change, but that what was withdrawn since is told as that: a cache has to ask each time.
     """
     etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
-    headers = {"Cache-Control": "no-cache", "ETag": etag, "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": "no-cache", "ETag": etag}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")

@@ -24,7 +24,6 @@ HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx would keep events until it has a bufferful
-    "X-Content-Type-Options": "nosniff",
 }
 
 

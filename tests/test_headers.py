@@ -31,6 +31,8 @@ ANSWERS: dict[str, tuple[str, int, bool]] = {
     "GET /streams/headers/entries": ("", 200, False),
     "GET /streams/headers/feed.atom": ("", 200, False),
     "GET /streams/headers/feed.json": ("", 200, False),
+    "GET /streams/headers/events": ("", 200, False),
+    "GET /streams/headers/sse": ("", 200, False),
     "GET /streams/headers/export": (KEYED, 200, False),
     "GET /livez": ("", 200, False),
     "GET /readyz": ("", 200, False),
