@@ -179,3 +179,10 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_server_is_given_the_time_it_asks_for_within_reason(given: str | None, least: float, most: float) -> None:
     assert least <= retry_after(given) <= most
+
+
+def test_a_batch_is_answered_line_by_line_whatever_is_in_the_lines(server: Running, stream: str) -> None:
+    with Publisher(server.url, server.key) as publisher:
+        answer = publisher.publish_all(stream, [{"headline": "a"}, {"b\u2028c": 1}, {"headline": "d\u2029"}])
+    assert [result["status"] for result in answer["results"]] == [201, 422, 201]
+    assert answer["results"][1]["errors"][0]["field"] == "b\u2028c"
