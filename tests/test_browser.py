@@ -194,6 +194,34 @@ def test_the_page_is_whole_without_javascript(chromium: Browser, server: Running
         expect(page.locator("#updated")).to_contain_text("Last Updated")
 
 
+def test_a_page_makes_html_of_text_by_its_own_policy_alone(chromium: Browser, server: Running, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    with chromium.new_context() as context:  # what is blocked is reported to the console
+        page = context.new_page()
+        open_live(page, server, stream)
+        for script in (
+            "document.body.innerHTML = '<p>'",
+            "new DOMParser().parseFromString('<p>', 'text/html')",
+            "trustedTypes.createPolicy('pushserver', {})",
+            "trustedTypes.createPolicy('another', {})",
+        ):
+            tried = page.evaluate(f"() => {{ try {{ {script} }} catch (error) {{ return error.name }} }}")
+            assert tried == "TypeError", script
+        server.publish_ok(stream, "Two")
+        expect(page.locator("article h3")).to_have_text(["Two", "One"])
+
+
+def test_a_browser_without_trusted_types_shows_the_same(chromium: Browser, server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    with chromium.new_context(bypass_csp=True) as context:
+        context.add_init_script("Object.defineProperty(window, 'trustedTypes', { value: undefined })")
+        page = context.new_page()
+        open_live(page, server, stream)
+        server.publish_ok(stream, "One & another")
+        expect(page.locator("article h3")).to_have_text("One & another")
+        assert_same_as_fresh(page, server, stream)
+
+
 def test_the_back_button_brings_a_live_page_back(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     open_live(page, server, stream)
