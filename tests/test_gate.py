@@ -33,8 +33,8 @@ from pushserver.sockets import SocketReader
 
 from . import issuer
 from .issuer import token
+from .judge import CHROMIUM, FLAGS
 from .support import ROOT, Running, clean_environment, reader, receive, running
-from .test_browser import CHROMIUM, FLAGS
 
 NAMED = "https://news.example"
 
