@@ -38,11 +38,16 @@ function openSocket(url, take, closed) {
   return socket;
 }
 
-/** The same by Server-Sent Events. @type {typeof openSocket} */
-function openEvents(url, take, closed) {
+/** @param {URL} url of the WebSocket */
+function eventsUrl(url) {
   url.protocol = url.protocol.replace("ws", "http");
   url.pathname = url.pathname.replace(/ws$/, "sse");
-  const source = new EventSource(url);
+  return url;
+}
+
+/** The same by Server-Sent Events. @type {typeof openSocket} */
+function openEvents(url, take, closed) {
+  const source = new EventSource(eventsUrl(url));
   source.onmessage = ({ data }) => take(JSON.parse(data));
   source.onerror = () => {
     source.close(); // when to come back is decided in one place
@@ -112,9 +117,9 @@ export class Stream extends EventTarget {
     else if (wasRefused) this.#askWhy();
   }
 
-  /** A browser does not tell a page why a handshake failed; the same address over HTTP does. */
+  /** A browser does not tell a page why a handshake failed; a question over HTTP is answered. */
   async #askWhy() {
-    const response = await fetch(this.url.replace(/^ws/, "http")).catch(() => null);
+    const response = await fetch(eventsUrl(new URL(this.url)), { method: "HEAD" }).catch(() => null);
     if (response && (response.status === 401 || response.status === 403) && this.state === "waiting") this.#expire();
   }
 
