@@ -1,6 +1,7 @@
 # make run    the server, an embedded store and a live demo on http://127.0.0.1:8000
 # make test   every test, installing what they need
 # make check  format, lint, types
+# make soak   faults at random, MINUTES=10 of them
 # make lock   the pinned requirements, from pyproject.toml
 # make docs   the pages of docs/ that are made from the code
 
@@ -9,8 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVE ?= --demo
+MINUTES ?= 10
+SEED ?=
 
-.PHONY: run test check lock docs format packages
+.PHONY: run test check soak lock docs format packages
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run
@@ -18,6 +21,9 @@ run: $(VENV)/run
 
 test: $(VENV)/dev packages
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/dev
+	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from . import model
-from .errors import Refused
+from .errors import Gone, Refused
 from .log import Append, Log, Moved
 from .model import Event
 
@@ -30,11 +30,22 @@ async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
     left = []
     for event in events:
         try:
-            await log.append(_append(stream, event))
+            await _publish(log, _append(stream, event))
+        except Gone:  # withdrawn, which is what the event says, or outlived by it
+            continue
         except (Moved, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
             left.append(event)
     return left
+
+
+async def _publish(log: Log, append: Append) -> None:
+    try:
+        await log.append(append)
+    except Moved:
+        if append.type != "entry.withdraw":
+            raise
+        await log.append(append._replace(replaces=0))  # what it withdrew is lost too: that it was withdrawn is not
 
 
 def _append(stream: str, event: Event) -> Append:

@@ -117,7 +117,7 @@ class Event(NamedTuple):
 
     def withdrawn(self, data: bytes) -> Event:
         """The same event when its entry has been withdrawn: its place in the order, and the withdrawal for content."""
-        return self._replace(type="entry.withdraw", data=data) if self.type == "entry.put" else self
+        return self._replace(type="entry.withdraw", data=data, request="") if self.type == "entry.put" else self
 
 
 # --- what is stored

@@ -1,0 +1,178 @@
+"""A run: publishers and readers on one stream of a server, with something happening to it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from pushserver.client import AsyncPublisher, Gone, NotFound, PublishError, Unreached
+
+from ..support import Running
+from .checker import Frame, Outcome, Violation, judge
+
+LIMIT = 90.0  # seconds for everybody to know and to have everything, once a fault is over
+STAYS = (0.5, 6.0)  # seconds that a reader stays connected, at random
+
+
+class Run:
+    """One stream of a server, its publishers and readers, and what they log."""
+
+    def __init__(self, server: Running, stream: str, *, seed: int, url: str | None = None) -> None:
+        self.server = server
+        self.stream = stream
+        self.url = url or server.url
+        self.outcomes: list[Outcome] = []
+        self.logs: list[list[Frame]] = []
+        self._random = random.Random(seed)
+        self._over = asyncio.Event()
+        self._sending = 0
+        self._may_send = asyncio.Event()
+        self._may_send.set()
+
+    @property
+    def deliveries(self) -> int:
+        return sum("prev" in frame for log in self.logs for frame in log)
+
+    async def of(
+        self,
+        fault: Callable[[Run], Coroutine[Any, Any, None]],
+        *,
+        publishers: int = 5,
+        entries: int = 12,
+        readers: int = 20,
+    ) -> list[Violation]:
+        """Publish and read while the fault happens, until all are known and all have everything; what was violated."""
+        await asyncio.to_thread(self.server.publish_ok, self.stream, "first")
+        async with self._reading(readers):
+            async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+                for number in range(publishers):
+                    tasks.create_task(self._publish(number, entries))
+                tasks.create_task(fault(self))
+            await self._until_read()
+        return judge(self.outcomes, self.logs, await self._stored(), await asyncio.to_thread(self._withdrawn))
+
+    def _withdrawn(self) -> set[str]:
+        """The entries that the server says were withdrawn."""
+        feed = self.server.http.get(f"/streams/{self.stream}/feed.json").json()
+        return {item["id"].rpartition("/")[2] for item in feed["_pushserver"]["withdrawn"]}
+
+    async def _publish(self, number: int, entries: int) -> None:
+        async with AsyncPublisher(self.url, self.server.key) as publisher:
+            for entry in range(entries):
+                key = f"{number}.{entry}"
+                answer = await self._known(
+                    lambda key=key: publisher.publish(  # type: ignore[misc]
+                        self.stream, {"headline": f"Entry {key}", "body": "Some *words*."}, idempotency_key=key
+                    )
+                )
+                id = answer["id"]
+                self.outcomes.append(Outcome(key, id))
+                await self._change(publisher, id, key)
+                await asyncio.sleep(self._random.uniform(0, 0.25))
+
+    async def _change(self, publisher: AsyncPublisher, id: str, key: str) -> None:
+        """Correct it, or take it back, or leave it."""
+        with suppress(Gone):  # it was withdrawn by the same request, whose answer was lost
+            match self._random.randrange(4):
+                case 0:
+                    change = {"headline": f"Entry {key}, corrected"}
+                    await self._known(lambda: publisher.correct(self.stream, id, change, idempotency_key=f"{key}.c"))
+                case 1:
+                    await self._known(lambda: publisher.withdraw(self.stream, id, idempotency_key=f"{key}.w"))
+                    self.outcomes.append(Outcome(f"{key}.w", id, withdrawn=True))
+
+    async def _known(self, send: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Send it, again and again, until its outcome is known."""
+        while True:
+            await self._may_send.wait()
+            self._sending += 1
+            try:
+                return await send()
+            except Unreached:
+                continue
+            except NotFound:  # the store lost it, and it is not healed yet
+                await asyncio.sleep(0.2)
+            finally:
+                self._sending -= 1
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """While nobody publishes, and every worker has read what was stored."""
+        self._may_send.clear()
+        try:
+            while self._sending:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            yield
+        finally:
+            self._may_send.set()
+
+    # --- readers
+
+    @asynccontextmanager
+    async def _reading(self, readers: int) -> AsyncIterator[None]:
+        self.logs = [[] for _ in range(readers)]
+        tasks = [asyncio.create_task(self._read(log)) for log in self.logs]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for ended in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended
+
+    async def _read(self, log: list[Frame]) -> None:
+        """Log every frame; come and go, always back with the last cursor."""
+        cursor = ""
+        address = f"{self.url.replace('http', 'ws')}/streams/{self.stream}/ws?cursor="
+        while True:
+            with suppress(OSError, TimeoutError, WebSocketException):
+                async with connect(address + cursor, compression=None, proxy=None, max_size=None) as socket:
+                    async with self._for_a_while():
+                        while True:
+                            frame = json.loads(await socket.recv())
+                            if frame["type"] != "head":
+                                log.append(frame)
+                            cursor = frame.get("cursor", cursor)
+            await asyncio.sleep(self._random.uniform(0, 0.3))
+
+    @asynccontextmanager
+    async def _for_a_while(self) -> AsyncIterator[None]:
+        """Half of the readers leave after a while, as long as the run goes on."""
+        stays = None if self._over.is_set() or self._random.random() < 0.5 else self._random.uniform(*STAYS)
+        async with asyncio.timeout(stays):
+            yield
+
+    async def _until_read(self) -> None:
+        """Wait until every reader has the newest event."""
+        self._over.set()
+        async with asyncio.timeout(LIMIT):
+            while True:
+                head = (await self._stored())["cursor"]
+                if all(_cursor_of(log) == head for log in self.logs):
+                    return
+                await asyncio.sleep(0.1)
+
+    async def _stored(self) -> Frame:
+        """The stream as it is served now."""
+        while True:
+            try:
+                return await asyncio.to_thread(self.server.snapshot, self.stream)
+            except (AssertionError, OSError, PublishError):
+                await asyncio.sleep(0.2)
+
+
+def _cursor_of(log: list[Frame]) -> str | None:
+    """Where a reader is."""
+    for frame in reversed(log):
+        if "cursor" in frame:
+            return str(frame["cursor"])
+    return None
