@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from . import frames
+from .channel import Channel
 from .errors import Close, Fault, Forbidden, Invalid, Unavailable, shorten
 from .feed import Feed, Reader, State
 from .frames import Batch, Format, Notice, Told
 from .gate import Permit, permit
-from .hub import RETRY_MS, Channel, Hub
+from .hub import RETRY_MS, Hub
 from .model import Cursor
 from .store import StoreError
 

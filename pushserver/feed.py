@@ -135,6 +135,11 @@ class Feed:
         """The frames of an entry's events, the newest first."""
         return (frame for frame in self.newest() if frame.event.entry_id == entry_id)
 
+    def withdraws_after(self, position: int) -> bool:
+        """Whether an event from this position on is a withdrawal."""
+        frames = (self._ring[at] for at in range(max(position, self.start), self.end))
+        return any(isinstance(frame, Frame) and frame.event.type == "entry.withdraw" for frame in frames)
+
     def newest(self) -> Iterator[Frame]:
         """The frames of events, the newest first."""
         return (frame for frame in reversed(self._ring.values()) if isinstance(frame, Frame))

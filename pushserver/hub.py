@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from . import frames, heal, model, render
+from .channel import Channel, page_after, report
 from .errors import Close, NotFound, Unavailable
 from .feed import BrokenChain, Feed, Reader
 from .frames import Format, Frame, Notice, Told, View
@@ -25,35 +26,25 @@ from .tail import Tail
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 STRETCH = 0.0003  # seconds of a pass before other work gets its turn
 RETRY_MS = 1_000  # over which readers who are sent away spread their return
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 
 
-class Channel:
-    """A followed stream: its feed, its page as of the feed's head, and who uses it."""
+class Reads:
+    """Reads of the log that are under way, shared by all who want the same: a storm of readers costs one."""
 
-    __slots__ = ("_passed", "feed", "idle", "mending", "page", "passing", "stream", "users")
+    def __init__(self) -> None:
+        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
 
-    def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
-        self.stream = stream
-        self.feed = feed
-        self.page = page
-        self.users = 0
-        self.idle = 0
-        self.passing = False
-        self.mending: asyncio.Task[None] | None = None
-        self._passed = asyncio.Event()
-
-    def pass_ended(self) -> None:
-        """Tell those who wait for a pass."""
-        self._passed.set()
-        self._passed = asyncio.Event()
-
-    async def until_given(self, n: int) -> None:
-        """Wait until every reader that could take it has been given event `n`."""
-        while self.feed.given < n:
-            await self._passed.wait()
+    async def share(self, what: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        task: asyncio.Task[T] | None = self._under_way.get(what)
+        if task is None:
+            task = self._under_way[what] = asyncio.get_running_loop().create_task(read())
+            task.add_done_callback(lambda _: self._under_way.pop(what))
+        return await asyncio.shield(task)  # who goes away leaves the read to the others
 
 
 class Hub:
@@ -67,6 +58,7 @@ class Hub:
         self._tails = [Tail(log, deliver=self._deliver, verify=self._verify) for _ in range(log.store.partitions)]
         self._drained = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
+        self._reads = Reads()
         self.readers = 0
         self.draining = False
 
@@ -120,17 +112,16 @@ class Hub:
         position = feed.seek(cursor) if cursor else None
         if position is not None:
             return position, [self._hello(channel, feed.n_at(position))]
-        resumed = await self._resume(channel, cursor, format)
+        resumed, missed = await self._resume(channel, cursor, format)
         if resumed.reason is None:
             last = resumed.events[-1].cursor if resumed.events else cursor
             position = feed.position_of(resumed.n + len(resumed.events))
             if last is not None and self._is_at_odds(channel, last, position):
                 return None
-            if position >= feed.start:
-                missed = [self._frame(channel, event) for event in resumed.events]
+            if position >= feed.start and not feed.withdraws_after(position):
                 return position, [self._hello(channel, resumed.n), *missed]
-        snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
-        if snapshot is None:
+        snapshot, view = await self._snapshot(channel)
+        if snapshot is None or view is None:
             self._drop(channel, "its log is gone")
             raise Unavailable("The stream is gone.")
         position = feed.position_of(snapshot.n)
@@ -138,8 +129,10 @@ class Hub:
             return None
         if position < feed.start:
             raise Unavailable("The stream moves faster than it can be read.")
+        if feed.withdraws_after(position):  # what was read holds a text that this worker knows to be withdrawn
+            return None
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
-        return position, [hello, self._view(snapshot)]
+        return position, [hello, view]
 
     def _is_at_odds(self, channel: Channel, cursor: Cursor, position: int) -> bool:
         """Whether the log has another event where the feed has one of its own: then the feed is mended."""
@@ -160,15 +153,31 @@ class Hub:
         else:
             channel.feed.join(reader, position, opening)
 
-    async def _resume(self, channel: Channel, cursor: Cursor | None, format: Format) -> Resumed:
+    async def _resume(self, channel: Channel, cursor: Cursor | None, format: Format) -> tuple[Resumed, Sequence[Frame]]:
+        """What came after a cursor, as frames; one read, and one encoding, for all who ask at the same time."""
         if cursor is None:
-            return Resumed("no_cursor", 0, [])
+            return Resumed("no_cursor", 0, []), ()
         if cursor.epoch != channel.feed.head.epoch:
-            return Resumed("epoch", 0, [])
+            return Resumed("epoch", 0, []), ()
         most = self._settings.replay_events
         if format is Format.HTML:  # to render more events than a page has entries costs more than to render the page
             most = min(most, self._settings.page_entries)
-        return await self._log.resume(channel.stream, cursor, limit=most, limit_bytes=self._settings.replay_bytes)
+
+        async def read() -> tuple[Resumed, Sequence[Frame]]:
+            limit_bytes = self._settings.replay_bytes
+            resumed = await self._log.resume(channel.stream, cursor, limit=most, limit_bytes=limit_bytes)
+            return resumed, [self._frame(channel, event) for event in resumed.events]
+
+        return await self._reads.share((channel.stream, cursor, most), read)
+
+    async def _snapshot(self, channel: Channel) -> tuple[Snapshot, View] | tuple[None, None]:
+        """The stream as it is, and what readers are told of it; one read for all who ask at the same time."""
+
+        async def read() -> tuple[Snapshot, View] | tuple[None, None]:
+            snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
+            return (snapshot, View(snapshot.cursor, partial(_shown, snapshot))) if snapshot else (None, None)
+
+        return await self._reads.share(channel.stream, read)
 
     def _hello(self, channel: Channel, start: int, reason: str | None = None) -> Notice:
         feed = channel.feed
@@ -176,31 +185,10 @@ class Hub:
             channel.stream, feed.head, feed.n, start=start, reason=reason, heartbeat=self._settings.heartbeat
         )
 
-    def _view(self, snapshot: Snapshot) -> View:
-        return View(snapshot.cursor, partial(_shown, snapshot))
-
-    # --- receipts
-
     async def report(self, stream: str, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
-        """What this worker knows of an entry's event `n`, or of its newest: {state, readers, behind, late}.
-
-        `state` is `idle` where nobody here follows the stream, `waiting` while the event has not come, `reached` when a
-        pass has given it out, `forgotten` when it is not in the ring any more. `late` counts readers by milliseconds.
-        """
+        """What this worker knows of an entry's event: see `Channel.report`; `idle` where nobody here follows it."""
         channel = self._channels.get(stream)
-        if channel is None:
-            return _report("idle")
-        feed = channel.feed
-        if n is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await channel.until_given(n)
-            if feed.given < n:
-                return _report("waiting", feed.readers, behind=feed.readers)
-        frame = next((frame for frame in feed.about(entry_id) if n is None or frame.event.n == n), None)
-        if frame is None:
-            return _report("forgotten", feed.readers)
-        return _report("reached", feed.readers, behind=feed.behind(frame), late=sorted(frame.sent.items()))
+        return await channel.report(entry_id, n, wait=wait) if channel else report("idle")
 
     # --- streams
 
@@ -274,14 +262,14 @@ class Hub:
             events = [frame.event for frame in channel.feed.newest()] if reason == "rollback" else []
             lost = await heal.lost(self._log, channel.stream, events)
             left = await heal.again(self._log, channel.stream, lost)
-            snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
-            if snapshot is None:
+            snapshot, view = await self._snapshot(channel)
+            if snapshot is None or view is None:
                 self._drop(channel, "its log is gone")
                 return
             logger.warning("stream %s: %s, %d events lost, %d for good", channel.stream, reason, len(lost), len(left))
             channel.page = snapshot.page
             reset = frames.reset(str(reason), sorted({event.entry_id for event in left} - {""}))
-            channel.feed.restart(snapshot.cursor, snapshot.n, [reset, self._view(snapshot)])
+            channel.feed.restart(snapshot.cursor, snapshot.n, [reset, view])
             await self._tail_of(channel).follow(channel.stream, snapshot.cursor.id)
             self._begin_pass(channel)
         except StoreError as error:
@@ -297,7 +285,7 @@ class Hub:
             return
         try:
             for event in events:
-                channel.page = _page_after(channel.page, event)
+                channel.page = page_after(channel.page, event)
                 if event.type == "entry.withdraw":
                     channel.feed.withdraw(event.entry_id, partial(self._withdraw, channel, event.data))
                 channel.feed.append(self._frame(channel, event))
@@ -371,10 +359,6 @@ def _shown(snapshot: Snapshot, format: Format) -> str:
     return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
 
 
-def _report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
-    return {"state": state, "readers": readers, "behind": behind, "late": late}
-
-
 async def _in_turns(steps: Iterator[None]) -> None:
     """Take the steps in stretches, between which other work gets its turn."""
     loop = asyncio.get_running_loop()
@@ -383,10 +367,3 @@ async def _in_turns(steps: Iterator[None]) -> None:
         if loop.time() >= over:
             await asyncio.sleep(0)
             over = loop.time() + STRETCH
-
-
-def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
-    """The page as of an event, given the page before it."""
-    if event.type in ("page.put", "stream.end"):
-        return {**model.loads(event.data)["page"], "updated_at": event.shown_at}
-    return {**page, "updated_at": max(page["updated_at"], event.shown_at)}

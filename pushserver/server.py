@@ -40,6 +40,8 @@ from .tokens import Tokens
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+SEND_BUFFER = 131_072  # bytes that the kernel keeps for one reader
+UNACKNOWLEDGED_MS = 30_000  # after which a peer that acknowledges nothing is gone
 RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
 HEAD_BYTES = 65_536  # of a request's line and headers
 HEAD_TIME = 10.0  # seconds for them to come
@@ -179,6 +181,11 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listener.setblocking(False)
+    # What a connection is made of, it has from the listener. The kernel would hold megabytes for who takes nothing, and
+    # wait a quarter of an hour for who is gone without a word.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER // 2)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
     return listener
 
 

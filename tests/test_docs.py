@@ -29,7 +29,7 @@ FLOORS = [
     {"frames", "embedded", "client", "keys", "tokens"},
     {"feed", "render", "store", "stored", "follow", "demo", "answers"},
     {"log", "syndication"},
-    {"tail", "heal"},
+    {"tail", "heal", "channel"},
     {"hub"},
     {"intake", "gate", "receipts"},
     {"adapter"},

@@ -262,6 +262,15 @@ def test_what_was_withdrawn_is_not_sent_by_who_still_holds_it() -> None:
     assert [json.loads(text)["type"] for text in held.texts()] == ["entry.withdraw"]
 
 
+def test_a_feed_knows_what_was_withdrawn_since() -> None:
+    feed = feed_of(3)
+    withdrawal = frame(4)
+    withdrawal.event = withdrawal.event._replace(type="entry.withdraw")
+    feed.append(withdrawal)
+    feed.append(frame(5))
+    assert [feed.withdraws_after(feed.position_of(n)) for n in (0, 3, 4, 5)] == [True, True, False, False]
+
+
 def test_a_pass_ends_while_readers_come_and_go() -> None:
     feed = feed_of(0)
     readers = [RecordingReader() for _ in range(10)]

@@ -4,17 +4,18 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
 from pushserver import model, render
+from pushserver.channel import Channel
 from pushserver.errors import Close, NotFound, Unavailable
 from pushserver.feed import Reader, State
 from pushserver.frames import Batch, Format, Notice
-from pushserver.hub import IDLE_BEATS, Channel, Hub
+from pushserver.hub import IDLE_BEATS, Hub
 from pushserver.log import Appended, Log
 from pushserver.model import Cursor, Event
 from pushserver.settings import Settings
@@ -394,6 +395,30 @@ async def test_a_burst_of_more_than_the_ring_holds_drops_nobody_who_keeps_up(
         await append_at_once(store_url, stream, second, events=100, size=60_000)
         await reader.until(lambda: 102 in reader.numbers() or reader.state is State.CLOSED)
         assert (reader.code, reader.numbers()) == (None, list(range(2, 103)))
+
+
+async def test_a_storm_of_readers_costs_one_read_of_the_log(log: Log, store_url: str, stream: str) -> None:
+    answers = [await append(log, stream, str(n)) for n in range(1, 6)]
+
+    async def reads(store: aioredis.Redis) -> int:
+        return int((await store.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+    async with (
+        running(log, heartbeat=30.0) as hub,
+        aioredis.Redis.from_url(store_url) as store,
+        AsyncExitStack() as stack,
+    ):
+        await stack.enter_async_context(reading(hub, stream, answers[-1].cursor))
+        before = await reads(store)
+        cursors = [answers[0].cursor, None] * 40
+        readers = await asyncio.gather(*(joined(hub, stack, stream, cursor) for cursor in cursors))
+        assert await reads(store) - before <= 6
+        for reader, cursor in zip(readers, cursors, strict=True):
+            assert reader.kinds()[1:] == (["entry.put"] * 4 if cursor else ["snapshot"])
+
+
+async def joined(hub: Hub, stack: AsyncExitStack, stream: str, cursor: Cursor | None) -> RecordingReader:
+    return await stack.enter_async_context(reading(hub, stream, cursor))
 
 
 @pytest.mark.parametrize("with_cursor", [True, False])

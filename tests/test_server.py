@@ -22,6 +22,7 @@ import redis
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from pushserver import server as server_module
 from pushserver.client import Publisher, PublishError
 from pushserver.errors import Close
 from pushserver.follow import follow
@@ -222,6 +223,17 @@ async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothin
             assert (frames[0]["reason"], frames[0]["retry_ms"] > 0) == ("drain", True)
     assert [pid for pid in pids if is_alive(pid)] == []
     assert "Traceback" not in server.log
+
+
+def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
+    with server_module._listen("127.0.0.1", 0) as listener, sockets.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        with connection:
+            # Linux doubles what it is asked for, to have room for its own.
+            assert connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) == 2 * server_module.SEND_BUFFER
+            held = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT)
+            assert held == server_module.UNACKNOWLEDGED_MS
 
 
 async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:

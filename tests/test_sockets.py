@@ -197,7 +197,8 @@ async def read_numbers(socket: ClientConnection, count: int) -> list[int]:
     return [(await receive(socket, "entry.put"))["n"] for _ in range(count)]
 
 
-async def test_500_readers_get_100_entries_in_order_once(server: Running, stream: str) -> None:
+async def test_500_readers_get_100_entries_in_order_once(start: Callable[..., Running], stream: str) -> None:
+    server = start()
     cursor = server.publish_ok(stream, "start")["cursor"]
 
     async def read() -> list[int]:

@@ -1,0 +1,68 @@
+"""A stream that a worker follows: its feed, its page as of the feed's head, who uses it, what is known of an event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from . import model
+from .feed import Feed
+from .model import Event
+
+
+class Channel:
+    """A followed stream: its feed, its page as of the feed's head, and who uses it."""
+
+    __slots__ = ("_passed", "feed", "idle", "mending", "page", "passing", "stream", "users")
+
+    def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
+        self.stream = stream
+        self.feed = feed
+        self.page = page
+        self.users = 0
+        self.idle = 0
+        self.passing = False
+        self.mending: asyncio.Task[None] | None = None
+        self._passed = asyncio.Event()
+
+    def pass_ended(self) -> None:
+        """Tell those who wait for a pass."""
+        self._passed.set()
+        self._passed = asyncio.Event()
+
+    async def until_given(self, n: int) -> None:
+        """Wait until every reader that could take it has been given event `n`."""
+        while self.feed.given < n:
+            await self._passed.wait()
+
+    async def report(self, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
+        """What is known here of an entry's event `n`, or of its newest: {state, readers, behind, late}.
+
+        `state` is `waiting` while the event has not come, `reached` when a pass has given it out, `forgotten` when it
+        is not in the ring any more. `late` counts readers by milliseconds.
+        """
+        feed = self.feed
+        if n is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.until_given(n)
+            if feed.given < n:
+                return report("waiting", feed.readers, behind=feed.readers)
+        frame = next((frame for frame in feed.about(entry_id) if n is None or frame.event.n == n), None)
+        if frame is None:
+            return report("forgotten", feed.readers)
+        return report("reached", feed.readers, behind=feed.behind(frame), late=sorted(frame.sent.items()))
+
+
+def report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
+    """What a worker tells of an event."""
+    return {"state": state, "readers": readers, "behind": behind, "late": late}
+
+
+def page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
+    """The page as of an event, given the page before it."""
+    if event.type in ("page.put", "stream.end"):
+        return {**model.loads(event.data)["page"], "updated_at": event.shown_at}
+    return {**page, "updated_at": max(page["updated_at"], event.shown_at)}
