@@ -6,7 +6,7 @@ resuming after a reconnect and falling behind are one operation, `_serve`:
 
     position = end            nothing to do
     position < end            one write of what is missing; almost all readers share it, so it is joined once
-    position > end            it read ahead in the log; the feed will reach it
+    position > end            it read ahead in the log; the feed will get there, or to another event in its place
     position < start          what it misses has left the ring: it is closed, and resumes from the log
 
 Pure: no task, no I/O; the clock is given, and `run` is told when its time is over. Invariant: each reader is given
@@ -79,6 +79,9 @@ class Feed:
         self._now = now
         self._bytes = 0
         self._ring: dict[int, Told] = {}  # position -> the frame that it is followed by
+        self._ahead: dict[
+            int, Cursor | None
+        ] = {}  # position -> the event before it, to who read ahead; None: they differ
         self._positions = {head: 0}  # cursor -> the position of a reader that has had everything up to it
         self._batches: dict[tuple[int, Format], Batch] = {}
         self._given: list[Batch] = []  # those whose readers are not counted in their frames yet
@@ -114,6 +117,15 @@ class Feed:
         self._settle()
         self._batches.clear()
         self._left = len(self._readers)
+        if self._ahead and self._ahead.pop(self.end, event.cursor) != event.cursor:
+            self._send_back()
+
+    def _send_back(self) -> None:
+        """Close those who read ahead what the log has lost since: they come back, and are told."""
+        self._ahead.clear()
+        for reader in tuple(self._readers):
+            if reader.position >= self.end:
+                self.drop(reader, Close.RESTART)
 
     def _trim(self) -> None:
         """Let the oldest frames go. What no pass has given out yet stays, up to twice the limits.
@@ -153,6 +165,7 @@ class Feed:
         self.end += len(told)
         self.head, self.n = head, n
         self._positions = {head: self.end}
+        self._ahead.clear()
         self._bytes = 0
         for reader in self._readers:
             reader.position = self.start
@@ -179,9 +192,11 @@ class Feed:
         """The number of the event that a reader at this position had last."""
         return self.n - (self.end - position)
 
-    def join(self, reader: Reader, position: int, opening: Sequence[Told]) -> None:
-        """Follow from a position on, which is not before `start`; the opening is written first."""
+    def join(self, reader: Reader, position: int, cursor: Cursor, opening: Sequence[Told]) -> None:
+        """Follow from a position on, which is not before `start`; the opening, up to event `cursor`, comes first."""
         assert position >= self.start, "what is missing has left the ring"
+        if position > self.end:
+            self._ahead[position] = cursor if self._ahead.get(position, cursor) == cursor else None
         reader.position = position
         self._take_place(reader)
         reader.write(Batch(opening, reader.format))

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from . import frames, heal, model, render
 from .channel import Channel, page_after, report
@@ -45,6 +45,14 @@ class Reads:
             task = self._under_way[what] = asyncio.get_running_loop().create_task(read())
             task.add_done_callback(lambda _: self._under_way.pop(what))
         return await asyncio.shield(task)  # who goes away leaves the read to the others
+
+
+class Opening(NamedTuple):
+    """Where a reader goes on in the feed, the event before that, and what it is told until there."""
+
+    position: int
+    cursor: Cursor
+    told: Sequence[Told]
 
 
 class Hub:
@@ -100,26 +108,23 @@ class Hub:
                 await asyncio.wait([channel.mending])
             opening = await self._opening_of(channel, reader.format, cursor)
             if opening is not None:
-                self._enter(channel, reader, *opening)
+                self._enter(channel, reader, opening)
                 return
         raise Unavailable("The stream is being put right.")
 
-    async def _opening_of(
-        self, channel: Channel, format: Format, cursor: Cursor | None
-    ) -> tuple[int, Sequence[Told]] | None:
-        """From which position a reader goes on, and what it is told first; None where feed and log are at odds."""
+    async def _opening_of(self, channel: Channel, format: Format, cursor: Cursor | None) -> Opening | None:
+        """What a reader is told first, and from where it goes on; None where feed and log are at odds."""
         feed = channel.feed
-        position = feed.seek(cursor) if cursor else None
-        if position is not None:
-            return position, [self._hello(channel, feed.n_at(position))]
+        if cursor and (position := feed.seek(cursor)) is not None:
+            return Opening(position, cursor, [self._hello(channel, feed.n_at(position))])
         resumed, missed = await self._resume(channel, cursor, format)
-        if resumed.reason is None:
+        if cursor and resumed.reason is None:
             last = resumed.events[-1].cursor if resumed.events else cursor
             position = feed.position_of(resumed.n + len(resumed.events))
-            if last is not None and self._is_at_odds(channel, last, position):
+            if self._is_at_odds(channel, last, position):
                 return None
             if position >= feed.start and not feed.withdraws_after(position):
-                return position, [self._hello(channel, resumed.n), *missed]
+                return Opening(position, last, [self._hello(channel, resumed.n), *missed])
         snapshot, view = await self._snapshot(channel)
         if snapshot is None or view is None:
             self._drop(channel, "its log is gone")
@@ -132,7 +137,7 @@ class Hub:
         if feed.withdraws_after(position):  # what was read holds a text that this worker knows to be withdrawn
             return None
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
-        return position, [hello, view]
+        return Opening(position, snapshot.cursor, [hello, view])
 
     def _is_at_odds(self, channel: Channel, cursor: Cursor, position: int) -> bool:
         """Whether the log has another event where the feed has one of its own: then the feed is mended."""
@@ -144,14 +149,14 @@ class Hub:
         self._mend_soon(channel, "the log has another event in its place")
         return True
 
-    def _enter(self, channel: Channel, reader: Reader, position: int, opening: Sequence[Told]) -> None:
+    def _enter(self, channel: Channel, reader: Reader, opening: Opening) -> None:
         """Let a reader in; unless the stream was given up, or the worker began to leave, while it was answered."""
         if self.draining:
             reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
         elif self._channels.get(channel.stream) is not channel:
             reader.close(Close.RESTART, frames.bye("resync", RETRY_MS))
         else:
-            channel.feed.join(reader, position, opening)
+            channel.feed.join(reader, *opening)
 
     async def _resume(self, channel: Channel, cursor: Cursor | None, format: Format) -> tuple[Resumed, Sequence[Frame]]:
         """What came after a cursor, as frames; one read, and one encoding, for all who ask at the same time."""

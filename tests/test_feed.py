@@ -94,7 +94,7 @@ class Interleavings(RuleBasedStateMachine):
         reader = RecordingReader(format, room + 1)
         position = max(self.feed.end - back, self.feed.start)
         self.first[reader] = self.feed.n_at(position) + 1
-        self.feed.join(reader, position, [Notice("")])
+        self.feed.join(reader, position, cursor(self.feed.n_at(position)), [Notice("")])
         return reader
 
     @rule(steps=st.integers(1, 8))
@@ -151,7 +151,7 @@ def test_an_event_is_encoded_once_however_many_read_it() -> None:
     feed = feed_of(0)
     readers = [RecordingReader(format) for format in Format for _ in range(500)]
     for reader in readers:
-        feed.join(reader, 0, [])
+        feed.join(reader, 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1, html=render))
     run(feed)
     assert len(renderings) == 1
@@ -164,7 +164,7 @@ def test_a_format_that_nobody_reads_is_not_encoded() -> None:
         raise AssertionError("rendered for nobody")
 
     feed = feed_of(0)
-    feed.join(RecordingReader(Format.JSON), 0, [])
+    feed.join(RecordingReader(Format.JSON), 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1, html=render))
     run(feed)
 
@@ -173,7 +173,7 @@ def test_what_arrives_during_a_pass_goes_out_joined_with_what_is_left() -> None:
     feed = feed_of(0)
     readers = [RecordingReader() for _ in range(4)]
     for reader in readers:
-        feed.join(reader, 0, [])
+        feed.join(reader, 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1))
     served = iter([False, True])
     assert feed.run(lambda: next(served)) is True
@@ -186,7 +186,7 @@ def test_what_arrives_during_a_pass_goes_out_joined_with_what_is_left() -> None:
 def test_one_write_carries_all_that_a_reader_missed() -> None:
     feed = feed_of(10)
     reader = RecordingReader()
-    feed.join(reader, feed.seek(cursor(3)) or 0, [Notice("hello")])
+    feed.join(reader, feed.seek(cursor(3)) or 0, cursor(3), [Notice("hello")])
     assert [len(texts) for texts in reader.texts] == [1, 7]
 
 
@@ -194,7 +194,7 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
     feed = feed_of(0, ring_events=3)
     slow, healthy = RecordingReader(room=1), RecordingReader()
     for reader in (slow, healthy):
-        feed.join(reader, 0, [Notice("")])
+        feed.join(reader, 0, cursor(feed.n_at(0)), [Notice("")])
     for n in range(1, 5):
         feed.append(frame(n))
         run(feed)
@@ -206,7 +206,7 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
 def test_a_reader_that_takes_nothing_for_some_heartbeats_is_closed() -> None:
     feed = feed_of(0)
     reader = RecordingReader(room=1)
-    feed.join(reader, 0, [Notice("")])
+    feed.join(reader, 0, cursor(feed.n_at(0)), [Notice("")])
     for _ in range(STALLED_BEATS):
         assert reader.closed_with is None
         list(feed.beat(Notice("{}")))
@@ -238,7 +238,7 @@ def test_leaving_twice_changes_nothing() -> None:
     feed = feed_of(1)
     readers = [RecordingReader() for _ in range(3)]
     for reader in readers:
-        feed.join(reader, feed.end, [])
+        feed.join(reader, feed.end, cursor(feed.n_at(feed.end)), [])
     feed.leave(readers[0])
     feed.leave(readers[0])
     assert feed.readers == 2
@@ -250,7 +250,7 @@ def test_leaving_twice_changes_nothing() -> None:
 def test_what_was_withdrawn_is_not_sent_by_who_still_holds_it() -> None:
     feed = feed_of(0)
     reader = RecordingReader()
-    feed.join(reader, 0, [])
+    feed.join(reader, 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1))
     run(feed)
     held = reader.batches[-1]
@@ -275,13 +275,13 @@ def test_a_pass_ends_while_readers_come_and_go() -> None:
     feed = feed_of(0)
     readers = [RecordingReader() for _ in range(10)]
     for reader in readers:
-        feed.join(reader, 0, [])
+        feed.join(reader, 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1))
     steps = 1
     while feed.run(lambda: True):
         feed.leave(readers.pop(0))
         readers.append(RecordingReader())
-        feed.join(readers[-1], feed.end, [])
+        feed.join(readers[-1], feed.end, cursor(feed.n_at(feed.end)), [])
         steps += 1
     assert steps < 30
     assert all(reader.position == feed.end for reader in readers)
@@ -292,7 +292,7 @@ def test_a_frame_knows_how_many_it_was_given_to_and_after_how_long() -> None:
     feed = Feed(cursor(0), 0, ring_events=10, ring_bytes=10**9, now=lambda: next(clock))
     slow = RecordingReader(room=1)
     for reader in (RecordingReader(), RecordingReader(Format.HTML), slow):
-        feed.join(reader, 0, [])
+        feed.join(reader, 0, cursor(feed.n_at(0)), [])
     event = frame(1)
     event.event = event.event._replace(cursor=Cursor(EPOCH, "1000-0", "0" * 16))
     feed.append(event)
@@ -300,5 +300,31 @@ def test_a_frame_knows_how_many_it_was_given_to_and_after_how_long() -> None:
     assert (dict(event.sent), feed.behind(event)) == ({7: 2}, 1)
     feed.resume(slow)
     assert (dict(event.sent), feed.behind(event)) == ({7: 2, 250: 1}, 0)
-    feed.join(RecordingReader(), 0, [])  # who comes later was not late
+    feed.join(RecordingReader(), 0, cursor(feed.n_at(0)), [])  # who comes later was not late
     assert sum(event.sent.values()) == 3
+
+
+@pytest.mark.parametrize("told", [[7], [5, 7]], ids=["one of them", "one of them, after another one"])
+def test_who_read_ahead_what_the_log_lost_since_is_sent_back(told: list[int]) -> None:
+    """A log that was rolled back goes on with another event in the same place, which follows what the feed has."""
+    feed = Feed(cursor(0), 0, ring_events=10, ring_bytes=10**6)
+    behind, wrong = RecordingReader(), [RecordingReader() for _ in told]
+    feed.join(behind, 0, cursor(0), [])
+    for reader, name in zip(wrong, told, strict=True):
+        feed.join(reader, feed.position_of(2), cursor(name), [])
+    feed.append(frame(1))
+    assert [reader.state for reader in wrong] == [State.OPEN] * len(told)
+    feed.append(frame(2))
+    run(feed)
+    assert [reader.closed_with for reader in wrong] == [Close.RESTART] * len(told)
+    assert behind.numbers == [1, 2]
+
+
+def test_who_read_ahead_goes_on_where_the_feed_has_the_same() -> None:
+    feed = Feed(cursor(0), 0, ring_events=10, ring_bytes=10**6)
+    ahead = RecordingReader()
+    feed.join(ahead, feed.position_of(2), cursor(2), [])
+    for n in (1, 2, 3):
+        feed.append(frame(n))
+    run(feed)
+    assert ahead.numbers == [3]

@@ -368,10 +368,10 @@ async def test_a_reader_whose_time_is_over_is_sent_nothing_whoever_notices_first
     sending = asyncio.create_task(late.run())
     if by_timer:
         feed.drop(late, Close.TOKEN_EXPIRED)
-        feed.join(late, feed.end, [Notice("opening")])
+        feed.join(late, feed.end, feed.head, [Notice("opening")])
         assert list(feed.beat(Notice("heartbeat"))) == [None]
     else:
-        feed.join(late, feed.end, [Notice("opening")])
+        feed.join(late, feed.end, feed.head, [Notice("opening")])
         while late.state is not State.OPEN:
             await asyncio.sleep(0)
         feed.drop(late, Close.TOKEN_EXPIRED)
