@@ -85,7 +85,8 @@ class Outcome(Answer):
     n: int
     cursor: str
     url: str
-    durability: Literal["disk", "memory"]
+    durability: Literal["disk", "memory", "replica"]
+    replicas: int | None = None
 
 
 class EntryOutcome(Outcome):
@@ -156,6 +157,7 @@ class Live(Answer):
 class Ready(Answer):
     ready: bool
     store: bool
+    replicas: bool
     tail: bool
     receipts: bool
     staying: bool

@@ -134,7 +134,7 @@ def _with_headers(send: Send) -> Send:
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
-    store = Store(settings.redis, partitions=settings.partitions)
+    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
     log = Log.of(store, settings)
     hub = Hub(log, settings)
     receipts = Receipts(store, hub)
@@ -147,7 +147,7 @@ def create_app(settings: Settings) -> Starlette:
             await store.check()
         except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
             logger.warning("the store does not answer yet: %r", error)
-        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (hub, receipts, checks)]
+        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (store, hub, receipts, checks)]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         try:

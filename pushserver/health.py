@@ -43,6 +43,7 @@ class Health:
         age = asyncio.get_running_loop().time() - self._answered_at
         return {
             "store": age < STALE_AFTER,
+            "replicas": self._store.has_replicas(),
             "tail": self._hub.is_sound(),
             "receipts": self._receipts.open,
             "staying": not self._hub.draining,
@@ -55,7 +56,7 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """`GET /readyz`: 200 while the store takes writes, tails read, receipts are heard, the worker stays; else 503."""
+    """`GET /readyz`: 200 while all that readiness is made of is so; else 503."""
     checks = request.app.state.health.checks()
     ready = all(checks.values())
     return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, {"Cache-Control": "no-store"})

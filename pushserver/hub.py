@@ -63,7 +63,10 @@ class Hub:
         self._settings = settings
         self._channels: dict[str, Channel] = {}
         self._opening = [asyncio.Lock() for _ in range(log.store.partitions)]
-        self._tails = [Tail(log, deliver=self._deliver, verify=self._verify) for _ in range(log.store.partitions)]
+        self._tails = [
+            Tail(log, partition, deliver=self._deliver, verify=self._verify)
+            for partition in range(log.store.partitions)
+        ]
         self._drained = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
         self._reads = Reads()
@@ -240,8 +243,6 @@ class Hub:
     async def _verify(self, streams: Collection[str]) -> None:
         """Are the logs still those that the feeds were filled from? Raises StoreError."""
         followed = [channel for stream in streams if (channel := self._channels.get(stream))]
-        if not followed:
-            return
         heads = [(channel.stream, channel.feed.head) for channel in followed]
         for number in await self._log.missing(heads):
             channel = followed[number]

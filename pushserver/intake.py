@@ -104,7 +104,7 @@ class Intake(NamedTuple):
         headers = {"Location": fields["url"], "ETag": f'"{appended.rev}"', "Idempotency-Key": self.key}
         if appended.replayed:
             headers["Idempotent-Replayed"] = "true"
-        return Response(json.dumps(fields) + "\n", 201 if created and not appended.replayed else 200, headers, JSON)
+        return Response(json.dumps(fields) + "\n", status_of(appended, created=created), headers, JSON)
 
     def fields(self, appended: Appended) -> dict[str, Any]:
         url = f"/streams/{self.stream}"
@@ -112,7 +112,9 @@ class Intake(NamedTuple):
         if appended.entry_id:
             url = f"{url}/entries/{appended.entry_id}"
             fields = {"id": appended.entry_id, **fields}
-        return {**fields, "url": url, "durability": self.log.store.durability}
+        durability, replicas = appended.kept
+        asked = {} if replicas is None else {"replicas": replicas}
+        return {**fields, "url": url, "durability": durability, **asked}
 
     async def _body(self, kinds: tuple[str, ...], limit: int) -> bytes:
         """The body, up to the limit, which stops an upload that says too little about its length as well."""
@@ -127,6 +129,13 @@ class Intake(NamedTuple):
             if len(body) > limit:
                 raise _too_large(limit, "more")
         return bytes(body)
+
+
+def status_of(appended: Appended, *, created: bool) -> int:
+    """202 where fewer replicas have it than were asked for: it is stored, and may be lost with its server."""
+    if appended.kept.replicas is not None and appended.kept.durability != "replica":
+        return 202
+    return 201 if created and not appended.replayed else 200
 
 
 def _idempotency_key(request: Request) -> str:

@@ -5,23 +5,23 @@ Keys are made by `_key` alone, from checked names.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
-from redis.asyncio.connection import AbstractConnection
+import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from . import model
 from .errors import Conflict, Fault, Gone, KeyReused, Unavailable
 from .frames import dumps
 from .model import Cursor, Event
+from .nodes import Node, within
 from .settings import Settings
-from .store import COMMAND_TIMEOUT, Store
+from .store import Blocking, Kept, Store
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Appended(NamedTuple):
     entry_id: str
     rev: int
     replayed: bool
+    kept: Kept
 
 
 class Snapshot(NamedTuple):
@@ -101,10 +102,10 @@ class Log:
 
     def __init__(self, store: Store, *, log_events: int, entry_limit: int, idempotency: int) -> None:
         self.store = store
-        self._append = store.redis.register_script(_script("append"))
-        self._snapshot = store.redis.register_script(_script("snapshot"))
-        self._resume = store.redis.register_script(_script("resume"))
-        self._verify = store.redis.register_script(_script("verify"))
+        unbound = aioredis.Redis()  # each call names the server that it goes to
+        self._append, self._snapshot, self._resume, self._verify = [
+            unbound.register_script(_script(name)) for name in ("append", "snapshot", "resume", "verify")
+        ]
         self._log_events = log_events
         self._entry_limit = entry_limit
         self._idempotency = idempotency
@@ -140,7 +141,7 @@ class Log:
             append.began_at,
         ]
         try:
-            answer = [part.decode() for part in await self.store.within(self._append(keys, arguments))]
+            answer, kept = await self.store.keep(keys[0], lambda redis: self._append(keys, arguments, client=redis))
         except (ConnectionError, TimeoutError) as error:
             logger.warning("publish to %s: outcome unknown: %r", stream, error)
             detail = "The store did not answer; send it again with the same Idempotency-Key."
@@ -148,7 +149,7 @@ class Log:
         except ResponseError as error:
             logger.warning("publish to %s: refused by the store: %s", stream, error)
             raise Unavailable("The store takes no writes now; nothing was stored.") from error
-        match answer:
+        match [part.decode() for part in answer]:
             case ["full", count]:
                 fault = Fault("stream", f"fewer than {self._entry_limit} entries", count)
                 raise Conflict("The stream is full; go on in a next one.", fault)
@@ -158,29 +159,32 @@ class Log:
                 raise Conflict("The coverage has ended; nothing was stored.", Fault("stream", "a live one", "ended"))
             case ["rev", _]:
                 raise Moved
-            case _:
-                return _appended(answer, append.key)
+            case stored:
+                return _appended(stored, append.key, kept)
 
     async def first_answer(self, stream: str, key: str, body_hash: str) -> Appended | None:
         """What an idempotency key was answered before. Raises KeyReused where that was to another body."""
-        found = await self.store.within(
-            cast(Awaitable[bytes | None], self.store.redis.get(self._key(stream, f"idem:{key}")))
-        )
+        name = self._key(stream, f"idem:{key}")
+        found, kept = await self.store.keep(name, lambda redis: cast(Awaitable[bytes | None], redis.get(name)))
         if found is None:
             return None
         held_hash, *rest = json.loads(found)
-        return _appended(["replayed" if held_hash == body_hash else "reused", *rest], key)
+        return _appended(["replayed" if held_hash == body_hash else "reused", *rest], key, kept)
 
     # --- what an export does
 
     async def contents(self, stream: str) -> Contents | None:
         """What a stream holds, by name; None for no such stream. A page that was never put is left out."""
-        pipeline = self.store.redis.pipeline(transaction=True)
-        pipeline.xrevrange(self._key(stream, "log"), count=1)
-        pipeline.hmget(self._key(stream, "page"), "json", "updated_at", "began_at")
-        pipeline.zrange(self._key(stream, "order"), 0, -1)
-        pipeline.hkeys(self._key(stream, "withdrawn"))
-        last, (page_json, updated_at, began_at), entries, withdrawals = await self.store.within(pipeline.execute())
+
+        def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.xrevrange(self._key(stream, "log"), count=1)
+            pipeline.hmget(self._key(stream, "page"), "json", "updated_at", "began_at")
+            pipeline.zrange(self._key(stream, "order"), 0, -1)
+            pipeline.hkeys(self._key(stream, "withdrawn"))
+            return pipeline.execute()
+
+        last, (page_json, updated_at, began_at), entries, withdrawals = await self.store.call(self._tag(stream), read)
         if not last:
             return None
         page = _page(stream, page_json, updated_at)
@@ -190,10 +194,14 @@ class Log:
 
     async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
         """The event as of which this is, and some `entries` or `withdrawn` ones as they are stored."""
-        pipeline = self.store.redis.pipeline(transaction=True)
-        pipeline.xrevrange(self._key(stream, "log"), count=1)
-        pipeline.hmget(self._key(stream, name), ids)
-        last, values = await self.store.within(pipeline.execute())
+
+        def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.xrevrange(self._key(stream, "log"), count=1)
+            pipeline.hmget(self._key(stream, name), ids)
+            return pipeline.execute()
+
+        last, values = await self.store.call(self._tag(stream), read)
         return last[0][0].decode() if last else "", [model.loads(value) for value in values if value]
 
     # --- what readers do
@@ -203,7 +211,8 @@ class Log:
     ) -> Snapshot | None:
         """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream."""
         keys = [self._key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone")]
-        found = await self.store.within(self._snapshot(keys, [limit, *(after or ("", "")), withdrawals]))
+        arguments = [limit, *(after or ("", "")), withdrawals]
+        found = await self.store.call(keys[0], lambda redis: self._snapshot(keys, arguments, client=redis))
         if found is None:
             return None
         record, page_json, updated_at, began_at, entries, older, gone = found
@@ -227,9 +236,8 @@ class Log:
         What is more than the limits is `too_far`, unless it is asked for in parts: then as much as they allow comes.
         """
         keys = [self._key(stream, name) for name in ("log", "withdrawn")]
-        found = await self.store.within(
-            self._resume(keys, [*cursor, limit, limit_bytes, "part" if in_part else "whole"])
-        )
+        arguments = [*cursor, limit, limit_bytes, "part" if in_part else "whole"]
+        found = await self.store.call(keys[0], lambda redis: self._resume(keys, arguments, client=redis))
         reason = found[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])
@@ -240,50 +248,64 @@ class Log:
 
     async def streams(self) -> list[tuple[str, dict[str, Any]]]:
         """The streams that changed last and their pages, the newest first."""
-        pipeline = self.store.redis.pipeline(transaction=False)
-        for partition in range(self.store.partitions):
-            pipeline.zrevrange(f"{{p{partition:02d}}}:streams", 0, STREAMS_LISTED - 1, withscores=True)
-        parts = await self.store.within(pipeline.execute())
-        found = sorted((-int(score), name.decode()) for part in parts for name, score in part)
-        names = [name for _, name in found[:STREAMS_LISTED]]
-        for name in names:
-            pipeline.hmget(self._key(name, "page"), "json", "updated_at")
-        pages = await self.store.within(pipeline.execute())
-        return [(name, _page(name, *held)) for name, held in zip(names, pages, strict=True)]
+        on: dict[Node, dict[str, int]] = {}
+        for node, partitions in (await self.store.primaries()).items():
+            pipeline = node.redis.pipeline(transaction=False)
+            for partition in partitions:
+                pipeline.zrevrange(f"{model.tag(partition)}:streams", 0, STREAMS_LISTED - 1, withscores=True)
+            parts = await within(pipeline.execute())
+            on[node] = {name.decode(): int(score) for part in parts for name, score in part}
+        changed = sorted(((-score, name) for names in on.values() for name, score in names.items()))
+        listed = [name for _, name in changed[:STREAMS_LISTED]]
+        pages: dict[str, dict[str, Any]] = {}
+        for node, names in on.items():
+            here = [name for name in listed if name in names]
+            pipeline = node.redis.pipeline(transaction=False)
+            for name in here:
+                pipeline.hmget(self._key(name, "page"), "json", "updated_at")
+            held = await within(pipeline.execute())
+            pages |= {name: _page(name, *fields) for name, fields in zip(here, held, strict=True)}
+        return [(name, pages[name]) for name in listed]
 
     async def entry(self, stream: str, id: str) -> tuple[str | None, dict[str, Any] | None]:
         """An entry as JSON, or its withdrawal; neither where there is no such entry."""
-        pipeline = self.store.redis.pipeline(transaction=True)
-        pipeline.hget(self._key(stream, "entries"), id)
-        pipeline.hget(self._key(stream, "withdrawn"), id)
-        found, withdrawal = await self.store.within(pipeline.execute())
+
+        def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
+            pipeline = redis.pipeline(transaction=True)
+            pipeline.hget(self._key(stream, "entries"), id)
+            pipeline.hget(self._key(stream, "withdrawn"), id)
+            return pipeline.execute()
+
+        found, withdrawal = await self.store.call(self._tag(stream), read)
         return found.decode() if found else None, model.loads(withdrawal) if withdrawal else None
 
     async def page_of(self, stream: str) -> dict[str, Any] | None:
         """A stream's page as it is stored; None before its first."""
-        found = await self.store.within(
-            cast(Awaitable[bytes | None], self.store.redis.hget(self._key(stream, "page"), "json"))
-        )
+        name = self._key(stream, "page")
+        found = await self.store.call(name, lambda redis: cast(Awaitable[bytes | None], redis.hget(name, "json")))
         return model.loads(found) if found else None
 
     # --- what tails do
 
     async def missing(self, events: Sequence[tuple[str, Cursor]]) -> list[int]:
         """Which of these events, each of a stream of one partition, its log does not hold, by identity."""
+        if not events:
+            return []
         keys = [self._key(stream, "log") for stream, _ in events]
         arguments = [word for _, cursor in events for word in (cursor.id, cursor.nonce)]
-        found = await self.store.within(self._verify(keys, arguments))
+        found = await self.store.call(keys[0], lambda redis: self._verify(keys, arguments, client=redis))
         return [number - 1 for number in found]
 
-    async def open_tail(self) -> TailConnection:
-        """A connection of its own for blocking reads."""
-        return TailConnection(*await self.store.connect(), self._log_key_names)
+    async def open_tail(self, partition: int) -> TailConnection:
+        """A connection of its own for blocking reads of a partition, on whoever has it now. Raises StoreError."""
+        await self.store.locate()
+        return TailConnection(await self.store.connect(model.tag(partition)), self._log_key_names)
 
     def _log_key_names(self, streams: Mapping[str, str]) -> dict[str, str]:
         return {self._key(stream, "log"): stream for stream in streams}
 
     def _tag(self, stream: str) -> str:
-        return f"{{p{model.partition_of(stream, self.store.partitions):02d}}}"
+        return model.tag(model.partition_of(stream, self.store.partitions))
 
     def _key(self, stream: str, name: str) -> str:
         return f"{self._tag(stream)}:{stream}:{name}"
@@ -292,10 +314,11 @@ class Log:
 class TailConnection:
     """One connection that reads the logs of a partition as they grow."""
 
-    def __init__(self, connection: AbstractConnection, client_id: int, keys: Any) -> None:
+    def __init__(self, connection: Blocking, keys: Callable[[Mapping[str, str]], dict[str, str]]) -> None:
         self._connection = connection
         self._keys = keys
-        self.client_id = client_id
+        self.unblock = connection.unblock
+        self.close = connection.close
 
     async def read(self, after: Mapping[str, str]) -> list[tuple[str, str, list[Event]]]:
         """Wait up to BLOCK_MS for events after these redis ids: (stream, last redis id, events).
@@ -304,17 +327,12 @@ class TailConnection:
         """
         keys = self._keys(after)
         ids = [after[stream] for stream in keys.values()]
-        command = ("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS", *keys, *ids)
-        async with asyncio.timeout(COMMAND_TIMEOUT):
-            await self._connection.send_command(*command)
-            reply = await self._connection.read_response() or []
+        command: tuple[str | int, ...] = ("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS", *keys, *ids)
+        reply = await self._connection.ask(*command) or []
         return [
             (keys[key.decode()], records[-1][0].decode(), [event for event in map(_event, records) if event])
             for key, records in reply
         ]
-
-    async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
 
 
 def _event(record: list[Any]) -> Event | None:
@@ -350,13 +368,13 @@ def _page(stream: str, page_json: bytes | None, updated_at: bytes) -> dict[str, 
     return {**page, "updated_at": updated_at.decode()}
 
 
-def _appended(answer: list[str], key: str) -> Appended:
+def _appended(answer: list[str], key: str, kept: Kept) -> Appended:
     """What the script stored, now or before."""
     if answer[0] == "reused":
         fault = Fault("Idempotency-Key", "one key for one request", key)
         raise KeyReused("This Idempotency-Key came with another body before; nothing was stored.", fault)
     outcome, id, n, epoch, nonce, entry_id, rev = answer
-    return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed")
+    return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed", kept)
 
 
 def _script(name: str) -> str:

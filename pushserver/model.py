@@ -68,6 +68,11 @@ def partition_of(stream: str, partitions: int) -> int:
     return crc32(stream.encode()) % partitions
 
 
+def tag(partition: int) -> str:
+    """The hash tag of a partition: what its keys begin with, so that one server has them all."""
+    return f"{{p{partition:02d}}}"
+
+
 # --- the log's records
 
 

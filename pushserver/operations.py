@@ -92,10 +92,13 @@ EITHER: dict[str, tuple[type[BaseModel], ...]] = {
 
 # --- every operation
 
-_new = {201: Answer("It is new.", {JSON: answers.EntryOutcome}, STORED)}
+FEWER = "It is stored, on fewer replicas than the server was told to wait for."
+_fewer = {202: Answer(FEWER, {JSON: answers.EntryOutcome}, STORED)}
+_new = {201: Answer("It is new.", {JSON: answers.EntryOutcome}, STORED), **_fewer}
 _page = {
     200: Answer("It changed.", {JSON: answers.Outcome}, STORED),
     201: Answer("It is new.", {JSON: answers.Outcome}, STORED),
+    202: Answer(FEWER, {JSON: answers.Outcome}, STORED),
 }
 _put = Answer("It changed; or nothing did.", {JSON: "EntryChanged"}, ("ETag",))
 _html = Answer("The page.", {HTML: TEXT})
@@ -213,7 +216,7 @@ OPERATIONS = [
         "/streams/{stream}/entries/{id}",
         "correctEntry",
         "Correct the fields of the entry that the patch names (RFC 7396).",
-        {200: _put},
+        {200: _put, **_fewer},
         f"{WRITING} 404 410 412",
         {MERGE_PATCH: "EntryPatch", JSON: "EntryPatch"},
         headers=CHANGE,
@@ -224,7 +227,10 @@ OPERATIONS = [
         "/streams/{stream}/entries/{id}",
         "withdrawEntry",
         "Withdraw the entry: its text is told again by nobody.",
-        {200: Answer("It is withdrawn.", {JSON: answers.Withdrawn}, STORED)},
+        {
+            200: Answer("It is withdrawn.", {JSON: answers.Withdrawn}, STORED),
+            202: Answer(FEWER, {JSON: answers.Withdrawn}, STORED),
+        },
         f"{KEYED} 404 409 410 412 422",
         query=schema.WithdrawalIn,
         headers=CHANGE,

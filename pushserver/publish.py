@@ -18,7 +18,7 @@ from starlette.responses import Response
 from . import model, render, review, schema, validate
 from .errors import Conflict, Fault, Invalid, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
 from .frames import dumps
-from .intake import JSON, MERGE_PATCH, NDJSON, Intake
+from .intake import JSON, MERGE_PATCH, NDJSON, Intake, status_of
 from .log import Append, Appended, Moved
 from .receipts import Receipts
 from .store import StoreError
@@ -76,7 +76,7 @@ async def _publish_batch(intake: Intake) -> Response:
             if len(line) > limit:
                 raise TooLarge("The line is too long.", Fault("body", f"at most {limit} bytes", str(len(line))))
             appended = await _publish_one(line_intake, validate.read_json(line), hashlib.sha256(line).hexdigest())
-            status = 200 if appended.replayed else 201
+            status = status_of(appended, created=True)
             results.append({"line": number, "status": status, **intake.fields(appended)})
         except Refused as refused:
             down = refused if isinstance(refused, Unavailable) else None

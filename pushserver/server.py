@@ -59,6 +59,8 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     _check_tokens(settings)
+    if settings.replicas and not settings.redis:
+        raise CannotStart("the embedded store has no replicas; --replicas is for a store of your own, see --redis")
     async with AsyncExitStack() as stack:
         data = Path(settings.data)
         listener = stack.enter_context(_listen(settings.host, settings.port))
@@ -98,7 +100,7 @@ def _local_key(data: Path) -> str:
 async def _check_store(settings: Settings) -> None:
     """Refuse a store that is not there, or not one to rely on, before any worker would. Raises CannotStart."""
     try:
-        store = Store(settings.redis, partitions=settings.partitions)
+        store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
         try:
             await store.check()
         finally:

@@ -28,7 +28,15 @@ class Settings:
     port: int = knob(8000, "Port to listen on; 0 takes a free one.", click.IntRange(0, 65535), "PORT")
     workers: int = knob(1, "Server processes that share the port.", click.IntRange(1, 64), "WEB_CONCURRENCY")
     data: str = knob("data", "Folder of the embedded store and of the local publish key.", str)
-    redis: str = knob("", "URL of a Redis or Valkey server; empty starts the embedded one.", str, "REDIS_URL")
+    redis: str = knob(
+        "",
+        "URL of a Redis or Valkey: redis://, redis+sentinel:// or redis+cluster://; empty starts the embedded one.",
+        str,
+        "REDIS_URL",
+    )
+    replicas: int = knob(
+        0, "Replicas of the store that must have what is published; 0 waits for none.", click.IntRange(0, 16)
+    )
     key: str = knob("", "Publish key with every right; empty makes one in DATA/publish.key.", str)
     origins: str = knob(
         "", "Web origins, comma separated, whose pages may read besides the server's own; * is any.", str

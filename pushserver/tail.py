@@ -40,17 +40,19 @@ class Tail:
     def __init__(
         self,
         log: Log,
+        partition: int,
         *,
         deliver: Callable[[str, list[Event]], None],
         verify: Callable[[Collection[str]], Awaitable[None]],
     ) -> None:
         self.state = State.IDLE
         self._log = log
+        self._partition = partition
         self._deliver = deliver
         self._verify = verify
         self._after: dict[str, str] = {}  # stream -> redis id of its last event that was read
         self._asked: dict[str, str] | None = None  # what the read that is under way was asked for
-        self._client_id = 0
+        self._connection: TailConnection | None = None  # that is being read
         self._followed = asyncio.Event()
         self._answered_at = 0.0
         self._verified_at = 0.0
@@ -69,7 +71,8 @@ class Tail:
         # to ask for the stream. A read that is not interrupted ends by itself after BLOCK_MS.
         deadline = asyncio.get_running_loop().time() + BLOCK_MS / 1000
         while self._asked is not None and stream not in self._asked and asyncio.get_running_loop().time() < deadline:
-            await self._log.store.unblock(self._client_id)
+            assert self._connection is not None, "a read is under way"
+            await self._connection.unblock()
 
     def unfollow(self, stream: str) -> None:
         """Stop reading a stream, from the next read on."""
@@ -87,7 +90,7 @@ class Tail:
                 self._answered_at = self._verified_at = asyncio.get_running_loop().time()
             try:
                 self.state = State.CONNECTING
-                connection = await self._log.open_tail()
+                connection = await self._log.open_tail(self._partition)
                 try:
                     await self._verify_all()
                     self.state = State.READING
@@ -111,7 +114,7 @@ class Tail:
 
     async def _read(self, connection: TailConnection) -> None:
         loop = asyncio.get_running_loop()
-        self._client_id = connection.client_id
+        self._connection = connection
         self._answered_at = loop.time()
         while self._after:
             asked = self._asked = dict(self._after)

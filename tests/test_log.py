@@ -430,7 +430,7 @@ async def test_a_foreign_record_is_skipped_by_the_tail(log: Log, store: aioredis
     cursor = (await log.append(put(stream))).cursor
     second = await log.append(put(stream))
     foreign = await add_foreign(store, stream)
-    connection = await log.open_tail()
+    connection = await log.open_tail(model.partition_of(stream, 16))
     try:
         ((name, last, events),) = await connection.read({stream: cursor.id})
         assert (name, last, [event.cursor for event in events]) == (stream, foreign, [second.cursor])
@@ -478,11 +478,11 @@ async def test_a_store_that_evicts_is_refused(tmp_path: Path, policy: str) -> No
             await log.store.check()
 
 
-async def test_the_embedded_store_answers_once_it_is_on_disk(log: Log) -> None:
-    assert log.store.durability == "disk"
+async def test_the_embedded_store_answers_once_it_is_on_disk(log: Log, stream: str) -> None:
+    assert (await log.append(put(stream))).kept == ("disk", None)
 
 
-async def test_durability_is_what_the_store_does_now(tmp_path: Path) -> None:
+async def test_durability_is_what_the_store_does_now(tmp_path: Path, stream: str) -> None:
     async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
         for name, value, expected in [
             ("appendfsync", "everysec", "memory"),
@@ -491,7 +491,7 @@ async def test_durability_is_what_the_store_does_now(tmp_path: Path) -> None:
         ]:
             await store.config_set(name, value)
             await log.store.ping()
-            assert log.store.durability == expected
+            assert (await log.append(put(stream))).kept == (expected, None)
 
 
 async def test_a_store_that_is_full_stores_nothing_and_goes_on_when_it_is_not(tmp_path: Path, stream: str) -> None:
@@ -525,6 +525,6 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) 
             with pytest.raises(StoreError):
                 await read
         with pytest.raises(StoreError):
-            await log.open_tail()
+            await log.open_tail(model.partition_of(stream, 16))
         async with embedded(tmp_path):
             assert (await log.append(put(stream, key="key"))).n == 2

@@ -74,7 +74,7 @@ def recorder() -> Recorder:
 @asynccontextmanager
 async def tailing(log: Log, recorder: Recorder) -> AsyncIterator[Tail]:
     """A tail that runs."""
-    tail = Tail(log, deliver=recorder.deliver, verify=recorder.verify)
+    tail = Tail(log, 0, deliver=recorder.deliver, verify=recorder.verify)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(tail.run())
         try:
@@ -388,7 +388,7 @@ async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, strea
     """Told once is enough, wherever between an event and the next read it is."""
     told = []
     for turns in range(12):
-        tail = Tail(log, deliver=recorder.deliver, verify=recorder.verify)
+        tail = Tail(log, 0, deliver=recorder.deliver, verify=recorder.verify)
         task = asyncio.create_task(tail.run())
         after = (await log.append(put(stream))).cursor.id
         await tail.follow(stream, after)

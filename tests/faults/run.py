@@ -30,6 +30,7 @@ class Run:
         self.url = url or server.url
         self.outcomes: list[Outcome] = []
         self.logs: list[list[Frame]] = []
+        self.disconnected = 0  # times that a reader was, and did not leave
         self._random = random.Random(seed)
         self._over = asyncio.Event()
         self._sending = 0
@@ -138,7 +139,11 @@ class Run:
                 async with connect(address + cursor, compression=None, proxy=None, max_size=None) as socket:
                     async with self._for_a_while():
                         while True:
-                            frame = json.loads(await socket.recv())
+                            try:
+                                frame = json.loads(await socket.recv())
+                            except WebSocketException:
+                                self.disconnected += 1
+                                raise
                             if frame["type"] != "head":
                                 log.append(frame)
                             cursor = frame.get("cursor", cursor)

@@ -1,0 +1,72 @@
+"""A cluster whose slots move, and whose primaries die."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pushserver import model
+
+from ..stores import Server, cluster, is_whole, until
+from ..support import running
+from .run import Run
+
+pytestmark = pytest.mark.anyio
+
+ARGUMENTS = ("--workers", "3", "--heartbeat", "1", "--page-entries", "500")
+
+
+def url_of(servers: list[Server]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+
+
+def owner_of(servers: list[Server], slot: int) -> Server:
+    ports = {shard[2][1] for shard in servers[0].ask("CLUSTER", "SLOTS") if shard[0] <= slot <= shard[1]}
+    return next(server for server in servers if server.port in ports)
+
+
+def slot_of(servers: list[Server], stream: str) -> int:
+    return int(servers[0].ask("CLUSTER", "KEYSLOT", model.tag(model.partition_of(stream, 16))))
+
+
+async def test_a_slot_that_moves_disturbs_nobody(tmp_path: Path, stream: str) -> None:
+    with cluster(tmp_path / "store") as servers:
+        with running(tmp_path / "data", "--redis", url_of(servers), *ARGUMENTS) as server:
+            slot = slot_of(servers, stream)
+
+            async def move(run: Run) -> None:
+                for _ in range(2):
+                    await asyncio.sleep(0.7)
+                    source = owner_of(servers, slot)
+                    target = next(server for server in servers if server is not source)
+                    to = ("SLOTSRANGE", slot, slot, "NODE", target.ask("CLUSTER", "MYID"))
+                    source.ask("CLUSTER", "MIGRATESLOTS", *to)
+                    await asyncio.to_thread(until, partial(_has, servers, slot, target))
+
+            run = Run(server, stream, seed=1)
+            assert await run.of(move) == []
+            assert run.disconnected == 0
+            assert run.deliveries > 500
+
+
+def _has(servers: list[Server], slot: int, server: Server) -> bool:
+    return owner_of(servers, slot) is server
+
+
+async def test_a_primary_of_a_cluster_that_dies_is_replaced(tmp_path: Path, stream: str) -> None:
+    with cluster(tmp_path / "store", replicas=True) as servers:
+        with running(tmp_path / "data", "--redis", url_of(servers), *ARGUMENTS) as server:
+
+            async def die(run: Run) -> None:
+                await asyncio.sleep(0.5)
+                primary = owner_of(servers, slot_of(servers, stream))
+                await asyncio.to_thread(primary.kill)
+                left = [server for server in servers if server is not primary]
+                await asyncio.to_thread(until, lambda: is_whole(left[0], len(servers)))
+
+            run = Run(server, stream, seed=1)
+            assert await run.of(die) == []
+            assert run.disconnected == 0
