@@ -95,6 +95,7 @@ ROUTES: list[BaseRoute] = [
     Route("/", pages.index),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
+    Route("/metrics", health.exposed),
     Route("/openapi.json", pages.openapi),
     Route("/streams/{stream:path}/entries", Entries),
     Route("/streams/{stream:path}/entries/{id}", Entry),

@@ -8,6 +8,7 @@ import logging
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from . import metrics
 from .hub import Hub
 from .receipts import Receipts
 from .store import Store, StoreError
@@ -48,6 +49,11 @@ class Health:
             "receipts": self._receipts.open,
             "staying": not self._hub.draining,
         }
+
+
+async def exposed(request: Request) -> Response:
+    """`GET /metrics`: what the workers count."""
+    return Response(metrics.exposition(), headers={"Cache-Control": "no-store"}, media_type=metrics.CONTENT_TYPE)
 
 
 async def livez(request: Request) -> Response:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from . import frames, heal, model, render
+from . import frames, heal, metrics, model, render
 from .channel import Channel, page_after, report
 from .errors import Close, NotFound, Unavailable
 from .feed import BrokenChain, Feed, Reader
@@ -92,6 +92,7 @@ class Hub:
         if self.draining or self.readers >= self._settings.readers:
             raise Unavailable("This worker takes no more readers.", retry_after=2)
         self.readers += 1
+        metrics.READERS.inc()
         try:
             channel = await self._open(stream)
             channel.users += 1
@@ -101,6 +102,7 @@ class Hub:
                 channel.users -= 1
         finally:
             self.readers -= 1
+            metrics.READERS.dec()
             if not self.readers:
                 self._drained.set()
 
@@ -267,7 +269,8 @@ class Hub:
             # Of another life of the log nothing is put back: who began it anew may have meant to.
             events = [frame.event for frame in channel.feed.newest()] if reason == "rollback" else []
             lost = await heal.lost(self._log, channel.stream, events)
-            left = await heal.again(self._log, channel.stream, lost)
+            left = await heal.again(self._log, channel.stream, lost) if self._settings.heal else lost
+            _count(str(reason), len(lost), len(lost) - len(left))
             snapshot, view = await self._snapshot(channel)
             if snapshot is None or view is None:
                 self._drop(channel, "its log is gone")
@@ -354,6 +357,12 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain):
                     await self._drained.wait()
+
+
+def _count(reason: str, lost: int, healed: int) -> None:
+    metrics.RESETS.labels(reason).inc()
+    metrics.LOST.inc(lost)
+    metrics.HEALED.inc(healed)
 
 
 def _shown(snapshot: Snapshot, format: Format) -> str:

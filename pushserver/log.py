@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from . import model
+from . import metrics, model
 from .errors import Conflict, Fault, Gone, KeyReused, Unavailable
 from .frames import dumps
 from .model import Cursor, Event
@@ -143,10 +143,12 @@ class Log:
         try:
             answer, kept = await self.store.keep(keys[0], lambda redis: self._append(keys, arguments, client=redis))
         except (ConnectionError, TimeoutError) as error:
+            metrics.PUBLISHED.labels("unavailable").inc()
             logger.warning("publish to %s: outcome unknown: %r", stream, error)
             detail = "The store did not answer; send it again with the same Idempotency-Key."
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
+            metrics.PUBLISHED.labels("unavailable").inc()
             logger.warning("publish to %s: refused by the store: %s", stream, error)
             raise Unavailable("The store takes no writes now; nothing was stored.") from error
         match [part.decode() for part in answer]:
@@ -160,6 +162,7 @@ class Log:
             case ["rev", _]:
                 raise Moved
             case stored:
+                metrics.PUBLISHED.labels(stored[0]).inc()
                 return _appended(stored, append.key, kept)
 
     async def first_answer(self, stream: str, key: str, body_hash: str) -> Appended | None:
@@ -353,6 +356,7 @@ def _event(record: list[Any]) -> Event | None:
             request=fields.get(b"i", b"").decode(),
         )
     except (KeyError, ValueError):
+        metrics.SKIPPED.inc()
         logger.warning("skipped a record that is not an event: %s", id)
         return None
 

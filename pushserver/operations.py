@@ -102,11 +102,13 @@ _page = {
 }
 _put = Answer("It changed; or nothing did.", {JSON: "EntryChanged"}, ("ETag",))
 _html = Answer("The page.", {HTML: TEXT})
+_counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
 _same = Answer("It is still what the ETag named.", {}, ("ETag",))
 
 OPERATIONS = [
     Operation("GET", "/", "listStreams", "The streams, the last changed first.", {200: _html}, "503"),
     Operation("GET", "/livez", "isAlive", "Whether the worker lives.", {200: Answer("Yes.", {JSON: answers.Live})}),
+    Operation("GET", "/metrics", "countAll", "What the workers count, for Prometheus.", {200: _counts}),
     Operation(
         "GET",
         "/readyz",

@@ -21,6 +21,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -29,7 +30,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from . import keys
+from . import keys, metrics
 from .adapter import ABORT
 from .app import create_app
 from .embedded import CannotStart, embedded
@@ -62,6 +63,7 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
     if settings.replicas and not settings.redis:
         raise CannotStart("the embedded store has no replicas; --replicas is for a store of your own, see --redis")
     async with AsyncExitStack() as stack:
+        os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
         data = Path(settings.data)
         listener = stack.enter_context(_listen(settings.host, settings.port))
         settings = dataclasses.replace(
@@ -146,6 +148,7 @@ class Workers:
                 self.status = STARTUP_FAILURE
                 self._stop.set()
                 return
+            metrics.forget(process.pid, os.environ[metrics.FOLDER])
             logger.error("worker %s ended with status %s; starting another", process.pid, status)
             await asyncio.sleep(RESTART_DELAY)
 

@@ -16,6 +16,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
 
+from . import metrics
 from .log import BLOCK_MS, Log, TailConnection
 from .model import Event, now
 from .store import StoreError
@@ -102,6 +103,7 @@ class Tail:
                     await connection.close()
             except (StoreError, OSError) as error:
                 self.state = State.LOST
+                metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
                 self.stale_since = self.stale_since or now()
                 logger.warning("tail lost: %r; again in %.1f s at most", error, delay)

