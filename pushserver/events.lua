@@ -1,5 +1,5 @@
 -- What the other scripts share; it is put before each of them. A record of a log that something else wrote is not an event,
--- and is passed over; where the last 100 records are none, the log is taken for empty.
+-- and is passed over; where the last 100 records are none, the log is taken for empty. `_event` of log.py judges the same.
 
 local function fields(record)
   local found = {}
@@ -9,7 +9,12 @@ end
 
 local function is_event(record)
   local field = fields(record)
-  return field.e and field.n and field.p and field.u and field.t and field.s and field.k and field.d and true or false
+  if not (field.e and field.n and field.p and field.u and field.t and field.s and field.k and field.d) then return false end
+  local numbered = string.match(field.n, '^[1-9]%d*$') and #field.n < 16
+  local named = string.match(field.e .. field.u, '^[0-9a-f]+$') and #field.e == 16 and #field.u == 16
+  local linked = string.match(field.p, '^%d+%-%d+%.[0-9a-f]+$')
+  local plain = string.match(field.t .. field.s .. field.k, '^[%w.:_+-]+$')
+  return numbered and named and linked and plain and string.sub(field.d, 1, 1) == '{' and string.sub(field.d, -1) == '}'
 end
 
 local function last_event(log)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
@@ -28,6 +29,16 @@ logger = logging.getLogger(__name__)
 BLOCK_MS = 2_000  # of a tail's read; well below COMMAND_TIMEOUT, so that a silent connection is found out
 STREAMS_LISTED = 100
 READ_EVENTS = 256  # of one read: a reply is held in memory whole
+
+PLAIN = re.compile(rb"[\w.:+-]*", re.ASCII)
+SHAPES = {  # of the fields of an event
+    b"e": re.compile(rb"[0-9a-f]{16}"),
+    b"n": re.compile(rb"[1-9][0-9]{0,14}"),
+    b"p": re.compile(rb"[0-9]+-[0-9]+\.[0-9a-f]+"),
+    b"u": re.compile(rb"[0-9a-f]{16}"),
+    **dict.fromkeys((b"t", b"s", b"k"), PLAIN),
+    b"d": re.compile(rb"\{.*\}", re.DOTALL),
+}
 
 
 class Append(NamedTuple):
@@ -339,26 +350,28 @@ class TailConnection:
 
 
 def _event(record: list[Any]) -> Event | None:
-    """A record of the log as an event; None for a record that something else wrote, which is skipped."""
+    """A record of the log as an event; None for a record that something else wrote, which is skipped.
+
+    `is_event` of events.lua judges the same: the two must agree on what is counted.
+    """
     id, pairs = record
     fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
-    try:
-        epoch = fields[b"e"].decode()
-        prev_id, prev_nonce = fields[b"p"].decode().split(".")
-        return Event(
-            cursor=Cursor(epoch, id.decode(), fields[b"u"].decode()),
-            prev=Cursor(epoch, prev_id, prev_nonce),
-            n=int(fields[b"n"]),
-            type=fields[b"t"].decode(),
-            data=fields[b"d"],
-            shown_at=fields[b"s"].decode(),
-            entry_id=fields[b"k"].decode(),
-            request=fields.get(b"i", b"").decode(),
-        )
-    except (KeyError, ValueError):
+    if not all(name in fields and pattern.fullmatch(fields[name]) for name, pattern in SHAPES.items()):
         metrics.SKIPPED.inc()
         logger.warning("skipped a record that is not an event: %s", id)
         return None
+    epoch = fields[b"e"].decode()
+    prev_id, prev_nonce = fields[b"p"].decode().split(".")
+    return Event(
+        cursor=Cursor(epoch, id.decode(), fields[b"u"].decode()),
+        prev=Cursor(epoch, prev_id, prev_nonce),
+        n=int(fields[b"n"]),
+        type=fields[b"t"].decode(),
+        data=fields[b"d"],
+        shown_at=fields[b"s"].decode(),
+        entry_id=fields[b"k"].decode(),
+        request=fields.get(b"i", b"").decode(errors="replace"),
+    )
 
 
 def _told(withdrawal: bytes) -> bytes:

@@ -458,6 +458,40 @@ async def test_a_foreign_record_changes_no_number_and_no_link(log: Log, store: a
     ]
 
 
+GOOD: dict[Any, Any] = {
+    "e": "0" * 16,
+    "n": "7",
+    "p": f"1-1.{'0' * 16}",
+    "u": "0" * 16,
+    "t": "entry.put",
+    "s": "",
+    "k": "x",
+    "d": "{}",
+}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"n": "many"}, {"n": "-1"}, {"n": "1e99"}, {"p": "none"}, {"u": ""}, {"e": "x y"}, {"k": b"\xff"}, {"d": "[]"}],
+    ids=str,
+)
+async def test_a_record_that_only_looks_like_an_event_is_skipped_by_everyone(
+    log: Log, store: aioredis.Redis, stream: str, broken: dict[Any, Any]
+) -> None:
+    first = await log.append(put(stream))
+    await store.xadd(log_key(stream), {**GOOD, **broken})
+    second = await log.append(put(stream))
+    assert second.n == 2
+    resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
+    assert (resumed.reason, [event.cursor for event in resumed.events]) == (None, [second.cursor])
+    connection = await log.open_tail()
+    try:
+        ((_, _, events),) = await connection.read({stream: first.cursor.id})
+    finally:
+        await connection.close()
+    assert [(event.n, event.prev) for event in events] == [(2, first.cursor)]
+
+
 # --- the store
 
 
