@@ -29,23 +29,23 @@ elseif before(last[1], id) then
   return {'rollback'}
 end
 
--- Read in parts: how large the events are is known only when they are there.
-local after, bytes, read, from, more = {}, 0, 0, '(' .. id, false
+-- Read in parts: how large the events are is known only when they are there. Each names the one before it; where one does
+-- not, something between them was lost, and a reader who was given the rest would come back here for ever.
+local after, bytes, read, from, more, link = {}, 0, 0, '(' .. id, false, id .. '.' .. nonce
 repeat
   local records = redis.call('XRANGE', log, from, '+', 'COUNT', 100)
   read = read + #records
   if read > limit + 1000 then return {'too_far'} end
   for _, record in ipairs(records) do
     if is_event(record) then
-      if not n then
-        -- The event itself may have been trimmed when the next one still names it: nothing is missing then.
-        if fields(record).p ~= id .. '.' .. nonce then
-          local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-          return {before(id, first[1]) and 'trimmed' or 'rollback'}
-        end
-        n = tonumber(fields(record).n) - 1
+      local event = fields(record)
+      -- The cursor's event itself may have been trimmed when the next one still names it: nothing is missing then.
+      if event.p ~= link then
+        local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+        return {not n and before(id, first[1]) and 'trimmed' or 'rollback'}
       end
-      bytes = bytes + #fields(record).d
+      n, link = n or tonumber(event.n) - 1, record[1] .. '.' .. event.u
+      bytes = bytes + #event.d
       if in_part then
         more = #after == limit or (bytes > most_bytes and #after > 0)
       elseif head - n > limit or bytes > most_bytes then

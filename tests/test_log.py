@@ -492,6 +492,18 @@ async def test_a_record_that_only_looks_like_an_event_is_skipped_by_everyone(
     assert [(event.n, event.prev) for event in events] == [(2, first.cursor)]
 
 
+async def test_a_log_with_an_event_missing_in_its_middle_is_replayed_to_nobody(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    """Replayed, it would send a reader back with the same cursor for ever."""
+    cursors = [(await log.append(put(stream))).cursor for _ in range(4)]
+    await execute(store, "XDEL", log_key(stream), cursors[2].id)
+    reasons = [(await log.resume(stream, cursor, limit=10, limit_bytes=10**6)).reason for cursor in cursors]
+    assert reasons == ["rollback", "rollback", None, None]  # the third's own absence costs its reader nothing
+    part = await log.resume(stream, cursors[1], limit=1, limit_bytes=1, in_part=True)
+    assert part.reason == "rollback"
+
+
 # --- the store
 
 
