@@ -15,6 +15,7 @@ the frames from its position on, in order, each once, until it leaves.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
@@ -23,7 +24,7 @@ from .errors import Close
 from .frames import Batch, Format, Frame, Notice, Told
 from .model import Cursor
 
-STALLED_BEATS = 2  # heartbeats through which a reader may stay unwritable
+SWEEPS = 6  # in a row that find a reader unwritable; the last of them closes it
 
 
 class BrokenChain(Exception):
@@ -55,7 +56,7 @@ class Reader:
         self.state = State.OPEN
         self.position = 0
         self.place = -1  # in the feed's list
-        self.stalled = 0  # heartbeats since it was last writable
+        self.stalled = 0  # sweeps since it last took something
 
     def write(self, batch: Batch) -> None:
         raise NotImplementedError
@@ -68,12 +69,22 @@ class Feed:
     """The ring and the readers of one stream. `head` is the event that the ring continues from, `n` its number."""
 
     def __init__(
-        self, head: Cursor, n: int, *, ring_events: int, ring_bytes: int, now: Callable[[], int] = model.now
+        self,
+        head: Cursor,
+        n: int,
+        *,
+        ring_events: int,
+        ring_bytes: int,
+        closed: Counter[Close] | None = None,
+        now: Callable[[], int] = model.now,
     ) -> None:
         self.head = head
         self.n = n
         self.start = 0
         self.end = 0
+        self.closed: Counter[Close] = (
+            Counter() if closed is None else closed
+        )  # readers, by why; several feeds may share it
         self._ring_events = ring_events
         self._ring_bytes = ring_bytes
         self._now = now
@@ -261,22 +272,28 @@ class Feed:
         return False
 
     def beat(self, frame: Notice) -> Iterator[None]:
-        """Write a heartbeat to those who have everything; close those who took nothing for too long. A step each."""
+        """Write a heartbeat to those who have everything. A step each."""
         batches = {format: Batch([frame], format) for format in Format}
         for reader in tuple(self._readers):
-            if reader.state is State.PAUSED:
-                reader.stalled += 1
-                if reader.stalled >= STALLED_BEATS:
-                    self.drop(reader, Close.TOO_SLOW)
-            elif reader.place >= 0 and reader.position >= self.end:
+            if reader.state is State.OPEN and reader.place >= 0 and reader.position >= self.end:
                 reader.write(batches[reader.format])
             else:
                 self._serve(reader)
             yield
 
+    def sweep(self) -> Iterator[None]:
+        """Close those who have taken nothing for too long. A step each."""
+        for reader in tuple(self._readers):
+            if reader.state is State.PAUSED:
+                reader.stalled += 1
+                if reader.stalled >= SWEEPS:
+                    self.drop(reader, Close.TOO_SLOW)
+            yield
+
     def drop(self, reader: Reader, code: Close, farewell: Notice | None = None) -> None:
         """Close a reader and let go of it."""
         self.leave(reader)
+        self.closed[code] += 1
         reader.close(code, farewell)
 
     def drop_all(self, code: Close, farewell: Notice | None = None) -> Iterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from . import frames, heal, metrics, model, render
 from .channel import Channel, page_after, report
 from .errors import Close, NotFound, Unavailable
-from .feed import BrokenChain, Feed, Reader
+from .feed import SWEEPS, BrokenChain, Feed, Reader
 from .frames import Format, Frame, Notice, Told, View
 from .log import Log, Resumed, Snapshot
 from .model import Cursor, Event
@@ -56,7 +57,7 @@ class Opening(NamedTuple):
 
 
 class Hub:
-    """Every followed stream of this worker. `run` owns the tails and the heartbeat."""
+    """Every followed stream of this worker. `run` owns the tails, the heartbeat and the sweeps."""
 
     def __init__(self, log: Log, settings: Settings) -> None:
         self._log = log
@@ -71,14 +72,16 @@ class Hub:
         self._errands: set[asyncio.Task[None]] = set()
         self._reads = Reads()
         self.readers = 0
+        self.closed: Counter[Close] = Counter()  # readers whom this worker sent away, by why
         self.draining = False
 
     async def run(self) -> None:
-        """Tail and beat until cancelled."""
+        """Tail, beat and sweep until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for tail in self._tails:
                 tasks.create_task(tail.run())
             tasks.create_task(self._beat())
+            tasks.create_task(self._sweep())
 
     def is_sound(self) -> bool:
         """Whether every followed partition is being read."""
@@ -212,7 +215,11 @@ class Hub:
                     raise NotFound(f"There is no stream {stream}.")
                 settings = self._settings
                 feed = Feed(
-                    snapshot.cursor, snapshot.n, ring_events=settings.ring_events, ring_bytes=settings.ring_bytes
+                    snapshot.cursor,
+                    snapshot.n,
+                    ring_events=settings.ring_events,
+                    ring_bytes=settings.ring_bytes,
+                    closed=self.closed,
                 )
                 channel = Channel(stream, feed, snapshot.page)
                 self._channels[stream] = channel
@@ -346,6 +353,18 @@ class Hub:
                 channel.idle = 0 if channel.users else channel.idle + 1
                 if channel.idle > IDLE_BEATS:
                     self._close(channel)
+
+    async def _sweep(self) -> None:
+        """Cut off who takes nothing, and say how many were too slow since the last time."""
+        told = 0
+        while True:
+            await asyncio.sleep(self._settings.patience / SWEEPS)
+            for channel in tuple(self._channels.values()):
+                await _in_turns(channel.feed.sweep())
+            slow = self.closed[Close.TOO_SLOW]
+            if slow > told:
+                logger.warning("cut off %d readers that were too slow; %d so far", slow - told, slow)
+            told = slow
 
     async def drain(self) -> None:
         """Send every reader away, to come back elsewhere, and wait until they have left."""

@@ -42,7 +42,9 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 SEND_BUFFER = 131_072  # bytes that the kernel keeps for one reader
-UNACKNOWLEDGED_MS = 30_000  # after which a peer that acknowledges nothing is gone
+UNACKNOWLEDGED_LEAST = (
+    10.0  # seconds without an acknowledgement after which no peer is given up yet: a tunnel is no end
+)
 RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
 HEAD_BYTES = 65_536  # of a request's line and headers
 HEAD_TIME = 10.0  # seconds for them to come
@@ -65,7 +67,7 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
     async with AsyncExitStack() as stack:
         os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
         data = Path(settings.data)
-        listener = stack.enter_context(_listen(settings.host, settings.port))
+        listener = stack.enter_context(_listen(settings.host, settings.port, settings.patience))
         settings = dataclasses.replace(
             settings,
             redis=settings.redis or await stack.enter_async_context(embedded(data)),
@@ -182,7 +184,7 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, patience: float) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     listener.setblocking(False)
@@ -190,7 +192,8 @@ def _listen(host: str, port: int) -> socket.socket:
     # wait a quarter of an hour for who is gone without a word.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER // 2)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+    unacknowledged = max(patience, UNACKNOWLEDGED_LEAST)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged * 1000))
     return listener
 
 

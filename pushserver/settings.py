@@ -80,6 +80,11 @@ class Settings:
         "info", "Least level that is logged.", click.Choice(["debug", "info", "warning", "error"], case_sensitive=False)
     )
 
+    @property
+    def patience(self) -> float:
+        """Seconds for which a reader may take nothing: two heartbeats, and never more than 30."""
+        return min(2 * self.heartbeat, 30.0)
+
 
 KNOBS = dataclasses.fields(Settings)
 

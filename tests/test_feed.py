@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from pushserver.errors import Close
-from pushserver.feed import STALLED_BEATS, BrokenChain, Feed, Reader, State
+from pushserver.feed import SWEEPS, BrokenChain, Feed, Reader, State
 from pushserver.frames import Batch, Format, Frame, Notice
 from pushserver.model import Cursor, Event
 
@@ -118,6 +118,11 @@ class Interleavings(RuleBasedStateMachine):
         for _ in self.feed.beat(Notice("{}")):
             pass
 
+    @rule()
+    def sweep(self) -> None:
+        for _ in self.feed.sweep():
+            pass
+
     @invariant()
     def no_gap_no_repeat_no_disorder(self) -> None:
         for reader, first in self.first.items():
@@ -203,14 +208,31 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
     assert feed.readers == 1
 
 
-def test_a_reader_that_takes_nothing_for_some_heartbeats_is_closed() -> None:
+def test_a_reader_that_takes_nothing_for_some_sweeps_is_closed_and_counted() -> None:
+    feed = feed_of(0)
+    slow, healthy = RecordingReader(room=1), RecordingReader()
+    for reader in (slow, healthy):
+        feed.join(reader, 0, cursor(feed.n_at(0)), [Notice("")])
+    for _ in range(SWEEPS):
+        assert slow.closed_with is None
+        list(feed.beat(Notice("{}")))
+        list(feed.sweep())
+    assert (slow.closed_with, healthy.closed_with) == (Close.TOO_SLOW, None)
+    assert feed.closed == {Close.TOO_SLOW: 1}
+
+
+def test_a_reader_that_takes_something_now_and_then_stays() -> None:
     feed = feed_of(0)
     reader = RecordingReader(room=1)
     feed.join(reader, 0, cursor(feed.n_at(0)), [Notice("")])
-    for _ in range(STALLED_BEATS):
-        assert reader.closed_with is None
-        list(feed.beat(Notice("{}")))
-    assert reader.closed_with is Close.TOO_SLOW
+    for n in range(1, 10):
+        feed.append(frame(n))
+        run(feed)
+        for _ in range(SWEEPS - 1):
+            list(feed.sweep())
+        reader.room += 1
+        feed.resume(reader)
+    assert (reader.closed_with, reader.numbers) == (None, list(range(1, 10)))
 
 
 def test_the_ring_is_bounded_by_bytes_and_keeps_the_newest() -> None:

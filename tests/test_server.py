@@ -226,14 +226,14 @@ async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothin
 
 
 def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
-    with server_module._listen("127.0.0.1", 0) as listener, sockets.create_connection(listener.getsockname()):
+    with server_module._listen("127.0.0.1", 0, 30.0) as listener, sockets.create_connection(listener.getsockname()):
         listener.setblocking(True)
         connection, _ = listener.accept()
         with connection:
             # Linux doubles what it is asked for, to have room for its own.
             assert connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) == 2 * server_module.SEND_BUFFER
             held = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT)
-            assert held == server_module.UNACKNOWLEDGED_MS
+            assert held == 30_000
 
 
 async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
