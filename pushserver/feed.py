@@ -82,9 +82,7 @@ class Feed:
         self.n = n
         self.start = 0
         self.end = 0
-        self.closed: Counter[Close] = (
-            Counter() if closed is None else closed
-        )  # readers, by why; several feeds may share it
+        self.closed: Counter[Close] = Counter() if closed is None else closed  # readers, by why; feeds may share it
         self._ring_events = ring_events
         self._ring_bytes = ring_bytes
         self._now = now

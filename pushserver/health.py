@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from . import metrics
 from .hub import Hub
 from .receipts import Receipts
-from .store import Store, StoreError
+from .store import Store, StoreError, StoreUnfit
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Health:
             try:
                 await self._store.ping()
                 self._answered_at = asyncio.get_running_loop().time()
-            except StoreError as error:
-                logger.warning("the store does not answer: %r", error)
+            except (StoreError, StoreUnfit) as error:
+                logger.warning("the store is not to be relied on: %r", error)
                 self._answered_at = float("-inf")
             await asyncio.sleep(ASKED_EVERY)
 

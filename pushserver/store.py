@@ -243,7 +243,7 @@ class Store:
         await self.ping()
 
     async def ping(self) -> None:
-        """Ask each primary whether it takes writes, and what it promises. Raises StoreError."""
+        """Ask each primary whether it takes and keeps writes, and what it promises. Raises StoreError, StoreUnfit."""
         for node, partitions in (await self.primaries()).items():
             await within(self._ping(node, model.tag(partitions[0])))
 
@@ -255,11 +255,12 @@ class Store:
         _, *replicas = await pipeline.execute()
         node.replicas = sum(replicas)
         try:
-            config = await node.redis.config_get("append*")
+            config = await node.redis.config_get("append*", "maxmemory*")
         except ResponseError:  # a store may deny CONFIG: then nothing was verified, and nothing is claimed
             config = {}
         synced = config.get("appendonly") == "yes" and config.get("appendfsync") == "always"
         node.durability = "disk" if synced else "memory"
+        _refuse_eviction(int(config.get("maxmemory") or 0), config.get("maxmemory-policy"))
 
     def has_replicas(self) -> bool:
         """Whether as many replicas as were asked for kept up with every primary when it was asked last."""
@@ -296,6 +297,10 @@ def _check_fit(info: dict[str, Any]) -> None:
     version = str(info.get("valkey_version") or info["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_REDIS:
         raise StoreUnfit(f"expected Redis 7.0 or Valkey 7.2 or later, got {version}")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if info.get("maxmemory") and policy != "noeviction":
+    _refuse_eviction(info.get("maxmemory"), info.get("maxmemory_policy"))
+
+
+def _refuse_eviction(maxmemory: int | None, policy: str | None) -> None:
+    """Raises StoreUnfit where a store that has no more room would make some."""
+    if maxmemory and policy not in (None, "noeviction"):
         raise StoreUnfit(f"expected maxmemory-policy noeviction, got {policy}: whole streams could vanish")
