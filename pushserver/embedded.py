@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +27,10 @@ START_LIMIT = 60.0  # seconds: a long log takes its time to load
 STOP_LIMIT = 10.0
 RESTART_DELAY = 0.2
 SOCKET = "valkey.sock"
+LOG = "valkey.log"
 SOCKET_PATH_LIMIT = 100  # bytes; Linux has room for 107
+# What it says in its log; a WARNING is advice on the kernel.
+SAID = re.compile(r"^\d+:\w .{20,30} # (?!WARNING )(.+)$", re.MULTILINE)
 
 
 class CannotStart(Exception):
@@ -72,23 +76,28 @@ class _Store:
         self._data = data
         self._lock = lock
         self._process: asyncio.subprocess.Process | None = None
+        self._passed_on = self._log.stat().st_size if self._log.exists() else 0
+
+    @property
+    def _log(self) -> Path:
+        return self._data / LOG
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises CannotStart, and leaves nothing running then."""
         self._process = process = await _spawn(self._data, self._lock)
-        log = self._data / "valkey.log"
         try:
             async with asyncio.timeout(START_LIMIT):
                 while not await _answers(self._data / SOCKET):
                     if process.returncode is not None:
-                        raise CannotStart(f"the store ended with status {process.returncode}; see {log}")
+                        raise CannotStart(f"the store ended with status {process.returncode}; see {self._log}")
                     await asyncio.sleep(0.02)
         except TimeoutError:
             await self.stop()
-            raise CannotStart(f"the store did not answer within {START_LIMIT:.0f} s; see {log}") from None
+            raise CannotStart(f"the store did not answer within {START_LIMIT:.0f} s; see {self._log}") from None
         except BaseException:
             await self.stop()
             raise
+        self._pass_on()
         logger.info("embedded store started, pid %s, %s", process.pid, self._data)
 
     async def keep(self) -> None:
@@ -96,12 +105,21 @@ class _Store:
         while True:
             assert self._process is not None, "it was started before"
             status = await self._process.wait()
+            self._pass_on()
             logger.error("the embedded store ended with status %s; starting it again", status)
             await asyncio.sleep(RESTART_DELAY)
             try:
                 await self.start()
             except (CannotStart, OSError):
                 logger.exception("the embedded store did not start; trying again")
+
+    def _pass_on(self) -> None:
+        """Say in the server's log what the store has said in its own: that its disk is full, that its data were cut."""
+        with self._log.open(errors="replace") as log:
+            log.seek(self._passed_on)
+            for said in SAID.findall(log.read()):
+                logger.warning("the embedded store says: %s", said)
+            self._passed_on = log.tell()
 
     async def stop(self) -> None:
         """Stop it, by force if need be."""
@@ -124,7 +142,7 @@ async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:
         "unixsocketperm": "700",
         "dir": str(data),
         "pidfile": str(data / "valkey.pid"),
-        "logfile": str(data / "valkey.log"),
+        "logfile": str(data / LOG),
         "loglevel": "warning",
         "appendonly": "yes",
         "appendfsync": "always",

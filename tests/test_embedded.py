@@ -300,7 +300,9 @@ async def test_a_store_that_cannot_start_says_where_to_look(data: Path, content:
         assert await store.ping()
 
 
-async def test_a_log_that_was_cut_off_while_it_was_written_loads_up_to_there(data: Path) -> None:
+async def test_a_log_that_was_cut_off_while_it_was_written_loads_up_to_there_and_is_told(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with embedded(data) as url, client_of(url) as store:
         await store.set("first", "1")
         await store.set("second", "2")
@@ -308,6 +310,11 @@ async def test_a_log_that_was_cut_off_while_it_was_written_loads_up_to_there(dat
     os.truncate(file, file.stat().st_size - 5)
     async with embedded(data) as url, client_of(url) as store:
         assert (await store.get("first"), await store.get("second")) == ("1", None)
+    assert "the embedded store says: !!! Warning: short read while loading the AOF" in caplog.text
+    caplog.clear()
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.get("first") == "1"
+    assert "short read" not in caplog.text
 
 
 async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog: pytest.LogCaptureFixture) -> None:
