@@ -42,9 +42,7 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 SEND_BUFFER = 131_072  # bytes that the kernel keeps for one reader
-UNACKNOWLEDGED_LEAST = (
-    10.0  # seconds without an acknowledgement after which no peer is given up yet: a tunnel is no end
-)
+UNACKNOWLEDGED_LEAST = 5.0  # seconds without an acknowledgement for which no peer is given up: a short tunnel is no end
 RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
 HEAD_BYTES = 65_536  # of a request's line and headers
 HEAD_TIME = 10.0  # seconds for them to come

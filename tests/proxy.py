@@ -84,7 +84,7 @@ class Proxy:
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: tuple[asyncio.StreamWriter, ...]
     ) -> None:
-        with suppress(ConnectionError):
+        with suppress(OSError):  # the other end has gone meanwhile
             while chunk := await reader.read(CHUNK):
                 await asyncio.sleep(self._delay)
                 await self._open.wait()

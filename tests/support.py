@@ -183,6 +183,13 @@ def until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def clients_of(pid: int) -> set[int]:
+    """The ports, at their other end, of a process's TCP connections."""
+    links = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(fields[2].rpartition(":")[2], 16) for fields in lines if f"socket:[{fields[9]}]" in links}
+
+
 @contextmanager
 def running(data: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Running]:
     server = Running(data, *arguments, env=env)

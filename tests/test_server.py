@@ -342,36 +342,6 @@ async def test_a_store_that_is_killed_costs_no_entry_and_no_connection(start: St
     assert workers_of(server) == workers
 
 
-async def test_a_store_that_hangs_makes_the_server_unready_and_not_dead(start: Start, stream: str) -> None:
-    server = start("--heartbeat", "0.5")
-    workers, store = workers_of(server), server.store_pid()
-
-    def answers(path: str, status: int) -> bool:
-        assert server.http.get("/livez").status_code == 200
-        response = server.http.get(path)
-        assert response.json()["ready"] is (response.status_code == 200)
-        return response.status_code == status
-
-    cursor = server.publish_ok(stream, "0")["cursor"]
-    async with reader(server, stream, cursor=cursor) as socket:
-        await eventually(lambda: answers("/readyz", 200))
-        reading = asyncio.create_task(read_to_last(socket))
-        os.kill(store, signal.SIGSTOP)
-        try:
-            # Sent while nothing is answered, and again with its key until it is.
-            publishing = asyncio.create_task(asyncio.to_thread(publish_surely, server, stream, "1"))
-            await eventually(lambda: answers("/readyz", 503))
-        finally:
-            os.kill(store, signal.SIGCONT)
-        await eventually(lambda: answers("/readyz", 200))
-        assert (await publishing)["n"] == 2
-        last = server.publish_ok(stream, LAST)["n"]
-        async with asyncio.timeout(LIMIT):
-            assert (last, await reading) == (3, [2, 3])
-    assert [entry["headline"] for entry in stored(server, stream)] == ["0", "1", LAST]
-    assert (workers_of(server), server.store_pid()) == (workers, store)
-
-
 def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any]:
     with Publisher(server.url, server.key) as publisher:
         return publisher.publish(stream, {"headline": headline})

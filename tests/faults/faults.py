@@ -7,16 +7,31 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+import httpx2
 import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.embedded import SOCKET
 
+from ..support import clients_of
+from .disk import filled
 from .run import Run
 
-FROZEN = 6.5  # seconds; longer than a command to the store may take
+SILENT = 12.0  # seconds; longer than any command to the store may take, and than anything is believed without an answer
+PROBES = 10  # in a row, over a new connection each, that have to agree: there are several workers
+LOOKS_LIKE_ONE: dict[Any, Any] = {
+    "e": "0" * 16,
+    "n": "many",
+    "p": "none",
+    "u": "0" * 16,
+    "t": "entry.put",
+    "s": "",
+    "k": "x",
+    "d": "{}",
+}
 
 
 @asynccontextmanager
@@ -34,9 +49,17 @@ def workers(run: Run) -> list[int]:
 
 
 async def a_worker_is_killed(run: Run) -> None:
+    """Its readers come back elsewhere, the other workers' notice nothing, and another takes its place."""
     await asyncio.sleep(0.5)
-    os.kill(workers(run)[0], signal.SIGKILL)
-    await asyncio.sleep(1.5)
+    before, broken = workers(run), set(run.broken)
+    victim = before[0]
+    ports = clients_of(victim)
+    its = {number for number, socket in run.sockets.items() if socket.local_address[1] in ports}
+    os.kill(victim, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while len(workers(run)) < len(before) or victim in workers(run):
+            await asyncio.sleep(0.05)
+    assert run.broken - broken == its, "readers of other workers were cut off, or its own were not"
 
 
 async def the_store_is_killed(run: Run) -> None:
@@ -46,18 +69,44 @@ async def the_store_is_killed(run: Run) -> None:
 
 
 async def the_store_freezes(run: Run) -> None:
-    await _frozen(run.server.store_pid(), FROZEN)
+    pid = run.server.store_pid()
+    await is_silent(run, partial(os.kill, pid, signal.SIGSTOP), partial(os.kill, pid, signal.SIGCONT))
+
+
+async def is_silent(run: Run, hold: Callable[[], None], release: Callable[[], None], seconds: float = SILENT) -> None:
+    """The store is there and says nothing: workers are not ready, and alive; readers are told, and stay."""
+    await asyncio.sleep(0.5)
+    hold()
+    until = asyncio.get_running_loop().time() + seconds
+    try:
+        async with asyncio.timeout_at(until):
+            await _probed(run, 503)
+            while len(run.stale) < len(run.logs) / 2:  # others have left, and may be waiting to be let in
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
+    finally:
+        release()
+    async with asyncio.timeout(SILENT):
+        await _probed(run, 200)
+
+
+async def _probed(run: Run, ready: int) -> None:
+    """Wait until every probe says so."""
+    agreed = 0
+    while agreed < PROBES:
+        async with httpx2.AsyncClient(base_url=run.server.url, timeout=2) as http:
+            assert (await http.get("/livez")).status_code == 200
+            agreed = agreed + 1 if (await http.get("/readyz")).status_code == ready else 0
+        await asyncio.sleep(0.05)
 
 
 async def a_worker_freezes(run: Run) -> None:
-    await _frozen(workers(run)[0], 3.0)
-
-
-async def _frozen(pid: int, seconds: float) -> None:
+    """Longer than its readers may take nothing: they were not asked meanwhile, and are not cut off for it."""
     await asyncio.sleep(0.5)
+    pid = workers(run)[0]
     os.kill(pid, signal.SIGSTOP)
     try:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(3.0)
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -98,6 +147,58 @@ async def the_log_is_deleted(run: Run) -> None:
     await asyncio.sleep(0.5)
 
 
+async def events_of_the_log_are_deleted(run: Run) -> None:
+    async with store_of(run) as store:
+        for _ in range(5):
+            await asyncio.sleep(0.3)
+            records: Any = await store.xrevrange(key_of(run, "log"), count=4)
+            await store.xdel(key_of(run, "log"), records[-1][0], records[0][0])
+
+
+async def everything_is_flushed(run: Run) -> None:
+    await asyncio.sleep(1.0)
+    async with store_of(run) as store, run.held():
+        run.forget()
+        await store.flushall()
+
+
+async def everything_is_evicted(run: Run) -> None:
+    """As a store does that was told to, once it is full. It is refused at start, and unready when it is told later."""
+    await asyncio.sleep(1.0)
+    async with store_of(run) as store, run.held():
+        run.forget()
+        await _configured(store, "maxmemory", "1", "maxmemory-policy", "allkeys-lru")
+        while await store.exists(key_of(run, "log"), key_of(run, "entries")):
+            await asyncio.sleep(0.01)
+        await _configured(store, "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+
+async def _configured(store: aioredis.Redis, *words: str) -> None:
+    await store.execute_command("CONFIG", "SET", *words)  # type: ignore[no-untyped-call]
+
+
+async def the_disk_is_full(run: Run) -> None:
+    """The store syncs each write: it ends rather than acknowledge one that it cannot, and is started till it can."""
+    await asyncio.sleep(0.5)
+    died = run.server.log.count("the embedded store ended")
+    with filled(run.server.data):
+        async with asyncio.timeout(10):
+            while run.server.log.count("the embedded store ended") < died + 3:
+                await asyncio.sleep(0.05)
+
+
+async def the_disk_is_full_for_a_store_that_syncs_later(run: Run) -> None:
+    """It stays, and refuses to write (MISCONF)."""
+    await asyncio.sleep(0.5)
+    async with store_of(run) as store:
+        await _configured(store, "appendfsync", "everysec")
+        with filled(run.server.data):
+            async with asyncio.timeout(10):
+                while "refused by the store: MISCONF" not in run.server.log:
+                    await asyncio.sleep(0.05)
+        await _configured(store, "appendfsync", "always")
+
+
 async def the_store_is_full(run: Run) -> None:
     await asyncio.sleep(0.5)
     async with store_of(run) as store:
@@ -107,10 +208,13 @@ async def the_store_is_full(run: Run) -> None:
 
 
 async def strange_records_are_in_the_log(run: Run) -> None:
+    """Records of something else, some that look like an event, one of 20 MB that does."""
+    strange: list[dict[Any, Any]] = [{"what": "x" * 10}, LOOKS_LIKE_ONE, {**LOOKS_LIKE_ONE, "n": "-1"}]
     async with store_of(run) as store:
         for number in range(10):
             await asyncio.sleep(0.1)
-            await store.xadd(key_of(run, "log"), {"what": "x" * (5_000_000 if number == 5 else 10)})
+            await store.xadd(key_of(run, "log"), strange[number % 3])
+        await store.xadd(key_of(run, "log"), {**LOOKS_LIKE_ONE, "d": "{" + "x" * 20_000_000})
 
 
 async def the_log_is_trimmed(run: Run) -> None:
@@ -128,7 +232,12 @@ FAULTS: list[Callable[[Run], Coroutine[Any, Any, None]]] = [
     connections_to_the_store_are_cut,
     the_store_loses_its_newest_events,
     the_log_is_deleted,
+    events_of_the_log_are_deleted,
+    everything_is_flushed,
+    everything_is_evicted,
     the_store_is_full,
+    the_disk_is_full,
+    the_disk_is_full_for_a_store_that_syncs_later,
     strange_records_are_in_the_log,
     the_log_is_trimmed,
 ]

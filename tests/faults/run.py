@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from pushserver.client import AsyncPublisher, Gone, NotFound, PublishError, Unreached
@@ -30,7 +30,12 @@ class Run:
         self.url = url or server.url
         self.outcomes: list[Outcome] = []
         self.logs: list[list[Frame]] = []
-        self.disconnected = 0  # times that a reader was, and did not leave
+        self.sockets: dict[int, ClientConnection] = {}  # of the readers that are connected now
+        self.broken: set[int] = set()  # readers whose connection ended, and not because they left
+        self.back: list[float] = []  # seconds after which those were connected again
+        self.stale: set[int] = set()  # readers who were told that the log is not being read
+        self._lost_at: dict[int, float] = {}
+        self._emptied = False
         self._random = random.Random(seed)
         self._over = asyncio.Event()
         self._sending = 0
@@ -80,7 +85,8 @@ class Run:
 
     async def _change(self, publisher: AsyncPublisher, id: str, key: str) -> None:
         """Correct it, or take it back, or leave it."""
-        with suppress(Gone):  # it was withdrawn by the same request, whose answer was lost
+        # It was withdrawn by the same request, whose answer was lost; or went when everything did.
+        with suppress(Gone, NotFound):
             match self._random.randrange(4):
                 case 0:
                     change = {"headline": f"Entry {key}, corrected"}
@@ -99,6 +105,8 @@ class Run:
             except Unreached:
                 continue
             except NotFound:  # the store lost it, and it is not healed yet
+                if self._emptied:
+                    raise
                 await asyncio.sleep(0.2)
             finally:
                 self._sending -= 1
@@ -115,12 +123,17 @@ class Run:
         finally:
             self._may_send.set()
 
+    def forget(self) -> None:
+        """What was acknowledged so far is not lost when it goes: somebody empties the store, and means to."""
+        self.outcomes.clear()
+        self._emptied = True
+
     # --- readers
 
     @asynccontextmanager
     async def _reading(self, readers: int) -> AsyncIterator[None]:
         self.logs = [[] for _ in range(readers)]
-        tasks = [asyncio.create_task(self._read(log)) for log in self.logs]
+        tasks = [asyncio.create_task(self._read(number, log)) for number, log in enumerate(self.logs)]
         try:
             yield
         finally:
@@ -130,24 +143,38 @@ class Run:
                 if isinstance(ended, Exception):
                     raise ended
 
-    async def _read(self, log: list[Frame]) -> None:
-        """Log every frame; come and go, always back with the last cursor."""
-        cursor = ""
+    async def _read(self, number: int, log: list[Frame]) -> None:
+        """Come and go, always back with the last cursor."""
         address = f"{self.url.replace('http', 'ws')}/streams/{self.stream}/ws?cursor="
         while True:
             with suppress(OSError, TimeoutError, WebSocketException):
+                cursor = _cursor_of(log) or ""
                 async with connect(address + cursor, compression=None, proxy=None, max_size=None) as socket:
                     async with self._for_a_while():
-                        while True:
-                            try:
-                                frame = json.loads(await socket.recv())
-                            except WebSocketException:
-                                self.disconnected += 1
-                                raise
-                            if frame["type"] != "head":
-                                log.append(frame)
-                            cursor = frame.get("cursor", cursor)
+                        await self._hear(number, socket, log)
             await asyncio.sleep(self._random.uniform(0, 0.3))
+
+    async def _hear(self, number: int, socket: ClientConnection, log: list[Frame]) -> None:
+        """Log every frame of a connection, until it ends."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                frame = json.loads(await socket.recv())
+                if frame["type"] == "head":
+                    self.stale |= {number} if "stale" in frame else set()
+                    continue
+                log.append(frame)
+                if frame["type"] == "hello":
+                    self.sockets[number] = socket
+                    if number in self._lost_at:
+                        self.back.append(loop.time() - self._lost_at.pop(number))
+        except WebSocketException:
+            if number in self.sockets:
+                self.broken.add(number)
+                self._lost_at[number] = loop.time()
+            raise
+        finally:
+            self.sockets.pop(number, None)
 
     @asynccontextmanager
     async def _for_a_while(self) -> AsyncIterator[None]:

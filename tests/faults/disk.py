@@ -1,0 +1,47 @@
+"""A small disk of the tests' own, and how it becomes full. Only root may have one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SIZE = 512 * 2**20  # bytes
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Mount one on a folder; False where that is not allowed, and the folder is what it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def is_small(folder: Path) -> bool:
+    """Whether what is in the folder is on a disk that may be filled."""
+    disk = os.statvfs(folder)
+    return disk.f_blocks * disk.f_frsize <= SIZE
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """The folder's disk has no byte left."""
+    assert is_small(folder), "this disk is somebody's"
+    ballast = folder / "ballast"
+    with ballast.open("wb") as file:
+        disk = os.statvfs(folder)
+        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
+    try:
+        yield
+    finally:
+        ballast.unlink()
