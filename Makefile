@@ -2,6 +2,7 @@
 # make test   every test, installing what they need
 # make check  format, lint, types
 # make soak   faults at random, MINUTES=10 of them
+# make kills  kill -9 of the store, TIMES=50, and of a worker that has READERS=2000
 # make lock   the pinned requirements, from pyproject.toml
 # make docs   the pages of docs/ that are made from the code
 
@@ -12,8 +13,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVE ?= --demo
 MINUTES ?= 10
 SEED ?=
+TIMES ?= 50
+READERS ?= 2000
 
-.PHONY: run test check soak lock docs format packages
+.PHONY: run test check soak kills lock docs format packages
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run
@@ -24,6 +27,9 @@ test: $(VENV)/dev packages
 
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)
+
+kills: $(VENV)/dev
+	$(BIN)/python -m tests.faults.kills $(TIMES) $(READERS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

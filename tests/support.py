@@ -183,11 +183,23 @@ def until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def clients_of(pid: int) -> set[int]:
-    """The ports, at their other end, of a process's TCP connections."""
-    links = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()}
+def clients_of(pid: int) -> dict[int, str]:
+    """A process's TCP connections: the port at the other end, and its file as /proc shows it."""
+    files = open_files(pid)
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(fields[2].rpartition(":")[2], 16) for fields in lines if f"socket:[{fields[9]}]" in links}
+    ours = [fields for fields in lines if f"socket:[{fields[9]}]" in files]
+    return {int(fields[2].rpartition(":")[2], 16): f"socket:[{fields[9]}]" for fields in ours}
+
+
+def open_files(pid: int) -> set[str]:
+    """What a process has open, as /proc shows it."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(entry))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return found
 
 
 @contextmanager

@@ -484,7 +484,7 @@ async def test_a_record_that_only_looks_like_an_event_is_skipped_by_everyone(
     assert second.n == 2
     resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
     assert (resumed.reason, [event.cursor for event in resumed.events]) == (None, [second.cursor])
-    connection = await log.open_tail()
+    connection = await log.open_tail(model.partition_of(stream, 16))
     try:
         ((_, _, events),) = await connection.read({stream: first.cursor.id})
     finally:

@@ -27,7 +27,7 @@ from pushserver.client import Publisher, PublishError
 from pushserver.errors import Close
 from pushserver.follow import follow
 
-from .support import ROOT, STOP_LIMIT, Running, clean_environment, is_alive, reader, receive, running
+from .support import ROOT, STOP_LIMIT, Running, clean_environment, clients_of, is_alive, reader, receive, running
 
 pytestmark = pytest.mark.anyio
 
@@ -72,23 +72,8 @@ def workers_of(server: Running) -> list[int]:
 
 def worker_of(server: Running, socket: ClientConnection) -> int:
     """The pid of the worker at the other end of a socket."""
-    ours, theirs = (f":{address[1]:04X}" for address in (socket.local_address, socket.remote_address))
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1].endswith(theirs) and fields[2].endswith(ours):
-            (pid,) = [pid for pid in workers_of(server) if f"socket:[{fields[9]}]" in open_files(pid)]
-            return pid
-    raise AssertionError("no such connection")
-
-
-def open_files(pid: int) -> set[str]:
-    found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.add(os.readlink(entry))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    return found
+    (pid,) = (pid for pid in workers_of(server) if socket.local_address[1] in clients_of(pid))
+    return pid
 
 
 def free_port() -> int:
@@ -317,29 +302,6 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_readers_miss_nothing(
             assert await asyncio.gather(*reading) == [[("entry.put", n) for n in range(2, last + 1)]] * 20
     assert not set(first) & set(workers_of(server))
     assert server.log.count("ended with status -9") == 2
-
-
-async def test_a_store_that_is_killed_costs_no_entry_and_no_connection(start: Start, stream: str) -> None:
-    server = start("--workers", "2")
-    workers = workers_of(server)
-    with Publishing(server.url, server.key, stream) as publishing:
-        await publishing.more(1)
-        cursor = publishing.acknowledged[0]["cursor"]
-        async with AsyncExitStack() as stack:
-            connections = [await stack.enter_async_context(reader(server, stream, cursor=cursor)) for _ in range(20)]
-            reading = [asyncio.create_task(read_to_last(socket)) for socket in connections]
-            for _ in range(3):
-                await publishing.more(50)
-                killed = server.store_pid()
-                os.kill(killed, signal.SIGKILL)
-                await publishing.more(50)
-                assert stores_on(server.data) == [server.store_pid()] != [killed]
-            await publishing.end()
-            check_stored(server, stream, publishing)
-            last = server.publish_ok(stream, LAST)["n"]
-            async with asyncio.timeout(LIMIT):
-                assert await asyncio.gather(*reading) == [list(range(2, last + 1))] * 20
-    assert workers_of(server) == workers
 
 
 def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any]:

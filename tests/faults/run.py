@@ -30,13 +30,14 @@ class Run:
         self.url = url or server.url
         self.outcomes: list[Outcome] = []
         self.logs: list[list[Frame]] = []
-        self.sockets: dict[int, ClientConnection] = {}  # of the readers that are connected now
-        self.broken: set[int] = set()  # readers whose connection ended, and not because they left
+        self.ports: dict[int, int] = {}  # of the readers that are connected now
+        self.broken: set[int] = set()  # ports of readers whose connection ended, and not because they left
         self.back: list[float] = []  # seconds after which those were connected again
         self.stale: set[int] = set()  # readers who were told that the log is not being read
         self._lost_at: dict[int, float] = {}
         self._emptied = False
         self._random = random.Random(seed)
+        self._leaving = True
         self._over = asyncio.Event()
         self._sending = 0
         self._may_send = asyncio.Event()
@@ -53,16 +54,30 @@ class Run:
         publishers: int = 5,
         entries: int = 12,
         readers: int = 20,
+        leaving: bool = True,
+        limit: float = LIMIT,
     ) -> list[Violation]:
         """Publish and read while the fault happens, until all are known and all have everything; what was violated."""
+        self._leaving = leaving
         await asyncio.to_thread(self.server.publish_ok, self.stream, "first")
         async with self._reading(readers):
-            async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(limit), asyncio.TaskGroup() as tasks:
                 for number in range(publishers):
                     tasks.create_task(self._publish(number, entries))
                 tasks.create_task(fault(self))
             await self._until_read()
-        return judge(self.outcomes, self.logs, await self._stored(), await asyncio.to_thread(self._withdrawn))
+        stored = await asyncio.to_thread(self._everything)
+        return judge(self.outcomes, self.logs, stored, await asyncio.to_thread(self._withdrawn))
+
+    def _everything(self) -> Frame:
+        """The stream as it is served, to its oldest entry."""
+        whole = self.server.snapshot(self.stream)
+        older = whole["older"]
+        while older:
+            part = self.server.http.get(f"/streams/{self.stream}/entries{older}").json()
+            whole["entries"] += part["entries"]
+            older = part["older"]
+        return whole
 
     def _withdrawn(self) -> set[str]:
         """The entries that the server says were withdrawn."""
@@ -165,21 +180,22 @@ class Run:
                     continue
                 log.append(frame)
                 if frame["type"] == "hello":
-                    self.sockets[number] = socket
+                    self.ports[number] = socket.local_address[1]
                     if number in self._lost_at:
                         self.back.append(loop.time() - self._lost_at.pop(number))
         except WebSocketException:
-            if number in self.sockets:
-                self.broken.add(number)
+            if number in self.ports:
+                self.broken.add(self.ports[number])
                 self._lost_at[number] = loop.time()
             raise
         finally:
-            self.sockets.pop(number, None)
+            self.ports.pop(number, None)
 
     @asynccontextmanager
     async def _for_a_while(self) -> AsyncIterator[None]:
         """Half of the readers leave after a while, as long as the run goes on."""
-        stays = None if self._over.is_set() or self._random.random() < 0.5 else self._random.uniform(*STAYS)
+        leaves = self._leaving and not self._over.is_set() and self._random.random() < 0.5
+        stays = self._random.uniform(*STAYS) if leaves else None
         async with asyncio.timeout(stays):
             yield
 

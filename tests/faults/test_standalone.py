@@ -18,6 +18,8 @@ from ..support import Running, running
 from . import faults
 from .disk import is_small, small_disk
 from .faults import FAULTS
+from .kills import ARGUMENTS as KILLED
+from .kills import Kills
 from .run import Run
 
 ARGUMENTS = ("--workers", "3", "--heartbeat", "1", "--page-entries", "500")
@@ -75,6 +77,19 @@ async def test_nothing_that_is_promised_breaks_when_the_network_cuts(three: Runn
         run = Run(three, stream, seed=1, url=proxy.url)
         assert await run.of(cuts) == []
         assert proxy.cuts > 0
+
+
+async def test_a_store_that_is_killed_again_and_again_is_back_soon_and_costs_no_entry_and_no_connection(
+    tmp_path: Path, stream: str
+) -> None:
+    with running(tmp_path / "data", *KILLED) as server:
+        kills, run = Kills(5), Run(server, stream, seed=1)
+        before = faults.workers(run)
+        assert await run.of(kills, publishers=0, leaving=False) == []
+        assert not run.broken
+        assert faults.workers(run) == before
+        assert len(kills.back) == 5
+        assert max(kills.back) < 2.0
 
 
 async def test_nothing_that_is_promised_breaks_when_the_network_to_the_store_is_silent(
