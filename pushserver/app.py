@@ -147,7 +147,7 @@ def create_app(settings: Settings) -> Starlette:
         try:
             await store.check()
         except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
-            logger.warning("the store does not answer yet: %r", error)
+            logger.warning("the store does not answer yet: %s", error)
         tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (store, hub, receipts, checks)]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
@@ -207,7 +207,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _store(request: Request, error: Exception) -> Response:
-    logger.warning("%s %s: the store does not answer: %r", request.method, request.scope["path"], error)
+    logger.warning("%s %s: the store does not answer: %s", request.method, request.scope["path"], error)
     return answer(Unavailable("The store does not answer."))
 
 

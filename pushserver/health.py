@@ -35,7 +35,7 @@ class Health:
                 await self._store.ping()
                 self._answered_at = asyncio.get_running_loop().time()
             except (StoreError, StoreUnfit) as error:
-                logger.warning("the store is not to be relied on: %r", error)
+                logger.warning("the store is not to be relied on: %s", error)
                 self._answered_at = float("-inf")
             await asyncio.sleep(ASKED_EVERY)
 

@@ -155,7 +155,7 @@ class Log:
             answer, kept = await self.store.keep(keys[0], lambda redis: self._append(keys, arguments, client=redis))
         except (ConnectionError, TimeoutError) as error:
             metrics.PUBLISHED.labels("unavailable").inc()
-            logger.warning("publish to %s: outcome unknown: %r", stream, error)
+            logger.warning("publish to %s: outcome unknown: %s", stream, error)
             detail = "The store did not answer; send it again with the same Idempotency-Key."
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:

@@ -46,7 +46,7 @@ class Receipts:
                     self.open = True
                     await self._hear(channels)
             except (StoreError, OSError) as error:
-                logger.warning("receipts: the store does not answer: %r", error)
+                logger.warning("receipts: the store does not answer: %s", error)
                 await asyncio.sleep(RETRY)
             finally:
                 self.open = False
@@ -93,7 +93,7 @@ class Receipts:
                 TELL + asked["worker"], question=asked["question"], report={"worker": self._name, **report}
             )
         except StoreError as error:
-            logger.warning("receipts: an answer was not told: %r", error)
+            logger.warning("receipts: an answer was not told: %s", error)
 
     async def _tell(self, channel: str, **fields: Any) -> int:
         return await self._store.publish(channel, json.dumps(fields))

@@ -126,7 +126,7 @@ class Store:
             try:
                 await self.locate()
             except StoreError as error:
-                logger.warning("the primaries of the store were not found: %r", error)
+                logger.warning("the primaries of the store were not found: %s", error)
 
     async def close(self) -> None:
         for node in dict.fromkeys(self._primaries):

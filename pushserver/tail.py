@@ -106,7 +106,7 @@ class Tail:
                 metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
                 self.stale_since = self.stale_since or now()
-                logger.warning("tail lost: %r; again in %.1f s at most", error, delay)
+                logger.warning("tail lost: %s; again in %.1f s at most", error, delay)
                 await asyncio.sleep(random.uniform(0, delay))
                 delay = min(delay * 2, RETRY_MOST)
 
