@@ -26,7 +26,7 @@ FLOORS = [
     {"model"},
     {"validate", "fields"},
     {"schema", "review"},
-    {"frames", "embedded", "client", "keys", "tokens", "nodes"},
+    {"frames", "embedded", "client", "keys", "tokens", "nodes", "rule"},
     {"feed", "render", "store", "stored", "follow", "demo", "answers"},
     {"log", "syndication"},
     {"tail", "heal", "channel"},

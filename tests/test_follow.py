@@ -4,69 +4,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pushserver.follow import Follower, TurnedAway, Verdict, follow
+from pushserver.follow import TurnedAway, follow
 
 from .support import Running
-
-
-def event(n: int, prev: int | None = None) -> dict[str, Any]:
-    return {"type": "entry.put", "n": n, "cursor": f"c{n}", "prev": f"c{n - 1 if prev is None else prev}"}
-
-
-def hello(start: int) -> dict[str, Any]:
-    return {"type": "hello", "complete": True, "from": start, "heartbeat": 15}
-
-
-def at(n: int) -> Follower:
-    follower = Follower(f"c{n}")
-    follower.take(hello(n))
-    return follower
-
-
-def test_the_next_event_is_applied() -> None:
-    follower = at(4)
-    assert follower.take(event(5)) is Verdict.APPLY
-    assert (follower.n, follower.cursor) == (5, "c5")
-
-
-@pytest.mark.parametrize(
-    ("frame", "verdict"),
-    [
-        (event(4), Verdict.KNOWN),
-        (event(1), Verdict.KNOWN),
-        (event(6), Verdict.LOST),
-        (event(5, prev=3), Verdict.LOST),
-        ({"type": "head", "head": {"n": 4, "cursor": "c4"}}, Verdict.KNOWN),
-        ({"type": "head", "head": {"n": 5, "cursor": "c5"}}, Verdict.BEHIND),
-        ({"type": "bye", "retry_ms": 1}, Verdict.LOST),
-        ({"type": "of a later version"}, Verdict.KNOWN),
-    ],
-)
-def test_nothing_else_moves_the_follower(frame: dict[str, Any], verdict: Verdict) -> None:
-    follower = at(4)
-    assert follower.take(frame) is verdict
-    assert (follower.n, follower.cursor) == (4, "c4")
-
-
-def test_a_snapshot_moves_it_wherever_it_was() -> None:
-    follower = at(4)
-    assert follower.take({"type": "snapshot", "n": 2, "cursor": "x2"}) is Verdict.APPLY
-    assert (follower.n, follower.cursor) == (2, "x2")
-
-
-@given(st.lists(st.integers(1, 12)), st.integers(0, 3))
-def test_whatever_arrives_in_whatever_order_no_event_is_skipped_or_applied_twice(
-    numbers: list[int], start: int
-) -> None:
-    follower = at(start)
-    applied = [n for n in numbers if follower.take(event(n)) is Verdict.APPLY]
-    assert applied == list(range(start + 1, start + 1 + len(applied)))
 
 
 @pytest.mark.anyio
