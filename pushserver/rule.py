@@ -107,7 +107,8 @@ class Follower:
     def close(self) -> Action:
         """Put away: let go, and come back by `wake` alone."""
         if self.state is not State.ENDED:
-            self.state, self.due = State.WAITING, None
+            self.state = State.WAITING
+        self.due, self.asks = None, False
         return Action.LEAVE
 
     def closed(self, code: int, at: float, chance: float) -> Action:
@@ -164,7 +165,7 @@ class Follower:
         if self.state is not State.CONNECTING:
             return Action.LEAVE
         if self.transport is Transport.SOCKET:
-            self._sockets_work = True
+            self._sockets_work, self.held = True, False
         elif self._misses:
             self.events_until = at + EVENTS_FOR
         self._misses = 0
@@ -256,5 +257,6 @@ class Follower:
         return 1 << min(self._failures, 10)
 
     def _end(self, *, expired: bool = False) -> Action:
-        self.state, self.due, self.expired = State.ENDED, None, expired
+        self.state, self.due = State.ENDED, None
+        self.asks, self.expired = False, expired
         return Action.LEAVE

@@ -55,8 +55,6 @@ async def follow(request: Request) -> Response:
     """`GET /streams/{stream}/sse?cursor=&format=`. `Last-Event-ID`, which a browser sends when it comes back, wins."""
     origin = check_origin(request)
     headers = {**HEADERS, **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {})}
-    if request.method == "HEAD":
-        return Response(headers=headers)
     cursor = Cursor.parse(request.headers.get("last-event-id") or request.query_params.get("cursor", ""))
     return Events(request, check_stream(request.path_params["stream"]), format_of(request), cursor, headers)
 
@@ -68,6 +66,7 @@ class Events(Response):
         self, request: Request, stream: str, format: Format, cursor: Cursor | None, headers: dict[str, str]
     ) -> None:
         super().__init__(headers=headers)
+        self._given = headers
         self._request = request
         self._stream = stream
         self._format = format
@@ -78,6 +77,9 @@ class Events(Response):
         async with hub.follow(self._stream) as channel:
             if channel.page["state"] == "ended" and self._cursor == channel.feed.head:
                 await Response(status_code=204)(scope, receive, send)  # an EventSource stops coming back
+                return
+            if self._request.method == "HEAD":  # why a connection failed, from one who was not told
+                await Response(headers=self._given)(scope, receive, send)
                 return
             headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -10,10 +10,12 @@ const LATEST = 5; // headlines in the list of the latest; render.py keeps the sa
 const WORDS = {
   connecting: "Connecting…",
   live: "Live",
-  stale: "Updates are delayed",
+  behind: "Catching up…",
   waiting: "Reconnecting…",
-  expired: "Sign in again to go on",
   ended: "This page is no longer updating",
+  stale: "Updates are delayed since",
+  held: "Updates come late: something on the way here holds them back",
+  expired: "Sign in again to go on",
 };
 
 const main = /** @type {HTMLElement} */ (document.getElementById("live"));
@@ -68,11 +70,13 @@ function withdrawEntry(frame) {
   if (!byId("older").hidden) refill();
 }
 
-async function refill() {
-  const response = await fetch(location.pathname, { cache: "no-cache" });
-  if (!response.ok) return;
+/** @param {string[]} ids of the elements to replace by what a fresh load has @returns that, if it came */
+async function refill(ids = ["entries", "older", "latest"]) {
+  const response = await fetch(location.pathname, { cache: "no-cache" }).catch(() => null);
+  if (!response?.ok) return;
   const fresh = parse(await response.text());
-  for (const id of ["entries", "older", "latest"]) byId(id).replaceWith(/** @type {HTMLElement} */ (fresh.getElementById(id)));
+  for (const id of ids) byId(id).replaceWith(/** @type {HTMLElement} */ (fresh.getElementById(id)));
+  return fresh;
 }
 
 /** The list of a day, made at its place where it is missing. @param {{id: string, html: string}} day */
@@ -142,10 +146,38 @@ function apply({ detail: frame }) {
   if (frame.type === "page.put" && frame.page.timezone !== zone) location.reload();
 }
 
-/** @param {keyof typeof WORDS} state */
-function showState(state) {
-  byId("status").textContent = WORDS[state];
-  byId("status").dataset.state = state;
+/** @param {keyof typeof WORDS} name @param {string} [since] */
+function showState(name, since = "") {
+  const status = byId("status");
+  // Whoever tries again and again says so once.
+  if (name === "connecting" && status.dataset.state === "waiting") return;
+  status.textContent = `${WORDS[name]} ${since}`.trim();
+  status.dataset.state = name;
+}
+
+/** @param {CustomEvent} event */
+function tell({ detail: { state, stale, held, expired } }) {
+  if (state === "ended") showState(expired ? "expired" : "ended");
+  else if (held) showState("held");
+  else if (stale && state === "live") showState("stale", timeOf(stale));
+  else showState(state);
+}
+
+/** @param {string} instant as the page's readers write it, in the page's zone */
+function timeOf(instant) {
+  const timeZone = byId("header").dataset.timezone;
+  const format = new Intl.DateTimeFormat(document.documentElement.lang, { timeZone, hour: "numeric", minute: "2-digit" });
+  return format.format(new Date(instant));
+}
+
+/** The stream's frames do not come through; the page does. @param {Stream} stream */
+async function catchUp(stream) {
+  console.warn("pushserver: the server answers, but something on the way holds its events back, as a proxy that buffers does");
+  const fresh = await refill(["header", "latest", "intro", "entries", "older", "topics"]);
+  if (!fresh) return;
+  byId("json-ld")?.remove();
+  putPage({ headline: fresh.title, lang: fresh.documentElement.lang, dir: fresh.documentElement.dir });
+  stream.loaded(String(/** @type {HTMLElement} */ (fresh.getElementById("live")).dataset.cursor));
 }
 
 function follow() {
@@ -153,12 +185,9 @@ function follow() {
   url.protocol = url.protocol.replace("http", "ws");
   const stream = new Stream(url.href, String(main.dataset.cursor));
   stream.addEventListener("frame", /** @type {EventListener} */ (apply));
-  stream.addEventListener("state", (event) => showState(/** @type {CustomEvent} */ (event).detail));
+  stream.addEventListener("state", /** @type {EventListener} */ (tell));
+  stream.addEventListener("held", () => catchUp(stream));
   stream.open();
-  // A page that keeps a socket open cannot be kept for the back button.
-  addEventListener("pagehide", () => stream.close());
-  addEventListener("pageshow", (event) => event.persisted && stream.open());
-  addEventListener("online", () => stream.open());
 }
 
 if (byId("header").dataset.state === "ended") showState("ended");

@@ -1,30 +1,28 @@
 // @ts-check
 /**
- * The reader's side of a stream: one connection at a time, and the rule by which a client knows that it has everything.
+ * A stream, followed: does what the rule in `rule.js` says, with a connection, the clock, and what the browser tells a page.
  *
- * An event is applied if it is the next one and names the last one as the one before. Anything else means that something was
- * lost on the way; the cure is always to connect again with the cursor, which the server answers with all that is missing,
- * or with a snapshot. `pushserver/follow.py` is the same rule.
- *
- *   connecting --hello--> live | stale --lost, silent, closed--> waiting --its time, online, shown--> connecting
- *       '-------------- closed for good ---------------> ended
- *       '------- no token, or one that is over --------> expired --open()--> connecting
- *
- * Where WebSockets are not let through, which only shows by what does not come, Server-Sent Events carry the same frames.
+ * Where WebSockets are not let through, Server-Sent Events carry the same frames. Where those do not come through either
+ * although the server answers, `held` is told after each try: whoever shows the stream can get it over HTTP meanwhile.
  */
 
-const FIRST_DELAY_MS = 500;
-const MOST_DELAY_MS = 20_000;
-const SILENT_BEATS = 2.5; // heartbeats without a frame, after which the connection is taken for dead
-const BEHIND_LIMIT_MS = 5_000; // that a head may be ahead of what arrived
-const HELLO_LIMIT_MS = 5_000; // for the first frame to come
-const SOCKETS_TRIED = 2; // times without a frame, after which the other transport is tried
-const NO_SOCKETS = "pushserver-no-sockets"; // remembered for the tab
-const STEADY_MS = 30_000; // live for so long, the next failure counts as the first
+import { Follower } from "./rule.js";
 
-/** @param {number} code close codes that mean: do not come back */
-const isFinal = (code) => (code >= 4400 && code <= 4407) || code === 4410;
-const TOKEN_EXPIRED = 4401;
+const ANSWER_LIMIT_MS = 4_000;
+const RETRY_AFTER_MOST = 60; // seconds that a server is obeyed
+const EVENTS_UNTIL = "pushserver-events-until"; // remembered for the tab
+
+/** @type {Record<string, string>} where a browser keeps nothing for this page, each page finds out anew */
+const memory = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    return {};
+  }
+})();
+
+/** By the wall: a machine that slept finds that it did. */
+const now = () => Date.now() / 1000;
 
 /**
  * @typedef {{close(): void}} Connection
@@ -38,8 +36,9 @@ function openSocket(url, take, closed) {
   return socket;
 }
 
-/** @param {URL} url of the WebSocket */
-function eventsUrl(url) {
+/** The other road to a stream. @param {URL} address of the WebSocket */
+function eventsUrl(address) {
+  const url = new URL(address);
   url.protocol = url.protocol.replace("ws", "http");
   url.pathname = url.pathname.replace(/ws$/, "sse");
   return url;
@@ -56,155 +55,114 @@ function openEvents(url, take, closed) {
   return source;
 }
 
+/** The seconds of a `Retry-After`: a number, or a date. @param {string | null} given */
+function retryAfter(given) {
+  const seconds = Number(given ?? 0);
+  const asked = Number.isNaN(seconds) ? Date.parse(String(given)) / 1000 - now() : seconds;
+  return Math.min(Math.max(asked || 0, 0), RETRY_AFTER_MOST);
+}
+
 export class Stream extends EventTarget {
+  #follower;
   /** @type {Connection | null} */ #connection = null;
-  #socketsWork = false;
-  #socketsTried = 0;
-  #failures = 0;
-  #heartbeatMs = 15_000;
-  #liveSince = 0;
-  #behindSince = 0;
   /** @type {number | undefined} */ #timer;
+  #told = "";
 
   /**
-   * Dispatches `frame` (detail: the frame to apply) and `state` (detail: connecting, live, stale, waiting, expired or ended).
+   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, stale, held, expired}, as in rule.js), and `held`.
    * @param {string} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
    */
   constructor(url, cursor) {
     super();
     this.url = url;
-    this.cursor = cursor;
-    this.n = 0;
-    this.state = "waiting";
+    this.#follower = new Follower(cursor, Number(memory[EVENTS_UNTIL] ?? 0));
+    // A page that keeps a socket open cannot be kept for the back button.
+    addEventListener("pagehide", () => this.close());
+    addEventListener("pageshow", () => this.open());
+    addEventListener("online", () => this.open());
+    document.addEventListener("visibilitychange", () => document.hidden || this.open());
   }
 
-  /** Connect now, unless connected. */
+  /** Connect now, unless connected, ended, or asked to wait. */
   open() {
-    if (this.#connection || this.state === "ended") return;
-    const url = new URL(this.url);
-    url.searchParams.set("cursor", this.cursor);
-    const bySocket = this.#triesSocket();
-    const connection = (bySocket ? openSocket : openEvents)(
-      url,
-      (frame) => this.#connection === connection && this.#take(frame, bySocket),
-      (code) => this.#connection === connection && this.#closed(code),
-    );
-    this.#connection = connection;
-    this.#become("connecting");
-    this.#expect(HELLO_LIMIT_MS);
-  }
-
-  /** Two tries in three, unless this tab knows: a server that is away delivers nothing either way. */
-  #triesSocket() {
-    if (this.#socketsWork) return true;
-    if (sessionStorage.getItem(NO_SOCKETS)) return false;
-    return this.#socketsTried++ % (SOCKETS_TRIED + 1) < SOCKETS_TRIED;
+    this.#do(this.#follower.wake(now(), this.#chance()));
   }
 
   /** Let go of the connection without coming back by itself, as a page that is put away must. */
   close() {
-    if (this.state === "ended") return;
-    this.#drop();
+    this.#do(this.#follower.close());
+  }
+
+  /** The page shows what a fresh load does, as of this cursor; to be told while there is no connection. */
+  loaded(/** @type {string} */ cursor) {
+    if (!this.#connection) this.#follower.cursor = cursor;
+  }
+
+  /** What the rule needs beside the time. */
+  #chance() {
+    this.#follower.hidden = document.hidden;
+    return Math.random();
+  }
+
+  /** @param {import("./rule.js").Action} action @param {any} [frame] */
+  #do(action, frame) {
+    const follower = this.#follower;
+    if (action === "leave" || action === "connect" || follower.state === "ended") this.#drop();
+    if (action === "connect") this.#connect();
+    if (action === "leave" && follower.asks) this.#ask();
     clearTimeout(this.#timer);
-    this.#become("waiting");
+    if (follower.due !== null) this.#timer = setTimeout(() => this.#tick(), (follower.due - now()) * 1000);
+    if (action === "apply") this.#emit("frame", frame);
+    this.#tell();
   }
 
-  #closed(/** @type {number} */ code) {
-    const wasRefused = this.state === "connecting";
-    this.#leave(0, isFinal(code) && code !== TOKEN_EXPIRED);
-    if (code === TOKEN_EXPIRED) this.#expire();
-    else if (wasRefused) this.#askWhy();
+  /** A timer that is over says how late it is at least, whatever became of the clock. */
+  #tick() {
+    this.#do(this.#follower.tick(Math.max(now(), this.#follower.due ?? 0), this.#chance()));
   }
 
-  /** A browser does not tell a page why a handshake failed; a question over HTTP is answered. */
-  async #askWhy() {
-    const response = await fetch(eventsUrl(new URL(this.url)), { method: "HEAD" }).catch(() => null);
-    if (response && (response.status === 401 || response.status === 403) && this.state === "waiting") this.#expire();
+  /** Of the WebSocket. */
+  #address() {
+    const url = new URL(this.url);
+    url.searchParams.set("cursor", this.#follower.cursor);
+    return url;
   }
 
-  #expire() {
-    clearTimeout(this.#timer);
-    this.#become("expired");
-  }
-
-  /** @param {any} frame @param {boolean} bySocket */
-  #take(frame, bySocket) {
-    if (bySocket) this.#socketsWork = true;
-    else sessionStorage.setItem(NO_SOCKETS, "1");
-    this.#expect(this.#heartbeatMs * SILENT_BEATS);
-    switch (frame.type) {
-      case "hello":
-        this.#heartbeatMs = frame.heartbeat * 1000;
-        if (frame.complete) this.n = frame.from;
-        this.#liveSince = Date.now();
-        this.#become("live");
-        return;
-      case "snapshot":
-        this.n = frame.n;
-        this.cursor = frame.cursor;
-        this.#emit("frame", frame);
-        return;
-      case "head":
-        this.#become(frame.stale ? "stale" : "live");
-        this.#checkHead(frame.head.n);
-        return;
-      case "bye":
-        this.#leave(frame.retry_ms, false);
-        return;
-    }
-    if (!(frame.n > this.n)) return; // it came already, or is of a kind that is newer than this page
-    if (frame.n !== this.n + 1 || frame.prev !== this.cursor) {
-      this.#leave(0, false);
-      return;
-    }
-    this.n = frame.n;
-    this.cursor = frame.cursor;
-    this.#behindSince = 0;
-    this.#emit("frame", frame);
-    if (frame.type === "stream.end") {
-      this.#drop();
-      this.#become("ended");
-    }
-  }
-
-  /** @param {number} n of the newest event, as the server says */
-  #checkHead(n) {
-    if (n <= this.n) this.#behindSince = 0;
-    else if (!this.#behindSince) this.#behindSince = Date.now();
-    else if (Date.now() - this.#behindSince > BEHIND_LIMIT_MS) this.#leave(0, false);
-  }
-
-  /** Give the connection up, and come back after a while: at random, so that many do not come at once. */
-  #leave(/** @type {number} */ retryMs, /** @type {boolean} */ isFinalClose) {
-    if (this.#liveSince && Date.now() - this.#liveSince > STEADY_MS) this.#failures = 0;
-    this.#drop();
-    if (isFinalClose) {
-      this.#become("ended");
-      return;
-    }
-    const most = retryMs || Math.min(MOST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.#failures++);
-    this.#timer = setTimeout(() => this.open(), Math.random() * most);
-    this.#become("waiting");
+  #connect() {
+    const open = this.#follower.transport === "socket" ? openSocket : openEvents;
+    const connection = open(
+      this.#address(),
+      (frame) => this.#connection === connection && this.#do(this.#follower.take(frame, now(), this.#chance()), frame),
+      (code) => this.#connection === connection && this.#do(this.#follower.closed(code, now(), this.#chance())),
+    );
+    this.#connection = connection;
   }
 
   #drop() {
     const connection = this.#connection;
     this.#connection = null;
-    this.#behindSince = this.#liveSince = 0;
-    clearTimeout(this.#timer);
     connection?.close();
   }
 
-  #expect(/** @type {number} */ ms) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#leave(0, false), ms);
+  /** A browser does not tell a page why a connection failed, nor show it the answer; a question over HTTP is answered. */
+  async #ask() {
+    const options = { method: "HEAD", signal: AbortSignal.timeout(ANSWER_LIMIT_MS) };
+    const response = await fetch(eventsUrl(this.#address()), options).catch(() => null);
+    if (!response || this.#connection) return;
+    const asked = retryAfter(response.headers.get("Retry-After"));
+    this.#do(this.#follower.answered(response.status, asked, now(), this.#chance()));
+    if (this.#follower.held && !this.#connection) this.#emit("held", null);
   }
 
-  #become(/** @type {string} */ state) {
-    if (this.state === state) return;
-    this.state = state;
-    this.#emit("state", state);
+  /** Say what has changed, and remember it. */
+  #tell() {
+    const { state, stale, held, expired, eventsUntil } = this.#follower;
+    if (eventsUntil || memory[EVENTS_UNTIL]) memory[EVENTS_UNTIL] = String(eventsUntil);
+    const told = JSON.stringify([state, stale, held, expired]);
+    if (told === this.#told) return;
+    this.#told = told;
+    this.#emit("state", { state, stale, held, expired });
   }
 
   #emit(/** @type {string} */ type, /** @type {any} */ detail) {

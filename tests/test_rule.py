@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
 
 from pushserver.rule import Action, Follower, State, Transport
+
+from .judge import CHROMIUM, browser
+from .schedules import Schedule
+from .support import ROOT, Running
+
+SEEDS, STEPS = 200, 300
+REPLAY = """async (schedules) => {
+    const { Follower } = await import("/static/rule.js");
+    const differences = [];
+    for (const [seed, calls] of schedules) {
+        const follower = new Follower();
+        for (const [number, [name, given, expected]] of calls.entries()) {
+            let action = "nothing";
+            if (name === "hide") [follower.hidden] = given;
+            else action = follower[name](...given);
+            const { state, n, cursor, due, stale, held, expired, asks, transport, eventsUntil } = follower;
+            const came = [action, state, n, cursor, due, stale, held, expired, asks, transport, eventsUntil];
+            if (JSON.stringify(came) === JSON.stringify(expected)) continue;
+            differences.push({ seed, number, name, given, expected, came });
+            break;
+        }
+    }
+    return differences;
+}"""
 
 
 def event(n: int, prev: int | None = None) -> dict[str, Any]:
@@ -300,11 +325,21 @@ def test_events_that_do_not_come_though_the_server_answers_are_held_back_by_some
     missed(follower, 4)
     assert missed(follower, 8) is Action.NOTHING
     assert follower.held
-    follower.tick(follower.due or 0, 0)
-    assert follower.transport is Transport.SOCKET
-    follower.take(hello(4), 10, 0)
+    follower.tick(9, 0)
+    assert (follower.transport, follower.due) == (Transport.SOCKET, 17)
+    assert missed(follower, 17) is Action.CONNECT
+    follower.take(hello(4), 18, 0)
     assert follower.held, "a first frame may be all that a full buffer let out"
     follower.take(head(4), 20, 0)
+    assert not follower.held
+
+
+def test_sockets_that_come_through_are_not_held_back() -> None:
+    follower = connecting()
+    missed(follower, 4)
+    missed(follower, 8)
+    follower.tick(9, 0)
+    follower.take(hello(4), 10, 0)
     assert not follower.held
 
 
@@ -316,3 +351,45 @@ def test_events_that_stop_are_asked_for() -> None:
     assert follower.asks
     follower.answered(200, 0, 30, 0)
     assert follower.held
+
+
+# --- schedules
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_happens_no_hole_is_shown_and_in_the_end_all_is_there(seed: int) -> None:
+    Schedule(seed).run(STEPS)
+
+
+def test_the_schedules_go_everywhere() -> None:
+    came, roads = set(), set()
+    for seed in range(SEEDS):
+        schedule = Schedule(seed)
+        schedule.run(STEPS)
+        came |= {(name, answer[0], answer[1]) for name, _, answer in schedule.calls}
+        roads |= {(answer[9], answer[6]) for *_, answer in schedule.calls}
+    states = ("connecting", "live", "behind", "waiting", "ended")
+    assert {("take", "apply", state) for state in ("live", "behind", "ended")} <= came
+    assert {("take", "leave", "waiting"), ("tick", "leave", "waiting"), ("closed", "leave", "ended")} <= came
+    assert {("answered", "connect", "connecting"), ("answered", "leave", "ended")} <= came
+    assert {("wake", "nothing", state) for state in states} <= came
+    assert {("socket", False), ("socket", True), ("events", False), ("events", True)} == roads
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_rule_in_javascript_answers_the_same_schedules_the_same(server: Running) -> None:
+    schedules = []
+    for seed in range(SEEDS):
+        schedule = Schedule(seed)
+        schedule.run(STEPS)
+        schedules.append([seed, schedule.calls])
+    with browser() as chromium:
+        page = chromium.new_page()
+        page.goto(f"{server.url}/")
+        assert page.evaluate(REPLAY, schedules) == []
+
+
+def test_the_scripts_of_the_page_are_small() -> None:
+    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in (ROOT / "static").glob("*.js")}
+    assert {"rule.js", "stream.js", "page.js"} <= set(sizes)
+    assert sum(sizes.values()) < 10_000

@@ -1,0 +1,258 @@
+// @ts-check
+/**
+ * The reader's side, pure: the rule by which a page knows that it has everything, and when it is to connect again.
+ *
+ * An event is applied if it is the next one and names the last one as the one before. Anything else means that something was
+ * lost on the way; the cure is always to connect again with the cursor, which the server answers with all that is missing,
+ * or with a snapshot.
+ *
+ *   waiting --due, wake--> connecting --hello--> behind <--caught up, head ahead--> live
+ *      ^                       |                   |                                 |
+ *      '--- no first frame, silence, a hole, closed, bye: wait at random, longer each time
+ *                              |                   |                                 |
+ *                              '-- a final code, a refusal, the end of the coverage -'--> ended
+ *
+ * No clock, no dice, no connection: it is given the time in seconds (`at`) and a number from 0 up to 1 (`chance`), and answers
+ * with what to do: "nothing", "apply" the frame, "leave" the connection, or "connect" by `transport`. `stream.js` drives it.
+ * `pushserver/rule.py` is the same rule in the same words, and says more; tests/test_rule.py shows both the same schedules.
+ */
+
+const DELAY_FIRST = 0.5;
+const DELAY_MOST = 20;
+const FIRST_FRAME = 4;
+const SILENT_BEATS = 2.5;
+const BEHIND_LIMIT = 5;
+const STEADY = 30;
+const HIDDEN_LEAST = 60;
+const PROVEN_MISSES = 3;
+const EVENTS_FOR = 600;
+const TOKEN_EXPIRED = 4401;
+const isFinal = (/** @type {number} */ code) =>
+  code === 1008 || code === 1009 || (code >= 4400 && code <= 4407) || code === 4410;
+
+/** @typedef {"nothing" | "apply" | "leave" | "connect"} Action */
+
+export class Follower {
+  #failures = 0;
+  #misses = 0; // tries by socket in a row on which nothing came, though the server answers
+  #socketsWork = false;
+  #triedAt = -Infinity;
+  #notBefore = -Infinity;
+  /** @type {number | null} */ #liveSince = null;
+  #head = 0;
+  /** @type {number | null} */ #aheadSince = null;
+  #owed = false; // a snapshot was announced
+
+  /** @param {string} cursor of what is shown already, or "" @param {number} eventsUntil what was remembered of another one */
+  constructor(cursor = "", eventsUntil = 0) {
+    /** @type {"connecting" | "live" | "behind" | "waiting" | "ended"} */ this.state = "waiting";
+    this.cursor = cursor;
+    this.n = 0;
+    /** @type {number | null} */ this.due = null; // when `tick` is to be called; null: when something happens
+    /** @type {string | null} */ this.stale = null; // since when the server has not heard of the store, as it said last
+    this.held = false; // the server answers, but something on the way holds back its events
+    this.expired = false; // ended for want of a good token
+    this.hidden = false; // nobody looks; set by the driver
+    this.asks = false; // a question over HTTP may tell why the last try failed
+    /** @type {"socket" | "events"} */ this.transport = "socket";
+    this.eventsUntil = eventsUntil; // sockets are taken for blocked until then
+    this.heartbeat = 15;
+  }
+
+  // --- what happens
+
+  /** @param {number} at @param {number} chance @returns {Action} */
+  wake(at, chance) {
+    if (this.state === "waiting" || this.expired) {
+      this.state = "waiting";
+      this.expired = false;
+      this.due = Math.max(at, this.#notBefore);
+    } else if (this.due !== null && at >= this.due) {
+      this.#leave(at, chance); // it slept through its own deadline
+      this.due = at;
+    }
+    return this.tick(at, chance);
+  }
+
+  /** @param {number} at @param {number} chance @returns {Action} */
+  tick(at, chance) {
+    if (this.due === null || at < this.due) return "nothing";
+    if (this.state !== "waiting") {
+      return this.#leave(at, chance, 0, this.state === "connecting" || this.transport === "events");
+    }
+    if (this.hidden && at < this.#triedAt + HIDDEN_LEAST) {
+      this.due = this.#triedAt + HIDDEN_LEAST;
+      return "nothing";
+    }
+    return this.#connect(at);
+  }
+
+  /** Put away: let go, and come back by `wake` alone. @returns {Action} */
+  close() {
+    if (this.state !== "ended") this.state = "waiting";
+    this.due = null;
+    this.asks = false;
+    return "leave";
+  }
+
+  /** @param {number} code of the close, 1006 where there is none @param {number} at @param {number} chance @returns {Action} */
+  closed(code, at, chance) {
+    if (this.state === "waiting" || this.state === "ended") return "nothing";
+    if (isFinal(code)) return this.#end(code === TOKEN_EXPIRED);
+    return this.#leave(at, chance, 0, this.state === "connecting");
+  }
+
+  /** @param {number} status @param {number} retryAfter @param {number} at @param {number} chance @returns {Action} */
+  answered(status, retryAfter, at, chance) {
+    if (this.state !== "waiting" || this.due === null) return "nothing";
+    if (status === 204 || (status >= 400 && status < 500 && status !== 429)) {
+      return this.#end(status === 401 || status === 403);
+    }
+    if (status >= 400) {
+      this.#notBefore = at + retryAfter;
+      this.due += retryAfter;
+    } else if (this.transport === "events") {
+      this.held = true;
+      this.eventsUntil = 0;
+    } else {
+      this.#misses++;
+      if (this.#takesEvents(at)) {
+        this.#failures--; // the server did not fail
+        this.due = at;
+      }
+    }
+    return this.tick(at, chance);
+  }
+
+  /** @param {any} frame @param {number} at @param {number} chance @returns {Action} */
+  take(frame, at, chance) {
+    if (this.state === "waiting" || this.state === "ended") return "nothing";
+    if (frame.type === "bye") return this.#leave(at, chance, frame.retry_ms / 1000);
+    const action = this.#judge(frame, at);
+    if (action === "leave") return this.#leave(at, chance);
+    this.#settle(at);
+    return action;
+  }
+
+  // --- frames; "leave" is what does not fit
+
+  /** @param {any} frame @param {number} at @returns {Action} */
+  #judge(frame, at) {
+    switch (frame.type) {
+      case "hello":
+        return this.#takeHello(frame, at);
+      case "head":
+        return this.#takeHead(frame, at);
+      case "snapshot":
+        return this.#takeSnapshot(frame);
+      case "reset":
+        if (this.state === "connecting") return "leave";
+        this.#owed = true;
+        return "apply";
+    }
+    return "n" in frame ? this.#takeEvent(frame, at) : "nothing"; // or of a later version
+  }
+
+  /** @param {any} frame @param {number} at @returns {Action} */
+  #takeHello(frame, at) {
+    if (this.state !== "connecting") return "leave";
+    if (this.transport === "socket") {
+      this.#socketsWork = true;
+      this.held = false;
+    } else if (this.#misses) this.eventsUntil = at + EVENTS_FOR;
+    this.#misses = 0;
+    this.heartbeat = frame.heartbeat;
+    this.#head = frame.head.n;
+    this.#owed = !frame.complete;
+    if (frame.complete) this.n = frame.from;
+    this.#liveSince = at;
+    this.state = "behind";
+    return "nothing";
+  }
+
+  /** @param {any} frame @returns {Action} */
+  #takeSnapshot(frame) {
+    if (!this.#owed) return "leave";
+    this.n = frame.n;
+    this.cursor = frame.cursor;
+    this.#head = 0;
+    this.#aheadSince = null;
+    this.#owed = false;
+    return "apply";
+  }
+
+  /** @param {any} frame @param {number} at @returns {Action} */
+  #takeHead(frame, at) {
+    const { n, cursor } = frame.head;
+    if (this.#owed || this.state === "connecting" || (n === this.n && cursor !== this.cursor)) return "leave";
+    this.stale = frame.stale ?? null;
+    this.held = false;
+    this.#head = n;
+    if (n <= this.n) this.#aheadSince = null;
+    else this.#aheadSince ??= at;
+    return "nothing";
+  }
+
+  /** @param {any} frame @param {number} at @returns {Action} */
+  #takeEvent(frame, at) {
+    if (this.#owed || this.state === "connecting") return "leave";
+    const { n, cursor } = frame;
+    if (n <= this.n) return n === this.n && cursor !== this.cursor ? "leave" : "nothing";
+    if (n !== this.n + 1 || frame.prev !== this.cursor) return "leave";
+    this.n = n;
+    this.cursor = cursor;
+    if (this.#aheadSince !== null) this.#aheadSince = n < this.#head ? at : null;
+    if (frame.type === "stream.end") this.#end(false);
+    return "apply";
+  }
+
+  // --- transitions
+
+  /** After a frame: is this all there is, and when must the next one have come? @param {number} at */
+  #settle(at) {
+    if (this.state === "connecting" || this.state === "ended") return;
+    this.state = this.#owed || this.n < this.#head ? "behind" : "live";
+    this.due = at + this.heartbeat * SILENT_BEATS;
+    if (this.#aheadSince !== null) this.due = Math.min(this.due, this.#aheadSince + BEHIND_LIMIT);
+  }
+
+  /** @param {number} at @returns {Action} */
+  #connect(at) {
+    this.state = "connecting";
+    this.transport = this.#takesEvents(at) ? "events" : "socket";
+    this.#triedAt = at;
+    this.#owed = false;
+    this.#aheadSince = this.#liveSince = null;
+    this.due = at + Math.min(DELAY_MOST, FIRST_FRAME * this.#growth());
+    return "connect";
+  }
+
+  #takesEvents(/** @type {number} */ at) {
+    return at < this.eventsUntil || this.#misses >= (this.#socketsWork ? PROVEN_MISSES : 1);
+  }
+
+  /** Come back after a while: at random, so that many do not come at once. @param {number} at @param {number} chance @returns {Action} */
+  #leave(at, chance, most = 0, asks = false) {
+    if (this.#liveSince !== null && at - this.#liveSince > STEADY) this.#failures = 0;
+    most = Math.max(most, Math.min(DELAY_MOST, DELAY_FIRST * this.#growth()));
+    this.#failures++;
+    if (this.transport === "events") this.#misses = 0;
+    this.asks = asks;
+    this.state = "waiting";
+    this.due = at + chance * most;
+    return "leave";
+  }
+
+  #growth() {
+    return 1 << Math.min(this.#failures, 10);
+  }
+
+  /** @param {boolean} expired @returns {Action} */
+  #end(expired) {
+    this.state = "ended";
+    this.due = null;
+    this.asks = false;
+    this.expired = expired;
+    return "leave";
+  }
+}
