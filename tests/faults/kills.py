@@ -1,6 +1,7 @@
-"""kill -9, counted: of the store under writes, again and again, and of a worker that has many readers.
+"""kill -9, counted: of the store under writes, again and again; of a primary under Sentinels; of a worker that has many
+readers.
 
-    make kills TIMES=50 READERS=2000
+    make kills TIMES=50 FAILOVERS=10 READERS=2000
 
 Prints how long it took until an entry could be published, and until readers were back; the exit status is 1 where
 anything that is promised broke.
@@ -20,6 +21,7 @@ from typing import Any
 
 import httpx2
 
+from ..stores import FAILOVER_TIMEOUT_MS, Watched, watched
 from ..support import Running, running
 from .checker import Outcome, Violation
 from .faults import a_worker_is_killed
@@ -29,6 +31,7 @@ ARGUMENTS = ("--workers", "3", "--heartbeat", "0.2", "--page-entries", "500", "-
 WRITERS = 4
 WRITES = 0.5  # seconds of their work before the next kill
 EACH = 10.0  # seconds that a kill may cost at most
+BETWEEN_FAILOVERS = 2 * FAILOVER_TIMEOUT_MS / 1000  # seconds for which Sentinels let a name rest
 
 
 class Kills:
@@ -50,6 +53,7 @@ class Kills:
                 for _ in range(self._times):
                     await asyncio.sleep(WRITES)
                     await self._kill(run)
+                    await self._mend()
             finally:
                 for writer in writers:
                     writer.cancel()
@@ -59,7 +63,7 @@ class Kills:
     async def _kill(self, run: Run) -> None:
         loop = asyncio.get_running_loop()
         run.stale.clear()
-        os.kill(run.server.store_pid(), signal.SIGKILL)
+        self._strike(run)
         killed = loop.time()
         async with asyncio.timeout(EACH):
             while self._acknowledged < killed:
@@ -67,6 +71,12 @@ class Kills:
             self.back.append(loop.time() - killed)
             while len(run.stale) < len(run.logs):  # every reader is told that the log was not read
                 await asyncio.sleep(0.01)
+
+    def _strike(self, run: Run) -> None:
+        os.kill(run.server.store_pid(), signal.SIGKILL)
+
+    async def _mend(self) -> None:
+        """The server's supervisor does."""
 
     async def _write(self, run: Run, http: httpx2.AsyncClient, writer: int) -> None:
         """Entry after entry, each sent until it is acknowledged."""
@@ -85,12 +95,36 @@ class Kills:
             run.outcomes.append(Outcome(headers["Idempotency-Key"], answer["id"]))
 
 
+class Failovers(Kills):
+    """The primary is killed, and comes back as the replica of the next one."""
+
+    def __init__(self, store: Watched, times: int) -> None:
+        super().__init__(times)
+        self._store = store
+
+    def _strike(self, run: Run) -> None:
+        self._store.primary.kill()
+
+    async def _mend(self) -> None:
+        await asyncio.to_thread(self._store.swap)
+        await asyncio.sleep(BETWEEN_FAILOVERS)
+
+
 async def of_the_store(server: Running, times: int) -> list[Violation]:
     run, kills = Run(server, "store", seed=1), Kills(times)
     violations = await run.of(kills, publishers=0, leaving=False, limit=times * EACH)
     print(f"the store was killed {times} times: {len(run.outcomes)} acknowledged, {run.deliveries} deliveries,")
     print(f"  {len(violations)} violations, {len(run.broken)} connections broken; publishing was back after")
     print(f"  {_distribution(kills.back)}")
+    return violations
+
+
+async def of_a_primary(server: Running, store: Watched, times: int) -> list[Violation]:
+    run, failovers = Run(server, "primary", seed=1), Failovers(store, times)
+    violations = await run.of(failovers, publishers=0, leaving=False, limit=times * EACH * 3)
+    print(f"the primary was killed {times} times: {len(run.outcomes)} acknowledged, {run.deliveries} deliveries,")
+    print(f"  {len(violations)} violations, {len(run.broken)} connections broken; publishing was back after")
+    print(f"  {_distribution(failovers.back)}")
     return violations
 
 
@@ -108,13 +142,16 @@ def _distribution(seconds: list[float]) -> str:
     return f"p50 {cuts[49]:.2f} s, p90 {cuts[89]:.2f} s, p99 {cuts[98]:.2f} s, at most {max(seconds):.2f} s"
 
 
-def main(times: int, readers: int) -> int:
+def main(times: int, failovers: int, readers: int) -> int:
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", *ARGUMENTS) as server:
         violations = asyncio.run(of_the_store(server, times)) + asyncio.run(of_a_worker(server, readers))
+    with tempfile.TemporaryDirectory() as folder, watched(Path(folder) / "store") as store:
+        with running(Path(folder) / "data", "--redis", store.url, *ARGUMENTS) as server:
+            violations += asyncio.run(of_a_primary(server, store, failovers))
     for violation in violations[:20]:
         print(f"{violation.promise}: {violation.what}")
     return int(bool(violations))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(*map(int, sys.argv[1:])))
