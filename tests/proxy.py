@@ -1,4 +1,4 @@
-"""A TCP proxy that treats connections badly, as networks do: holds them, delays them, cuts them."""
+"""A TCP proxy that treats connections badly, as networks do: holds, delays, cuts, refuses and swallows them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._delay = 0.0
+        self._refuses = False
+        self._swallowed: bytes | None = None
         self._chance: tuple[random.Random, float] | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -33,9 +35,18 @@ class Proxy:
         """Let nothing through; connections stay open, and new ones are taken."""
         self._open.clear()
 
+    def refuse(self) -> None:
+        """Reset new connections as they come."""
+        self._refuses = True
+
     def release(self) -> None:
         """Let through what was held, and what comes."""
+        self._refuses = False
         self._open.set()
+
+    def swallow(self, text: bytes) -> None:
+        """Let nothing through any more of a connection that says this, in capitals or not; it stays open."""
+        self._swallowed = text.lower()
 
     def delay(self, seconds: float) -> None:
         """Keep every chunk for so long."""
@@ -62,6 +73,9 @@ class Proxy:
             await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            writer.transport.abort()
+            return
         self.connections += 1
         self._writers.add(writer)
         try:
@@ -86,6 +100,9 @@ class Proxy:
     ) -> None:
         with suppress(OSError):  # the other end has gone meanwhile
             while chunk := await reader.read(CHUNK):
+                if self._swallowed and self._swallowed in chunk.lower():
+                    await _read_all(reader)
+                    break
                 await asyncio.sleep(self._delay)
                 await self._open.wait()
                 passed = self._how_much(chunk)
@@ -108,6 +125,11 @@ class Proxy:
 
     def _is_cut(self) -> bool:
         return self._chance is not None and self._chance[0].random() < self._chance[1]
+
+
+async def _read_all(reader: asyncio.StreamReader) -> None:
+    while await reader.read(CHUNK):
+        pass
 
 
 def to_server(url: str) -> Callable[[], Awaitable[Streams]]:

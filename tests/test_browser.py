@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from .judge import CHROMIUM, FLAGS
+from .proxy import Proxy
 from .support import ROOT, Running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -54,7 +55,7 @@ def page(chromium: Browser) -> Iterator[Page]:
     assert complaints == []
 
 
-def open_live(page: Page, server: Running, stream: str) -> None:
+def open_live(page: Page, server: Running | Proxy, stream: str) -> None:
     page.goto(f"{server.url}/streams/{stream}")
     expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
 
@@ -65,7 +66,7 @@ def live_parts(page: Page) -> dict[str, str]:
     return {id: page.locator(f"#{id}").evaluate("element => element.outerHTML") for id in ids} | {"title": page.title()}
 
 
-def assert_same_as_fresh(page: Page, server: Running, stream: str) -> None:
+def assert_same_as_fresh(page: Page, server: Running | Proxy, stream: str) -> None:
     """The page as it became is, byte for byte, the page as it is served now."""
     live = live_parts(page)
     fresh = page.context.new_page()
