@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from . import frames
 from .channel import Channel
-from .errors import Close, Fault, Forbidden, Invalid, Unavailable, shorten
+from .errors import Close, Fault, Forbidden, Invalid, shorten
 from .feed import Feed, Reader, State
-from .frames import Batch, Format, Notice, Told
-from .gate import Permit, permit
-from .hub import RETRY_MS, Hub
+from .frames import Batch, Coding, Format, Notice, Told
+from .gate import PROTOCOL, Permit, permit
+from .hub import Hub
 from .model import Cursor
-from .store import StoreError
 
 CLOSE_LIMIT = 10.0  # seconds for a reader to take what is being sent and the farewell
 NOTHING = Batch((), Format.JSON)
-ABORT = "pushserver.abort"  # scope extension: a function that cuts the connection, whatever waits to be sent
+# Scope extensions of our server:
+ABORT = "pushserver.abort"  # a function that cuts the connection, whatever waits to be sent
+DETACH = "pushserver.detach"  # a function that gives a WebSocket's transport to a protocol, once it is accepted
 
 
 class AsgiReader(Reader):
@@ -33,8 +35,16 @@ class AsgiReader(Reader):
 
     __slots__ = ("_abort", "_batch", "_code", "_farewell", "_feed", "_sending", "_until", "_wake")
 
-    def __init__(self, format: Format, feed: Feed, abort: Callable[[], object], *, until: float | None = None) -> None:
-        super().__init__(format)
+    def __init__(
+        self,
+        format: Format,
+        feed: Feed,
+        abort: Callable[[], object],
+        *,
+        coding: Coding = Coding.MESSAGE,
+        until: float | None = None,
+    ) -> None:
+        super().__init__(format, coding)
         self._feed = feed
         self._abort = abort
         self._until = until  # seconds since 1970; from then on nothing is sent
@@ -92,6 +102,52 @@ class AsgiReader(Reader):
         await self._end(self._code)
 
 
+class WebSocketReader(AsgiReader):
+    """A reader on a WebSocket whose messages the server frames. `websocket` is set before it runs."""
+
+    __slots__ = ("websocket",)
+
+    websocket: WebSocket
+
+    async def _send(self, frame: Told) -> None:
+        await self.websocket.send_text(frame.text(self.format))
+
+    async def _end(self, code: Close) -> None:
+        await self.websocket.close(code)
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        except WebSocketDisconnect:
+            pass  # `_gone` hears of it too, and ends the connection
+
+
+async def attend_socket(
+    websocket: WebSocket, hub: Hub, channel: Channel, format: Format, cursor: Cursor | None
+) -> None:
+    """Accept a reader, which has a place in the channel, and send to it until it has gone."""
+    reading = permit(websocket)
+    try:
+        await websocket.accept(selected(websocket))
+        until = reading.until if reading else None
+        reader = WebSocketReader(format, channel.feed, abort_of(websocket), until=until)
+        reader.websocket = websocket
+        await attend(hub, channel, reader, cursor, _gone(websocket, channel.feed, reader))
+    finally:
+        hub.leave(channel)
+
+
+def selected(websocket: WebSocket) -> str | None:
+    """Of the subprotocols that a client offers this alone is selected: the answer does not repeat a token."""
+    return PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", ()) else None
+
+
+async def _gone(websocket: WebSocket, feed: Feed, reader: Reader) -> None:
+    """Wait until the reader has gone. It has nothing to say: a message ends the connection."""
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        feed.drop(reader, Close.BAD_MESSAGE)
+
+
 async def attend(hub: Hub, channel: Channel, reader: AsgiReader, cursor: Cursor | None, gone: Awaitable[None]) -> None:
     """Let a reader join and send to it, until it is gone or was closed."""
     feed = channel.feed
@@ -99,10 +155,7 @@ async def attend(hub: Hub, channel: Channel, reader: AsgiReader, cursor: Cursor 
         sending = tasks.create_task(reader.run())
         expiry = _expire(feed, reader)
         try:
-            try:
-                await hub.join(channel, reader, cursor)
-            except (Unavailable, StoreError):
-                reader.close(Close.OVERLOADED, frames.bye("store", RETRY_MS))
+            await hub.welcome(channel, reader, cursor)
             await gone
         finally:
             feed.leave(reader)
@@ -122,8 +175,13 @@ def abort_of(connection: HTTPConnection) -> Callable[[], object]:
     """What cuts the connection; under a server that offers nothing, the end of its task."""
     task = asyncio.current_task()
     assert task is not None
-    found: Callable[[], object] = connection.scope.get("extensions", {}).get(ABORT, task.cancel)
+    found: Callable[[], object] = extension(connection, ABORT) or task.cancel
     return found
+
+
+def extension(connection: HTTPConnection, name: str) -> Any:
+    """An extension of ASGI that the server offers, or None."""
+    return (connection.scope.get("extensions") or {}).get(name)
 
 
 def format_of(connection: HTTPConnection) -> Format:

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from . import model
+from . import frames, model
 from .feed import Feed
-from .model import Event
+from .frames import Notice
+from .model import Cursor, Event
+
+HELLOS = 64  # that are kept for others who are greeted the same
 
 
 class Channel:
     """A followed stream: its feed, its page as of the feed's head, and who uses it."""
 
-    __slots__ = ("_passed", "feed", "idle", "mending", "page", "passing", "stream", "users")
+    __slots__ = ("_hellos", "_passed", "feed", "idle", "mending", "page", "passing", "stream", "users")
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -26,6 +29,19 @@ class Channel:
         self.passing = False
         self.mending: asyncio.Task[None] | None = None
         self._passed = asyncio.Event()
+        self._hellos: dict[tuple[Cursor, int, str | None], Notice] = {}
+
+    def hello(self, start: int, reason: str | None, heartbeat: float) -> Notice:
+        """The first frame of a reader: the same one for all who start at the same place, so that they share a write."""
+        key = (self.feed.head, start, reason)
+        found = self._hellos.get(key)
+        if found is None:
+            if len(self._hellos) >= HELLOS:
+                self._hellos.clear()
+            head, n = self.feed.head, self.feed.n
+            found = frames.hello(self.stream, head, n, start=start, reason=reason, heartbeat=heartbeat)
+            self._hellos[key] = found
+        return found
 
     def pass_ended(self) -> None:
         """Tell those who wait for a pass."""

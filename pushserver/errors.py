@@ -26,6 +26,11 @@ class Close(IntEnum):
     After 4401 a reader may come back with a new token.
     """
 
+    PROTOCOL_ERROR = 1002
+    NOT_UTF8 = 1007
+    FLOOD = 1008
+    TOO_BIG = 1009
+    INTERNAL = 1011
     RESTART = 1012
     OVERLOADED = 1013
     BAD_MESSAGE = 4400

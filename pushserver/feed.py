@@ -21,10 +21,11 @@ from enum import Enum
 
 from . import model
 from .errors import Close
-from .frames import Batch, Format, Frame, Notice, Told
+from .frames import Batch, Coding, Format, Frame, Notice, Told
 from .model import Cursor
 
 SWEEPS = 6  # in a row that find a reader unwritable; the last of them closes it
+BATCHES = 64  # that are kept for others who miss the same, until the next event comes
 
 
 class BrokenChain(Exception):
@@ -49,10 +50,11 @@ class Reader:
     calls `Feed.resume` when it can. `close` ends the connection with a code; the feed has let go of the reader by then.
     """
 
-    __slots__ = ("format", "place", "position", "stalled", "state")
+    __slots__ = ("coding", "format", "place", "position", "stalled", "state")
 
-    def __init__(self, format: Format) -> None:
+    def __init__(self, format: Format, coding: Coding = Coding.MESSAGE) -> None:
         self.format = format
+        self.coding = coding
         self.state = State.OPEN
         self.position = 0
         self.place = -1  # in the feed's list
@@ -92,7 +94,7 @@ class Feed:
             int, Cursor | None
         ] = {}  # position -> the event before it, to who read ahead; None: they differ
         self._positions = {head: 0}  # cursor -> the position of a reader that has had everything up to it
-        self._batches: dict[tuple[int, Format], Batch] = {}
+        self._batches: dict[tuple[int, Format, Coding, tuple[Told, ...]], Batch] = {}
         self._given: list[Batch] = []  # those whose readers are not counted in their frames yet
         self._readers: list[Reader] = []
         self._turn = 0  # the next reader of the pass
@@ -182,6 +184,7 @@ class Feed:
 
     def withdraw(self, entry_id: str, become: Callable[[Frame], None]) -> None:
         """Make an entry's frames tell something else: what it said leaves the ring, and whatever waits to be sent."""
+        self._batches.clear()
         for frame in self.about(entry_id):
             self._bytes -= len(frame.event.data)
             become(frame)
@@ -202,14 +205,16 @@ class Feed:
         return self.n - (self.end - position)
 
     def join(self, reader: Reader, position: int, cursor: Cursor, opening: Sequence[Told]) -> None:
-        """Follow from a position on, which is not before `start`; the opening, up to event `cursor`, comes first."""
+        """Follow from a position on, which is not before `start`; the opening, up to event `cursor`, comes first.
+
+        What is missing is in the same write. Who joins from the same position with the same opening shares it.
+        """
         assert position >= self.start, "what is missing has left the ring"
         if position > self.end:
             self._ahead[position] = cursor if self._ahead.get(position, cursor) == cursor else None
-        reader.position = position
+        reader.position = max(position, self.end)
         self._take_place(reader)
-        reader.write(Batch(opening, reader.format))
-        self._serve(reader, live=False)
+        reader.write(self._batch(reader, position, tuple(opening)))
 
     def _take_place(self, reader: Reader) -> None:
         """Give a reader who misses nothing a place in the list where the pass under way looks no more."""
@@ -271,10 +276,10 @@ class Feed:
 
     def beat(self, frame: Notice) -> Iterator[None]:
         """Write a heartbeat to those who have everything. A step each."""
-        batches = {format: Batch([frame], format) for format in Format}
+        batches = {(format, coding): Batch([frame], format, coding) for format in Format for coding in Coding}
         for reader in tuple(self._readers):
             if reader.state is State.OPEN and reader.place >= 0 and reader.position >= self.end:
-                reader.write(batches[reader.format])
+                reader.write(batches[reader.format, reader.coding])
             else:
                 self._serve(reader)
             yield
@@ -307,7 +312,7 @@ class Feed:
         if reader.position < self.start:
             self.drop(reader, Close.TOO_SLOW)
         elif reader.position < self.end and reader.state is State.OPEN:
-            missing = self._batch(reader.position, reader.format)
+            missing = self._batch(reader, reader.position)
             reader.position = self.end
             reader.write(missing)
             if live:
@@ -315,11 +320,15 @@ class Feed:
                     self._given.append(missing)
                 missing.readers += 1
 
-    def _batch(self, position: int, format: Format) -> Batch:
-        found = self._batches.get((position, format))
+    def _batch(self, reader: Reader, position: int, opening: tuple[Told, ...] = ()) -> Batch:
+        """What a reader is missing from a position on, behind an opening."""
+        key = (position, reader.format, reader.coding, opening)
+        found = self._batches.get(key)
         if found is None:
-            frames = [self._ring[at] for at in range(position, self.end)]
-            found = self._batches[position, format] = Batch(frames, format)
+            if len(self._batches) >= BATCHES:
+                self._batches.clear()
+            frames = [*opening, *(self._ring[at] for at in range(position, self.end))]
+            found = self._batches[key] = Batch(frames, reader.format, reader.coding)
         return found
 
     def _settle(self) -> None:

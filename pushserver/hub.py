@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from . import frames, heal, metrics, model, render
 from .channel import Channel, page_after, report
 from .errors import Close, NotFound, Unavailable
-from .feed import SWEEPS, BrokenChain, Feed, Reader
+from .feed import SWEEPS, BrokenChain, Feed, Reader, State
 from .frames import Format, Frame, Notice, Told, View
 from .log import Log, Resumed, Snapshot
 from .model import Cursor, Event
@@ -89,25 +89,50 @@ class Hub:
 
     # --- readers
 
-    @asynccontextmanager
-    async def follow(self, stream: str) -> AsyncIterator[Channel]:
-        """A stream's channel, for as long as a reader stays. Raises NotFound, Unavailable when full, StoreError."""
+    async def enter(self, stream: str) -> Channel:
+        """A stream's channel, in which a reader has a place until `leave`.
+
+        Raises NotFound, Unavailable when full, StoreError.
+        """
         if self.draining or self.readers >= self._settings.readers:
             raise Unavailable("This worker takes no more readers.", retry_after=2)
         self.readers += 1
         metrics.READERS.inc()
         try:
             channel = await self._open(stream)
-            channel.users += 1
-            try:
-                yield channel
-            finally:
-                channel.users -= 1
+        except BaseException:
+            self._count_out()
+            raise
+        channel.users += 1
+        return channel
+
+    def leave(self, channel: Channel) -> None:
+        """Give a place back."""
+        channel.users -= 1
+        self._count_out()
+
+    @asynccontextmanager
+    async def follow(self, stream: str) -> AsyncIterator[Channel]:
+        """A stream's channel, with a place in it. Raises as `enter` does."""
+        channel = await self.enter(stream)
+        try:
+            yield channel
         finally:
-            self.readers -= 1
-            metrics.READERS.dec()
-            if not self.readers:
-                self._drained.set()
+            self.leave(channel)
+
+    def _count_out(self) -> None:
+        self.readers -= 1
+        metrics.READERS.dec()
+        if not self.readers:
+            self._drained.set()
+
+    async def welcome(self, channel: Channel, reader: Reader, cursor: Cursor | None) -> None:
+        """Let a reader join, or send it away where that cannot be."""
+        try:
+            await self.join(channel, reader, cursor)
+        except (Unavailable, StoreError):
+            if reader.state is not State.CLOSED:
+                reader.close(Close.OVERLOADED, frames.bye("store", RETRY_MS))
 
     async def join(self, channel: Channel, reader: Reader, cursor: Cursor | None) -> None:
         """Start a reader: `hello`, all it missed or a snapshot, then what comes. Raises Unavailable, StoreError."""
@@ -158,7 +183,9 @@ class Hub:
         return True
 
     def _enter(self, channel: Channel, reader: Reader, opening: Opening) -> None:
-        """Let a reader in; unless the stream was given up, or the worker began to leave, while it was answered."""
+        """Let a reader in; unless it, the stream or the worker has gone while it was answered."""
+        if reader.state is State.CLOSED:
+            return
         if self.draining:
             reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
         elif self._channels.get(channel.stream) is not channel:
@@ -193,10 +220,7 @@ class Hub:
         return await self._reads.share(channel.stream, read)
 
     def _hello(self, channel: Channel, start: int, reason: str | None = None) -> Notice:
-        feed = channel.feed
-        return frames.hello(
-            channel.stream, feed.head, feed.n, start=start, reason=reason, heartbeat=self._settings.heartbeat
-        )
+        return channel.hello(start, reason, self._settings.heartbeat)
 
     async def report(self, stream: str, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
         """What this worker knows of an entry's event: see `Channel.report`; `idle` where nobody here follows it."""

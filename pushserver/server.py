@@ -26,13 +26,10 @@ from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from . import keys, metrics
-from .adapter import ABORT
 from .app import create_app
+from .connection import HttpProtocol
 from .embedded import CannotStart, embedded
 from .settings import Settings, environment, shown, without_password
 from .store import Store, StoreError, StoreUnfit
@@ -44,8 +41,6 @@ BACKLOG = 2048
 SEND_BUFFER = 131_072  # bytes that the kernel keeps for one reader
 UNACKNOWLEDGED_LEAST = 5.0  # seconds without an acknowledgement for which no peer is given up: a short tunnel is no end
 RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
-HEAD_BYTES = 65_536  # of a request's line and headers
-HEAD_TIME = 10.0  # seconds for them to come
 GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have stopped is killed
 
 
@@ -210,15 +205,12 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
         app,
         loop="uvloop",
         http=HttpProtocol,
-        ws=WebSocketProtocol,
+        ws="websockets-sansio",  # never made: our HTTP protocol has its own handshake
         log_config=None,
         access_log=False,
         server_header=False,
         forwarded_allow_ips=settings.forwarded,
         backlog=BACKLOG,
-        # A reader sends nothing; a context of zlib per connection would cost more than the connection.
-        ws_max_size=4096,
-        ws_per_message_deflate=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
@@ -247,55 +239,3 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().remove_reader(self._lifeline)
         logger.error("the supervisor is gone; this worker stops")
         self.should_exit = True
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, which cuts a connection whose request's head has no end: by itself it knows no limit.
-
-    The application may cut it too, when a reader takes no more of an answer that goes on.
-    """
-
-    _head_bytes: int | None = 0  # that came of the head so far; None between its end and the next one's beginning
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIME, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.transport.abort()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._end_head()
-        self._head_bytes = 0
-        self._head_timer = self.loop.call_later(HEAD_TIME, self.transport.abort)
-
-    def on_headers_complete(self) -> None:
-        self._end_head()
-        scope: Any = self.scope
-        scope["extensions"] = {ABORT: self.transport.abort}
-        super().on_headers_complete()
-
-    def _end_head(self) -> None:
-        self._head_bytes = None
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-
-
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, which lets the application cut a connection: a close would wait for a peer who reads no more."""
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        scope: Any = getattr(self, "scope", None)  # a handshake that failed has none; the application runs after this
-        if scope is not None:
-            scope["extensions"][ABORT] = self.transport.abort

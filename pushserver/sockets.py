@@ -1,39 +1,167 @@
-"""WebSocket out: a stream's frames to one browser, through the ASGI server's own sends."""
+"""WebSocket out: a stream's frames to one browser.
+
+The handshake is an ordinary request. Once it is accepted, a `SocketReader` takes the bare transport over, where the
+server offers it: no task, queue, scope, parser or timer is left of it, and a frame costs one write of bytes that all
+share. Under any other ASGI server the adapter sends the same frames.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from .adapter import AsgiReader, abort_of, attend, check_origin, format_of
+from .adapter import CLOSE_LIMIT, DETACH, attend_socket, check_origin, extension, format_of, selected
+from .channel import Channel
 from .errors import Close, Fault, NotFound, Refused, Unavailable, UpgradeRequired, answer, shorten
-from .feed import Feed, Reader
-from .frames import Told
-from .gate import PROTOCOL, permit
+from .feed import Reader, State
+from .frames import PIECE, Batch, Coding, Format, Notice, close_message
+from .gate import permit
+from .hearing import DEFLATE, Hearing, agrees_to_deflate
 from .hub import Hub
 from .model import Cursor, check_stream
 from .store import StoreError
 
+WRITE_LIMIT = PIECE  # bytes that wait in the transport, above which a reader is paused
+NOTHING: Iterator[bytes] = iter(())
 
-class SocketReader(AsgiReader):
-    """A reader on a WebSocket. `websocket` is set before it runs."""
 
-    __slots__ = ("websocket",)
+class SocketReader(Reader, asyncio.Protocol):
+    """A reader on a bare transport: what it has not had yet is written at once, what it says is heard and judged.
 
-    websocket: WebSocket
+    While the transport keeps more than the limit the reader is PAUSED. A batch of more than a piece waits in `_rest`,
+    and is made of frames as they are when their turn comes. It has one timer while it is being closed, or has a token.
+    """
 
-    async def _send(self, frame: Told) -> None:
-        await self.websocket.send_text(frame.text(self.format))
+    __slots__ = ("_channel", "_hearing", "_hub", "_rest", "_timer", "_transport", "_until")
 
-    async def _end(self, code: Close) -> None:
-        await self.websocket.close(code)
+    _transport: asyncio.Transport
 
-    async def run(self) -> None:
+    def __init__(
+        self, hub: Hub, channel: Channel, format: Format, coding: Coding = Coding.MESSAGE, *, until: float | None = None
+    ) -> None:
+        super().__init__(format, coding)
+        self._hub = hub
+        self._channel = channel
+        self._until = until  # seconds since 1970; from then on nothing is sent
+        self._rest = NOTHING
+        self._hearing: Hearing | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what the feed does
+
+    def write(self, batch: Batch) -> None:
+        if self._until is not None and time.time() >= self._until:
+            return
         try:
-            await super().run()
-        except WebSocketDisconnect:
-            pass  # `_gone` hears of it too, and ends the connection
+            self._transport.write(batch.first)
+        except RuntimeError:  # it is lost, which `connection_lost` is about to be told
+            return
+        if not batch.is_whole:
+            self._rest = batch.rest()
+            self.state = State.PAUSED
+            if self._write_rest():
+                self.state = State.OPEN
+
+    def close(self, code: Close, farewell: Notice | None = None) -> None:
+        """Say farewell after what is being sent; a reader that takes nothing any more is cut off.
+
+        So is one whose token expires in the middle: what it has not taken by then would reach it later.
+        """
+        self.state = State.CLOSED
+        if code is Close.TOO_SLOW or (code is Close.TOKEN_EXPIRED and self._is_behind()):
+            self._transport.abort()
+            return
+        last = farewell.wire(self.format, self.coding) if farewell else b""
+        self._rest = chain(self._rest, [last + close_message(code)])
+        self._write_rest()
+        self._end_soon()
+
+    # --- what the transport does
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_LIMIT, low=WRITE_LIMIT // 4)
+        if self._until is not None:
+            left = self._until - time.time()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(left, self._channel.feed.drop, self, Close.TOKEN_EXPIRED)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = State.CLOSED
+        self._rest = NOTHING
+        if self._timer is not None:
+            self._timer.cancel()
+        self._channel.feed.leave(self)
+        self._hub.leave(self._channel)
+
+    def pause_writing(self) -> None:
+        if self.state is State.OPEN:
+            self.state = State.PAUSED
+
+    def resume_writing(self) -> None:
+        self.stalled = 0
+        if not self._transport.is_reading():
+            self._transport.resume_reading()
+        if self._write_rest():
+            self._channel.feed.resume(self)
+
+    def data_received(self, data: bytes) -> None:
+        hearing = self._hearing or Hearing(deflated=self.coding is Coding.DEFLATED)
+        hearing.hear(data)
+        self._hearing = None if hearing.is_over() else hearing
+        if hearing.has_closed:
+            self._part(hearing.answer)
+            return
+        if hearing.code is Close.FLOOD or (hearing.answer and self.state is State.PAUSED):
+            self._transport.pause_reading()  # who says more than anybody has to, or pings and reads no pong
+        if self.state is State.CLOSED:
+            return  # until its close frame comes, nothing that it says matters
+        if hearing.code is not None:
+            self._channel.feed.drop(self, hearing.code)
+        elif hearing.answer and self.state is State.OPEN:
+            self._transport.write(hearing.answer)
+
+    # --- its own
+
+    def _write_rest(self) -> bool:
+        """Write what waits, as long as the transport takes it; whether nothing waits any more."""
+        try:
+            while self._transport.get_write_buffer_size() <= WRITE_LIMIT:
+                if self._until is not None and time.time() >= self._until and self.state is not State.CLOSED:
+                    return False
+                piece = next(self._rest, None)
+                if piece is None:
+                    self._rest = NOTHING
+                    return True
+                self._transport.write(piece)
+        except RuntimeError:  # as in `write`
+            pass
+        return False
+
+    def _is_behind(self) -> bool:
+        return self._rest is not NOTHING or self._transport.get_write_buffer_size() > 0
+
+    def _part(self, echo: bytes) -> None:
+        """Its close frame came: the last thing to do is to echo it, if it was the first."""
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            self._channel.feed.leave(self)
+            self._transport.write(echo)
+        self._transport.close()
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Whoever reads nothing would be waited for without end: the feed has let go of it and looks at it no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._transport.abort)
 
 
 async def follow(websocket: WebSocket) -> None:
@@ -41,20 +169,39 @@ async def follow(websocket: WebSocket) -> None:
     hub: Hub = websocket.app.state.hub
     try:
         check_origin(websocket)
-        stream, format, reading = check_stream(websocket.path_params["stream"]), format_of(websocket), permit(websocket)
-        # A cursor that cannot be read is a reader's bad luck, not an error it could mend: it gets the snapshot.
-        cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
-        async with hub.follow(stream) as channel:
-            # Of what a client offers this alone is selected: the answer does not repeat a token.
-            await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", []) else None)
-            until = reading.until if reading else None
-            reader = SocketReader(format, channel.feed, abort_of(websocket), until=until)
-            reader.websocket = websocket
-            await attend(hub, channel, reader, cursor, _gone(websocket, channel.feed, reader))
+        stream, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
+        channel = await hub.enter(stream)
     except Refused as refused:
         await websocket.send_denial_response(answer(refused))
+        return
     except StoreError:
         await websocket.send_denial_response(answer(Unavailable("The store does not answer.")))
+        return
+    # A cursor that cannot be read is a reader's bad luck, not an error it could mend: it gets the snapshot.
+    cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
+    follow_on = attend_socket if extension(websocket, DETACH) is None else _detach
+    await follow_on(websocket, hub, channel, format, cursor)
+
+
+async def _detach(websocket: WebSocket, hub: Hub, channel: Channel, format: Format, cursor: Cursor | None) -> None:
+    """Accept a reader, give it the connection, and let it join."""
+    reading = permit(websocket)
+    coding, headers = Coding.MESSAGE, []
+    offers = websocket.headers.get("sec-websocket-extensions")
+    if offers and websocket.app.state.settings.deflate and agrees_to_deflate(offers):
+        coding, headers = Coding.DEFLATED, [(b"sec-websocket-extensions", DEFLATE.encode())]
+    try:
+        await websocket.accept(selected(websocket), headers)
+        reader = SocketReader(hub, channel, format, coding, until=reading.until if reading else None)
+        extension(websocket, DETACH)(reader)
+    except BaseException:
+        hub.leave(channel)
+        raise
+    try:
+        await hub.welcome(channel, reader, cursor)
+    except BaseException:
+        reader.close(Close.RESTART)
+        raise
 
 
 async def upgrade_required(request: Request) -> Response:
@@ -65,9 +212,3 @@ async def upgrade_required(request: Request) -> Response:
 async def nowhere(websocket: WebSocket) -> None:
     """Every other address, asked for as a WebSocket."""
     await websocket.send_denial_response(answer(NotFound(f"There is nothing at {shorten(websocket.url.path)}.")))
-
-
-async def _gone(websocket: WebSocket, feed: Feed, reader: Reader) -> None:
-    """Wait until the reader has gone. It has nothing to say: a message ends the connection."""
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        feed.drop(reader, Close.BAD_MESSAGE)

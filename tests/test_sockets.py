@@ -5,6 +5,8 @@ import contextlib
 import json
 import socket as sockets
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -17,6 +19,28 @@ from pushserver.model import Cursor
 from .support import Running, reader, receive, running
 
 pytestmark = pytest.mark.anyio
+
+# On our server a socket is detached; on any other the adapter sends the same frames.
+SERVERS = {"detached": "pushserver", "adapter": "tests.elsewhere"}
+# What is a server's to limit, and not the application's.
+on_our_server = pytest.mark.parametrize("module", ["detached"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def module(request: pytest.FixtureRequest) -> str:
+    return SERVERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def server(module: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("server") / "data", "--heartbeat", "0.5", module=module) as server:
+        yield server
+
+
+@pytest.fixture
+def start(module: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(running(tmp_path / "data", *arguments, module=module))
 
 
 async def test_without_a_cursor_the_snapshot_comes_first(server: Running, stream: str) -> None:
@@ -115,6 +139,7 @@ async def test_a_reader_has_nothing_to_say(server: Running, stream: str) -> None
     assert closed.value.rcvd.code == Close.BAD_MESSAGE
 
 
+@on_our_server
 async def test_a_message_that_is_too_big_is_not_read(server: Running, stream: str) -> None:
     server.publish_ok(stream, "one")
     async with reader(server, stream) as socket:
@@ -171,8 +196,9 @@ async def test_only_pages_of_allowed_origins_read(
 
 
 @pytest.fixture(scope="module")
-def origin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("origins") / "data", "--origins", "https://news.example") as server:
+def origin_server(module: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    data = tmp_path_factory.mktemp("origins") / "data"
+    with running(data, "--origins", "https://news.example", module=module) as server:
         yield server
 
 
@@ -215,6 +241,7 @@ async def test_500_readers_get_100_entries_in_order_once(start: Callable[..., Ru
     assert await asyncio.gather(*reading) == [list(range(2, 102))] * 500
 
 
+@on_our_server
 async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
     start: Callable[..., Running], stream: str
 ) -> None:
@@ -274,6 +301,7 @@ async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
                     await asyncio.sleep(0.2)
 
 
+@on_our_server
 @pytest.mark.parametrize(
     "head", [b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, b"GET / HTTP/1.1\r\nX: " + b"y" * 100_000]
 )
