@@ -125,6 +125,8 @@ class SocketReader(Reader, asyncio.Protocol):
             return  # until its close frame comes, nothing that it says matters
         if hearing.code is not None:
             self._channel.feed.drop(self, hearing.code)
+            if self._rest is NOTHING:  # its close frame may never be understood: it is not waited for (7.1.7)
+                self._transport.write_eof()
         elif hearing.answer and self.state is State.OPEN:
             self._transport.write(hearing.answer)
 
