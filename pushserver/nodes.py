@@ -62,10 +62,15 @@ class Node:
         self._own: set[AbstractConnection] = set()
 
     async def connect(self) -> AbstractConnection:
-        """A connection of one's own, to be given back to `disconnect`. It ends by itself with the node."""
+        """A connection of one's own, to be given back to `disconnect`; it ends with the node. Raises StoreError."""
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
         self._own.add(connection)
+        try:
+            # redis-py limits how long it takes to connect, but not what it asks the server for then.
+            await within(connection.connect())  # type: ignore[no-untyped-call]
+        except BaseException:
+            await self.disconnect(connection)
+            raise
         return connection
 
     async def disconnect(self, connection: AbstractConnection) -> None:

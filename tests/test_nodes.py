@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pushserver import model
 from pushserver.log import Log
-from pushserver.nodes import Cluster, Node, Sentinels, Single, topology_of
+from pushserver.nodes import Cluster, Node, Sentinels, Single, topology_of, within
 from pushserver.store import Store, StoreError
 
 from .stores import Server, Watched, cluster, watched
@@ -48,6 +50,18 @@ def log_of(store: Store) -> Log:
 
 def url_of(servers: list[Server]) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+
+
+# --- one server
+
+
+async def test_a_server_that_takes_a_connection_and_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.nodes.within", partial(within, limit=0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        node = Node(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(StoreError, match=r"no answer within 0\.2 s"):
+            async with asyncio.timeout(10):
+                await node.connect()
 
 
 # --- the URL
