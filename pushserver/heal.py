@@ -40,12 +40,24 @@ async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
 
 
 async def _publish(log: Log, append: Append) -> None:
+    """Store it in the place of what it replaced, or of an older revision where the store lost that one too."""
     try:
         await log.append(append)
     except Moved:
-        if append.type != "entry.withdraw":
+        held = await _held_rev(log, append)
+        if held >= append.rev:
             raise
-        await log.append(append._replace(replaces=0))  # what it withdrew is lost too: that it was withdrawn is not
+        await log.append(append._replace(replaces=held))
+
+
+async def _held_rev(log: Log, append: Append) -> int:
+    """The revision of an entry or a page that the store has; 0 for none."""
+    if append.entry_id:
+        text, _ = await log.entry(append.stream, append.entry_id)
+        held = model.loads(text.encode()) if text else None
+    else:
+        held = await log.page_of(append.stream)
+    return int(held["rev"]) if held else 0
 
 
 def _append(stream: str, event: Event) -> Append:

@@ -350,6 +350,25 @@ async def test_what_is_not_to_be_healed_is_named(log: Log, store_url: str, strea
         assert lost.entry_id not in [entry["id"] for entry in snapshot["entries"]]
 
 
+async def test_a_correction_is_healed_where_the_one_before_it_is_lost_too(
+    hub: Hub, log: Log, store_url: str, stream: str
+) -> None:
+    first = await append(log, stream, "first")
+    second = await log.append(entry_append(stream, "second", id=first.entry_id, rev=2))
+    async with reading(hub, stream) as reader, aioredis.Redis.from_url(store_url) as store:
+        third = await log.append(entry_append(stream, "third", id=first.entry_id, rev=3))
+        await reader.until_read(3)
+        key = log_key(stream).removesuffix(":log")
+        assert await store.xdel(f"{key}:log", second.cursor.id, third.cursor.id) == 2
+        state = entry_append(stream, "first", id=first.entry_id).state
+        await store.hset(f"{key}:entries", first.entry_id, json.dumps(state))
+        await append(log, stream, "after")
+        reset, snapshot = await told_of_a_reset(reader)
+        assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
+        held = {entry["id"]: (entry["rev"], entry["headline"]) for entry in snapshot["entries"]}
+        assert held[first.entry_id] == (3, "third")
+
+
 async def told_of_a_reset(reader: RecordingReader) -> list[dict[str, Any]]:
     """The reset and the snapshot that follows it."""
     await reader.until(lambda: reader.kinds()[-2:] == ["reset", "snapshot"])
