@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from . import model
-from .errors import Gone, Refused
+from .errors import Gone, Refused, Unavailable
 from .log import Append, Log, Moved
 from .model import Event
 
@@ -26,13 +26,18 @@ async def lost(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
 
 
 async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
-    """Publish lost events again, in their order; those that the store had gone on without. Raises StoreError."""
+    """Publish lost events again, in their order; those that the store had gone on without.
+
+    Raises StoreError, and Unavailable where the store takes nothing now: then it can be done again from the beginning.
+    """
     left = []
     for event in events:
         try:
             await _publish(log, _append(stream, event))
         except Gone:  # withdrawn, which is what the event says, or outlived by it
             continue
+        except Unavailable:
+            raise
         except (Moved, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
             left.append(event)

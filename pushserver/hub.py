@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 STRETCH = 0.0003  # seconds of a pass before other work gets its turn
 RETRY_MS = 1_000  # over which readers who are sent away spread their return
+MEND_AGAIN = 0.5  # seconds, at most, until what could not be put right is tried again
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 
 
@@ -295,7 +297,7 @@ class Hub:
         try:
             reason = (await self._log.resume(channel.stream, channel.feed.head, limit=1, limit_bytes=1)).reason
             if reason in (None, "too_far"):  # nothing was lost, something was missed: it is read again
-                await self._tail_of(channel).follow(channel.stream, channel.feed.head.id)
+                await self._read_on(channel)
                 return
             # Of another life of the log nothing is put back: who began it anew may have meant to.
             events = [frame.event for frame in channel.feed.newest()] if reason == "rollback" else []
@@ -310,12 +312,22 @@ class Hub:
             channel.page = snapshot.page
             reset = frames.reset(str(reason), sorted({event.entry_id for event in left} - {""}))
             channel.feed.restart(snapshot.cursor, snapshot.n, [reset, view])
-            await self._tail_of(channel).follow(channel.stream, snapshot.cursor.id)
+            await self._read_on(channel)
             self._begin_pass(channel)
-        except StoreError as error:
-            self._drop(channel, f"it could not be put right: {error!r}")
+        except (StoreError, Unavailable) as error:
+            # What is held here may be all that is left of it: it stays until it is healed. Whoever finds it out next,
+            # the tail with its next event or look, begins again.
+            logger.warning("stream %s could not be put right yet: %r", channel.stream, error)
+            await asyncio.sleep(random.uniform(0, MEND_AGAIN))
+            with suppress(StoreError):  # the tail reads it by its next read
+                await self._read_on(channel)
         finally:
             channel.mending = None
+
+    async def _read_on(self, channel: Channel) -> None:
+        """Have the tail go on from the feed's last event, unless the stream was given up. Raises StoreError."""
+        if self._channels.get(channel.stream) is channel:
+            await self._tail_of(channel).follow(channel.stream, channel.feed.head.id)
 
     # --- events
 
@@ -375,7 +387,7 @@ class Hub:
                 beat = frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at, stale=stale)
                 await _in_turns(feed.beat(beat))
                 channel.idle = 0 if channel.users else channel.idle + 1
-                if channel.idle > IDLE_BEATS:
+                if channel.idle > IDLE_BEATS and not channel.mending:
                     self._close(channel)
 
     async def _sweep(self) -> None:

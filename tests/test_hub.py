@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import redis.asyncio as aioredis
 
 from pushserver import model, render
 from pushserver.channel import Channel
+from pushserver.embedded import embedded
 from pushserver.errors import Close, NotFound, Unavailable
 from pushserver.feed import Reader, State
 from pushserver.frames import Batch, Format, Notice
@@ -19,6 +21,7 @@ from pushserver.hub import IDLE_BEATS, Hub
 from pushserver.log import Appended, Log
 from pushserver.model import Cursor, Event
 from pushserver.settings import Settings
+from pushserver.store import Store
 
 from .support import entry_append
 
@@ -90,6 +93,14 @@ async def running(log: Log, **settings: Any) -> AsyncIterator[Hub]:
         task.cancel()
         await asyncio.wait([task], timeout=5)
         assert task.cancelled(), "the hub did not end when it was told, or before"
+
+
+@asynccontextmanager
+async def log_on(url: str) -> AsyncIterator[Log]:
+    """A log on a store of the test's own."""
+    store = Store(url, partitions=16)
+    yield Log(store, log_events=1_000, entry_limit=500, idempotency=60)
+    await store.close()
 
 
 @pytest.fixture
@@ -367,6 +378,27 @@ async def test_a_correction_is_healed_where_the_one_before_it_is_lost_too(
         assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
         held = {entry["id"]: (entry["rev"], entry["headline"]) for entry in snapshot["entries"]}
         assert held[first.entry_id] == (3, "third")
+
+
+async def test_what_cannot_be_healed_yet_is_healed_later(
+    tmp_path: Path, stream: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store takes no writes when the loss is found out: who has the event keeps it, and tells nobody yet."""
+    monkeypatch.setattr("pushserver.tail.VERIFIED_EVERY", 0.1)
+    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as redis, log_on(url) as log:
+        first = await append(log, stream, "first")
+        async with running(log) as hub, reading(hub, stream, first.cursor) as reader:
+            lost = await append_and_read(log, stream, reader, 2)
+            await redis.config_set("maxmemory", "1")
+            await lose(redis, stream, lost)
+            async with asyncio.timeout(LIMIT):
+                while "could not be put right yet" not in caplog.text:
+                    await asyncio.sleep(BEAT)
+            assert reader.kinds() == ["hello", "entry.put"]
+            await redis.config_set("maxmemory", "0")
+            reset, snapshot = await told_of_a_reset(reader)
+            assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
+            assert lost.entry_id in [entry["id"] for entry in snapshot["entries"]]
 
 
 async def told_of_a_reset(reader: RecordingReader) -> list[dict[str, Any]]:
