@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 async def lost(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
     """Of a stream's newest events, the newest first, those that the log does not hold; the oldest first."""
-    missing = set(await log.missing([(stream, event.cursor) for event in events]))
+    missing = set(await log.missing([(stream, event.cursor, event.cursor.id) for event in events]))
     held = next((number for number in range(len(events)) if number not in missing), len(events))
     return list(events[:held])[::-1]
 

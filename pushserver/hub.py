@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -275,14 +275,14 @@ class Hub:
 
     # --- when the log is not what it was
 
-    async def _verify(self, streams: Collection[str]) -> None:
-        """Are the logs still those that the feeds were filled from? Raises StoreError."""
-        followed = [channel for stream in streams if (channel := self._channels.get(stream))]
-        heads = [(channel.stream, channel.feed.head) for channel in followed]
+    async def _verify(self, read_to: Mapping[str, str]) -> None:
+        """Are the logs, read up to these redis ids, still those that the feeds were filled from? Raises StoreError."""
+        followed = [channel for stream in read_to if (channel := self._channels.get(stream))]
+        heads = [(channel.stream, channel.feed.head, read_to[channel.stream]) for channel in followed]
         for number in await self._log.missing(heads):
             channel = followed[number]
             if channel.feed.head == heads[number][1]:
-                self._mend_soon(channel, "the log does not hold the feed's last event")
+                self._mend_soon(channel, "the log does not go on from the feed's last event")
             if channel.mending:
                 await asyncio.wait([channel.mending])
 

@@ -301,12 +301,15 @@ class Log:
 
     # --- what tails do
 
-    async def missing(self, events: Sequence[tuple[str, Cursor]]) -> list[int]:
-        """Which of these events, each of a stream of one partition, its log does not hold, by identity."""
+    async def missing(self, events: Sequence[tuple[str, Cursor, str]]) -> list[int]:
+        """Which of these events, each of a stream of one partition, its log does not hold, by identity.
+
+        Or does not go on from, where the log was read on to another redis id, and there is an event up to that.
+        """
         if not events:
             return []
-        keys = [self._key(stream, "log") for stream, _ in events]
-        arguments = [word for _, cursor in events for word in (cursor.id, cursor.nonce)]
+        keys = [self._key(stream, "log") for stream, _, _ in events]
+        arguments = [word for _, cursor, read_to in events for word in (cursor.id, cursor.nonce, read_to)]
         found = await self.store.call(keys[0], lambda redis: self._verify(keys, arguments, client=redis))
         return [number - 1 for number in found]
 

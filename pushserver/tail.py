@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
 from . import metrics
@@ -44,7 +44,7 @@ class Tail:
         partition: int,
         *,
         deliver: Callable[[str, list[Event]], None],
-        verify: Callable[[Collection[str]], Awaitable[None]],
+        verify: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
         self.state = State.IDLE
         self._log = log
@@ -111,7 +111,7 @@ class Tail:
                 delay = min(delay * 2, RETRY_MOST)
 
     async def _verify_all(self) -> None:
-        await self._verify(tuple(self._after))
+        await self._verify(dict(self._after))
         self._verified_at = asyncio.get_running_loop().time()
 
     async def _read(self, connection: TailConnection) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from pushserver import model, render
+from pushserver import metrics, model, render
 from pushserver.channel import Channel
 from pushserver.embedded import embedded
 from pushserver.errors import Close, NotFound, Unavailable
@@ -399,6 +399,25 @@ async def test_what_cannot_be_healed_yet_is_healed_later(
             reset, snapshot = await told_of_a_reset(reader)
             assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
             assert lost.entry_id in [entry["id"] for entry in snapshot["entries"]]
+
+
+async def test_an_event_is_read_whose_id_is_below_what_else_was_in_the_log(
+    hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that is no event took the tail past the last event; it is lost, and the clock is behind."""
+    monkeypatch.setattr("pushserver.tail.VERIFIED_EVERY", 0.1)
+    first = await append(log, stream, "first")
+    async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
+        skipped = metrics.SKIPPED._value.get()
+        before = await store.dump(log_key(stream)) or b""
+        await store.xadd(log_key(stream), {"what": "x"}, id=f"{model.now() + 10**6}-0")
+        async with asyncio.timeout(LIMIT):
+            while metrics.SKIPPED._value.get() == skipped:
+                await asyncio.sleep(BEAT)
+        await store.restore(log_key(stream), 0, before, replace=True)
+        await append(log, stream, "second")
+        await reader.until_read(2)
+        assert reader.kinds() == ["hello", "entry.put"]
 
 
 async def told_of_a_reset(reader: RecordingReader) -> list[dict[str, Any]]:

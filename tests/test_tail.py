@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -43,7 +43,7 @@ class Recorder:
         self.events.setdefault(stream, []).extend(events)
         self._more.set()
 
-    async def verify(self, streams: Collection[str]) -> None:
+    async def verify(self, streams: Mapping[str, str]) -> None:
         self.verified += streams
         self._more.set()
         if self.failures:
