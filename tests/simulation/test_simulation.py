@@ -1,0 +1,173 @@
+"""Some schedules of the simulation, that it is the same each time, and that it finds what it is there to find."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pushserver import heal
+from pushserver.errors import Unavailable
+from pushserver.feed import Feed
+from pushserver.frames import Told
+from pushserver.hub import Hub
+from pushserver.log import Log
+from pushserver.nodes import Node
+from pushserver.rule import Action, Follower
+
+from ..support import ROOT
+from .memory import Memory, id_of
+from .run import run
+
+SEEDS = 500
+FOUND_WITHIN = 150  # seeds, for what is broken on purpose
+
+
+def replay(seed: int) -> str:
+    return f"python -m tests.simulation --trace {seed}"
+
+
+@pytest.mark.parametrize("first", range(1, SEEDS, 50))
+def test_nothing_that_is_promised_breaks_in_a_simulation(first: int) -> None:
+    deliveries = 0
+    for seed in range(first, first + 50):
+        result = run(seed)
+        assert result.violations == [], replay(seed)
+        deliveries += result.deliveries
+    assert deliveries > 1_000
+
+
+def test_a_seed_makes_the_same_happen_each_time() -> None:
+    """In this process and in another one, whose hashes are not the same."""
+    hashes = {run(7).hash, run(7).hash}
+    for hash_seed in ("1", "2"):
+        command = [sys.executable, "-m", "tests.simulation", "--trace", "7"]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        hashes.add(done.stdout.split()[-1])
+    assert len(hashes) == 1
+    assert run(8).hash not in hashes
+
+
+# --- what is broken on purpose
+
+
+def no_check_of_the_event_before(patch: pytest.MonkeyPatch) -> None:
+    append = Feed.append
+
+    def broken(feed: Feed, frame: Any) -> None:
+        if frame.event.n == feed.n + 1:
+            feed.head = frame.event.prev
+        append(feed, frame)
+
+    patch.setattr(Feed, "append", broken)
+
+
+def resume_by_id_alone(patch: pytest.MonkeyPatch) -> None:
+    resume = Memory.resume
+
+    def broken(memory: Memory, keys: Any, arguments: Any) -> list[Any]:
+        epoch, id, nonce, *rest = arguments
+        records = memory._records(keys[0])
+        held = records.at(id_of(id)) if records else None
+        return resume(memory, keys, [epoch, id, held.fields.get("u", nonce) if held else nonce, *rest])
+
+    patch.setattr(Memory, "resume", broken)
+
+
+def replay_in_part(patch: pytest.MonkeyPatch) -> None:
+    resume = Hub._resume
+
+    async def broken(*arguments: Any) -> Any:
+        resumed, missed = await resume(*arguments)
+        return resumed, missed[:-1]
+
+    patch.setattr(Hub, "_resume", broken)
+
+
+def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
+    restart = Feed.restart
+
+    def broken(feed: Feed, head: Any, n: int, told: list[Told]) -> None:
+        restart(feed, head, n, [])
+
+    patch.setattr(Feed, "restart", broken)
+
+
+def heal_without_the_key(patch: pytest.MonkeyPatch) -> None:
+    async def broken(log: Log, append: Any) -> None:
+        held = await heal._held_rev(log, append)
+        await log.append(append._replace(key="", replaces=held))
+
+    patch.setattr(heal, "_publish", broken)
+
+
+def give_up_healing_when_the_store_is_away(patch: pytest.MonkeyPatch) -> None:
+    again = heal.again
+
+    async def broken(*arguments: Any) -> Any:
+        try:
+            return await again(*arguments)
+        except Unavailable:
+            return []
+
+    patch.setattr(heal, "again", broken)
+
+
+def heal_only_what_follows_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    async def broken(log: Log, append: Any) -> None:
+        await log.append(append)
+
+    patch.setattr(heal, "_publish", broken)
+
+
+def never_look_whether_the_log_is_the_same(patch: pytest.MonkeyPatch) -> None:
+    async def broken(hub: Hub, streams: Any) -> None:
+        pass
+
+    patch.setattr(Hub, "_verify", broken)
+
+
+def wait_for_a_connection_without_a_limit(patch: pytest.MonkeyPatch) -> None:
+    async def broken(node: Node) -> Any:
+        connection = node._pool.make_connection()  # type: ignore[no-untyped-call]
+        await connection.connect()
+        return connection
+
+    patch.setattr(Node, "connect", broken)
+
+
+def a_client_that_applies_whatever_comes(patch: pytest.MonkeyPatch) -> None:
+    def broken(follower: Follower, frame: Any, at: float) -> Action:
+        follower.n, follower.cursor = frame["n"], frame["cursor"]
+        return Action.APPLY
+
+    patch.setattr(Follower, "_take_event", broken)
+
+
+BROKEN: dict[Callable[[pytest.MonkeyPatch], None], set[str]] = {
+    no_check_of_the_event_before: {"order", "state"},
+    resume_by_id_alone: {"order", "state"},
+    replay_in_part: {"gap"},
+    forget_the_reset: {"gap", "order", "repeat", "state"},
+    heal_without_the_key: {"doubled"},
+    give_up_healing_when_the_store_is_away: {"unhealed"},
+    heal_only_what_follows_what_is_there: {"unhealed"},
+    never_look_whether_the_log_is_the_same: {"stuck", "unhealed"},
+    wait_for_a_connection_without_a_limit: {"stuck"},
+    a_client_that_applies_whatever_comes: {"gap", "repeat"},
+}  # and what the checker says of it
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__.replace("_", " "))
+def test_the_simulation_finds(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    for seed in range(1, FOUND_WITHIN):
+        found = {violation.promise for violation in run(seed).violations}
+        if found & BROKEN[broken]:
+            return
+    pytest.fail(f"not found within {FOUND_WITHIN} seeds")
