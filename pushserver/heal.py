@@ -17,6 +17,8 @@ from .model import Event
 
 logger = logging.getLogger(__name__)
 
+ATTEMPTS = 5  # at what others change at the same time
+
 
 async def lost(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
     """Of a stream's newest events, the newest first, those that the log does not hold; the oldest first."""
@@ -45,14 +47,17 @@ async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
 
 
 async def _publish(log: Log, append: Append) -> None:
-    """Store it in the place of what it replaced, or of an older revision where the store lost that one too."""
-    try:
-        await log.append(append)
-    except Moved:
-        held = await _held_rev(log, append)
-        if held >= append.rev:
-            raise
-        await log.append(append._replace(replaces=held))
+    """Store it in the place of what it replaced, or of whatever older revision there is, while others publish too."""
+    for _ in range(ATTEMPTS):
+        try:
+            await log.append(append)
+            return
+        except Moved:
+            held = await _held_rev(log, append)
+            if held >= append.rev:
+                break
+            append = append._replace(replaces=held)
+    raise Moved
 
 
 async def _held_rev(log: Log, append: Append) -> int:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from pushserver import metrics, model, render
+from pushserver import heal, metrics, model, render
 from pushserver.channel import Channel
 from pushserver.embedded import embedded
 from pushserver.errors import Close, NotFound, Unavailable
 from pushserver.feed import Reader, State
 from pushserver.frames import Batch, Format, Notice
 from pushserver.hub import IDLE_BEATS, Hub
-from pushserver.log import Appended, Log
+from pushserver.log import Append, Appended, Log
 from pushserver.model import Cursor, Event
 from pushserver.settings import Settings
 from pushserver.store import Store
@@ -365,19 +365,42 @@ async def test_a_correction_is_healed_where_the_one_before_it_is_lost_too(
     hub: Hub, log: Log, store_url: str, stream: str
 ) -> None:
     first = await append(log, stream, "first")
-    second = await log.append(entry_append(stream, "second", id=first.entry_id, rev=2))
+    await log.append(entry_append(stream, "second", id=first.entry_id, rev=2))
     async with reading(hub, stream) as reader, aioredis.Redis.from_url(store_url) as store:
-        third = await log.append(entry_append(stream, "third", id=first.entry_id, rev=3))
+        await log.append(entry_append(stream, "third", id=first.entry_id, rev=3))
         await reader.until_read(3)
-        key = log_key(stream).removesuffix(":log")
-        assert await store.xdel(f"{key}:log", second.cursor.id, third.cursor.id) == 2
-        state = entry_append(stream, "first", id=first.entry_id).state
-        await store.hset(f"{key}:entries", first.entry_id, json.dumps(state))
+        await lose_corrections(store, stream, first)
         await append(log, stream, "after")
         reset, snapshot = await told_of_a_reset(reader)
         assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
         held = {entry["id"]: (entry["rev"], entry["headline"]) for entry in snapshot["entries"]}
         assert held[first.entry_id] == (3, "third")
+
+
+async def test_a_correction_is_healed_while_others_publish_older_ones(
+    hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher comes in between, after the one who heals has seen what is there."""
+    first = await append(log, stream, "first")
+    for rev in range(2, 5):
+        await log.append(entry_append(stream, str(rev), id=first.entry_id, rev=rev))
+    held_rev = heal._held_rev
+
+    async def overtaken(log: Log, append: Append) -> int:
+        held = await held_rev(log, append)
+        if held < 3:
+            await log.append(entry_append(stream, "other", id=first.entry_id, rev=held + 1))
+        return held
+
+    monkeypatch.setattr(heal, "_held_rev", overtaken)
+    async with reading(hub, stream) as reader, aioredis.Redis.from_url(store_url) as store:
+        last = await log.append(entry_append(stream, "last", id=first.entry_id, rev=5))
+        await reader.until_read(5)
+        await lose_corrections(store, stream, first)
+        await append(log, stream, "after")
+        reset, snapshot = await told_of_a_reset(reader)
+        assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
+        assert {entry["id"]: entry["rev"] for entry in snapshot["entries"]}[last.entry_id] == 5
 
 
 async def test_what_cannot_be_healed_yet_is_healed_later(
@@ -433,6 +456,14 @@ async def lose(store: aioredis.Redis, stream: str, lost: Appended) -> None:
     assert await store.hdel(f"{key}:entries", lost.entry_id) == 1
     assert await store.zrem(f"{key}:order", lost.entry_id) == 1
     await store.delete(*[name async for name in store.scan_iter(f"{key}:idem:*")] or ["none"])
+
+
+async def lose_corrections(store: aioredis.Redis, stream: str, first: Appended) -> None:
+    """Take all that came after an entry's first revision out of the store."""
+    key = log_key(stream).removesuffix(":log")
+    later: Any = await store.xrange(f"{key}:log", f"({first.cursor.id}")
+    assert await store.xdel(f"{key}:log", *[id for id, _ in later]) == len(later)
+    await store.hset(f"{key}:entries", first.entry_id, json.dumps({"id": first.entry_id, "rev": 1}))
 
 
 async def test_workers_that_heal_the_same_event_store_it_once(log: Log, store_url: str, stream: str) -> None:
