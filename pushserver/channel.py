@@ -16,9 +16,12 @@ HELLOS = 64  # that are kept for others who are greeted the same
 
 
 class Channel:
-    """A followed stream: its feed, its page as of the feed's head, and who uses it."""
+    """A followed stream: its feed, its page as of the feed's head, and who uses it.
 
-    __slots__ = ("_hellos", "_passed", "feed", "idle", "mending", "page", "passing", "stream", "users")
+    `past` is what the feed held before the log was put right: the next failover may be to a replica that has even less.
+    """
+
+    __slots__ = ("_hellos", "_passed", "feed", "idle", "mending", "page", "passing", "past", "stream", "users")
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -28,6 +31,7 @@ class Channel:
         self.idle = 0
         self.passing = False
         self.mending: asyncio.Task[None] | None = None
+        self.past: Sequence[Event] = ()
         self._passed = asyncio.Event()
         self._hellos: dict[tuple[Cursor, int, str | None], Notice] = {}
 
@@ -42,6 +46,15 @@ class Channel:
             found = frames.hello(self.stream, head, n, start=start, reason=reason, heartbeat=heartbeat)
             self._hellos[key] = found
         return found
+
+    def held(self, most: int) -> list[Event]:
+        """The newest events that are in memory here, the newest first."""
+        return [*(frame.event for frame in self.feed.newest()), *self.past][:most]
+
+    def forget(self, withdrawal: Event) -> None:
+        """Leave nothing of what an entry said in what the feed held before."""
+        about = withdrawal.entry_id
+        self.past = [event.withdrawn(withdrawal.data) if event.entry_id == about else event for event in self.past]
 
     def pass_ended(self) -> None:
         """Tell those who wait for a pass."""

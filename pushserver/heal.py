@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from . import model
 from .errors import Gone, Refused, Unavailable
-from .log import Append, Log, Moved
+from .log import Append, Appended, Log, Moved
 from .model import Event
 
 logger = logging.getLogger(__name__)
@@ -20,22 +21,29 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 5  # at what others change at the same time
 
 
-async def lost(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
-    """Of a stream's newest events, the newest first, those that the log does not hold; the oldest first."""
-    missing = set(await log.missing([(stream, event.cursor, event.cursor.id) for event in events]))
-    held = next((number for number in range(len(events)) if number not in missing), len(events))
-    return list(events[:held])[::-1]
+class Healed(NamedTuple):
+    """What came of it: how many were lost, which of them for good, and those that the log has, the newest first."""
+
+    lost: int
+    left: list[Event]
+    held: list[Event]
 
 
-async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
-    """Publish lost events again, in their order; those that the store had gone on without.
+async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool) -> Healed:
+    """Of a stream's newest events, the newest first, publish again those that the log does not hold, in their order.
 
     Raises StoreError, and Unavailable where the store takes nothing now: then it can be done again from the beginning.
     """
-    left = []
-    for event in events:
+    missing = set(await log.missing([(stream, event.cursor, event.cursor.id) for event in events]))
+    lost = next((number for number in range(len(events)) if number not in missing), len(events))
+    left, held = [], list(events[lost:])
+    for event in reversed(events[:lost]):
         try:
-            await _publish(log, _append(stream, event))
+            if publish:
+                found = await _publish(log, _append(stream, event))
+                held.append(event._replace(cursor=found.cursor, n=found.n))
+            else:
+                left.append(event)
         except Gone:  # withdrawn, which is what the event says, or outlived by it
             continue
         except Unavailable:
@@ -43,15 +51,22 @@ async def again(log: Log, stream: str, events: Sequence[Event]) -> list[Event]:
         except (Moved, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
             left.append(event)
-    return left
+    held.sort(key=lambda event: event.n, reverse=True)
+    return Healed(lost, left, held)
 
 
-async def _publish(log: Log, append: Append) -> None:
+async def fell_back(log: Log, stream: str, healed: Healed) -> bool:
+    """Whether the log has lost again what it had then. Raises StoreError."""
+    if not healed.held:
+        return False
+    return (await log.resume(stream, healed.held[0].cursor, limit=1, limit_bytes=1)).reason == "rollback"
+
+
+async def _publish(log: Log, append: Append) -> Appended:
     """Store it in the place of what it replaced, or of whatever older revision there is, while others publish too."""
     for _ in range(ATTEMPTS):
         try:
-            await log.append(append)
-            return
+            return await log.append(append)
         except Moved:
             held = await _held_rev(log, append)
             if held >= append.rev:

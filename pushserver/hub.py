@@ -20,6 +20,7 @@ from .channel import Channel, page_after, report
 from .errors import Close, NotFound, Unavailable
 from .feed import SWEEPS, BrokenChain, Feed, Reader, State
 from .frames import Format, Frame, Notice, Told, View
+from .heal import Healed
 from .log import Log, Resumed, Snapshot
 from .model import Cursor, Event
 from .settings import Settings
@@ -33,6 +34,7 @@ T = TypeVar("T")
 STRETCH = 0.0003  # seconds of a pass before other work gets its turn
 RETRY_MS = 1_000  # over which readers who are sent away spread their return
 MEND_AGAIN = 0.5  # seconds, at most, until what could not be put right is tried again
+ROUNDS = 3  # of healing, at most, where the store loses more meanwhile
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 
 
@@ -295,25 +297,8 @@ class Hub:
         """Make the feed what the log is, heal what was lost, and tell every reader. Readers stay."""
         logger.warning("stream %s is put right: %s", channel.stream, why)
         try:
-            reason = (await self._log.resume(channel.stream, channel.feed.head, limit=1, limit_bytes=1)).reason
-            if reason in (None, "too_far"):  # nothing was lost, something was missed: it is read again
-                await self._read_on(channel)
-                return
-            # Of another life of the log nothing is put back: who began it anew may have meant to.
-            events = [frame.event for frame in channel.feed.newest()] if reason == "rollback" else []
-            lost = await heal.lost(self._log, channel.stream, events)
-            left = await heal.again(self._log, channel.stream, lost) if self._settings.heal else lost
-            _count(str(reason), len(lost), len(lost) - len(left))
-            snapshot, view = await self._snapshot(channel)
-            if snapshot is None or view is None:
-                self._drop(channel, "its log is gone")
-                return
-            logger.warning("stream %s: %s, %d events lost, %d for good", channel.stream, reason, len(lost), len(left))
-            channel.page = snapshot.page
-            reset = frames.reset(str(reason), sorted({event.entry_id for event in left} - {""}))
-            channel.feed.restart(snapshot.cursor, snapshot.n, [reset, view])
+            await self._put_right(channel)
             await self._read_on(channel)
-            self._begin_pass(channel)
         except (StoreError, Unavailable) as error:
             # What is held here may be all that is left of it: it stays until it is healed. Whoever finds it out next,
             # the tail with its next event or look, begins again.
@@ -323,6 +308,27 @@ class Hub:
                 await self._read_on(channel)
         finally:
             channel.mending = None
+
+    async def _put_right(self, channel: Channel) -> None:
+        """Begin the feed anew with what the log is, as far as that can be healed. Raises StoreError, Unavailable."""
+        reason = (await self._log.resume(channel.stream, channel.feed.head, limit=1, limit_bytes=1)).reason
+        if reason in (None, "too_far"):  # nothing was lost, something was missed: it is read again
+            return
+        # Of another life of the log nothing is put back: who began it anew may have meant to.
+        events = channel.held(self._settings.ring_events) if reason == "rollback" else []
+        for _ in range(ROUNDS):
+            healed = await heal.heal(self._log, channel.stream, events, publish=self._settings.heal)
+            snapshot, view = await self._snapshot(channel)
+            if not await heal.fell_back(self._log, channel.stream, healed):
+                break
+        if snapshot is None or view is None:
+            self._drop(channel, "its log is gone")
+            return
+        _count(channel.stream, str(reason), healed)
+        channel.page, channel.past = snapshot.page, healed.held
+        reset = frames.reset(str(reason), sorted({event.entry_id for event in healed.left} - {""}))
+        channel.feed.restart(snapshot.cursor, snapshot.n, [reset, view])
+        self._begin_pass(channel)
 
     async def _read_on(self, channel: Channel) -> None:
         """Have the tail go on from the feed's last event, unless the stream was given up. Raises StoreError."""
@@ -340,6 +346,7 @@ class Hub:
                 channel.page = page_after(channel.page, event)
                 if event.type == "entry.withdraw":
                     channel.feed.withdraw(event.entry_id, partial(self._withdraw, channel, event.data))
+                    channel.forget(event)
                 channel.feed.append(self._frame(channel, event))
         except BrokenChain as error:
             self._mend_soon(channel, str(error))
@@ -414,10 +421,11 @@ class Hub:
                     await self._drained.wait()
 
 
-def _count(reason: str, lost: int, healed: int) -> None:
+def _count(stream: str, reason: str, healed: Healed) -> None:
+    logger.warning("stream %s: %s, %d events lost, %d for good", stream, reason, healed.lost, len(healed.left))
     metrics.RESETS.labels(reason).inc()
-    metrics.LOST.inc(lost)
-    metrics.HEALED.inc(healed)
+    metrics.LOST.inc(healed.lost)
+    metrics.HEALED.inc(healed.lost - len(healed.left))
 
 
 def _shown(snapshot: Snapshot, format: Format) -> str:

@@ -443,6 +443,61 @@ async def test_an_event_is_read_whose_id_is_below_what_else_was_in_the_log(
         assert reader.kinds() == ["hello", "entry.put"]
 
 
+async def test_what_the_next_failover_loses_is_healed_too(hub: Hub, log: Log, store_url: str, stream: str) -> None:
+    """It goes back further than the first one; the feed begins anew with what that one had left."""
+    first = await append(log, stream, "first")
+    async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
+        saved = await save(store, stream)
+        held, lost = [await append_and_read(log, stream, reader, n) for n in (2, 3)]
+        await lose(store, stream, lost)
+        await append(log, stream, "after")
+        await told_of_a_reset(reader)
+        await restore(store, stream, saved)
+        await append(log, stream, "after all")
+        await reader.until(lambda: reader.kinds().count("reset") == 2)
+        reset, snapshot = await told_of_a_reset(reader)
+        assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
+        assert {held.entry_id, lost.entry_id} <= {entry["id"] for entry in snapshot["entries"]}
+
+
+async def test_what_is_lost_while_it_is_healed_is_healed_too(
+    hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store falls back further when the lost event is there again, and before the feed begins anew."""
+    first, read = await append(log, stream, "first"), Log.snapshot
+    async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
+        states = [await save(store, stream)]
+
+        async def late(*arguments: Any, **options: Any) -> Any:
+            if states:
+                await restore(store, stream, states.pop())
+            return await read(*arguments, **options)
+
+        held, lost = [await append_and_read(log, stream, reader, n) for n in (2, 3)]
+        monkeypatch.setattr(Log, "snapshot", late)
+        await lose(store, stream, lost)
+        await append(log, stream, "after")
+        _, snapshot = await told_of_a_reset(reader)
+        assert states == []
+        assert {held.entry_id, lost.entry_id} <= {entry["id"] for entry in snapshot["entries"]}
+
+
+async def save(store: aioredis.Redis, stream: str) -> dict[bytes, bytes]:
+    """All that is stored of a stream."""
+    names = [name async for name in store.scan_iter(log_key(stream).removesuffix("log") + "*")]
+    return {name: await store.dump(name) or b"" for name in names}
+
+
+async def restore(store: aioredis.Redis, stream: str, saved: dict[bytes, bytes]) -> None:
+    """Go back to what was stored."""
+    names = [name async for name in store.scan_iter(log_key(stream).removesuffix("log") + "*")]
+    async with store.pipeline(transaction=True) as pipeline:
+        pipeline.delete(*names)
+        for name, value in saved.items():
+            pipeline.restore(name, 0, value)
+        await pipeline.execute()
+
+
 async def told_of_a_reset(reader: RecordingReader) -> list[dict[str, Any]]:
     """The reset and the snapshot that follows it."""
     await reader.until(lambda: reader.kinds()[-2:] == ["reset", "snapshot"])

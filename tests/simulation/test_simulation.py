@@ -99,28 +99,28 @@ def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
 
 
 def heal_without_the_key(patch: pytest.MonkeyPatch) -> None:
-    async def broken(log: Log, append: Any) -> None:
+    async def broken(log: Log, append: Any) -> Any:
         held = await heal._held_rev(log, append)
-        await log.append(append._replace(key="", replaces=held))
+        return await log.append(append._replace(key="", replaces=held))
 
     patch.setattr(heal, "_publish", broken)
 
 
 def give_up_healing_when_the_store_is_away(patch: pytest.MonkeyPatch) -> None:
-    again = heal.again
+    whole = heal.heal
 
-    async def broken(*arguments: Any) -> Any:
+    async def broken(*arguments: Any, **options: Any) -> Any:
         try:
-            return await again(*arguments)
+            return await whole(*arguments, **options)
         except Unavailable:
-            return []
+            return heal.Healed(0, [], [])
 
-    patch.setattr(heal, "again", broken)
+    patch.setattr(heal, "heal", broken)
 
 
 def heal_only_what_follows_what_is_there(patch: pytest.MonkeyPatch) -> None:
-    async def broken(log: Log, append: Any) -> None:
-        await log.append(append)
+    async def broken(log: Log, append: Any) -> Any:
+        return await log.append(append)
 
     patch.setattr(heal, "_publish", broken)
 

@@ -103,7 +103,7 @@ class Worker:
         channel = self.hub._channels.get(lost.stream) if self.process.alive else None
         if channel is None:
             return None
-        ring = [frame.event.cursor for frame in channel.feed.newest()]
+        ring = [event.cursor for event in channel.held(self.hub._settings.ring_events)]
         cursors, head, settings = [stored.cursor for stored in taken], channel.feed.head, self.hub._settings
         coming = len(cursors) - cursors.index(head) - 1 if head in cursors else 0
         if coming:
