@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import model
+from . import metrics, model
 from .errors import Gone, Refused, Unavailable
 from .log import Append, Appended, Log, Moved
 from .model import Event
@@ -60,6 +60,14 @@ async def fell_back(log: Log, stream: str, healed: Healed) -> bool:
     if not healed.held:
         return False
     return (await log.resume(stream, healed.held[0].cursor, limit=1, limit_bytes=1)).reason == "rollback"
+
+
+def count(stream: str, reason: str, healed: Healed) -> None:
+    """Say what was lost and healed, to who reads the log and the metrics."""
+    logger.warning("stream %s: %s, %d events lost, %d for good", stream, reason, healed.lost, len(healed.left))
+    metrics.RESETS.labels(reason).inc()
+    metrics.LOST.inc(healed.lost)
+    metrics.HEALED.inc(healed.lost - len(healed.left))
 
 
 async def _publish(log: Log, append: Append) -> Appended:

@@ -10,46 +10,30 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from . import frames, heal, metrics, model, render
 from .channel import Channel, page_after, report
 from .errors import Close, NotFound, Unavailable
 from .feed import SWEEPS, BrokenChain, Feed, Reader, State
 from .frames import Format, Frame, Notice, Told, View
-from .heal import Healed
 from .log import Log, Resumed, Snapshot
 from .model import Cursor, Event
+from .reads import Reads
 from .settings import Settings
 from .store import StoreError
 from .tail import Tail
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 STRETCH = 0.0003  # seconds of a pass before other work gets its turn
 RETRY_MS = 1_000  # over which readers who are sent away spread their return
 MEND_AGAIN = 0.5  # seconds, at most, until what could not be put right is tried again
 ROUNDS = 3  # of healing, at most, where the store loses more meanwhile
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
-
-
-class Reads:
-    """Reads of the log that are under way, shared by all who want the same: a storm of readers costs one."""
-
-    def __init__(self) -> None:
-        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
-
-    async def share(self, what: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        task: asyncio.Task[T] | None = self._under_way.get(what)
-        if task is None:
-            task = self._under_way[what] = asyncio.get_running_loop().create_task(read())
-            task.add_done_callback(lambda _: self._under_way.pop(what))
-        return await asyncio.shield(task)  # who goes away leaves the read to the others
 
 
 class Opening(NamedTuple):
@@ -324,7 +308,7 @@ class Hub:
         if snapshot is None or view is None:
             self._drop(channel, "its log is gone")
             return
-        _count(channel.stream, str(reason), healed)
+        heal.count(channel.stream, str(reason), healed)
         channel.page, channel.past = snapshot.page, healed.held
         reset = frames.reset(str(reason), sorted({event.entry_id for event in healed.left} - {""}))
         channel.feed.restart(snapshot.cursor, snapshot.n, [reset, view])
@@ -419,13 +403,6 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain):
                     await self._drained.wait()
-
-
-def _count(stream: str, reason: str, healed: Healed) -> None:
-    logger.warning("stream %s: %s, %d events lost, %d for good", stream, reason, healed.lost, len(healed.left))
-    metrics.RESETS.labels(reason).inc()
-    metrics.LOST.inc(healed.lost)
-    metrics.HEALED.inc(healed.lost - len(healed.left))
 
 
 def _shown(snapshot: Snapshot, format: Format) -> str:

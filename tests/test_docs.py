@@ -29,7 +29,7 @@ FLOORS = [
     {"frames", "embedded", "client", "keys", "tokens", "nodes", "rule"},
     {"feed", "render", "store", "stored", "follow", "demo", "answers"},
     {"log", "syndication"},
-    {"tail", "heal", "channel"},
+    {"tail", "heal", "channel", "reads"},
     {"hub", "hearing"},
     {"intake", "gate", "receipts"},
     {"adapter"},
