@@ -15,7 +15,6 @@ the frames from its position on, in order, each once, until it leaves.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
@@ -77,22 +76,21 @@ class Feed:
         *,
         ring_events: int,
         ring_bytes: int,
-        closed: Counter[Close] | None = None,
+        closed: Callable[[Close], None] = lambda _: None,
         now: Callable[[], int] = model.now,
     ) -> None:
         self.head = head
         self.n = n
         self.start = 0
         self.end = 0
-        self.closed: Counter[Close] = Counter() if closed is None else closed  # readers, by why; feeds may share it
         self._ring_events = ring_events
         self._ring_bytes = ring_bytes
         self._now = now
+        self._closed = closed  # is told of each reader that is sent away, and why
         self._bytes = 0
         self._ring: dict[int, Told] = {}  # position -> the frame that it is followed by
-        self._ahead: dict[
-            int, Cursor | None
-        ] = {}  # position -> the event before it, to who read ahead; None: they differ
+        # position -> the event before it, to those who read ahead; None where they differ
+        self._ahead: dict[int, Cursor | None] = {}
         self._positions = {head: 0}  # cursor -> the position of a reader that has had everything up to it
         self._batches: dict[tuple[int, Format, Coding, tuple[Told, ...]], Batch] = {}
         self._given: list[Batch] = []  # those whose readers are not counted in their frames yet
@@ -296,7 +294,7 @@ class Feed:
     def drop(self, reader: Reader, code: Close, farewell: Notice | None = None) -> None:
         """Close a reader and let go of it."""
         self.leave(reader)
-        self.closed[code] += 1
+        self._closed(code)
         reader.close(code, farewell)
 
     def drop_all(self, code: Close, farewell: Notice | None = None) -> Iterator[None]:

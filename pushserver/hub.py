@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -60,7 +59,7 @@ class Hub:
         self._errands: set[asyncio.Task[None]] = set()
         self._reads = Reads()
         self.readers = 0
-        self.closed: Counter[Close] = Counter()  # readers whom this worker sent away, by why
+        self._slow = 0  # readers whom this worker cut off
         self.draining = False
 
     async def run(self) -> None:
@@ -120,7 +119,7 @@ class Hub:
             await self.join(channel, reader, cursor)
         except (Unavailable, StoreError):
             if reader.state is not State.CLOSED:
-                reader.close(Close.OVERLOADED, frames.bye("store", RETRY_MS))
+                self._turn_away(reader, Close.OVERLOADED, "store")
 
     async def join(self, channel: Channel, reader: Reader, cursor: Cursor | None) -> None:
         """Start a reader: `hello`, all it missed or a snapshot, then what comes. Raises Unavailable, StoreError."""
@@ -175,9 +174,9 @@ class Hub:
         if reader.state is State.CLOSED:
             return
         if self.draining:
-            reader.close(Close.RESTART, frames.bye("drain", RETRY_MS))
+            self._turn_away(reader, Close.RESTART, "drain")
         elif self._channels.get(channel.stream) is not channel:
-            reader.close(Close.RESTART, frames.bye("resync", RETRY_MS))
+            self._turn_away(reader, Close.RESTART, "resync")
         else:
             channel.feed.join(reader, *opening)
 
@@ -231,7 +230,7 @@ class Hub:
                     snapshot.n,
                     ring_events=settings.ring_events,
                     ring_bytes=settings.ring_bytes,
-                    closed=self.closed,
+                    closed=self._note_closed,
                 )
                 channel = Channel(stream, feed, snapshot.page)
                 self._channels[stream] = channel
@@ -388,10 +387,18 @@ class Hub:
             await asyncio.sleep(self._settings.patience / SWEEPS)
             for channel in tuple(self._channels.values()):
                 await _in_turns(channel.feed.sweep())
-            slow = self.closed[Close.TOO_SLOW]
-            if slow > told:
-                logger.warning("cut off %d readers that were too slow; %d so far", slow - told, slow)
-            told = slow
+            if self._slow > told:
+                logger.warning("cut off %d readers that were too slow; %d so far", self._slow - told, self._slow)
+            told = self._slow
+
+    def _turn_away(self, reader: Reader, code: Close, why: str) -> None:
+        """Close a reader who is in no feed yet."""
+        self._note_closed(code)
+        reader.close(code, frames.bye(why, RETRY_MS))
+
+    def _note_closed(self, code: Close) -> None:
+        metrics.CLOSED.labels(str(code.value)).inc()
+        self._slow += code is Close.TOO_SLOW
 
     async def drain(self) -> None:
         """Send every reader away, to come back elsewhere, and wait until they have left."""

@@ -101,7 +101,7 @@ async def sip(raw: sockets.socket) -> int:
 
 
 async def told(server: Running, readers: int) -> None:
-    """Wait until the log has counted so many."""
+    """Wait until the log has counted so many, as the metrics have."""
     async with asyncio.timeout(LIMIT):
         while (found := re.findall(r"cut off \d+ readers that were too slow; (\d+) so far", server.log)) == []:
             await asyncio.sleep(0.1)
@@ -109,6 +109,7 @@ async def told(server: Running, readers: int) -> None:
             await asyncio.sleep(0.1)
             found = re.findall(r"cut off \d+ readers that were too slow; (\d+) so far", server.log)
     assert int(found[-1]) == readers
+    assert f'pushserver_readers_closed_total{{code="4408"}} {readers}.0\n' in server.http.get("/metrics").text
 
 
 # --- a cable that is pulled
