@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 SEND_BUFFER = 131_072  # bytes that the kernel keeps for one reader
-UNACKNOWLEDGED_LEAST = 5.0  # seconds without an acknowledgement for which no peer is given up: a short tunnel is no end
+UNACKNOWLEDGED = 5.0  # seconds more than a reader may take nothing for, after which the kernel gives a peer up
 RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
 GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have stopped is killed
 
@@ -185,7 +185,7 @@ def _listen(host: str, port: int, patience: float) -> socket.socket:
     # wait a quarter of an hour for who is gone without a word.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER // 2)
-    unacknowledged = max(patience, UNACKNOWLEDGED_LEAST)
+    unacknowledged = patience + UNACKNOWLEDGED
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged * 1000))
     return listener
 
