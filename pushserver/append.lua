@@ -40,9 +40,11 @@ if kind == 'entry.put' and current == 0 then
 end
 
 -- Order, number and identity come from the log's own last event: there is no second key that could be lost apart from it.
+-- Where that was not the last one, because somebody deleted what came after it, the state is ahead of the log. To count on
+-- from there would hide that from whoever had not read it: the log begins anew.
 local n, prev = 0, '0-0.0000000000000000'
 local last = last_event(log)
-if last then
+if last and before(last_deleted(log), last[1]) then
   local field = fields(last)
   n, epoch, prev = tonumber(field.n), field.e, last[1] .. '.' .. field.u
 end

@@ -25,3 +25,18 @@ local function last_event(log)
   end
   return nil
 end
+
+local function before(a, b)
+  local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
+  local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
+  if a_ms ~= b_ms then return tonumber(a_ms) < tonumber(b_ms) end
+  return tonumber(a_seq) < tonumber(b_seq)
+end
+
+-- The highest redis id that was ever deleted from a log by name; trimming does not count.
+local function last_deleted(log)
+  local info = redis.call('XINFO', 'STREAM', log)
+  for i = 1, #info, 2 do
+    if info[i] == 'max-deleted-entry-id' then return info[i + 1] end
+  end
+end

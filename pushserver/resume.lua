@@ -8,13 +8,6 @@
 local log, epoch, id, nonce, limit, most_bytes = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local in_part = ARGV[6] == 'part'
 
-local function before(a, b)
-  local a_ms, a_seq = string.match(a, '(%d+)-(%d+)')
-  local b_ms, b_seq = string.match(b, '(%d+)-(%d+)')
-  if a_ms ~= b_ms then return tonumber(a_ms) < tonumber(b_ms) end
-  return tonumber(a_seq) < tonumber(b_seq)
-end
-
 local last = last_event(log)
 if not last then return {'empty'} end
 if fields(last).e ~= epoch then return {'epoch'} end

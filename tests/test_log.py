@@ -208,6 +208,29 @@ async def test_a_deleted_log_begins_anew_with_another_epoch(log: Log, store: aio
     assert [record["p"] for record in await records(store, stream)] == [NEVER]
 
 
+async def test_a_log_whose_newest_event_was_deleted_begins_anew_with_another_epoch(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    first, second = await log.append(put(stream)), await log.append(put(stream, "two"))
+    await store.xdel(log_key(stream), second.cursor.id)
+    third = await log.append(put(stream, "three"))
+    fourth = await log.append(put(stream, "four"))
+    assert third.cursor.epoch not in (first.cursor.epoch, ""), "who had only the first would never hear of the second"
+    assert (third.n, fourth.n, fourth.cursor.epoch) == (1, 2, third.cursor.epoch)
+    assert (await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)).reason == "epoch"
+    snapshot = await log.snapshot(stream, limit=10)
+    assert snapshot is not None
+    assert len(snapshot.entries) == 4
+
+
+async def test_an_event_deleted_from_the_middle_of_a_log_leaves_its_epoch(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    first, _, third = [await log.append(put(stream, name)) for name in ("one", "two", "three")]
+    await store.xdel(log_key(stream), first.cursor.id)
+    assert (await log.append(put(stream, "four"))).cursor.epoch == third.cursor.epoch
+
+
 async def test_every_key_of_a_stream_has_its_partitions_hash_tag(log: Log, store: aioredis.Redis, stream: str) -> None:
     await log.append(put(stream, key="key"))
     await log.append(put_page(stream, 1))

@@ -27,7 +27,7 @@ TOLD: dict[Any, set[str]] = {  # reasons that a fault has to give, one of them, 
     faults.the_log_is_deleted: {"epoch", "empty"},
     faults.everything_is_flushed: {"epoch", "empty"},
     faults.everything_is_evicted: {"epoch", "empty"},
-    faults.events_of_the_log_are_deleted: {"rollback"},
+    faults.events_of_the_log_are_deleted: {"epoch", "rollback"},
     faults.the_store_loses_its_newest_events: {"rollback"},
 }
 CUT_OFF = {  # readers, whom every other fault leaves where they are
