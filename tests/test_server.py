@@ -221,6 +221,14 @@ def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
             assert held == 35_000
 
 
+def test_the_collector_of_cycles_looks_at_the_program_no_more() -> None:
+    counted = "import gc; from pushserver import server; print(len(gc.get_objects())); server.spare_collector()"
+    program = f"{counted}; print(len(gc.get_objects()))"
+    before, after = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
+    assert int(before) > 20_000
+    assert int(after) < 1_000
+
+
 async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
     arguments = ("--workers", "2", "--port", str(free_port()))
     server = start(*arguments)
