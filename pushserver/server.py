@@ -1,7 +1,7 @@
-"""The processes: one supervisor, which owns the embedded store and the listening socket, and the workers it starts.
+"""The processes: one supervisor, which owns the embedded store and the port, and the workers it starts.
 
     supervisor --- valkey (embedded)
-        |--------- worker 1 .. N   uvicorn on the inherited socket
+        |--------- worker 1 .. N   uvicorn on the inherited socket; where they are many, each on one of its own
 
 A worker that ends is started again; one that cannot start ends the server. A worker whose supervisor is gone leaves by
 itself: it holds the reading end of a pipe that only the supervisor has open for writing. Stopping goes the other way
@@ -64,7 +64,10 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
     async with AsyncExitStack() as stack:
         os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
         data = Path(settings.data)
-        listener = stack.enter_context(_listen(settings.host, settings.port, settings.patience))
+        listener = _listen((settings.host, settings.port), settings.patience)
+        if settings.workers > 1:
+            listener = _reserve(listener)
+        stack.enter_context(listener)
         settings = dataclasses.replace(
             settings,
             redis=settings.redis or await stack.enter_async_context(embedded(data)),
@@ -181,9 +184,9 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _listen(host: str, port: int, patience: float) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+def _listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:
+    """Listen on an address, which others may listen on that share it too. Raises OSError where it is taken."""
+    listener = socket.create_server(address, family=_family(address), backlog=BACKLOG, reuse_port=shared)
     listener.setblocking(False)
     # What a connection is made of, it has from the listener. The kernel would hold megabytes for who takes nothing, and
     # wait a quarter of an hour for who is gone without a word.
@@ -192,6 +195,27 @@ def _listen(host: str, port: int, patience: float) -> socket.socket:
     unacknowledged = patience + UNACKNOWLEDGED
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged * 1000))
     return listener
+
+
+def _reserve(listener: socket.socket) -> socket.socket:
+    """Keep a listener's address, of which it was seen that it was free, for workers that listen there each by itself.
+
+    On one socket whoever wakes first takes what it finds: of 1,000 connections at once one worker of two had 800. With
+    a socket each the kernel deals them out. A worker listens when it is ready, and what has ended gets none.
+    """
+    with listener:
+        address = listener.getsockname()
+    held = socket.socket(_family(address))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if held.family == socket.AF_INET6:
+        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    held.bind(address)
+    return held
+
+
+def _family(address: Any) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
 def _url(settings: Settings) -> str:
@@ -203,7 +227,7 @@ def _url(settings: Settings) -> str:
 
 
 def work(settings: Settings, listener: int, lifeline: int) -> None:
-    """Serve on an inherited socket until told to stop, or until the supervisor is gone."""
+    """Serve on an inherited socket, or its address, until told to stop or until the supervisor is gone."""
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -219,7 +243,10 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
         timeout_graceful_shutdown=5,
     )
     server = Server(config, drain=app.state.hub.drain, lifeline=lifeline)
-    server.run(sockets=[socket.socket(fileno=listener)])
+    inherited = socket.socket(fileno=listener)
+    if settings.workers > 1:
+        inherited = _listen(inherited.getsockname(), settings.patience, shared=True)
+    server.run(sockets=[inherited])
 
 
 def spare_collector() -> None:

@@ -32,6 +32,8 @@ from .support import ROOT, STOP_LIMIT, Running, clean_environment, clients_of, i
 pytestmark = pytest.mark.anyio
 
 LIMIT = 30.0  # seconds after which what is waited for will not come
+MANY = 2_000  # connections
+LISTENING = 0  # where /proc has the port at the other end of a connection
 LAST = "the last one"  # the headline of the entry up to which readers read
 
 Start = Callable[..., Running]
@@ -192,6 +194,22 @@ async def test_an_entry_reaches_the_readers_of_every_worker_once(start: Start, s
                 assert (await receive(socket))["type"] == "head"
 
 
+async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:
+    server = start("--workers", "2")
+    host, port = server.url.removeprefix("http://").split(":")
+    workers = workers_of(server)
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers))
+    before = [len(clients_of(pid)) for pid in workers]
+    async with AsyncExitStack() as stack:
+        opened = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(MANY)))
+        for _, writer in opened:
+            stack.callback(writer.close)
+        await eventually(lambda: sum(len(clients_of(pid)) for pid in workers) == MANY + sum(before))
+        shares = [(len(clients_of(pid)) - had) / MANY for pid, had in zip(workers, before, strict=True)]
+    # The kernel deals them out by chance: so far from half is more than four standard deviations.
+    assert all(0.45 < share < 0.55 for share in shares), shares
+
+
 async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothing(start: Start, stream: str) -> None:
     server = start("--workers", "2")
     cursor = server.publish_ok(stream, "one")["cursor"]
@@ -211,7 +229,7 @@ async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothin
 
 
 def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
-    with server_module._listen("127.0.0.1", 0, 30.0) as listener, sockets.create_connection(listener.getsockname()):
+    with server_module._listen(("127.0.0.1", 0), 30.0) as listener, sockets.create_connection(listener.getsockname()):
         listener.setblocking(True)
         connection, _ = listener.accept()
         with connection:
@@ -337,6 +355,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert status == 3
     assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
     assert not (tmp_path / "data" / "valkey.pid").exists()
+
+
+def test_a_port_that_workers_share_is_taken_for_another_server(start: Start, tmp_path: Path) -> None:
+    server = start("--workers", "2")
+    port = server.url.rpartition(":")[2]
+    status, said = serve("--port", port, "--workers", "2", "--data", str(tmp_path / "other"))
+    assert status == 3
+    assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
 
 
 def test_a_folder_that_is_taken_is_named(start: Start, stream: str) -> None:

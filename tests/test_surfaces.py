@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.routing import Route, WebSocketRoute
 
 from pushserver.app import ROUTES
+from pushserver.embedded import SOCKET
 from pushserver.frames import Format
+from pushserver.keys import FILE
 
 from .support import Running, reader, receive, running
 
@@ -35,11 +34,14 @@ ID = "told-too-soon"
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server of two workers, whose pages hold few entries. Each request is a connection of its own."""
-    with running(tmp_path_factory.mktemp("two") / "data", "--workers", "2", "--page-entries", "5") as server:
-        server.http.headers["Connection"] = "close"
-        yield server
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Running]]:
+    """Two workers on one store, each of a server of its own, so that it can be asked alone. Pages hold few entries."""
+    folder = tmp_path_factory.mktemp("two")
+    with running(folder / "one", "--page-entries", "5") as one:
+        (folder / "other").mkdir()
+        shutil.copy(folder / "one" / FILE, folder / "other")
+        with running(folder / "other", "--page-entries", "5", "--redis", f"unix://{one.data / SOCKET}") as other:
+            yield one, other
 
 
 def get(path: str, accept: str = "*/*") -> Callable[[Running, str, str], str]:
@@ -138,30 +140,6 @@ KEEP_THE_HEADLINE = {"/streams/{stream}/entries/{id} html", "/streams/{stream}/e
 NO_SURFACES = {"/livez", "/metrics", "/readyz", "/openapi.json"}
 
 
-@contextmanager
-def alone(server: Running, worker: int) -> Iterator[None]:
-    """While this worker is the only one that answers: the others are stopped."""
-    others = [pid for pid in workers(server) if pid != worker]
-    assert others
-    for pid in others:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        while any(state_of(pid) != "T" for pid in others):
-            os.sched_yield()
-        yield
-    finally:
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
-
-
-def workers(server: Running) -> list[int]:
-    return [pid for pid in server.children() if pid != server.store_pid()]
-
-
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
-
 def tell(server: Running, stream: str) -> str:
     """A stream with the entry, told and corrected, among others; the cursor of before."""
     cursor: str = server.publish_ok(stream, "before")["cursor"]
@@ -174,32 +152,32 @@ def tell(server: Running, stream: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["error", "legal", "duplicate", "moved"])
-def withdrawn(request: pytest.FixtureRequest, two: Running) -> tuple[str, str]:
+def withdrawn(request: pytest.FixtureRequest, two: tuple[Running, Running]) -> tuple[str, str]:
     """A stream whose entry every surface showed, withdrawn; its oldest cursor.
 
     One worker followed it from the start and has all in its ring, the other has to ask the log.
     """
     stream = f"surfaces-{request.param}"
-    two.publish_ok(stream, "first of all")
-    with alone(two, workers(two)[0]):
-        SURFACES["/streams/{stream}/ws json"](two, stream, "")
-    cursor = tell(two, stream)
-    for worker in workers(two):
-        with alone(two, worker):
-            for surface in SURFACES.values():
-                if surface not in (sent_again, changed_again):
-                    surface(two, stream, cursor)
-    answer = two.send("DELETE", f"/streams/{stream}/entries/{ID}?reason={request.param}&note=Taken+back.", b"")
+    one, _ = two
+    one.publish_ok(stream, "first of all")
+    SURFACES["/streams/{stream}/ws json"](one, stream, "")
+    cursor = tell(one, stream)
+    for server in two:
+        for surface in SURFACES.values():
+            if surface not in (sent_again, changed_again):
+                surface(server, stream, cursor)
+    answer = one.send("DELETE", f"/streams/{stream}/entries/{ID}?reason={request.param}&note=Taken+back.", b"")
     assert answer.json()["receipt"]["reached"] is True
     return stream, cursor
 
 
 @pytest.mark.parametrize("name", SURFACES)
-def test_what_was_withdrawn_is_told_by_no_surface(two: Running, withdrawn: tuple[str, str], name: str) -> None:
+def test_what_was_withdrawn_is_told_by_no_surface(
+    two: tuple[Running, Running], withdrawn: tuple[str, str], name: str
+) -> None:
     stream, cursor = withdrawn
-    for worker in workers(two):
-        with alone(two, worker):
-            told = SURFACES[name](two, stream, cursor)
+    for server in two:
+        told = SURFACES[name](server, stream, cursor)
         if "legal" not in stream and name in KEEP_THE_HEADLINE:
             assert "xq-second" in told
             told = told.replace("xq-second", "")
@@ -207,21 +185,23 @@ def test_what_was_withdrawn_is_told_by_no_surface(two: Running, withdrawn: tuple
 
 
 @pytest.fixture(scope="module")
-def told(two: Running) -> tuple[str, str]:
+def told(two: tuple[Running, Running]) -> tuple[str, str]:
     """The same stream before the withdrawal."""
-    return "surfaces-before", tell(two, "surfaces-before")
+    return "surfaces-before", tell(two[0], "surfaces-before")
 
 
 @pytest.mark.parametrize("name", [name for name in SURFACES if name.startswith("/streams") and "delivery" not in name])
-def test_every_surface_told_it_before(two: Running, told: tuple[str, str], name: str) -> None:
-    assert "xq-second" in SURFACES[name](two, *told)
+def test_every_surface_told_it_before(two: tuple[Running, Running], told: tuple[str, str], name: str) -> None:
+    for server in two:
+        assert "xq-second" in SURFACES[name](server, *told)
 
 
 @pytest.mark.parametrize("name", ["/streams/{stream}/feed.atom", "/streams/{stream}/feed.json"])
-def test_feeds_tell_that_it_was_withdrawn(two: Running, withdrawn: tuple[str, str], name: str) -> None:
-    told = SURFACES[name](two, *withdrawn)
-    assert ID in told
-    assert "Taken back." in told
+def test_feeds_tell_that_it_was_withdrawn(two: tuple[Running, Running], withdrawn: tuple[str, str], name: str) -> None:
+    for server in two:
+        told = SURFACES[name](server, *withdrawn)
+        assert ID in told
+        assert "Taken back." in told
 
 
 def test_every_address_that_can_be_read_is_in_the_table() -> None:
