@@ -9,7 +9,8 @@ from typing import Any
 
 from . import frames, model
 from .feed import Feed
-from .frames import Notice
+from .frames import Notice, View
+from .log import Snapshot
 from .model import Cursor, Event
 
 HELLOS = 64  # that are kept for others who are greeted the same
@@ -19,9 +20,10 @@ class Channel:
     """A followed stream: its feed, its page as of the feed's head, and who uses it.
 
     `past` is what the feed held before the log was put right: the next failover may be to a replica that has even less.
+    `shown` is what readers were shown of it last: those who come before the next event are shown the same.
     """
 
-    __slots__ = ("_hellos", "_passed", "feed", "idle", "mending", "page", "passing", "past", "stream", "users")
+    __slots__ = ("_hellos", "_passed", "feed", "idle", "mending", "page", "passing", "past", "shown", "stream", "users")
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -32,6 +34,7 @@ class Channel:
         self.passing = False
         self.mending: asyncio.Task[None] | None = None
         self.past: Sequence[Event] = ()
+        self.shown: tuple[Snapshot, View] | None = None
         self._passed = asyncio.Event()
         self._hellos: dict[tuple[Cursor, int, str | None], Notice] = {}
 

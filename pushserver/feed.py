@@ -188,6 +188,26 @@ class Feed:
             become(frame)
             self._bytes += len(frame.event.data)
 
+    def recall(self, frames: Sequence[Frame]) -> None:
+        """Take the events that came before the ring into it, as far as it has room: more readers will miss them.
+
+        They are read from the log, up to an event of the ring, after which no text was withdrawn.
+        """
+        if not frames or frames[0].event.prev in self._positions:
+            return
+        taken: dict[int, Told] = {}
+        for frame in reversed(frames):
+            if self._positions.get(frame.cursor) != self.start:
+                continue
+            size = len(frame.event.data)
+            if self.end - self.start >= self._ring_events or self._bytes + size > self._ring_bytes:
+                break
+            self.start -= 1
+            self._bytes += size
+            self._positions[frame.event.prev] = self.start
+            taken[self.start] = frame
+        self._ring = {**dict(reversed(taken.items())), **self._ring}
+
     # --- what a reader does
 
     def seek(self, cursor: Cursor) -> int | None:

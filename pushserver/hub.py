@@ -135,8 +135,8 @@ class Hub:
     async def _opening_of(self, channel: Channel, format: Format, cursor: Cursor | None) -> Opening | None:
         """What a reader is told first, and from where it goes on; None where feed and log are at odds."""
         feed = channel.feed
-        if cursor and (position := feed.seek(cursor)) is not None:
-            return Opening(position, cursor, [self._hello(channel, feed.n_at(position))])
+        if cursor and (opening := self._within(channel, cursor)):
+            return opening
         resumed, missed = await self._resume(channel, cursor, format)
         if cursor and resumed.reason is None:
             last = resumed.events[-1].cursor if resumed.events else cursor
@@ -144,8 +144,10 @@ class Hub:
             if self._is_at_odds(channel, last, position):
                 return None
             if position >= feed.start and not feed.withdraws_after(position):
-                return Opening(position, last, [self._hello(channel, resumed.n), *missed])
-        snapshot, view = await self._snapshot(channel)
+                feed.recall(missed)
+                alone = Opening(position, last, [self._hello(channel, resumed.n), *missed])
+                return self._within(channel, cursor) or alone
+        snapshot, view = await self._current(channel)
         if snapshot is None or view is None:
             self._drop(channel, "its log is gone")
             raise Unavailable("The stream is gone.")
@@ -158,6 +160,13 @@ class Hub:
             return None
         hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
         return Opening(position, snapshot.cursor, [hello, view])
+
+    def _within(self, channel: Channel, cursor: Cursor) -> Opening | None:
+        """The opening of a reader whose cursor the ring reaches back to."""
+        position = channel.feed.seek(cursor)
+        if position is None:
+            return None
+        return Opening(position, cursor, [self._hello(channel, channel.feed.n_at(position))])
 
     def _is_at_odds(self, channel: Channel, cursor: Cursor, position: int) -> bool:
         """Whether the log has another event where the feed has one of its own: then the feed is mended."""
@@ -205,6 +214,13 @@ class Hub:
             return (snapshot, View(snapshot.cursor, partial(_shown, snapshot))) if snapshot else (None, None)
 
         return await self._reads.share(channel.stream, read)
+
+    async def _current(self, channel: Channel) -> tuple[Snapshot, View] | tuple[None, None]:
+        """The stream as of the feed's head; what was read last, while nothing came since."""
+        if channel.shown is None or channel.shown[0].cursor != channel.feed.head:
+            snapshot, view = await self._snapshot(channel)
+            channel.shown = (snapshot, view) if snapshot and view else None
+        return channel.shown or (None, None)
 
     def _hello(self, channel: Channel, start: int, reason: str | None = None) -> Notice:
         return channel.hello(start, reason, self._settings.heartbeat)
@@ -376,6 +392,7 @@ class Hub:
                 stale = model.instant(stale_since) if stale_since else None
                 beat = frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at, stale=stale)
                 await _in_turns(feed.beat(beat))
+                channel.shown = None
                 channel.idle = 0 if channel.users else channel.idle + 1
                 if channel.idle > IDLE_BEATS and not channel.mending:
                     self._close(channel)

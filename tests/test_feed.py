@@ -80,13 +80,20 @@ class Interleavings(RuleBasedStateMachine):
 
     @initialize(ring=st.integers(1, 6))
     def begin(self, ring: int) -> None:
-        self.feed = Feed(cursor(0), 0, ring_events=ring, ring_bytes=10**9)
+        self.feed = Feed(cursor(9), 9, ring_events=ring, ring_bytes=10**9)
         self.first: dict[RecordingReader, int] = {}
         self.left: set[RecordingReader] = set()
 
     @rule()
     def append(self) -> None:
         self.feed.append(frame(self.feed.n + 1))
+
+    @rule(back=st.integers(0, 9), over=st.integers(0, 3))
+    def recall(self, back: int, over: int) -> None:
+        """What the log has from some event on, up to one of the ring."""
+        last_before = self.feed.n_at(self.feed.start)
+        known = range(max(1, last_before - back), min(last_before + over, self.feed.n) + 1)
+        self.feed.recall([frame(n) for n in known])
 
     @rule(target=readers, back=st.integers(-2, 6), room=st.integers(1, 4), format=st.sampled_from(Format))
     def join(self, back: int, room: int, format: Format) -> RecordingReader:
@@ -243,6 +250,35 @@ def test_the_ring_is_bounded_by_bytes_and_keeps_the_newest() -> None:
     assert [feed.seek(cursor(n)) is not None for n in range(6)] == [False, False, False, True, True, True]
     feed.append(frame(6, size=9_000))
     assert (feed.seek(cursor(5)), feed.seek(cursor(6))) == (feed.start, feed.end)
+
+
+def test_what_came_before_the_ring_is_taken_into_it_as_far_as_it_has_room() -> None:
+    feed = Feed(cursor(9), 9, ring_events=5, ring_bytes=10**9)
+    feed.append(frame(10))
+    feed.append(frame(11))
+    feed.recall([frame(n) for n in range(6, 11)])
+    assert [feed.seek(cursor(n)) is not None for n in range(5, 12)] == [False, *[True] * 6]
+    assert [told.event.n for told in feed.newest()] == [11, 10, 9, 8, 7]
+    reader = RecordingReader()
+    feed.join(reader, feed.start, cursor(6), [])
+    assert reader.numbers == [7, 8, 9, 10, 11]
+    feed.append(frame(12))
+    assert (feed.seek(cursor(6)), feed.seek(cursor(7))) == (None, feed.start)
+
+
+def test_what_came_before_the_ring_is_bounded_by_bytes_too() -> None:
+    feed = Feed(cursor(9), 9, ring_events=100, ring_bytes=2_500)
+    feed.recall([frame(n, size=1_000) for n in range(6, 10)])
+    assert [feed.seek(cursor(n)) is not None for n in range(6, 10)] == [False, True, True, True]
+
+
+def test_only_what_the_ring_goes_on_from_is_taken_into_it() -> None:
+    feed = feed_of(3)
+    feed.recall([frame(n) for n in range(-5, -2)])
+    assert (feed.start, feed.seek(cursor(-6))) == (0, None)
+    feed.restart(cursor(5), 5, [Notice("{}")])
+    feed.recall([frame(4), frame(5)])
+    assert feed.seek(cursor(4)) is None, "it would come before what tells everyone that the log is another"
 
 
 def test_a_cursor_with_another_nonce_is_not_in_the_ring() -> None:

@@ -565,12 +565,13 @@ async def test_a_burst_of_more_than_the_ring_holds_drops_nobody_who_keeps_up(
         assert (reader.code, reader.numbers()) == (None, list(range(2, 103)))
 
 
+async def reads(store: aioredis.Redis) -> int:
+    """How many there were so far, of a log and of snapshots."""
+    return int((await store.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+
 async def test_a_storm_of_readers_costs_one_read_of_the_log(log: Log, store_url: str, stream: str) -> None:
     answers = [await append(log, stream, str(n)) for n in range(1, 6)]
-
-    async def reads(store: aioredis.Redis) -> int:
-        return int((await store.info("commandstats"))["cmdstat_evalsha"]["calls"])
-
     async with (
         running(log, heartbeat=30.0) as hub,
         aioredis.Redis.from_url(store_url) as store,
@@ -583,6 +584,45 @@ async def test_a_storm_of_readers_costs_one_read_of_the_log(log: Log, store_url:
         assert await reads(store) - before <= 6
         for reader, cursor in zip(readers, cursors, strict=True):
             assert reader.kinds()[1:] == (["entry.put"] * 4 if cursor else ["snapshot"])
+
+
+async def test_readers_who_come_one_after_the_other_share_what_was_read_for_the_first(
+    log: Log, store_url: str, stream: str
+) -> None:
+    answers = [await append(log, stream, str(n)) for n in range(1, 6)]
+    async with (
+        running(log, heartbeat=30.0) as hub,
+        aioredis.Redis.from_url(store_url) as store,
+        AsyncExitStack() as stack,
+    ):
+        await stack.enter_async_context(reading(hub, stream, answers[-1].cursor))
+        for cursor, kinds in ((answers[0].cursor, ["entry.put"] * 4), (None, ["snapshot"])):
+            first = await joined(hub, stack, stream, cursor)
+            before = await reads(store)
+            others = [await joined(hub, stack, stream, cursor) for _ in range(10)]
+            assert await reads(store) == before
+            assert [reader.frames for reader in others] == [first.frames] * 10
+            assert first.kinds() == ["hello", *kinds]
+        await append(log, stream, "6")
+        shown = await joined(hub, stack, stream, None)
+        assert [len(view["entries"]) for view in shown.frames_of("snapshot")] == [6]
+
+
+async def test_what_was_read_for_the_first_does_not_outlive_its_withdrawal(log: Log, stream: str) -> None:
+    first = await append(log, stream, "one")
+    said = await append(log, stream, "regretted")
+    last = await append(log, stream, "three")
+    async with running(log, heartbeat=30.0) as hub, reading(hub, stream, last.cursor) as live:
+        for cursor in (first.cursor, None):
+            async with reading(hub, stream, cursor) as reader:
+                assert "regretted" in json.dumps(reader.frames)
+        at = model.now()
+        told = {"at": model.instant(at), "id": said.entry_id, "rev": 2, "reason": "error"}
+        await log.append(Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), said.entry_id, at))
+        await live.until(lambda: "entry.withdraw" in live.kinds())
+        for cursor in (first.cursor, None):
+            async with reading(hub, stream, cursor) as reader:
+                assert "regretted" not in json.dumps(reader.frames)
 
 
 async def joined(hub: Hub, stack: AsyncExitStack, stream: str, cursor: Cursor | None) -> RecordingReader:
