@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -18,8 +21,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from . import archive, gate, health, openapi, pages, publish, sockets, sse
+from . import archive, gate, health, metrics, openapi, pages, publish, sockets, sse
+from .admission import Admission
 from .errors import HEADERS, Fault, NotAllowed, NotFound, Refused, Unavailable, answer
 from .frames import dumps
 from .health import Health
@@ -92,6 +97,7 @@ class Socket(HTTPEndpoint):
 # The name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address. Whatever stands
 # behind it is an endpoint: a route for some methods would leave the others to a stream of that longer name.
 ROUTES: list[BaseRoute] = [
+    WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),  # the first: nothing comes in such storms
     Route("/", pages.index),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
@@ -107,7 +113,6 @@ ROUTES: list[BaseRoute] = [
     Route("/streams/{stream:path}/end", End),
     Route("/streams/{stream:path}/events", Events),
     Route("/streams/{stream:path}/sse", Sse),
-    WebSocketRoute("/streams/{stream:path}/ws", sockets.follow),
     Route("/streams/{stream:path}/ws", Socket),
     Route("/streams/{stream:path}", Stream),
 ]
@@ -116,10 +121,39 @@ KEYED = frozenset({Delivery, Export})  # a GET that asks for a publish key is no
 
 
 class App(Starlette):
-    """Starlette's, which puts the headers of every answer on what has not its own. A WebSocket's frames go by."""
+    """Starlette's, which before all else puts off who comes in a storm.
+
+    It puts the headers of every answer on what has not its own; a WebSocket's frames go by.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
+        if scope["type"] == "http":
+            send = _with_headers(send)
+        wait = self.state.admission.wait(time.monotonic()) if _is_reader(scope) else 0.0
+        if wait:
+            await _put_off(wait, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _is_reader(scope: Scope) -> bool:
+    kind: str = scope["type"]
+    return kind == "websocket" or (kind == "http" and str(scope["path"]).endswith("/sse"))
+
+
+async def _put_off(wait: float, scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a reader when to come back."""
+    metrics.PUT_OFF.inc()
+    told = _later(math.ceil(wait))
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).send_denial_response(told)
+    else:
+        await told(scope, receive, send)
+
+
+@lru_cache(maxsize=64)
+def _later(seconds: int) -> Response:
+    return answer(Unavailable("Too many readers come at once.", retry_after=seconds))
 
 
 def _with_headers(send: Send) -> Send:
@@ -172,7 +206,7 @@ def create_app(settings: Settings) -> Starlette:
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
     app.state.openapi = dumps(openapi.document(pages.VERSION, settings)) + "\n"
     app.state.keys, app.state.receipts = Keys(settings.key, store), receipts
-    app.state.tokens = tokens
+    app.state.tokens, app.state.admission = tokens, Admission(settings.admit)
     return app
 
 

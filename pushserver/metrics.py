@@ -17,6 +17,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 READERS = Gauge("pushserver_readers", "Readers that are connected.", multiprocess_mode="livesum")
 CLOSED = Counter("pushserver_readers_closed", "Readers that the server closed, by close code.", ["code"])
+PUT_OFF = Counter("pushserver_readers_put_off", "Readers that were told to come later, because too many came at once.")
 PUBLISHED = Counter("pushserver_published", "Publishes by outcome: stored, replayed, unavailable.", ["outcome"])
 RESETS = Counter("pushserver_resets", "Times that a stream's readers were told that its log is another.", ["reason"])
 LOST = Counter("pushserver_events_lost", "Events that the store had acknowledged and lost, as a worker saw it.")

@@ -74,6 +74,11 @@ class Settings:
         1_048_576, "Bytes that are replayed from the log, at most; beyond gets a snapshot.", click.IntRange(1)
     )
     readers: int = knob(20_000, "Readers per worker; one more is told 503.", click.IntRange(1, 1_000_000))
+    admit: int = knob(
+        2_000,
+        "Readers that a worker lets in, a second; others are told 503, and when to come.",
+        click.IntRange(1, 1_000_000),
+    )
     deflate: bool = knob(True, "Compress WebSocket messages, once for all readers that offer it.", bool)
     heartbeat: float = knob(15.0, "Seconds between two head frames.", click.FloatRange(0.05, 300))
     drain: float = knob(5.0, "Seconds that a stopping worker waits for its readers to leave.", click.FloatRange(0, 300))

@@ -214,6 +214,35 @@ async def test_a_full_worker_sends_readers_elsewhere(start: Callable[..., Runnin
     assert int(refused.value.response.headers["Retry-After"]) > 0
 
 
+async def test_readers_who_come_faster_than_a_worker_takes_them_are_told_when_to_come(
+    start: Callable[..., Running], stream: str
+) -> None:
+    server = start("--admit", "1", "--heartbeat", "0.5")
+    server.publish_ok(stream, "one")
+    async with reader(server, stream) as socket:
+        await receive(socket)
+        # Not even the stream's name is looked at: who is put off costs nothing else.
+        for address in (stream, "NO_SUCH"):
+            with pytest.raises(InvalidStatus) as refused:
+                async with reader(server, address):
+                    pass
+            assert refused.value.response.status_code == 503
+            assert 1 <= int(refused.value.response.headers["Retry-After"]) <= 3
+        for method in ("GET", "HEAD"):
+            answer = server.http.request(method, f"/streams/{stream}/sse")
+            assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
+        assert server.publish(stream, {"headline": "two"}).status_code == 201
+        while not await comes_in(server, stream):
+            await receive(socket, "head")  # a heartbeat later it may be its turn
+
+
+async def comes_in(server: Running, stream: str) -> bool:
+    with contextlib.suppress(InvalidStatus):
+        async with reader(server, stream) as socket:
+            return bool(await receive(socket))
+    return False
+
+
 async def test_a_plain_get_is_told_that_this_is_a_websocket(server: Running, stream: str) -> None:
     assert server.http.get(f"/streams/{stream}/ws").status_code == 426
 
