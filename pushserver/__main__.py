@@ -15,7 +15,7 @@ from typing import Any
 import click
 import httpx2
 
-from . import admin, commands, demo, embedded, keys, server, settings, transfer
+from . import admin, bench, commands, demo, embedded, keys, server, settings, transfer
 from .commands import NOT_REACHED, configure_logging, fail
 
 READY_EVERY = 0.05  # seconds between two looks at whether the server is up
@@ -82,7 +82,7 @@ main.add_command(click.Command("serve", callback=_serve, params=[_demo, *_knobs]
 main.add_command(click.Command("worker", callback=_work, params=[*_inherited, *_knobs], hidden=True))
 
 
-for _command in (admin.keys, *commands.COMMANDS, *transfer.COMMANDS):
+for _command in (admin.keys, *commands.COMMANDS, *transfer.COMMANDS, bench.bench):
     main.add_command(_command)
 
 

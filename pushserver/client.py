@@ -198,7 +198,7 @@ class Publisher(_Calls[Answer]):
 
     def __init__(self, url: str, key: str) -> None:
         # The environment's proxies and certificates apply; a server on this machine is reached directly.
-        self._http = httpx2.Client(base_url=url, timeout=TIMEOUT, headers=_authorization(key))
+        self._http = httpx2.Client(base_url=url, timeout=TIMEOUT, headers=authorization(key))
 
     def __enter__(self) -> Self:
         return self
@@ -252,7 +252,7 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
     """
 
     def __init__(self, url: str, key: str) -> None:
-        self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, headers=_authorization(key))
+        self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, headers=authorization(key))
 
     async def __aenter__(self) -> Self:
         return self
@@ -308,7 +308,7 @@ def _judge(call: Call, came: httpx2.Response | httpx2.TransportError, attempt: i
     return wait
 
 
-def _authorization(key: str) -> dict[str, str]:
+def authorization(key: str) -> dict[str, str]:
     """The header that carries the key; raises Unauthorized where no header can."""
     if not re.fullmatch("[\x21-\x7e]+", key):
         raise Unauthorized(0, {"detail": "The publish key: expected visible ASCII characters, got others, or none."})

