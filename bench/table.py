@@ -1,0 +1,153 @@
+"""What came out, as one table of ratios, and beside the targets."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+OURS = "pushserver"
+BEGIN, END = "<!-- begin: bench/compare -->", "<!-- end: bench/compare -->"
+TOLD_APART = ("of it kernel", "store us/entry", "load", "limit", "put off")  # they stand in the JSON alone
+
+Rounds = dict[int, float]
+
+
+class Results:
+    """Every round's figures: of a workload, a figure and a contender, by round."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self.titles: dict[str, str] = {}
+        self.names: list[str] = told["contenders"]
+        self.found: dict[tuple[str, str, str], Rounds] = defaultdict(dict)
+        self.figures: dict[str, list[str]] = defaultdict(list)
+        self.remarks: list[str] = list(told["skipped"])
+        for result in told["results"]:
+            letter = result["workload"]
+            self.titles[letter] = result["title"]
+            where = f"({letter}) {result['contender']}, round {result['round'] + 1}"
+            if "invalid" in result:
+                self.remarks.append(f"{where} does not count: {result['invalid']}")
+            elif result["figures"].get("limit") == "load":
+                self.remarks.append(f"{where}: the load was the limit, so it may be faster")
+            for figure, value in result.get("figures", {}).items():
+                if figure not in TOLD_APART:
+                    self.found[letter, figure, result["contender"]][result["round"]] = value
+                    if figure not in self.figures[letter]:
+                        self.figures[letter].append(figure)
+
+    def median(self, letter: str, figure: str, name: str = OURS) -> float | None:
+        rounds = self.found.get((letter, figure, name))
+        return statistics.median(rounds.values()) if rounds else None
+
+    def ratios(self, letter: str, figure: str, name: str) -> list[float]:
+        """Round by round, what a contender has for each one of ours."""
+        ours, theirs = self.found.get((letter, figure, OURS), {}), self.found.get((letter, figure, name), {})
+        return sorted(theirs[number] / ours[number] for number in ours.keys() & theirs.keys() if ours[number])
+
+
+def markdown(told: dict[str, Any]) -> str:
+    """The table: ours as it is, the others for each one of ours, as median and, over rounds, least and most."""
+    results = Results(told)
+    others = [name for name in results.names if name != OURS]
+    rows = [["", OURS, *others], ["---"] * (len(others) + 2)]
+    for letter, title in results.titles.items():
+        for figure in results.figures[letter]:
+            cells = [_ratio(results.ratios(letter, figure, name)) for name in others]
+            rows.append([f"({letter}) {title}: {figure}", _own(results, letter, figure), *cells])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    remarks = [f"* {remark}" for remark in results.remarks]
+    return "\n".join([*lines, "", *targets(results), "", *remarks, "", f"Made by `{told['command']}` on {told['on']}."])
+
+
+def _own(results: Results, letter: str, figure: str) -> str:
+    rounds = sorted(results.found[letter, figure, OURS].values())
+    if not rounds:
+        return "-"
+    spread = f" ({_short(rounds[0])}-{_short(rounds[-1])})" if len(rounds) > 1 else ""
+    return f"{_short(statistics.median(rounds))}{spread}"
+
+
+def _ratio(ratios: list[float]) -> str:
+    if not any(ratios):  # where all are 0, the kernel does not count what they do
+        return "-"
+    spread = f" ({_short(ratios[0])}-{_short(ratios[-1])})" if len(ratios) > 1 else ""
+    return f"x {_short(statistics.median(ratios))}{spread}"
+
+
+def _short(value: float) -> str:
+    """Three digits, and thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+# --- the targets
+
+
+class Goal(NamedTuple):
+    """What is wanted: at most this, or at least; and what was reached, None where it was not measured."""
+
+    text: str
+    wanted: float
+    reached: float | None
+    least: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        assert self.reached is not None
+        return self.reached >= self.wanted if self.least else self.reached <= self.wanted
+
+
+def targets(results: Results) -> Iterator[str]:
+    yield from ("| target | wanted | reached | |", "| --- | --- | --- | --- |")
+    for goal in goals(results):
+        bound = "at least" if goal.least else "at most"
+        if goal.reached is None:
+            yield f"| {goal.text} | {bound} {_short(goal.wanted)} | not measured | |"
+        else:
+            verdict = "met" if goal.is_met else "missed"
+            yield f"| {goal.text} | {bound} {_short(goal.wanted)} | {_short(goal.reached)} | {verdict} |"
+
+
+def goals(results: Results) -> list[Goal]:
+    cpu = "CPU us/delivery"
+    floor_c, floor_a = _times(results, "c", cpu, "floor"), _times(results, "a", cpu, "floor")
+    idle = next((name for name in results.figures["d"] if name.startswith("idle us/s at 10")), "")
+    ours_c, ours_g = results.median("c", cpu), results.median("g", cpu)
+    return [
+        Goal("(c) CPU of a delivery, times the floor's", 1.3, floor_c),
+        Goal("(a) deliveries a second, times the best peer's", 3, _best(results, "a", "deliveries/s", most=True), True),
+        Goal("(a) CPU of a delivery, times the floor's", 0.4, floor_a),
+        Goal("(b) p50, times the best peer's", 1, _best(results, "b", "p50 ms")),
+        Goal("(b) p99, times the best peer's", 1, _best(results, "b", "p99 ms")),
+        Goal("(d) KiB (PSS) of an idle connection", 2.5, results.median("d", "KiB/connection")),
+        Goal("(d) CPU us of an idle connection, a second", 2, results.median("d", idle)),
+        Goal("(d) longest ms that /livez waits", 20, results.median("d", "longest wait ms")),
+        Goal("(e) CPU us of connect, handshake and replay", 200, results.median("e", "CPU us/reader")),
+        Goal("(f) entries a second, on disk", 2_000, results.median("f", "entries/s"), True),
+        Goal("(f) p99 of an acknowledgement, ms", 20, results.median("f", "ack p99 ms")),
+        Goal("(g) CPU of a delivery, times that of (c)", 2, ours_g / ours_c if ours_g and ours_c else None),
+        Goal("two workers: most connections, % from half", 10, results.median("w", "most from half %")),
+    ]
+
+
+def _times(results: Results, letter: str, figure: str, name: str) -> float | None:
+    """Ours, in those of another: the median over the rounds."""
+    ratios = results.ratios(letter, figure, name)
+    return statistics.median(1 / ratio for ratio in ratios if ratio) if ratios else None
+
+
+def _best(results: Results, letter: str, figure: str, *, most: bool = False) -> float | None:
+    """Ours, in those of the best peer; the floor is none."""
+    peers = [_times(results, letter, figure, name) for name in results.names if name not in (OURS, "floor")]
+    known = [times for times in peers if times is not None]
+    return (min(known) if most else max(known)) if known else None
+
+
+def put(page: str, table: str) -> str:
+    """A page with the table between its marks. Raises ValueError where they are not there."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"expected {BEGIN} and {END} in the page")
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
