@@ -2,6 +2,7 @@
 # make test   every test, installing what they need
 # make check  format, lint, types
 # make soak   faults at random, MINUTES=10 of them
+# make bench  this server beside others, in a few minutes; ARGUMENTS=--full for all of it
 # make kills  kill -9 of the store, TIMES=50, of a primary, FAILOVERS=10, and of a worker that has READERS=2000
 # make lock   the pinned requirements, from pyproject.toml
 # make docs   the pages of docs/ that are made from the code
@@ -16,8 +17,9 @@ SEED ?=
 TIMES ?= 50
 FAILOVERS ?= 10
 READERS ?= 2000
+ARGUMENTS ?=
 
-.PHONY: run test check soak kills lock docs format packages
+.PHONY: run test check bench soak kills lock docs format packages
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run
@@ -31,6 +33,9 @@ soak: $(VENV)/dev
 
 kills: $(VENV)/dev
 	$(BIN)/python -m tests.faults.kills $(TIMES) $(FAILOVERS) $(READERS)
+
+bench: $(VENV)/run
+	bench/compare $(ARGUMENTS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

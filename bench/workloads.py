@@ -48,7 +48,7 @@ class Size(NamedTuple):
     polled_entries: int
 
 
-WHOLE = Size(1_000, 200, 5_000, 50, 200, (1_000, 10_000), 30.0, 5_000, 5_000, 1_000, 2_000, 10)
+WHOLE = Size(1_000, 200, 5_000, 50, 200, (1_000, 10_000), 15.0, 5_000, 5_000, 1_000, 2_000, 10)
 SHORT = Size(1_000, 60, 2_000, 10, 50, (200, 1_000), 0.0, 1_000, 1_000, 200, 400, 4)
 
 
@@ -121,7 +121,7 @@ async def paced(contender: Contender, rig: Rig, size: Size) -> Figures:
 
 async def single(contender: Contender, rig: Rig, size: Size) -> Figures:
     async with field(contender, rig, readers=size.flood_readers, posters=4) as made:
-        return figures(await made.run(1, size.single_entries, 1 / 0.02, posters=4))
+        return figures(await made.run(1, size.single_entries, 1 / 0.04, posters=4))
 
 
 async def groups(contender: Contender, rig: Rig, size: Size) -> Figures:

@@ -46,7 +46,7 @@ DOORS = {
     "babel": {"fields", "render"},
     "cryptography": {"tokens"},
     "click": {"settings", "admin", "bench", "commands", "transfer", "__main__"},
-    "httptools": {"posts"},
+    "httptools": {"connection", "posts"},
     "httpx2": {"client", "demo", "__main__"},
     "jinja2": {"render"},
     "jwt": {"tokens"},
