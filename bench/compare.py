@@ -22,6 +22,7 @@ from typing import Any
 import click
 import uvloop
 
+from pushserver import meter
 from pushserver.load import Away
 from pushserver.posts import Denied
 from pushserver.swarm import files_short
@@ -70,17 +71,23 @@ def main(
         contenders, skipped = installed(
             [one for one in CONTENDERS if not names or one.name.lower() in {*names, "pushserver"}]
         )
-        told = {"command": "bench/compare " + " ".join(sys.argv[1:]), "on": machine(checkout), "skipped": skipped}
+        told = {"command": " ".join(["bench/compare", *sys.argv[1:]]), "on": machine(checkout), "skipped": skipped}
         told["contenders"] = [one.name for one in contenders]
         told["results"] = uvloop.run(
             measure(chosen, contenders, checkout.resolve(), size, rounds or (ROUNDS if full else 1))
         )
     if file:
-        file.write_text(json.dumps(told, indent=1) + "\n")
+        file.write_text(as_lines(told))
     shown = table.markdown(told)
     click.echo(shown)
     if write:
         PAGE.write_text(table.put(PAGE.read_text(), shown))
+
+
+def as_lines(told: dict[str, Any]) -> str:
+    """JSON, with a line for each round."""
+    head = json.dumps({**told, "results": []}).removesuffix("]}")
+    return head + "\n" + ",\n".join(json.dumps(result) for result in told["results"]) + "\n]}\n"
 
 
 def installed(wanted: list[Contender]) -> tuple[list[Contender], list[str]]:
@@ -131,11 +138,14 @@ async def one_round(workload: Workload, number: int, contender: Contender, rig: 
         "contender": contender.name,
         "at": round(time.time()),
     }
+    begin, busy, ours = time.monotonic(), meter.busy(), meter.ours()
     try:
         async with asyncio.timeout(LONGEST):
-            return {**told, "figures": await workload.do(contender, rig, size)}
+            told["figures"] = await workload.do(contender, rig, size)
     except (Invalid, Away, Denied, TimeoutError) as error:
-        return {**told, "invalid": str(error) or f"it took more than {LONGEST:g} s"}
+        told["invalid"] = str(error) or f"it took more than {LONGEST:g} s"
+    others = (meter.busy() - busy - (meter.ours() - ours)) / (time.monotonic() - begin) / (os.cpu_count() or 1)
+    return {**told, "others": round(max(0.0, others), 3)}
 
 
 def machine(checkout: Path) -> str:

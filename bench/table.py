@@ -58,7 +58,14 @@ def markdown(told: dict[str, Any]) -> str:
             rows.append([f"({letter}) {title}: {figure}", _own(results, letter, figure), *cells])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     remarks = [f"* {remark}" for remark in results.remarks]
-    return "\n".join([*lines, "", *targets(results), "", *remarks, "", f"Made by `{told['command']}` on {told['on']}."])
+    made = f"Made by `{told['command']}` on {told['on']}. {_others(told)}"
+    return "\n".join([*lines, "", *targets(results), "", *remarks, *([""] if remarks else []), made])
+
+
+def _others(told: dict[str, Any]) -> str:
+    """How much of the processors was taken by what is not measured."""
+    shares = [result["others"] for result in told["results"]]
+    return f"Others took {statistics.median(shares):.0%} of the processors (median), {max(shares):.0%} at most."
 
 
 def _own(results: Results, letter: str, figure: str) -> str:

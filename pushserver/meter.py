@@ -44,6 +44,19 @@ def kernel_memory() -> int:
     return _number(Path("/proc/meminfo"), r"Slab: +(\d+)") + pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+def busy() -> float:
+    """Seconds that all processors of the machine have worked, to the tick; those that a host took away are in them."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = (
+        int(text) for text in _read(Path("/proc/stat"), "").split()[1:11]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+def ours() -> float:
+    """Seconds on a processor of this process and of all that it started and that have ended."""
+    return sum(os.times()[:4])
+
+
 def tree(pid: int) -> list[int]:
     """A process and all that it has started."""
     found = [pid]
