@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from . import frames, model
+from . import frames, model, render
 from .feed import Feed
-from .frames import Notice, View
+from .frames import Frame, Notice, View
 from .log import Snapshot
 from .model import Cursor, Event
 
@@ -50,13 +51,30 @@ class Channel:
             self._hellos[key] = found
         return found
 
+    def frame(self, event: Event) -> Frame:
+        """What readers are told of an event, with the page as it is now."""
+        return Frame(event, partial(render.frame, event, self.page))
+
     def held(self, most: int) -> list[Event]:
         """The newest events that are in memory here, the newest first."""
         return [*(frame.event for frame in self.feed.newest()), *self.past][:most]
 
-    def forget(self, withdrawal: Event) -> None:
-        """Leave nothing of what an entry said in what the feed held before."""
+    def take(self, event: Event) -> None:
+        """Give readers the next event. Raises BrokenChain."""
+        self.page = _page_after(self.page, event)
+        if event.type == "entry.withdraw":
+            self._forget(event)
+        self.feed.append(self.frame(event))
+
+    def _forget(self, withdrawal: Event) -> None:
+        """Leave nothing of what an entry said in the feed, nor in what it held before."""
+
+        def become(frame: Frame) -> None:
+            event = frame.event.withdrawn(withdrawal.data)
+            frame.become(event, partial(render.frame, event, self.page))
+
         about = withdrawal.entry_id
+        self.feed.withdraw(about, become)
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == about else event for event in self.past]
 
     def pass_ended(self) -> None:
@@ -93,7 +111,7 @@ def report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tupl
     return {"state": state, "readers": readers, "behind": behind, "late": late}
 
 
-def page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
+def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
     """The page as of an event, given the page before it."""
     if event.type in ("page.put", "stream.end"):
         return {**model.loads(event.data)["page"], "updated_at": event.shown_at}

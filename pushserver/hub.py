@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from . import frames, heal, metrics, model, render
-from .channel import Channel, page_after, report
+from . import frames, heal, metrics, model
+from .channel import Channel, report
 from .errors import Close, NotFound, Unavailable
 from .feed import SWEEPS, BrokenChain, Feed, Reader, State
-from .frames import Format, Frame, Notice, Told, View
-from .log import Log, Resumed, Snapshot
+from .log import Log
 from .model import Cursor, Event
-from .reads import Reads
+from .opening import AtOdds, LogGone, Opening, Openings
 from .settings import Settings
 from .store import StoreError
 from .tail import Tail
@@ -33,14 +31,6 @@ RETRY_MS = 1_000  # over which readers who are sent away spread their return
 MEND_AGAIN = 0.5  # seconds, at most, until what could not be put right is tried again
 ROUNDS = 3  # of healing, at most, where the store loses more meanwhile
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
-
-
-class Opening(NamedTuple):
-    """Where a reader goes on in the feed, the event before that, and what it is told until there."""
-
-    position: int
-    cursor: Cursor
-    told: Sequence[Told]
 
 
 class Hub:
@@ -57,7 +47,7 @@ class Hub:
         ]
         self._drained = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
-        self._reads = Reads()
+        self._openings = Openings(log, settings)
         self.readers = 0
         self._slow = 0  # readers whom this worker cut off
         self.draining = False
@@ -126,57 +116,18 @@ class Hub:
         for _ in range(2):
             if channel.mending:
                 await asyncio.wait([channel.mending])
-            opening = await self._opening_of(channel, reader.format, cursor)
+            try:
+                opening = await self._openings.of(channel, reader.format, cursor)
+            except AtOdds:
+                self._mend_soon(channel, "the log has another event in its place")
+                continue
+            except LogGone:
+                self._drop(channel, "its log is gone")
+                raise
             if opening is not None:
                 self._enter(channel, reader, opening)
                 return
         raise Unavailable("The stream is being put right.")
-
-    async def _opening_of(self, channel: Channel, format: Format, cursor: Cursor | None) -> Opening | None:
-        """What a reader is told first, and from where it goes on; None where feed and log are at odds."""
-        feed = channel.feed
-        if cursor and (opening := self._within(channel, cursor)):
-            return opening
-        resumed, missed = await self._resume(channel, cursor, format)
-        if cursor and resumed.reason is None:
-            last = resumed.events[-1].cursor if resumed.events else cursor
-            position = feed.position_of(resumed.n + len(resumed.events))
-            if self._is_at_odds(channel, last, position):
-                return None
-            if position >= feed.start and not feed.withdraws_after(position):
-                feed.recall(missed)
-                alone = Opening(position, last, [self._hello(channel, resumed.n), *missed])
-                return self._within(channel, cursor) or alone
-        snapshot, view = await self._current(channel)
-        if snapshot is None or view is None:
-            self._drop(channel, "its log is gone")
-            raise Unavailable("The stream is gone.")
-        position = feed.position_of(snapshot.n)
-        if self._is_at_odds(channel, snapshot.cursor, position):
-            return None
-        if position < feed.start:
-            raise Unavailable("The stream moves faster than it can be read.")
-        if feed.withdraws_after(position):  # what was read holds a text that this worker knows to be withdrawn
-            return None
-        hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
-        return Opening(position, snapshot.cursor, [hello, view])
-
-    def _within(self, channel: Channel, cursor: Cursor) -> Opening | None:
-        """The opening of a reader whose cursor the ring reaches back to."""
-        position = channel.feed.seek(cursor)
-        if position is None:
-            return None
-        return Opening(position, cursor, [self._hello(channel, channel.feed.n_at(position))])
-
-    def _is_at_odds(self, channel: Channel, cursor: Cursor, position: int) -> bool:
-        """Whether the log has another event where the feed has one of its own: then the feed is mended."""
-        feed = channel.feed
-        if cursor.epoch == feed.head.epoch and not feed.start <= position <= feed.end:
-            return False
-        if feed.seek(cursor) == position:
-            return False
-        self._mend_soon(channel, "the log has another event in its place")
-        return True
 
     def _enter(self, channel: Channel, reader: Reader, opening: Opening) -> None:
         """Let a reader in; unless it, the stream or the worker has gone while it was answered."""
@@ -188,42 +139,6 @@ class Hub:
             self._turn_away(reader, Close.RESTART, "resync")
         else:
             channel.feed.join(reader, *opening)
-
-    async def _resume(self, channel: Channel, cursor: Cursor | None, format: Format) -> tuple[Resumed, Sequence[Frame]]:
-        """What came after a cursor, as frames; one read, and one encoding, for all who ask at the same time."""
-        if cursor is None:
-            return Resumed("no_cursor", 0, []), ()
-        if cursor.epoch != channel.feed.head.epoch:
-            return Resumed("epoch", 0, []), ()
-        most = self._settings.replay_events
-        if format is Format.HTML:  # to render more events than a page has entries costs more than to render the page
-            most = min(most, self._settings.page_entries)
-
-        async def read() -> tuple[Resumed, Sequence[Frame]]:
-            limit_bytes = self._settings.replay_bytes
-            resumed = await self._log.resume(channel.stream, cursor, limit=most, limit_bytes=limit_bytes)
-            return resumed, [self._frame(channel, event) for event in resumed.events]
-
-        return await self._reads.share((channel.stream, cursor, most), read)
-
-    async def _snapshot(self, channel: Channel) -> tuple[Snapshot, View] | tuple[None, None]:
-        """The stream as it is, and what readers are told of it; one read for all who ask at the same time."""
-
-        async def read() -> tuple[Snapshot, View] | tuple[None, None]:
-            snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
-            return (snapshot, View(snapshot.cursor, partial(_shown, snapshot))) if snapshot else (None, None)
-
-        return await self._reads.share(channel.stream, read)
-
-    async def _current(self, channel: Channel) -> tuple[Snapshot, View] | tuple[None, None]:
-        """The stream as of the feed's head; what was read last, while nothing came since."""
-        if channel.shown is None or channel.shown[0].cursor != channel.feed.head:
-            snapshot, view = await self._snapshot(channel)
-            channel.shown = (snapshot, view) if snapshot and view else None
-        return channel.shown or (None, None)
-
-    def _hello(self, channel: Channel, start: int, reason: str | None = None) -> Notice:
-        return channel.hello(start, reason, self._settings.heartbeat)
 
     async def report(self, stream: str, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
         """What this worker knows of an entry's event: see `Channel.report`; `idle` where nobody here follows it."""
@@ -298,6 +213,8 @@ class Hub:
         try:
             await self._put_right(channel)
             await self._read_on(channel)
+        except LogGone:
+            self._drop(channel, "its log is gone")
         except (StoreError, Unavailable) as error:
             # What is held here may be all that is left of it: it stays until it is healed. Whoever finds it out next,
             # the tail with its next event or look, begins again.
@@ -317,12 +234,9 @@ class Hub:
         events = channel.held(self._settings.ring_events) if reason == "rollback" else []
         for _ in range(ROUNDS):
             healed = await heal.heal(self._log, channel.stream, events, publish=self._settings.heal)
-            snapshot, view = await self._snapshot(channel)
+            snapshot, view = await self._openings.snapshot(channel)
             if not await heal.fell_back(self._log, channel.stream, healed):
                 break
-        if snapshot is None or view is None:
-            self._drop(channel, "its log is gone")
-            return
         heal.count(channel.stream, str(reason), healed)
         channel.page, channel.past = snapshot.page, healed.held
         reset = frames.reset(str(reason), sorted({event.entry_id for event in healed.left} - {""}))
@@ -342,11 +256,7 @@ class Hub:
             return
         try:
             for event in events:
-                channel.page = page_after(channel.page, event)
-                if event.type == "entry.withdraw":
-                    channel.feed.withdraw(event.entry_id, partial(self._withdraw, channel, event.data))
-                    channel.forget(event)
-                channel.feed.append(self._frame(channel, event))
+                channel.take(event)
         except BrokenChain as error:
             self._mend_soon(channel, str(error))
         self._begin_pass(channel)
@@ -355,13 +265,6 @@ class Hub:
         if not channel.passing:
             channel.passing = True
             asyncio.get_running_loop().call_soon(self._pass, channel)
-
-    def _frame(self, channel: Channel, event: Event) -> Frame:
-        return Frame(event, partial(render.frame, event, channel.page))
-
-    def _withdraw(self, channel: Channel, data: bytes, frame: Frame) -> None:
-        event = frame.event.withdrawn(data)
-        frame.become(event, partial(render.frame, event, channel.page))
 
     def _pass(self, channel: Channel) -> None:
         """A stretch of a pass. What arrives before the next one goes out joined with what is left."""
@@ -427,15 +330,6 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain):
                     await self._drained.wait()
-
-
-def _shown(snapshot: Snapshot, format: Format) -> str:
-    """A snapshot as readers of a format get it."""
-    if format is Format.JSON:
-        return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
-    older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, snapshot.entries, older=older)
-    return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
 
 
 async def _in_turns(steps: Iterator[None]) -> None:

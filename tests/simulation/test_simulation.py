@@ -17,6 +17,7 @@ from pushserver.frames import Told
 from pushserver.hub import Hub
 from pushserver.log import Log
 from pushserver.nodes import Node
+from pushserver.opening import Openings
 from pushserver.rule import Action, Follower
 
 from ..support import ROOT
@@ -80,13 +81,13 @@ def resume_by_id_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def replay_in_part(patch: pytest.MonkeyPatch) -> None:
-    resume = Hub._resume
+    resume = Openings._resume
 
     async def broken(*arguments: Any) -> Any:
         resumed, missed = await resume(*arguments)
         return resumed, missed[:-1]
 
-    patch.setattr(Hub, "_resume", broken)
+    patch.setattr(Openings, "_resume", broken)
 
 
 def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
