@@ -26,6 +26,8 @@ class Format(Enum):
     JSON = "json"
     HTML = "html"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every look into a dict would call it
+
 
 class Coding(Enum):
     """How a text becomes bytes: as a WebSocket's message, plain or deflated, or as a Server-Sent Event."""
@@ -33,6 +35,8 @@ class Coding(Enum):
     MESSAGE = "message"
     DEFLATED = "deflated"
     EVENT = "event"
+
+    __hash__ = object.__hash__  # as above
 
 
 class Told:
@@ -158,7 +162,7 @@ class Batch:
         self.format = format
         self.coding = coding
         self.readers = 0  # that were given it live and are not counted in its frames yet
-        self._first: bytes | None = None
+        self._first: tuple[bytes, bool] | None = None
         self._rest = 0  # the first frame that `first` does not carry
 
     def settle(self, at: int) -> None:
@@ -172,17 +176,13 @@ class Batch:
         """What is sent, each made when it is about to be."""
         return (frame.text(self.format) for frame in self.frames)
 
-    @property
-    def first(self) -> bytes:
-        """What is written at once: all of it, unless that is more than a piece. Joined once, for all who share it."""
-        if self._first is None:
-            self._first, self._rest = self._piece(0)
-        return self._first
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether `first` is all of it."""
-        return self._rest >= len(self.frames)
+    def first(self) -> tuple[bytes, bool]:
+        """What is written at once, and whether that is all: a piece of it, joined once for all who share it."""
+        found = self._first
+        if found is None:
+            piece, self._rest = self._piece(0)
+            found = self._first = piece, self._rest == len(self.frames)
+        return found
 
     def rest(self) -> Iterator[bytes]:
         """What comes after `first`, piece by piece, each made when it is about to be sent: frames may have changed."""

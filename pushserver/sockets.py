@@ -8,6 +8,7 @@ share. Under any other ASGI server the adapter sends the same frames.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -21,25 +22,27 @@ from .adapter import CLOSE_LIMIT, DETACH, attend_socket, check_origin, extension
 from .channel import Channel
 from .errors import Close, Fault, NotFound, Refused, Unavailable, UpgradeRequired, answer, shorten
 from .feed import Reader, State
-from .frames import PIECE, Batch, Coding, Format, Notice, close_message
+from .frames import Batch, Coding, Format, Notice, close_message
 from .gate import permit
 from .hearing import DEFLATE, Hearing, agrees_to_deflate
 from .hub import Hub
 from .model import Cursor, check_stream
 from .store import StoreError
 
-WRITE_LIMIT = PIECE  # bytes that wait in the transport, above which a reader is paused
 NOTHING: Iterator[bytes] = iter(())
+CLOSED = -1  # in place of a file that is none of this reader's any more
 
 
 class SocketReader(Reader, asyncio.Protocol):
     """A reader on a bare transport: what it has not had yet is written at once, what it says is heard and judged.
 
-    While the transport keeps more than the limit the reader is PAUSED. A batch of more than a piece waits in `_rest`,
-    and is made of frames as they are when their turn comes. It has one timer while it is being closed, or has a token.
+    What it is given goes to its socket past the transport, which is asked for nothing while the kernel takes all: to
+    touch it costs as much as the feed does. What the kernel does not take is the transport's to write, and the reader
+    is PAUSED until it has. A batch of more than a piece waits in `_rest`, and is made of frames as they are when their
+    turn comes. It has one timer while it is being closed, or has a token.
     """
 
-    __slots__ = ("_channel", "_hearing", "_hub", "_rest", "_timer", "_transport", "_until")
+    __slots__ = ("_channel", "_file", "_hearing", "_hub", "_rest", "_timer", "_transport", "_until")
 
     _transport: asyncio.Transport
 
@@ -59,11 +62,9 @@ class SocketReader(Reader, asyncio.Protocol):
     def write(self, batch: Batch) -> None:
         if self._until is not None and time.time() >= self._until:
             return
-        try:
-            self._transport.write(batch.first)
-        except RuntimeError:  # it is lost, which `connection_lost` is about to be told
-            return
-        if not batch.is_whole:
+        first, is_whole = batch.first()
+        self._send(first)
+        if not is_whole:
             self._rest = batch.rest()
             self.state = State.PAUSED
             if self._write_rest():
@@ -87,7 +88,8 @@ class SocketReader(Reader, asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_LIMIT, low=WRITE_LIMIT // 4)
+        transport.set_write_buffer_limits(high=0)  # it pauses when it keeps anything, and resumes when it does not
+        self._file = transport.get_extra_info("socket").fileno()
         if self._until is not None:
             left = self._until - time.time()
             loop = asyncio.get_running_loop()
@@ -95,6 +97,7 @@ class SocketReader(Reader, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = State.CLOSED
+        self._file = CLOSED
         self._rest = NOTHING
         if self._timer is not None:
             self._timer.cancel()
@@ -132,19 +135,33 @@ class SocketReader(Reader, asyncio.Protocol):
 
     # --- its own
 
-    def _write_rest(self) -> bool:
-        """Write what waits, as long as the transport takes it; whether nothing waits any more."""
+    def _send(self, data: bytes) -> bool:
+        """Write, where nothing waits to be written; whether nothing does afterwards.
+
+        The socket is this reader's until `connection_lost`, which is told before it is closed.
+        """
         try:
-            while self._transport.get_write_buffer_size() <= WRITE_LIMIT:
-                if self._until is not None and time.time() >= self._until and self.state is not State.CLOSED:
-                    return False
-                piece = next(self._rest, None)
-                if piece is None:
-                    self._rest = NOTHING
-                    return True
-                self._transport.write(piece)
-        except RuntimeError:  # as in `write`
-            pass
+            sent = os.write(self._file, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it is lost, which `connection_lost` is about to be told, or was
+            return False
+        if sent == len(data):
+            return True
+        self._transport.write(data[sent:])
+        return not self._transport.get_write_buffer_size()  # what the kernel did not take then, it may have taken since
+
+    def _write_rest(self) -> bool:
+        """Write what waits, as long as the kernel takes it; whether nothing waits any more."""
+        if self._transport.get_write_buffer_size():
+            return False
+        while self.state is State.CLOSED or self._until is None or time.time() < self._until:
+            piece = next(self._rest, None)
+            if piece is None:
+                self._rest = NOTHING
+                return True
+            if not self._send(piece):
+                return False
         return False
 
     def _is_behind(self) -> bool:

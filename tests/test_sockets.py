@@ -3,18 +3,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket as sockets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from pushserver import frames
 from pushserver.adapter import CLOSE_LIMIT
 from pushserver.errors import Close
+from pushserver.feed import Feed, State
+from pushserver.frames import Coding, Format
 from pushserver.model import Cursor
+from pushserver.sockets import SocketReader
 
 from .support import Running, reader, receive, running
 
@@ -341,3 +347,44 @@ def test_a_head_without_end_is_cut_off(server: Running, head: bytes) -> None:
             connection.sendall(head)
             assert connection.recv(64) == b""
     assert server.http.get("/livez").status_code == 200
+
+
+# --- one reader by itself
+
+
+class Listening(asyncio.Protocol):
+    """What comes to the other end of a connection."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+
+
+async def test_a_reader_whose_socket_takes_less_than_it_could_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transport then takes the rest at once, and neither pauses nor resumes."""
+    head = Cursor("e" * 16, "1-0", "0" * 16)
+    feed = Feed(head, 1, ring_events=10, ring_bytes=10**6)
+    hub, channel = SimpleNamespace(leave=lambda channel: None), SimpleNamespace(feed=feed)
+    reading = SocketReader(hub, channel, Format.JSON)  # type: ignore[arg-type]
+    listening, loop = Listening(), asyncio.get_running_loop()
+    ours, theirs = sockets.socketpair()
+    await loop.create_connection(lambda: listening, sock=theirs)
+    transport, _ = await loop.create_connection(lambda: reading, sock=ours)
+    whole, written = [frames.Notice(f'"{letter * frames.PIECE}"') for letter in "abc"], []
+
+    def write(file: int, data: bytes) -> int:
+        written.append(len(data))
+        return os_write(file, data[: len(data) // 2])
+
+    os_write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("pushserver.sockets.os.write", write)
+        feed.join(reading, 0, head, whole)
+        async with asyncio.timeout(5):
+            while len(listening.heard) < sum(len(one.wire(Format.JSON, Coding.MESSAGE)) for one in whole):
+                await asyncio.sleep(0.01)
+    assert len(written) == 3, "a piece each"
+    assert reading.state is State.OPEN
+    transport.abort()
