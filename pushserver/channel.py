@@ -24,7 +24,10 @@ class Channel:
     `shown` is what readers were shown of it last: those who come before the next event are shown the same.
     """
 
-    __slots__ = ("_hellos", "_passed", "feed", "idle", "mending", "page", "passing", "past", "shown", "stream", "users")
+    __slots__ = (
+        *("_hellos", "_passed", "began_at", "feed", "idle", "mending", "page", "passing", "past", "rests_until"),
+        *("shown", "stream", "users"),
+    )
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -33,6 +36,7 @@ class Channel:
         self.users = 0
         self.idle = 0
         self.passing = False
+        self.began_at = self.rests_until = 0.0  # the last pass; seconds on the loop's clock
         self.mending: asyncio.Task[None] | None = None
         self.past: Sequence[Event] = ()
         self.shown: tuple[Snapshot, View] | None = None

@@ -97,6 +97,7 @@ class Feed:
         self._readers: list[Reader] = []
         self._turn = 0  # the next reader of the pass
         self._left = 0  # readers, from there on, that the pass has yet to look at
+        self._goal = 0  # what it gives out, at least: what came meanwhile goes to those who have not had their turn
         self._passed = 0  # up to here, every reader that was writable has been given everything
 
     @property
@@ -107,6 +108,11 @@ class Feed:
     def given(self) -> int:
         """The number of the last event that a whole pass has given out to every reader who could take it."""
         return self.n_at(self._passed)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something that no pass has given out."""
+        return self._passed < self.end
 
     # --- what the tail does
 
@@ -125,7 +131,6 @@ class Feed:
         self._trim()
         self._settle()
         self._batches.clear()
-        self._left = len(self._readers)
         if self._ahead and self._ahead.pop(self.end, event.cursor) != event.cursor:
             self._send_back()
 
@@ -178,7 +183,6 @@ class Feed:
         self._bytes = 0
         for reader in self._readers:
             reader.position = self.start
-        self._left = len(self._readers)
 
     def withdraw(self, entry_id: str, become: Callable[[Frame], None]) -> None:
         """Make an entry's frames tell something else: what it said leaves the ring, and whatever waits to be sent."""
@@ -277,18 +281,24 @@ class Feed:
 
     # --- what the clock does
 
-    def run(self, is_over: Callable[[], bool]) -> bool:
-        """A pass, or its next stretch: serve readers until all had their turn or time is over. True if some wait."""
+    def run(self, clock: Callable[[], float], over: float) -> bool:
+        """A pass, or its next stretch: serve readers until each had its turn or time is over. False where it has ended.
+
+        Then there is another one to run if something came meanwhile, as `waits` says.
+        """
+        if not self._left:
+            self._left, self._goal = len(self._readers), self.end
         while self._left and self._readers:
             self._turn = (self._turn + 1) % len(self._readers)
             self._left -= 1
             self._serve(self._readers[self._turn])
-            if is_over():
+            if clock() >= over:
                 break
         self._settle()
         if self._left and self._readers:
             return True
-        self._passed = self.end
+        self._left = 0
+        self._passed = self._goal
         self._trim()
         return False
 
@@ -324,7 +334,7 @@ class Feed:
                 self.drop(reader, code, farewell)
             yield
 
-    def _serve(self, reader: Reader, *, live: bool = True) -> None:
+    def _serve(self, reader: Reader) -> None:
         if reader.place < 0:
             return
         if reader.position < self.start:
@@ -333,10 +343,9 @@ class Feed:
             missing = self._batch(reader, reader.position)
             reader.position = self.end
             reader.write(missing)
-            if live:
-                if not missing.readers:
-                    self._given.append(missing)
-                missing.readers += 1
+            if not missing.readers:
+                self._given.append(missing)
+            missing.readers += 1
 
     def _batch(self, reader: Reader, position: int, opening: tuple[Told, ...] = ()) -> Batch:
         """What a reader is missing from a position on, behind an opening."""

@@ -26,7 +26,9 @@ from .tail import Tail
 
 logger = logging.getLogger(__name__)
 
-STRETCH = 0.0003  # seconds of a pass before other work gets its turn
+STRETCH = 0.001  # seconds of a pass before other work gets its turn
+REST = 1.0  # times what a pass took until the next one begins: what comes meanwhile goes out in the same writes
+REST_MOST = 0.02  # seconds
 RETRY_MS = 1_000  # over which readers who are sent away spread their return
 MEND_AGAIN = 0.5  # seconds, at most, until what could not be put right is tried again
 ROUNDS = 3  # of healing, at most, where the store loses more meanwhile
@@ -262,24 +264,31 @@ class Hub:
         self._begin_pass(channel)
 
     def _begin_pass(self, channel: Channel) -> None:
+        """Have a pass soon, unless one is under way: a rest after the last one, which is over when little happens."""
         if not channel.passing:
+            loop = asyncio.get_running_loop()
             channel.passing = True
-            asyncio.get_running_loop().call_soon(self._pass, channel)
+            channel.began_at = max(channel.rests_until, loop.time())
+            loop.call_at(channel.began_at, self._pass, channel)
 
     def _pass(self, channel: Channel) -> None:
-        """A stretch of a pass. What arrives before the next one goes out joined with what is left."""
+        """A stretch of a pass."""
         loop = asyncio.get_running_loop()
-        over = loop.time() + STRETCH
         try:
-            channel.passing = channel.feed.run(lambda: loop.time() >= over)
+            goes_on = channel.feed.run(loop.time, loop.time() + STRETCH)
         except Exception as error:  # a bug of ours; left here, it would stop the stream without a word
             logger.exception("a pass over %s failed", channel.stream)
             self._drop(channel, repr(error))
             return
-        if channel.passing:
+        if goes_on:
             loop.call_soon(self._pass, channel)
-        else:
-            channel.pass_ended()
+            return
+        now = loop.time()
+        channel.passing = False
+        channel.rests_until = now + min(REST * (now - channel.began_at), REST_MOST)
+        channel.pass_ended()
+        if channel.feed.waits:
+            self._begin_pass(channel)
 
     # --- time
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,9 +70,14 @@ class RecordingReader(Reader):
 
 
 def run(feed: Feed) -> None:
-    """A pass, to its end."""
-    while feed.run(lambda: False):
+    """Passes, until nothing waits."""
+    while stretch(feed) or feed.waits:
         pass
+
+
+def stretch(feed: Feed, readers: float = float("inf")) -> bool:
+    """A stretch of a pass, over so many readers at most."""
+    return feed.run(partial(next, itertools.count(1)), readers)
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -106,8 +113,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(steps=st.integers(1, 8))
     def run_a_stretch(self, steps: int) -> None:
-        left = iter(range(steps - 1))
-        self.feed.run(lambda: next(left, None) is None)
+        stretch(self.feed, steps)
 
     @rule(reader=readers, room=st.integers(1, 3))
     def resume(self, reader: RecordingReader, room: int) -> None:
@@ -187,10 +193,12 @@ def test_what_arrives_during_a_pass_goes_out_joined_with_what_is_left() -> None:
     for reader in readers:
         feed.join(reader, 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1))
-    served = iter([False, True])
-    assert feed.run(lambda: next(served)) is True
+    assert stretch(feed, 2) is True
     feed.append(frame(2))
+    assert (stretch(feed), feed.given, feed.waits) == (False, 1, True)
+    assert sorted(len(reader.batches) for reader in readers) == [2, 2, 2, 2]
     run(feed)
+    assert (feed.given, feed.waits) == (2, False)
     assert sorted(len(reader.batches) for reader in readers) == [2, 2, 3, 3]  # the opening, then one write or two
     assert all(reader.numbers == [1, 2] for reader in readers)
 
@@ -337,7 +345,7 @@ def test_a_pass_ends_while_readers_come_and_go() -> None:
         feed.join(reader, 0, cursor(feed.n_at(0)), [])
     feed.append(frame(1))
     steps = 1
-    while feed.run(lambda: True):
+    while stretch(feed, 1):
         feed.leave(readers.pop(0))
         readers.append(RecordingReader())
         feed.join(readers[-1], feed.end, cursor(feed.n_at(feed.end)), [])
