@@ -63,6 +63,9 @@ class Field(NamedTuple):
     async def run(self, first: int, entries: int, rate: float = 0.0, posters: int = 1) -> trial.Outcome:
         """Publish so many entries, entry `n` to group `n`. Raises Invalid."""
         running = self.running
+        for number, poster in enumerate(self.posters):
+            if not poster.is_open:  # a server lets go of a connection on which nothing comes
+                self.posters[number] = await running.poster()
         course = Course(lambda n: running.publish_path(n % self.groups), running.body, first, entries, rate)
         outcome = await trial.run(
             self.readers, self.posters[:posters], course, groups=self.groups, machine=running.machine, limit=LIMIT

@@ -316,10 +316,8 @@ class Log:
     async def open_tail(self, partition: int) -> TailConnection:
         """A connection of its own for blocking reads of a partition, on whoever has it now. Raises StoreError."""
         await self.store.locate()
-        return TailConnection(await self.store.connect(model.tag(partition)), self._log_key_names)
-
-    def _log_key_names(self, streams: Mapping[str, str]) -> dict[str, str]:
-        return {self._key(stream, "log"): stream for stream in streams}
+        connection = await self.store.connect(model.tag(partition))
+        return TailConnection(connection, lambda stream: self._key(stream, "log").encode())
 
     def _tag(self, stream: str) -> str:
         return model.tag(model.partition_of(stream, self.store.partitions))
@@ -331,9 +329,10 @@ class Log:
 class TailConnection:
     """One connection that reads the logs of a partition as they grow."""
 
-    def __init__(self, connection: Blocking, keys: Callable[[Mapping[str, str]], dict[str, str]]) -> None:
+    def __init__(self, connection: Blocking, key: Callable[[str], bytes]) -> None:
         self._connection = connection
-        self._keys = keys
+        self._key = key
+        self._streams: dict[bytes, str] = {}  # that were asked for last, by their logs' keys
         self.unblock = connection.unblock
         self.close = connection.close
 
@@ -342,13 +341,15 @@ class TailConnection:
 
         Concrete ids only: `$` would mean a later now each time it is asked, and what came in between would not be read.
         """
-        keys = self._keys(after)
-        ids = [after[stream] for stream in keys.values()]
-        command: tuple[str | int, ...] = ("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS", *keys, *ids)
-        reply = await self._connection.ask(*command) or []
+        if list(self._streams.values()) != list(after):
+            self._streams = {self._key(stream): stream for stream in after}
+        streams, ids = self._streams, [after[stream] for stream in self._streams.values()]
+        reply = await self._connection.ask(
+            *("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS"), *streams, *ids
+        )
         return [
-            (keys[key.decode()], records[-1][0].decode(), [event for event in map(_event, records) if event])
-            for key, records in reply
+            (streams[key], records[-1][0].decode(), [event for event in map(_event, records) if event])
+            for key, records in reply or ()
         ]
 
 

@@ -28,9 +28,13 @@ class Poster(asyncio.Protocol):
         self._parser: Any = None
         self._body = b""
 
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
     async def send(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         """The answer's status and body."""
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.is_open:
             raise Away("the server has closed the publisher's connection")
         self._parser, self._body = httptools.HttpResponseParser(self), b""
         self._answer = asyncio.get_running_loop().create_future()

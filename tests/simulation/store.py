@@ -228,6 +228,10 @@ class Connecting:
         assert self._connection is not None
         self._connection.send(words)
 
+    async def send_packed_command(self, chunks: list[bytes]) -> None:
+        words = b"".join(chunks).split(b"\r\n")[2::2]
+        await self.send_command(*[int(word) if word.isdigit() else word.decode() for word in words])
+
     async def read_response(self) -> Any:
         assert self._connection is not None
         return await self._connection.answer
