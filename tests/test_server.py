@@ -34,6 +34,7 @@ pytestmark = pytest.mark.anyio
 LIMIT = 30.0  # seconds after which what is waited for will not come
 MANY = 2_000  # connections
 LISTENING = 0  # where /proc has the port at the other end of a connection
+READER_OBJECTS = 4  # that the collector of cycles knows, at most
 LAST = "the last one"  # the headline of the entry up to which readers read
 
 Start = Callable[..., Running]
@@ -245,6 +246,31 @@ def test_the_collector_of_cycles_looks_at_the_program_no_more() -> None:
     before, after = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
     assert int(before) > 20_000
     assert int(after) < 1_000
+
+
+async def test_a_reader_is_few_objects_to_the_collector_of_cycles(start: Start, stream: str, tmp_path: Path) -> None:
+    """A reader and its transport; no task, scope, parser, queue or timer is left of the handshake."""
+    say = "print('objects', len(gc.get_objects()), file=sys.stderr, flush=True)"
+    count = f"import gc, signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: gc.collect() and None or {say})\n"
+    (tmp_path / "sitecustomize.py").write_text(count)
+    server = start(env={"PYTHONPATH": str(tmp_path)})
+    server.publish_ok(stream, "one")
+    cursor = server.snapshot(stream)["cursor"]
+
+    async def objects() -> int:
+        told = server.log.count("objects ")
+        os.kill(workers_of(server)[0], signal.SIGUSR1)
+        await eventually(lambda: server.log.count("objects ") > told)
+        return int(server.log.rsplit("objects ", 1)[1].split()[0])
+
+    async with AsyncExitStack() as readers:
+        for _ in range(50):
+            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
+        before = await objects()
+        for _ in range(200):
+            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
+        each = (await objects() - before) / 200
+    assert 1 <= each <= READER_OBJECTS
 
 
 async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
