@@ -136,10 +136,8 @@ class Handshake(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": url.query or b"",
             "subprotocols": [name.strip() for value in offered for name in value.decode("latin-1").split(",")],
-            "extensions": {"websocket.http.response": {}, ABORT: self._transport.abort},
+            "extensions": {"websocket.http.response": {}, ABORT: self._transport.abort, DETACH: self._detach},
         }
-        if self._transport.get_extra_info("sslcontext") is None:  # else what is written is not what is sent
-            scope["extensions"][DETACH] = self._detach
         return scope
 
     async def _run(self, scope: dict[str, Any]) -> None:

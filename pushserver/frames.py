@@ -16,7 +16,7 @@ from typing import Any
 
 from .model import Cursor, Event
 
-PIECE = 65_536  # bytes that are written at once, or one frame if that is more
+PIECE = 65_536  # bytes from which on a piece, which is written at once, is full; it ends with a whole frame
 DEFLATED_FROM = 256  # bytes of a text; below them deflating costs more than it saves
 
 

@@ -63,8 +63,14 @@ class Settings:
     log_events: int = knob(10_000, "Events that a stream's log keeps, at least.", click.IntRange(100, 1_000_000))
     idempotency: int = knob(86_400, "Seconds that an idempotency key is remembered.", click.IntRange(1, 604_800))
     heal: bool = knob(True, "Publish again what the store lost and a worker still has.", click.BOOL)
-    ring_events: int = knob(1_000, "Events that a feed keeps in memory, at most.", click.IntRange(1, 100_000))
-    ring_bytes: int = knob(4_194_304, "Bytes of events that a feed keeps in memory, at most.", click.IntRange(1))
+    ring_events: int = knob(
+        1_000, "Events that a feed keeps in memory; twice as many while they are given out.", click.IntRange(1, 100_000)
+    )
+    ring_bytes: int = knob(
+        4_194_304,
+        "Bytes of events that a feed keeps in memory; twice as many while they are given out.",
+        click.IntRange(1),
+    )
     replay_events: int = knob(
         1_000,
         "Events that are replayed from the log, at most; further back gets a snapshot.",

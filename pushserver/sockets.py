@@ -87,6 +87,7 @@ class SocketReader(Reader, asyncio.Protocol):
     # --- what the transport does
 
     def connection_made(self, transport: Any) -> None:
+        assert transport.get_extra_info("sslcontext") is None, "over TLS what is written is not what is sent"
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # it pauses when it keeps anything, and resumes when it does not
         self._file = transport.get_extra_info("socket").fileno()

@@ -19,7 +19,7 @@ from ..support import Running, clients_of, open_files, reader, receive
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 45.0  # seconds after which a reader who is gone has been let go, with any settings
+LIMIT = 45.0  # seconds after which a reader who is gone has been let go, with these settings
 STALLED, HEALTHY = 20, 100
 ENTRIES = 60
 BODY = "word " * 3_900  # about 20 kB: all of them are far more than kernel and server keep for one
