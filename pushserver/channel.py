@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from . import frames, model, render
 from .feed import Feed
-from .frames import Frame, Notice, View
+from .frames import Format, Frame, Notice, View
 from .log import Snapshot
 from .model import Cursor, Event
 
@@ -23,11 +25,6 @@ class Channel:
     `past` is what the feed held before the log was put right: the next failover may be to a replica that has even less.
     `shown` is what readers were shown of it last: those who come before the next event are shown the same.
     """
-
-    __slots__ = (
-        *("_hellos", "_passed", "began_at", "feed", "idle", "mending", "page", "passing", "past", "rests_until"),
-        *("shown", "stream", "users"),
-    )
 
     def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
         self.stream = stream
@@ -42,6 +39,9 @@ class Channel:
         self.shown: tuple[Snapshot, View] | None = None
         self._passed = asyncio.Event()
         self._hellos: dict[tuple[Cursor, int, str | None], Notice] = {}
+        # Whatever a reader may still hold and has not sent yet.
+        self._frames: WeakSet[Frame] = WeakSet()
+        self._views: WeakKeyDictionary[View, Snapshot] = WeakKeyDictionary()
 
     def hello(self, start: int, reason: str | None, heartbeat: float) -> Notice:
         """The first frame of a reader: the same one for all who start at the same place, so that they share a write."""
@@ -57,7 +57,15 @@ class Channel:
 
     def frame(self, event: Event) -> Frame:
         """What readers are told of an event, with the page as it is now."""
-        return Frame(event, partial(render.frame, event, self.page))
+        frame = Frame(event, partial(render.frame, event, self.page))
+        self._frames.add(frame)
+        return frame
+
+    def view(self, snapshot: Snapshot) -> View:
+        """What readers are told of a snapshot."""
+        view = View(snapshot.cursor, partial(_shown, snapshot))
+        self._views[view] = snapshot
+        return view
 
     def held(self, most: int) -> list[Event]:
         """The newest events that are in memory here, the newest first."""
@@ -71,7 +79,7 @@ class Channel:
         self.feed.append(self.frame(event))
 
     def _forget(self, withdrawal: Event) -> None:
-        """Leave nothing of what an entry said in the feed, nor in what it held before."""
+        """Leave nothing of what an entry said: in the feed, in what it held before, in what waits to be sent."""
 
         def become(frame: Frame) -> None:
             event = frame.event.withdrawn(withdrawal.data)
@@ -79,6 +87,14 @@ class Channel:
 
         about = withdrawal.entry_id
         self.feed.withdraw(about, become)
+        for frame in tuple(self._frames):
+            if frame.event.entry_id == about and frame.event.type == "entry.put":
+                become(frame)
+        for view, snapshot in tuple(self._views.items()):
+            entries = [entry for entry in snapshot.entries if not (about in entry and json.loads(entry)["id"] == about)]
+            if len(entries) < len(snapshot.entries):
+                self._views[view] = snapshot._replace(entries=entries)
+                view.become(partial(_shown, self._views[view]))
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == about else event for event in self.past]
 
     def pass_ended(self) -> None:
@@ -120,3 +136,12 @@ def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
     if event.type in ("page.put", "stream.end"):
         return {**model.loads(event.data)["page"], "updated_at": event.shown_at}
     return {**page, "updated_at": max(page["updated_at"], event.shown_at)}
+
+
+def _shown(snapshot: Snapshot, format: Format) -> str:
+    """A snapshot as readers of a format get it."""
+    if format is Format.JSON:
+        return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
+    older = render.older_link(snapshot.entries) if snapshot.older else None
+    parts = render.parts(snapshot.page, snapshot.entries, older=older)
+    return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)

@@ -45,7 +45,7 @@ class Told:
     `cursor` is where it moves a reader to, if it does.
     """
 
-    __slots__ = ("_bytes", "_texts")
+    __slots__ = ("__weakref__", "_bytes", "_texts")
 
     def __init__(self) -> None:
         self._texts: dict[Format, str] = {}
@@ -143,6 +143,11 @@ class View(Told):
         super().__init__()
         self._cursor = cursor
         self._make = make
+
+    def become(self, make: Callable[[Format], str]) -> None:
+        """Show something else: also to those who hold it and have not sent it yet."""
+        self._make = make
+        self._texts, self._bytes = {}, {}
 
     @property
     def cursor(self) -> Cursor:

@@ -6,10 +6,8 @@ All that it missed or none of it: never a part. What one reader costs is had by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
-from . import frames, render
 from .channel import Channel
 from .errors import Unavailable
 from .frames import Format, Frame, Notice, Told, View
@@ -77,7 +75,7 @@ class Openings:
             snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
             if snapshot is None:
                 raise LogGone("The stream is gone.")
-            return snapshot, View(snapshot.cursor, partial(_shown, snapshot))
+            return snapshot, channel.view(snapshot)
 
         return await self._reads.share(channel.stream, read)
 
@@ -122,12 +120,3 @@ def _position(channel: Channel, cursor: Cursor, n: int) -> int:
     if (cursor.epoch != feed.head.epoch or feed.start <= position <= feed.end) and feed.seek(cursor) != position:
         raise AtOdds
     return position
-
-
-def _shown(snapshot: Snapshot, format: Format) -> str:
-    """A snapshot as readers of a format get it."""
-    if format is Format.JSON:
-        return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
-    older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, snapshot.entries, older=older)
-    return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
