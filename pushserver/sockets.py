@@ -73,10 +73,10 @@ class SocketReader(Reader, asyncio.Protocol):
     def close(self, code: Close, farewell: Notice | None = None) -> None:
         """Say farewell after what is being sent; a reader that takes nothing any more is cut off.
 
-        So is one whose token expires in the middle: what it has not taken by then would reach it later.
+        So is one with a token that is in the middle: what it has not taken could reach it when the token has expired.
         """
         self.state = State.CLOSED
-        if code is Close.TOO_SLOW or (code is Close.TOKEN_EXPIRED and self._is_behind()):
+        if code is Close.TOO_SLOW or (self._until is not None and self._is_behind()):
             self._transport.abort()
             return
         last = farewell.wire(self.format, self.coding) if farewell else b""
@@ -102,8 +102,10 @@ class SocketReader(Reader, asyncio.Protocol):
         self._rest = NOTHING
         if self._timer is not None:
             self._timer.cancel()
-        self._channel.feed.leave(self)
-        self._hub.leave(self._channel)
+        try:
+            self._channel.feed.leave(self)
+        finally:
+            self._hub.leave(self._channel)
 
     def pause_writing(self) -> None:
         if self.state is State.OPEN:
@@ -133,6 +135,8 @@ class SocketReader(Reader, asyncio.Protocol):
                 self._transport.write_eof()
         elif hearing.answer and self.state is State.OPEN:
             self._transport.write(hearing.answer)
+        elif hearing.answer:
+            self._rest = chain([hearing.answer], self._rest)  # behind whole frames, and before whole frames
 
     # --- its own
 
@@ -149,7 +153,7 @@ class SocketReader(Reader, asyncio.Protocol):
             return False
         if sent == len(data):
             return True
-        self._transport.write(data[sent:])
+        self._transport.write(memoryview(data)[sent:])
         return not self._transport.get_write_buffer_size()  # what the kernel did not take then, it may have taken since
 
     def _write_rest(self) -> bool:
@@ -172,6 +176,7 @@ class SocketReader(Reader, asyncio.Protocol):
         """Its close frame came: the last thing to do is to echo it, if it was the first."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
+            self._rest = NOTHING
             self._channel.feed.leave(self)
             self._transport.write(echo)
         self._transport.close()

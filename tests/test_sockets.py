@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import socket as sockets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -362,29 +362,63 @@ class Listening(asyncio.Protocol):
         self.heard += data
 
 
-async def test_a_reader_whose_socket_takes_less_than_it_could_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The transport then takes the rest at once, and neither pauses nor resumes."""
-    head = Cursor("e" * 16, "1-0", "0" * 16)
-    feed = Feed(head, 1, ring_events=10, ring_bytes=10**6)
+HEAD = Cursor("e" * 16, "1-0", "0" * 16)
+LARGE = [frames.Notice(f'"{letter * frames.PIECE}"') for letter in "abcdef"]  # a piece each
+
+
+@pytest.fixture
+async def joined() -> AsyncIterator[tuple[SocketReader, Feed, asyncio.Transport, Listening]]:
+    """A reader of a feed, in this process, and the other end of its connection."""
+    feed = Feed(HEAD, 1, ring_events=10, ring_bytes=10**6)
     hub, channel = SimpleNamespace(leave=lambda channel: None), SimpleNamespace(feed=feed)
     reading = SocketReader(hub, channel, Format.JSON)  # type: ignore[arg-type]
-    listening, loop = Listening(), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     ours, theirs = sockets.socketpair()
-    await loop.create_connection(lambda: listening, sock=theirs)
+    other, listening = await loop.create_connection(Listening, sock=theirs)
     transport, _ = await loop.create_connection(lambda: reading, sock=ours)
-    whole, written = [frames.Notice(f'"{letter * frames.PIECE}"') for letter in "abc"], []
+    yield reading, feed, other, listening
+    transport.abort()
+    other.abort()
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_reader_whose_socket_takes_less_than_it_could_gets_everything(
+    joined: tuple[SocketReader, Feed, asyncio.Transport, Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transport then takes the rest at once, and neither pauses nor resumes."""
+    reading, feed, _, listening = joined
+    written, os_write = [], os.write
 
     def write(file: int, data: bytes) -> int:
         written.append(len(data))
         return os_write(file, data[: len(data) // 2])
 
-    os_write = os.write
     with monkeypatch.context() as patch:
         patch.setattr("pushserver.sockets.os.write", write)
-        feed.join(reading, 0, head, whole)
-        async with asyncio.timeout(5):
-            while len(listening.heard) < sum(len(one.wire(Format.JSON, Coding.MESSAGE)) for one in whole):
-                await asyncio.sleep(0.01)
-    assert len(written) == 3, "a piece each"
+        feed.join(reading, 0, HEAD, LARGE)
+        await until(lambda: len(listening.heard) == sum(written))
+    assert len(written) == len(LARGE)
     assert reading.state is State.OPEN
-    transport.abort()
+
+
+async def test_a_ping_that_comes_while_a_reader_is_behind_is_answered_between_two_frames(
+    joined: tuple[SocketReader, Feed, asyncio.Transport, Listening],
+) -> None:
+    reading, feed, other, listening = joined
+    other.pause_reading()
+    feed.join(reading, 0, HEAD, LARGE)
+    assert reading.state is State.PAUSED
+    other.write(bytes([0x89, 0x82, 0, 0, 0, 0]) + b"hi")
+    await until(lambda: not reading._transport.is_reading())
+    other.resume_reading()
+    pong, whole = b"\x8a\x02hi", [one.wire(Format.JSON, Coding.MESSAGE) for one in LARGE]
+    await until(lambda: len(listening.heard) == sum(map(len, whole)) + len(pong))
+    before, _, after = listening.heard.partition(pong)
+    assert before + after == b"".join(whole)
+    assert before in [b"".join(whole[:count]) for count in range(len(whole))]
+    await until(lambda: reading.state is State.OPEN)
