@@ -33,7 +33,7 @@ DETACH = "pushserver.detach"  # a function that gives a WebSocket's transport to
 class AsgiReader(Reader):
     """A reader whose frames a task sends. A transport subclasses it with `_send` and `_end`."""
 
-    __slots__ = ("_abort", "_batch", "_code", "_farewell", "_feed", "_sending", "_until", "_wake")
+    __slots__ = ("_abort", "_batch", "_code", "_farewell", "_feed", "_sending", "_timer", "_until", "_wake")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class AsgiReader(Reader):
         self._code = Close.RESTART
         self._farewell: Notice | None = None
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def _send(self, frame: Told) -> None:
         raise NotImplementedError
@@ -79,7 +80,12 @@ class AsgiReader(Reader):
             self._code, self._farewell = code, farewell
             self._wake.set()
             # Whoever reads nothing would be waited for without end: the feed has let go of it and looks at it no more.
-            asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._abort)
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._abort)
+
+    def release(self) -> None:
+        """The answer has ended: what its connection is used for next is not to be cut off."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def run(self) -> None:
         """Send batch after batch until the reader is closed."""
@@ -159,6 +165,7 @@ async def attend(hub: Hub, channel: Channel, reader: AsgiReader, cursor: Cursor 
             await gone
         finally:
             feed.leave(reader)
+            reader.release()
             sending.cancel()
             if expiry:
                 expiry.cancel()

@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pushserver.errors import Close
+from pushserver.feed import Feed
+from pushserver.frames import Coding, Format
+from pushserver.model import Cursor
+from pushserver.sse import SseReader
+
 from .support import Running
 
 
@@ -153,3 +159,16 @@ def test_readers_are_sent_away_when_the_server_stops(start: Callable[..., Runnin
         next(frames)
         server.process.terminate()
         assert [sent.frame["type"] for sent in frames][-1] == "bye"
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_used_for_something_else_is_not_cut_off_any_more() -> None:
+    """Where an answer ends and its connection lives on, as behind a proxy."""
+    feed = Feed(Cursor("e" * 16, "1-1", "0" * 16), 1, ring_events=10, ring_bytes=1_000)
+    reader = SseReader(Format.JSON, feed, abort=lambda: None, coding=Coding.EVENT)
+    reader.close(Close.RESTART)
+    timer = reader._timer
+    assert timer is not None
+    assert not timer.cancelled()
+    reader.release()
+    assert timer.cancelled()
