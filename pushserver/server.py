@@ -245,7 +245,11 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
     server = Server(config, drain=app.state.hub.drain, lifeline=lifeline)
     inherited = socket.socket(fileno=listener)
     if settings.workers > 1:
-        inherited = _listen(inherited.getsockname(), settings.patience, shared=True)
+        try:
+            inherited = _listen(inherited.getsockname(), settings.patience, shared=True)
+        except OSError as error:
+            logger.error("a worker cannot listen: %s", error)
+            sys.exit(STARTUP_FAILURE)
     server.run(sockets=[inherited])
 
 
