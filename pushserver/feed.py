@@ -288,12 +288,16 @@ class Feed:
         """
         if not self._left:
             self._left, self._goal = len(self._readers), self.end
-        while self._left and self._readers:
-            self._turn = (self._turn + 1) % len(self._readers)
-            self._left -= 1
-            self._serve(self._readers[self._turn])
-            if clock() >= over:
-                break
+        try:
+            while self._left and self._readers:
+                self._turn = (self._turn + 1) % len(self._readers)
+                self._left -= 1
+                self._serve(self._readers[self._turn])
+                if clock() >= over:
+                    break
+        except BaseException:
+            self._left = 0  # else to leave would go on with it
+            raise
         self._settle()
         if self._left and self._readers:
             return True
@@ -304,6 +308,7 @@ class Feed:
 
     def beat(self, frame: Notice) -> Iterator[None]:
         """Write a heartbeat to those who have everything. A step each."""
+        self._batches.clear()
         batches = {(format, coding): Batch([frame], format, coding) for format in Format for coding in Coding}
         for reader in tuple(self._readers):
             if reader.state is State.OPEN and reader.place >= 0 and reader.position >= self.end:
@@ -332,6 +337,13 @@ class Feed:
         for reader in tuple(self._readers):
             if reader.place >= 0:
                 self.drop(reader, code, farewell)
+            yield
+
+    def dismiss(self, code: Close) -> Iterator[None]:
+        """Close those who have everything: there is nothing more to come. A step each."""
+        for reader in tuple(self._readers):
+            if reader.place >= 0 and reader.state is State.OPEN and reader.position >= self.end:
+                self.drop(reader, code)
             yield
 
     def _serve(self, reader: Reader) -> None:

@@ -224,6 +224,9 @@ class Hub:
             await asyncio.sleep(random.uniform(0, MEND_AGAIN))
             with suppress(StoreError):  # the tail reads it by its next read
                 await self._read_on(channel)
+        except Exception as error:  # a bug of ours; left here, nobody would read the stream any more
+            logger.exception("stream %s could not be put right", channel.stream)
+            self._drop(channel, repr(error))
         finally:
             channel.mending = None
 
@@ -299,7 +302,7 @@ class Hub:
             for channel in tuple(self._channels.values()):
                 feed = channel.feed
                 if channel.page["state"] == "ended":
-                    await _in_turns(feed.drop_all(Close.ENDED))
+                    await _in_turns(feed.dismiss(Close.ENDED))
                 stale_since = self._tail_of(channel).stale_since
                 stale = model.instant(stale_since) if stale_since else None
                 beat = frames.heartbeat(feed.head, feed.n, readers=feed.readers, at=at, stale=stale)

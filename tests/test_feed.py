@@ -354,6 +354,39 @@ def test_a_pass_ends_while_readers_come_and_go() -> None:
     assert all(reader.position == feed.end for reader in readers)
 
 
+def test_at_the_end_who_has_not_had_everything_is_not_sent_away_yet() -> None:
+    feed = feed_of(0)
+    paused, *others = readers = [RecordingReader(room=1), RecordingReader(), RecordingReader()]
+    for reader in readers:
+        feed.join(reader, 0, cursor(feed.n_at(0)), [Notice("")])
+    feed.append(frame(1))
+    list(feed.dismiss(Close.ENDED))
+    assert [reader.closed_with for reader in readers] == [None] * 3
+    run(feed)
+    list(feed.dismiss(Close.ENDED))
+    assert [reader.closed_with for reader in (paused, *others)] == [None, Close.ENDED, Close.ENDED]
+    paused.room = 2
+    feed.resume(paused)
+    list(feed.dismiss(Close.ENDED))
+    assert [(reader.closed_with, reader.numbers) for reader in readers] == [(Close.ENDED, [1])] * 3
+
+
+def test_a_frame_that_cannot_be_made_leaves_a_feed_that_lets_its_readers_go() -> None:
+    feed = feed_of(0)
+    readers = [RecordingReader(Format.HTML) for _ in range(3)]
+    for reader in readers:
+        feed.join(reader, 0, cursor(feed.n_at(0)), [])
+
+    def fail() -> dict[str, Any]:
+        raise KeyError("at")
+
+    feed.append(frame(1, html=fail))
+    with pytest.raises(KeyError):
+        run(feed)
+    list(feed.drop_all(Close.RESTART))
+    assert ([reader.closed_with for reader in readers], feed.readers) == ([Close.RESTART] * 3, 0)
+
+
 def test_a_frame_knows_how_many_it_was_given_to_and_after_how_long() -> None:
     clock = iter([1_007, 1_250])
     feed = Feed(cursor(0), 0, ring_events=10, ring_bytes=10**9, now=lambda: next(clock))

@@ -403,6 +403,24 @@ async def test_a_correction_is_healed_while_others_publish_older_ones(
         assert {entry["id"]: entry["rev"] for entry in snapshot["entries"]}[last.entry_id] == 5
 
 
+async def test_readers_of_a_stream_that_cannot_be_put_right_are_sent_to_come_back(
+    hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong there: a stream that nobody reads any more would look like one on which nothing happens."""
+    first = await append(log, stream, "first")
+
+    async def fails(*arguments: Any, **options: Any) -> None:
+        raise KeyError("at")
+
+    monkeypatch.setattr(heal, "heal", fails)
+    async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
+        lost = await append_and_read(log, stream, reader, 2)
+        await lose(store, stream, lost)
+        await append(log, stream, "after")
+        await reader.until_closed()
+        assert reader.code is Close.RESTART
+
+
 async def test_what_cannot_be_healed_yet_is_healed_later(
     tmp_path: Path, stream: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
