@@ -190,6 +190,7 @@ class Socket(asyncio.Protocol):
         if self._waits == b"\r\n\r\n":
             head, end, data = data.partition(self._waits)
             if (end and not head.startswith(b"HTTP/1.1 101")) or len(head) > HEAD_LIMIT:
+                self._waits = None
                 self._transport.abort()
                 self.ready(self._rest)
                 return
