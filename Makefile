@@ -26,7 +26,7 @@ run: $(VENV)/run
 	$(BIN)/pushserver serve $(SERVE)
 
 test: $(VENV)/dev packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)
