@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -38,10 +39,24 @@ def filled(folder: Path) -> Iterator[None]:
     """The folder's disk has no byte left."""
     assert is_small(folder), "this disk is somebody's"
     ballast = folder / "ballast"
-    with ballast.open("wb") as file:
-        disk = os.statvfs(folder)
-        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
     try:
+        with ballast.open("wb") as file:
+            while not _takes_what_is_left(file.fileno()):
+                pass
         yield
     finally:
         ballast.unlink()
+
+
+def _takes_what_is_left(file: int) -> bool:
+    """Whether nobody else took some of it meanwhile."""
+    disk = os.fstatvfs(file)
+    left = disk.f_bavail * disk.f_frsize
+    try:
+        if left:
+            os.posix_fallocate(file, 0, left)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
