@@ -172,7 +172,7 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
         ("soon", 0, 0),
         ("nan", 0, 0),
         ("1e999", 60, 60),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=1)), 60, 60),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(hours=1)), 60, 60, id="in an hour"),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
         ("Wed, 99 Oct 2015 07:28:00 GMT", 0, 0),
     ],

@@ -250,7 +250,7 @@ oct_key = {"kty": "oct", "k": encoded(SECRET.encode())}
         (issuer.pem(RSA)[:-20], "HS256", "PEM"),
         (issuer.pem(RSA)[11:], "HS256", "PEM"),
         (der(RSA), "HS256", "expected"),
-        (ssh, "HS256", "another form of key"),
+        pytest.param(ssh, "HS256", "another form of key", id="ssh"),
         (issuer.ALL, "HS256", "a key for HS256"),
         (issuer.ALL[:-1], "HS256", "JSON"),
         (issuer.pem(weak), "RS256", "at least 2048 bits, got 1024"),
