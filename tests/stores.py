@@ -114,7 +114,7 @@ class Watched:
         dead, (primary,) = self.primary, self.replicas
         dead.start("--replicaof", "127.0.0.1", str(primary.port))
         self.primary, self.replicas = primary, [dead]
-        until(lambda: dead.info("replication")["master_link_status"] == "up")
+        until(lambda: dead.info("replication").get("master_link_status") == "up")
 
     def cut_off_replicas(self) -> None:
         """From now on they hear nothing of what the primary stores."""
