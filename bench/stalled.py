@@ -2,7 +2,8 @@
 
     .venv/bin/python -m bench.stalled [ROUNDS]
 
-Rounds with them and rounds without take turns on one server, as it is by default. Each publishes entries at a pace,
+Rounds with them and rounds in which those 200 read as well take turns on one server, as it is by default, so that a
+pass is over as many readers in both, and both are looked at alike. Each publishes entries at a pace,
 and measures how late healthy readers are given them, from the instant at which the entry was due to be sent. Prints
 the p99 of both and their ratio, when the last stalled reader was let go, and what each held of memory at most.
 """
@@ -91,14 +92,21 @@ class Round:
             transport.write(request)
             readers.append((transport, healthy))
         raws = [await stalled_reader(self._address, request) for _ in range(self._stalled)]
-        await self._until_joined(HEALTHY + self._stalled)
-        ports = {raw.getsockname()[1] for raw in raws}
+        others = []
+        for _ in range(STALLED - self._stalled):
+            transport, _ = await loop.create_connection(lambda: Healthy([]), *self._address)
+            transport.write(request)
+            others.append(transport)
+        await self._until_joined(HEALTHY + STALLED)
+        ports = {raw.getsockname()[1] for raw in raws} | {other.get_extra_info("sockname")[1] for other in others}
         before, began = pss(self._pid), time.monotonic()
         watching = asyncio.create_task(self._watch(ports, before))
         await self._publish()
         async with asyncio.timeout(LIMIT):
             while any(healthy.seen < ENTRIES for _, healthy in readers):
                 await asyncio.sleep(0.05)
+        for other in others:
+            other.abort()
         await watching
         self.let_go = time.monotonic() - began if raws else 0.0
         assert all(healthy.seen == ENTRIES for _, healthy in readers), "a healthy reader was given an entry twice"
@@ -139,7 +147,7 @@ class Round:
         """Until the kernel knows no stalled connection any more: what is kept for each, at most."""
         while ports and (queued := await send_queues(self._address[1], ports)):
             self.kernel = max(self.kernel, sum(queued) / len(queued) / 1024)
-            self.worker = max(self.worker, (pss(self._pid) - before) / self._stalled)
+            self.worker = max(self.worker, (pss(self._pid) - before) / len(ports))
             await asyncio.sleep(WATCHED_EVERY)
 
 
