@@ -28,13 +28,12 @@ from pushserver.bench import Plan
 from pushserver.follow import follow
 from pushserver.load import Away, Target, mark
 from pushserver.posts import Denied, Poster, said
-from pushserver.trial import Machine, local_server
+from pushserver.trial import Machine, end, local_server
 
 BENCH = Path(__file__).parent
 PEERS, INSTALLED = BENCH / "peers", BENCH / ".peers"
 NGINX, MODULES = "usr/sbin/nginx", "usr/lib/nginx/modules"  # in Debian's packages
 START_LIMIT = 30.0  # seconds
-STOP_LIMIT = 10.0
 SIZE = 350  # bytes of an entry, as it is posted to pushserver
 HEADLINE = {"headline": "Measured by bench/compare", "timezone": "Etc/UTC"}
 
@@ -200,13 +199,7 @@ async def _process(command: list[str], port: int, folder: Path, env: dict[str, s
                 await asyncio.sleep(0.05)
             yield process.pid
         finally:
-            if process.returncode is None:
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_LIMIT)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+            await end(process)
 
 
 def _listens(port: int) -> bool:

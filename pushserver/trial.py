@@ -222,13 +222,18 @@ async def local_server(
                 raise Away(f"the server did not start: {''.join(log.readlines()[-LAST_LINES:]).strip()}")
             yield Local(url, keys.local_key(data) or "", process.pid)
         finally:
-            if process.returncode is None:
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.communicate(), STOP_LIMIT)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+            await end(process)
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """End a process that was started; kill it where it takes too long."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.communicate(), STOP_LIMIT)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
