@@ -22,10 +22,10 @@ from typing import Any
 import click
 import uvloop
 
-from pushserver import meter
-from pushserver.load import Away
-from pushserver.posts import Denied
-from pushserver.swarm import files_short
+from pushserver.bench import usage
+from pushserver.bench.publisher import Denied
+from pushserver.bench.reader import Away
+from pushserver.bench.swarm import files_short
 
 from . import table
 from .contenders import CONTENDERS, Contender, Missing, Rig, frame_of
@@ -138,13 +138,13 @@ async def one_round(workload: Workload, number: int, contender: Contender, rig: 
         "contender": contender.name,
         "at": round(time.time()),
     }
-    begin, busy, ours = time.monotonic(), meter.busy(), meter.ours()
+    begin, busy, ours = time.monotonic(), usage.busy(), usage.ours()
     try:
         async with asyncio.timeout(LONGEST):
             told["figures"] = await workload.do(contender, rig, size)
     except (Invalid, Away, Denied, TimeoutError) as error:
         told["invalid"] = str(error) or f"it took more than {LONGEST:g} s"
-    others = (meter.busy() - busy - (meter.ours() - ours)) / (time.monotonic() - begin) / (os.cpu_count() or 1)
+    others = (usage.busy() - busy - (usage.ours() - ours)) / (time.monotonic() - begin) / (os.cpu_count() or 1)
     return {**told, "others": round(max(0.0, others), 3)}
 
 

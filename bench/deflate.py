@@ -12,15 +12,18 @@ from functools import partial
 from importlib import resources
 from typing import Any
 
-from pushserver import model, render, schema, validate
-from pushserver.frames import Coding, Format, Frame, coded, dumps
+from pushserver import model
+from pushserver.codec import dumps
+from pushserver.content import schema, validation
 from pushserver.model import Cursor, Event
+from pushserver.page import render
+from pushserver.wire.frames import Coding, Format, Frame, coded
 
 TIMES = 200
 
 
 def main() -> None:
-    lines = map(json.loads, resources.files("pushserver").joinpath("demo.jsonl").read_text("utf-8").splitlines())
+    lines = map(json.loads, resources.files("pushserver.cli").joinpath("demo.jsonl").read_text("utf-8").splitlines())
     entries = [line["entry"] for line in lines if "entry" in line]
     print("| format | plain bytes | deflated | us to deflate |\n| --- | --- | --- | --- |")
     for format in Format:
@@ -37,7 +40,7 @@ def main() -> None:
 def _frame(sent: dict[str, Any]) -> Frame:
     """What readers are told of an entry."""
     at, id = model.now(), model.new_id()
-    entry = schema.entry(validate.read(schema.EntryIn, sent), stream="demo", id=id, at=at)
+    entry = schema.entry(validation.read(schema.EntryIn, sent), stream="demo", id=id, at=at)
     cursor = Cursor("e" * 16, f"{at}-0", "a" * 16)
     data = dumps({"at": model.instant(at), "entry": {**entry, "rev": 1}}).encode()
     event = Event(cursor, cursor, 1, "entry.put", data, model.instant(at), id)

@@ -23,7 +23,7 @@ from typing import Any
 import httpx2
 import uvloop
 
-from tests.support import Running, running
+from tests.support.server import Running, running
 
 HEALTHY, STALLED = 800, 200
 ENTRIES, PACE = 150, 0.1  # of a round, and the seconds between two

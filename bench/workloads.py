@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from pushserver import meter, trial
-from pushserver.posts import Course, Denied, Poster, said
-from pushserver.swarm import Readers
+from pushserver.bench import usage
+from pushserver.bench.publisher import Course, Denied, Poster, said
+from pushserver.bench.run import Outcome
+from pushserver.bench.run import run as run_trial
+from pushserver.bench.swarm import Readers
 
 from .contenders import Contender, Rig, Running
 
@@ -60,14 +62,14 @@ class Field(NamedTuple):
     posters: list[Poster]
     groups: int
 
-    async def run(self, first: int, entries: int, rate: float = 0.0, posters: int = 1) -> trial.Outcome:
+    async def run(self, first: int, entries: int, rate: float = 0.0, posters: int = 1) -> Outcome:
         """Publish so many entries, entry `n` to group `n`. Raises Invalid."""
         running = self.running
         for number, poster in enumerate(self.posters):
             if not poster.is_open:  # a server lets go of a connection on which nothing comes
                 self.posters[number] = await running.poster()
         course = Course(lambda n: running.publish_path(n % self.groups), running.body, first, entries, rate)
-        outcome = await trial.run(
+        outcome = await run_trial(
             self.readers, self.posters[:posters], course, groups=self.groups, machine=running.machine, limit=LIMIT
         )
         if not outcome.is_whole:
@@ -96,7 +98,7 @@ async def field(
             await loader.close()
 
 
-def figures(outcome: trial.Outcome) -> Figures:
+def figures(outcome: Outcome) -> Figures:
     told = outcome.figures()
     cost = told["server"]
     return {
@@ -151,9 +153,9 @@ async def idle(contender: Contender, rig: Rig, size: Size) -> Figures:
         pids = made.running.machine.server
         memory, kernel = await _memory(pids)
         quiet = await _idle(pids, few, size.idle_seconds)
-        before = meter.usage(pids)
+        before = usage.usage(pids)
         await made.readers.open(many - few)
-        connecting = meter.usage(pids).since(before)
+        connecting = usage.usage(pids).since(before)
         more_memory, more_kernel = await _memory(pids)
         busy = await _idle(pids, many, size.idle_seconds)
         # The readers that came later had not had the first entry: it is theirs to miss.
@@ -169,14 +171,14 @@ async def idle(contender: Contender, rig: Rig, size: Size) -> Figures:
 
 async def _memory(pids: Any) -> tuple[int, int]:
     await asyncio.sleep(SETTLED)
-    return meter.memory(pids), meter.kernel_memory()
+    return usage.memory(pids), usage.kernel_memory()
 
 
 async def _idle(pids: Any, count: int, seconds: float) -> float:
     """Processor time of a connection, us a second."""
-    before = meter.usage(pids)
+    before = usage.usage(pids)
     await asyncio.sleep(seconds)
-    return meter.usage(pids).since(before).cpu / count / max(seconds, 1e-9) * 1e6
+    return usage.usage(pids).since(before).cpu / count / max(seconds, 1e-9) * 1e6
 
 
 async def _longest_wait(made: Field, entries: int) -> float:
@@ -211,11 +213,11 @@ async def storm(contender: Contender, rig: Rig, size: Size) -> Figures:
         readers = await Readers.start(running.replay, cpus=rig.load_cpus)
         probing = asyncio.create_task(_probe(poster, running))
         try:
-            before, begin = meter.usage(running.machine.server), time.monotonic()
+            before, begin = usage.usage(running.machine.server), time.monotonic()
             await readers.open(size.storm_readers, at_once=size.storm_readers)
             while readers.deliveries < size.storm_readers * REPLAYED and time.monotonic() < begin + LIMIT:
                 await asyncio.sleep(0.05)
-            used, seconds = meter.usage(running.machine.server).since(before), time.monotonic() - begin
+            used, seconds = usage.usage(running.machine.server).since(before), time.monotonic() - begin
             seen = await readers.end(0, REPLAYED)
             probing.cancel()
             (probes,) = await asyncio.gather(probing, return_exceptions=True)

@@ -1,42 +1,13 @@
-"""The few ways to say no: an HTTP refusal as problem+json (RFC 9457), and the codes a WebSocket is closed with.
+"""Refusals, as exceptions: raised where the fact is known, answered as problem+json (RFC 9457) at the edge.
 
-Raised where the fact is known, answered in one place (`app.py`). Every refusal names the field, what was expected and
-what came.
+Every refusal names the field, what was expected and what came.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, NamedTuple
 
-from starlette.responses import JSONResponse, Response
-
 GOT_LIMIT = 120  # characters of the offending value that an answer repeats
-
-# On every answer: it is what its type says, and what is no page runs, loads and frames nothing. Pages have their own.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
-class Close(IntEnum):
-    """Close codes. 4400 to 4407 and 4410 mean: do not come back; the others: come back with your cursor.
-
-    After 4401 a reader may come back with a new token.
-    """
-
-    PROTOCOL_ERROR = 1002
-    NOT_UTF8 = 1007
-    FLOOD = 1008
-    TOO_BIG = 1009
-    INTERNAL = 1011
-    RESTART = 1012
-    OVERLOADED = 1013
-    BAD_MESSAGE = 4400
-    TOKEN_EXPIRED = 4401
-    TOO_SLOW = 4408
-    ENDED = 4410
 
 
 class Fault(NamedTuple):
@@ -193,8 +164,3 @@ def shorten(value: object) -> str:
         return "an empty string"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= GOT_LIMIT else f"{text[:GOT_LIMIT]}… ({len(text)} characters)"
-
-
-def answer(refused: Refused) -> Response:
-    """The HTTP response that a refusal is."""
-    return JSONResponse(refused.problem(), refused.status, {**HEADERS, **refused.headers}, "application/problem+json")

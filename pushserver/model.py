@@ -6,7 +6,6 @@ compare as instants do.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -138,9 +137,3 @@ def unwritten_page(stream: str) -> dict[str, Any]:
     words = {"headline": stream.replace("-", " ").capitalize(), "timezone": "UTC", "lang": "en", "dir": "ltr"}
     lists: dict[str, Any] = {"background": [], "previous": [], "topics": []}
     return {"rev": 0, **words, **lists, "state": "live", "updated_at": instant(0)}
-
-
-def loads(stored: bytes) -> dict[str, Any]:
-    """JSON that the store holds, and so was checked when it came."""
-    value: dict[str, Any] = json.loads(stored)
-    return value

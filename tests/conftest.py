@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.embedded import embedded
-from pushserver.log import Log
-from pushserver.store import Store
+from pushserver.store.embedded import embedded
+from pushserver.store.log import Log
+from pushserver.store.store import Store
 
-from .support import ROOT, Run, Running, clean_environment, running
+from .support.server import ROOT, Run, Running, clean_environment, running
 
 _numbers = itertools.count(1)
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 
-from .support import Running, reader, receive, until
+from .support.server import Running, reader, receive, until
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ import httpx2
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.embedded import SOCKET
+from pushserver.store.embedded import SOCKET
 
-from ..support import clients_of
+from ..support.server import clients_of
 from .disk import filled
 from .run import Run
 

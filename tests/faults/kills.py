@@ -21,8 +21,8 @@ from typing import Any
 
 import httpx2
 
-from ..stores import FAILOVER_TIMEOUT_MS, Watched, watched
-from ..support import Running, running
+from ..support.server import Running, running
+from ..support.stores import FAILOVER_TIMEOUT_MS, Watched, watched
 from .checker import Outcome, Violation
 from .faults import a_worker_is_killed
 from .run import Run

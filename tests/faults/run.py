@@ -12,9 +12,9 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from pushserver.client import AsyncPublisher, Gone, NotFound, PublishError, Unreached
+from pushserver.client.publisher import AsyncPublisher, Gone, NotFound, PublishError, Unreached
 
-from ..support import Running
+from ..support.server import Running
 from .checker import Frame, Outcome, Violation, judge
 
 LIMIT = 90.0  # seconds for everybody to know and to have everything, once a fault is over

@@ -14,7 +14,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from ..support import Running, running
+from ..support.server import Running, running
 from .checker import summary
 from .disk import is_small, small_disk
 from .faults import FAULTS

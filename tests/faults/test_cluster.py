@@ -10,8 +10,8 @@ import pytest
 
 from pushserver import model
 
-from ..stores import Server, cluster, is_whole
-from ..support import running, until
+from ..support.server import running, until
+from ..support.stores import Server, cluster, is_whole
 from .run import Run
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import Running, reader, receive
+from ..support.server import Running, reader, receive
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from ..stores import Watched, watched
-from ..support import Running, reader, receive, running, until
+from ..support.server import Running, reader, receive, running, until
+from ..support.stores import Watched, watched
 from .run import Run
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from itertools import count
 
 import pytest
 
-from ..support import Running, clients_of, open_files, reader, receive
+from ..support.server import Running, clients_of, open_files, reader, receive
 
 pytestmark = pytest.mark.anyio
 

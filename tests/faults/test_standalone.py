@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pushserver.embedded import SOCKET, embedded
+from pushserver.store.embedded import SOCKET, embedded
 
-from ..proxy import Proxy, to_server, to_socket
-from ..support import Running, running
+from ..support.proxy import Proxy, to_server, to_socket
+from ..support.server import Running, running
 from . import faults
 from .disk import is_small, small_disk
 from .faults import FAULTS

@@ -14,10 +14,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 from pushserver import model
+from pushserver.client.reader import TurnedAway, follow
+from pushserver.codec import loads
 from pushserver.errors import Gone, Unavailable
-from pushserver.follow import TurnedAway, follow
-from pushserver.log import Append, Appended, Log, Moved
-from pushserver.store import StoreError
+from pushserver.store.log import Append, Appended, Log, Moved
+from pushserver.store.store import StoreError
 
 from ..faults.checker import Frame, Outcome
 from .wire import Wire
@@ -143,7 +144,7 @@ async def _held(log: Log, stream: str, id: str) -> dict[str, Any]:
         raise Gone("It was withdrawn.")
     if not found:
         raise Missing
-    return model.loads(found.encode())
+    return loads(found.encode())
 
 
 def entry_append(stream: str, entry: dict[str, Any], at: int, key: str) -> Append:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pushserver import log
+from pushserver.store import log
 
 Id = tuple[int, int]
 APPEND, SNAPSHOT, RESUME, VERIFY = [

@@ -12,8 +12,8 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, ResponseError
 
-from pushserver.nodes import LAST_SLOT, Node
-from pushserver.store import Store
+from pushserver.store.store import Store
+from pushserver.store.topology import LAST_SLOT, Node
 
 from .loop import LATER, Loop
 from .memory import APPEND, Memory, id_of

@@ -13,10 +13,10 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Refused
-from pushserver.log import Append, Log, Moved, TailConnection
 from pushserver.model import Cursor
-from pushserver.nodes import Node
-from pushserver.store import Store
+from pushserver.store.log import Append, Log, Moved, TailConnection
+from pushserver.store.store import Store
+from pushserver.store.topology import Node
 
 from .actors import entry_append
 from .loop import simulated

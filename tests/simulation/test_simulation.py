@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from pushserver import heal
+from pushserver.client.subscription import Action, Follower
 from pushserver.errors import Unavailable
-from pushserver.feed import Feed
-from pushserver.frames import Told
-from pushserver.hub import Hub
-from pushserver.log import Log
-from pushserver.nodes import Node
-from pushserver.opening import Openings
-from pushserver.rule import Action, Follower
+from pushserver.live import healing
+from pushserver.live.fanout import Feed
+from pushserver.live.hub import Hub
+from pushserver.live.resume import Openings
+from pushserver.store.log import Log
+from pushserver.store.topology import Node
+from pushserver.wire.frames import Told
 
-from ..support import ROOT
+from ..support.server import ROOT
 from .memory import Memory, id_of
 from .run import run
 
@@ -101,29 +101,29 @@ def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
 
 def heal_without_the_key(patch: pytest.MonkeyPatch) -> None:
     async def broken(log: Log, append: Any) -> Any:
-        held = await heal._held_rev(log, append)
+        held = await healing._held_rev(log, append)
         return await log.append(append._replace(key="", replaces=held))
 
-    patch.setattr(heal, "_publish", broken)
+    patch.setattr(healing, "_publish", broken)
 
 
 def give_up_healing_when_the_store_is_away(patch: pytest.MonkeyPatch) -> None:
-    whole = heal.heal
+    whole = healing.heal
 
     async def broken(*arguments: Any, **options: Any) -> Any:
         try:
             return await whole(*arguments, **options)
         except Unavailable:
-            return heal.Healed(0, [], [])
+            return healing.Healed(0, [], [])
 
-    patch.setattr(heal, "heal", broken)
+    patch.setattr(healing, "heal", broken)
 
 
 def heal_only_what_follows_what_is_there(patch: pytest.MonkeyPatch) -> None:
     async def broken(log: Log, append: Any) -> Any:
         return await log.append(append)
 
-    patch.setattr(heal, "_publish", broken)
+    patch.setattr(healing, "_publish", broken)
 
 
 def never_look_whether_the_log_is_the_same(patch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from websockets import frames
 from websockets.exceptions import ConnectionClosedError
 
-from pushserver.adapter import AsgiReader
-from pushserver.errors import Close
-from pushserver.feed import Feed
-from pushserver.frames import Format, Told
+from pushserver.live.fanout import Feed
+from pushserver.transport.asgi import AsgiReader
+from pushserver.wire.codes import Close
+from pushserver.wire.frames import Format, Told
 
 from ..faults.checker import Frame
 from .loop import LATER, Loop

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pushserver import model
-from pushserver.adapter import attend
-from pushserver.channel import Channel
 from pushserver.errors import NotFound, Unavailable
-from pushserver.hub import IDLE_BEATS, Hub
-from pushserver.log import Log
+from pushserver.live.hub import IDLE_BEATS, Hub
+from pushserver.live.stream import Channel
 from pushserver.model import Cursor
 from pushserver.settings import Settings
-from pushserver.store import StoreError
+from pushserver.store.log import Log
+from pushserver.store.store import StoreError
+from pushserver.transport.asgi import attend
 
 from .loop import Loop, Process
 from .memory import Memory, id_of, text_of

@@ -1,0 +1,72 @@
+"""The live demo: a made-up storm, whose earlier entries are there at once and whose later ones arrive while
+one watches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from importlib import resources
+from typing import Any
+
+import httpx2
+
+from .. import model
+from ..client.publisher import Publisher, PublishError
+
+logger = logging.getLogger(__name__)
+
+FIRST, EVERY = 6.0, 5.0  # seconds until the first live entry, and between two
+NAMES = 100  # demo, demo-2, … are tried until one is free
+
+
+def begin(url: str, key: str) -> str:
+    """Publish the page and its earlier entries to a stream of this run's own; its name."""
+    page, entries = _lines()
+    started = model.now()
+    with Publisher(url, key) as publisher:
+        stream = _free_stream(url)
+        publisher.put_page(stream, page)
+        for line in entries:
+            if "minutes_before" in line:
+                published_at = model.instant(started - line["minutes_before"] * 60_000)
+                publisher.publish(stream, {**line["entry"], "published_at": published_at})
+    return stream
+
+
+def go_on(url: str, key: str, stream: str) -> None:
+    """Publish the later entries, one by one. Ends by itself; a server that goes away ends it early."""
+    _, entries = _lines()
+    time.sleep(FIRST)
+    try:
+        with Publisher(url, key) as publisher:
+            for line in entries:
+                if "minutes_before" not in line:
+                    publisher.publish(stream, line["entry"])
+                    time.sleep(EVERY)
+    except PublishError as error:
+        logger.warning("the demo ended early: %s", error)
+
+
+def _lines() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    lines = resources.files(__package__).joinpath("demo.jsonl").read_text("utf-8").splitlines()
+    page, *entries = [json.loads(line) for line in lines]
+    return page["page"], entries
+
+
+def _free_stream(url: str) -> str:
+    """The first of demo, demo-2, … that is not there yet; the last where all are."""
+    for number in range(1, NAMES + 1):
+        stream = "demo" if number == 1 else f"demo-{number}"
+        if httpx2.get(f"{url}/streams/{stream}/entries?limit=1").status_code == 404:
+            break
+    return stream
+
+
+def curl(url: str, stream: str, key: str) -> str:
+    """A line for a shell that makes an entry appear; `key` is as a shell reads it between double quotes."""
+    body = json.dumps({"headline": "Hello from the command line", "body": "It **appears** without a reload."})
+    return (
+        f'curl -H "Authorization: Bearer {key}" -H "Content-Type: application/json" '
+        f"-d '{body}' {url}/streams/{stream}/entries"
+    )

@@ -1,0 +1,95 @@
+"""`pushserver keys`: make, list and revoke publish keys, in the store itself. Who can reach the store can do this."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import settings
+from ..access.keys import RIGHTS, new_key
+from ..content import fields, markup
+from ..store.embedded import SOCKET
+from ..store.store import Store, StoreError
+
+EVERYTHING = "*"
+
+
+@click.group(name="keys")
+def keys() -> None:
+    """Make, list and revoke publish keys."""
+
+
+def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Give a command the store's options, as a Store."""
+
+    @wraps(command)
+    def run(redis: str, data: str, **values: Any) -> None:
+        socket = Path(data).absolute() / SOCKET
+        if not redis and not socket.exists():
+            raise click.ClickException(f"expected a running server with its store in {data}, or --redis; found neither")
+
+        async def talk() -> None:
+            try:
+                store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+            except ValueError as error:
+                raise click.BadParameter(f"expected the URL of a store: {error}", param_hint="--redis") from None
+            try:
+                await command(store, **values)
+            finally:
+                await store.close()
+
+        try:
+            asyncio.run(talk())
+        except StoreError as error:
+            raise click.ClickException(f"the store was not reached: {error}") from None
+
+    for name in ("data", "redis"):
+        run = click.option(f"--{name}", **settings.option_of(name))(run)
+    return run
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--streams", default=EVERYTHING, show_default=True, help="Patterns of names, comma separated, as nato-*.")
+@click.option("--can", default="publish,correct", show_default=True, help=f"Of {', '.join(RIGHTS)}, comma separated.")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50, show_default=True, help="Entries a second.")
+@click.option("--expires", help="When it ends: an instant, as 2027-01-01T00:00:00Z.")
+@_opens_store
+async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
+    """Make a key called NAME, and print it: it is not kept, and cannot be shown again."""
+    rights = [right.strip() for right in can.split(",")]
+    unknown = [right for right in rights if right not in RIGHTS]
+    if unknown:
+        raise click.BadParameter(f"expected some of {', '.join(RIGHTS)}, got {', '.join(unknown)}", param_hint="--can")
+    patterns = [pattern.strip() for pattern in streams.split(",")]
+    try:
+        ends = fields.instant_of(expires) if expires else None
+    except markup.Unsafe as error:
+        raise click.BadParameter(str(error), param_hint="--expires") from None
+    id, key, kept = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
+    await store.keep_key(id, kept._asdict())
+    click.echo(key)
+
+
+@keys.command(name="list")
+@_opens_store
+async def list_(store: Store) -> None:
+    """Every key: its id, name, rights, streams, when it was last used and when it ends."""
+    for id, key in sorted((await store.all_keys()).items(), key=lambda item: item[1]["created"]):
+        used, ends = key["used"] or "never used", f"until {key['expires']}" if key["expires"] else "no end"
+        click.echo("  ".join([id, key["name"], ",".join(key["can"]), ",".join(key["streams"]), used, ends]))
+
+
+@keys.command()
+@click.argument("id")
+@_opens_store
+async def revoke(store: Store, id: str) -> None:
+    """Refuse a key from now on, on every worker."""
+    if not await store.revoke_key(id):
+        raise click.ClickException(f"expected the id of a key, as `keys list` shows it, got {id}")
+    click.echo(f"revoked {id}")

@@ -1,0 +1,73 @@
+"""A value as a model says it must be, or a refusal that names field, expected and got. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import Fault, Invalid, shorten
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read(kind: type[M], value: Any) -> M:
+    """A value as the model says it must be, or a refusal that names every field that is not."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        faults = [_fault_of(dict(problem)) for problem in error.errors(include_url=False)[:20]]
+        # The blocks were made of the body, which is what the publisher knows.
+        if isinstance(value, dict) and isinstance(value.get("body"), str):
+            faults = [fault._replace(field=re.sub(r"^blocks\b.*", "body", fault.field)) for fault in faults]
+        raise Invalid(f"{faults[0].field}: expected {faults[0].expected}, got {faults[0].got}.", *faults) from None
+
+
+_EXPECTED = {
+    "extra_forbidden": "no such field",
+    "missing": "a value",
+    "model_type": "a JSON object",
+    "model_attributes_type": "a JSON object",
+    "string_type": "a string",
+    "list_type": "a list",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "none_required": "no such field here",
+    "string_too_short": "some text",
+    "string_too_long": "at most {max_length} characters",
+    "too_long": "at most {max_length} items",
+    "too_short": "at least {min_length} items",
+    "union_tag_not_found": "a block with its type",
+    "union_tag_invalid": "one of {expected_tags}",
+}
+
+
+def _fault_of(problem: dict[str, Any]) -> Fault:
+    """One of pydantic's findings in our words."""
+    path, context, came = problem["loc"], problem.get("ctx", {}), problem["input"]
+    steps = [str(step) for at, step in enumerate(path) if not _is_tag(path, at)]
+    known = _EXPECTED.get(problem["type"])
+    # pydantic has the tags of a union in quotes.
+    expected = known.format(**context).replace("'", "") if known else problem["msg"].removeprefix("Input should be ")
+    got = "nothing" if problem["type"] == "missing" else _seen(came)
+    if problem["type"] == "union_tag_invalid":
+        steps.append("type")
+        got = _seen(came["type"])
+    elif "got" in context:  # one of our own checks
+        expected, got = context["expected"], context["got"]
+        steps += [context["field"]] if "field" in context else []
+    field = shorten(".".join(steps)) if steps else "body"
+    return Fault(field, expected, shorten(got))
+
+
+def _is_tag(path: tuple[int | str, ...], at: int) -> bool:
+    """Whether a step of pydantic's path is not of the JSON that came: a block's type, between its index and its field.
+
+    What is listed elsewhere has fields without fields of their own, so that nothing follows them.
+    """
+    return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(path[at], str)
+
+
+def _seen(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})" if not isinstance(value, str) else value

@@ -1,0 +1,179 @@
+"""What the server answers, as models. Nothing is judged by them: they are there to be described, and derive from what
+may be sent wherever the two are the same. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...content.fields import Instant, Text
+from ...content.schema import EntryFields, PageIn
+
+
+def _always(schema: dict[str, Any]) -> None:
+    """A field that has nothing to say is left out; any other is always there."""
+    properties = schema["properties"]
+    schema["required"] = [name for name in properties if properties[name].get("default", "") is not None]
+
+
+class Answer(BaseModel):
+    """There may be more in it some day: whoever reads it passes over what they do not know."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_always)
+
+
+class Correction(Answer):
+    kind: Annotated[Literal["correction"], Field(alias="class")]
+    note: Text
+    at: Instant
+
+
+class Entry(EntryFields, Answer):
+    """An entry as it is stored."""
+
+    id: str
+    rev: int
+    url: str
+    published_at: Instant
+    sort_at: Instant
+    updated_at: Instant | None = None
+    correction: Correction | None = None
+
+
+class Page(PageIn, Answer):
+    """A stream's own fields as they are stored; revision 0 is one that nobody has written yet."""
+
+    rev: int
+    state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
+    updated_at: Instant
+
+
+class Snapshot(Answer):
+    """One instant of a stream; `older` is the query of the next slice, or null."""
+
+    page: Page
+    entries: list[Entry]
+    cursor: str
+    n: int
+    older: str | None = Field()
+
+
+class EventsPart(Answer):
+    """Frames in order, each as docs/protocol.md has it; `more` where there are further ones after `cursor`."""
+
+    complete: Literal[True]
+    start: Annotated[int, Field(alias="from")]
+    cursor: str
+    more: bool
+    events: list[dict[str, Any]]
+
+
+class EventsMissing(Answer):
+    """Why what came after the cursor cannot be told; `entries` leads to the snapshot."""
+
+    complete: Literal[False]
+    reason: str
+    entries: str
+
+
+class Outcome(Answer):
+    """What a change made: a revision, and an event."""
+
+    rev: int
+    n: int
+    cursor: str
+    url: str
+    durability: Literal["disk", "memory", "replica"]
+    replicas: int | None = None
+
+
+class EntryOutcome(Outcome):
+    id: str
+
+
+class Unchanged(Answer):
+    """A change that changes nothing is no event."""
+
+    id: str
+    rev: int
+    url: str
+    unchanged: Literal[True]
+
+
+class Times(Answer):
+    p50_ms: int | None = Field()
+    p99_ms: int | None = Field()
+    last_ms: int | None = Field()
+
+
+class Worker(Times):
+    worker: str
+    state: Literal["reached", "waiting", "idle", "forgotten"]
+    readers: int
+    sent: int
+    behind: int
+
+
+class Receipt(Times):
+    """Who was given an event, on which workers, and how late."""
+
+    reached: bool
+    sent: int
+    behind: int
+    silent: int
+    workers: list[Worker]
+
+
+class EntryReceipt(Receipt):
+    id: str
+
+
+class Withdrawn(EntryOutcome):
+    receipt: Receipt | None = Field()
+
+
+class Fault(Answer):
+    """One thing that is wrong, or odd, with what came."""
+
+    field: str
+    expected: str
+    got: str
+
+
+class DryRun(Answer):
+    """What publishing an entry would make of it."""
+
+    entry: Entry
+    html: str
+    warnings: list[Fault]
+
+
+class Live(Answer):
+    live: Literal[True]
+
+
+class Ready(Answer):
+    ready: bool
+    store: bool
+    replicas: bool
+    tail: bool
+    receipts: bool
+    staying: bool
+
+
+class Problem(Answer):
+    """A refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] | None = None
+
+
+class ChangedProblem(Problem):
+    """Somebody else was first; `current` is what is there now."""
+
+    current: Entry | Page | None = Field()

@@ -1,0 +1,480 @@
+"""Private streams on a real server: no road to them but a token's, and none after its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket as sockets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from starlette.endpoints import HTTPEndpoint
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Message
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from pushserver.client.reader import TurnedAway, follow
+from pushserver.live.fanout import Feed, State
+from pushserver.model import Cursor, milliseconds
+from pushserver.transport.asgi import WebSocketReader
+from pushserver.web.app import KEYED, ROUTES
+from pushserver.wire.codes import Close
+from pushserver.wire.frames import Format, Notice
+
+from ..support import issuer
+from ..support.issuer import token
+from ..support.judge import CHROMIUM, FLAGS
+from ..support.server import ROOT, Running, clean_environment, reader, receive, running
+
+NAMED = "https://news.example"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Its `test-*` are private: every stream of the tests, and `demo` is not."""
+    folder = tmp_path_factory.mktemp("gate")
+    (folder / "keys").write_bytes(issuer.ALL)
+    arguments = ["--private", "test-*", "--token-keys", str(folder / "keys"), "--origins", f"*,{NAMED}"]
+    with running(folder / "data", "--heartbeat", "0.5", *arguments) as server:
+        yield server
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def cookie(*tokens: str) -> dict[str, str]:
+    return {"Cookie": "; ".join(["other=1", *(f"pushserver_token={token}" for token in tokens)])}
+
+
+def protocols(*names: str) -> list[Subprotocol]:
+    return [Subprotocol(name) for name in names]
+
+
+# --- every route
+
+
+def reads(route: BaseRoute) -> bool:
+    """Whether a GET gets further than the router."""
+    if not isinstance(route, Route):
+        return isinstance(route, WebSocketRoute)
+    if isinstance(route.endpoint, type) and issubclass(route.endpoint, HTTPEndpoint):
+        return hasattr(route.endpoint, "get")
+    return route.methods is None or "GET" in route.methods
+
+
+STREAM_ROUTES = [
+    route for route in ROUTES if isinstance(route, Route | WebSocketRoute) and route.path.startswith("/streams/")
+]
+
+
+def address(route: Route | WebSocketRoute, stream: str, id: str) -> str:
+    names = {"stream": stream, "id": id}
+    return re.sub(r"{(\w+)(:\w+)?}", lambda found: names.get(found[1], "x"), route.path)
+
+
+@pytest.mark.parametrize("route", STREAM_ROUTES, ids=lambda route: f"{type(route).__name__} {route.path}")
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_no_route_shows_a_private_stream_without_a_token(
+    server: Running, stream: str, route: Route | WebSocketRoute, method: str
+) -> None:
+    id = server.publish_ok(stream, "Nobody's business")["id"]
+    is_keyed = route.endpoint in KEYED
+    upgrade = {}
+    if isinstance(route, WebSocketRoute):
+        version = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", **version}
+        method = "GET"
+    for name, entry_id in ((stream, id), (stream, "none"), (f"{stream}-not-there", id)):
+        path = address(route, name, entry_id)
+        refused = server.http.request(method, path, headers=upgrade)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="pushserver"')
+        assert "Nobody" not in refused.text
+        of_others = server.http.request(method, path, headers={**upgrade, **bearer(token("other-*"))})
+        assert of_others.status_code == (401 if is_keyed else 403)
+    if is_keyed:
+        path = address(route, stream, id)
+        assert server.http.request(method, path, headers=bearer(token(stream))).status_code == 401
+        assert server.http.request(method, path, headers=bearer(server.key)).status_code == 200
+    elif reads(route) and not upgrade:
+        with server.http.stream(method, address(route, stream, id), headers=bearer(token(stream))) as shown:
+            assert shown.status_code in (200, 426)
+            assert shown.headers["cache-control"] == "private, no-cache"
+            assert {"Authorization", "Cookie"} <= set(shown.headers["vary"].split(", "))
+
+
+def test_the_routes_with_a_key_of_their_own_are_few() -> None:
+    """Each is let pass the gate: whoever adds one answers for it."""
+    assert {endpoint.__name__ for endpoint in KEYED} == {"Delivery", "Export"}
+
+
+def test_every_route_that_is_under_a_stream_names_it() -> None:
+    assert all("stream" in route.param_convertors for route in STREAM_ROUTES)
+    assert len(STREAM_ROUTES) >= 6
+
+
+def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    good = bearer(token(stream))
+    etag = server.http.get(f"/streams/{stream}", headers=good).headers["etag"]
+    held = {"If-None-Match": etag}
+    assert server.http.get(f"/streams/{stream}", headers={**held, **good}).status_code == 304
+    assert server.http.get(f"/streams/{stream}", headers=held).status_code == 401
+    for path in (f"/streams/{stream}?before=9999999999999.x", f"/streams/{stream}/entries?limit=1"):
+        assert server.http.get(path).status_code == 401
+        assert server.http.get(path, headers=good).status_code == 200
+
+
+def test_refusals_to_the_bearer_are_not_shared_by_caches(server: Running, stream: str) -> None:
+    id = server.publish_ok(stream, "one")["id"]
+    server.send("DELETE", f"/streams/{stream}/entries/{id}?note=secret", b"")
+    for path, status in ((f"/streams/{stream}/entries/{id}", 410), (f"/streams/{stream}-no", 404)):
+        answer = server.http.get(path, headers=bearer(token("test-*")))
+        assert (answer.status_code, answer.headers["cache-control"]) == (status, "private, no-cache")
+
+
+def test_the_index_lists_what_everybody_may_read(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    server.publish_ok("demo", "one")
+    index = server.http.get("/", headers=bearer(token("*"))).text
+    assert ("/streams/demo" in index, stream in index) == (True, False)
+
+
+def test_a_public_stream_asks_for_nothing_and_minds_no_token(server: Running) -> None:
+    server.publish_ok("demo", "one")
+    for headers in ({}, bearer("rubbish"), cookie("rubbish"), bearer(token("other"))):
+        answer = server.http.get("/streams/demo", headers=headers)
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-cache")
+
+
+def test_publishing_needs_the_publish_key_and_the_publish_key_does_not_read(server: Running, stream: str) -> None:
+    assert server.publish(stream, {"headline": "x"}, **bearer(token("*"))).status_code == 401
+    assert server.publish(stream, {"headline": "x"}).status_code == 201
+    assert server.http.get(f"/streams/{stream}", headers=bearer(server.key)).status_code == 401
+
+
+# --- the roads of a token
+
+
+def test_a_token_comes_by_header_or_by_cookie(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    good, bad = token(stream), token("other")
+    for headers, status in [
+        (bearer(good), 200),
+        ({"Authorization": f"bearer  {good}"}, 200),
+        (cookie(good), 200),
+        (cookie(f'"{good}"'), 200),
+        ({**bearer(good), **cookie(bad)}, 200),  # what was said for this request goes first
+        ({**bearer(bad), **cookie(good)}, 403),
+        ({"Authorization": "Basic eDp5", **cookie(good)}, 200),
+        (cookie(good, good), 401),
+        (cookie(bad, good), 401),
+        (cookie(""), 401),
+        ({"Cookie": f"pushserver_token2={good}; xpushserver_token={good}"}, 401),
+        ({"Sec-WebSocket-Protocol": f"pushserver, token.{good}"}, 401),
+        ({"Authorization": good}, 401),
+        (bearer(token(stream, more="x" * 5_000)), 401),
+    ]:
+        assert server.http.get(f"/streams/{stream}", headers=headers).status_code == status, headers
+    two = [("Authorization", f"Bearer {good}"), ("Authorization", f"Bearer {bad}")]
+    assert server.http.get(f"/streams/{stream}", headers=two).status_code == 401
+
+
+@pytest.mark.parametrize("name", ["token", "pushserver_token", "access_token", "jwt", "authorization"])
+def test_a_token_in_the_address_is_not_looked_at(server: Running, stream: str, name: str) -> None:
+    server.publish_ok(stream, "one")
+    for path in (f"/streams/{stream}", f"/streams/{stream}/entries", f"/streams/{stream}/ws"):
+        assert server.http.get(path, params={name: token(stream)}).status_code == 401
+
+
+def test_a_bad_token_is_named_and_not_repeated(server: Running, stream: str) -> None:
+    old = token(stream, exp=1_000_000_000)
+    refused = server.http.get(f"/streams/{stream}", headers=bearer(old))
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == 'Bearer realm="pushserver", error="invalid_token"'
+    assert refused.headers["content-type"] == "application/problem+json"
+    (fault,) = refused.json()["errors"]
+    assert (fault["field"], fault["got"]) == ("exp", "2001-09-09T01:46:40.000Z")
+    assert old not in refused.text
+    assert old not in server.log
+
+
+@pytest.mark.anyio
+async def test_a_websocket_takes_the_token_by_every_road_but_its_address(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    good = token(stream)
+    for options in (
+        {"additional_headers": bearer(good)},
+        {"additional_headers": cookie(good)},
+        {"additional_headers": {**cookie(good), "Origin": server.url}},
+        {"subprotocols": protocols("pushserver", f"token.{good}")},
+        {
+            "subprotocols": protocols(f"token.{good}", "pushserver"),
+            "additional_headers": {"Origin": "https://x.example"},
+        },
+    ):
+        async with reader(server, stream, **options) as socket:
+            assert (await receive(socket))["type"] == "hello"
+            assert socket.subprotocol == ("pushserver" if "subprotocols" in options else None)
+            assert socket.response is not None
+            assert good not in str(socket.response.headers)
+    assert await refusal(server, stream) == 401
+    assert await refusal(server, stream, cursor=f"x&token={good}&pushserver_token={good}") == 401
+    assert await refusal(server, stream, subprotocols=protocols("pushserver")) == 401
+    assert await refusal(server, stream, subprotocols=protocols("pushserver", "token.x")) == 401
+    two = protocols("pushserver", f"token.{good}", f"token.{token(stream, sub='other')}")
+    assert await refusal(server, stream, subprotocols=two) == 401
+    assert await refusal(server, stream, additional_headers=bearer(token("other"))) == 403
+
+
+@pytest.mark.anyio
+async def test_a_page_of_elsewhere_does_not_read_with_its_visitors_cookie(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    held = cookie(token(stream))
+    assert await refusal(server, stream, additional_headers={**held, "Origin": "https://evil.example"}) == 403
+    assert await refusal(server, stream, additional_headers={**held, "Origin": "null"}) == 403
+    async with reader(server, stream, additional_headers={**held, "Origin": NAMED}) as socket:
+        assert (await receive(socket))["type"] == "hello"
+
+
+async def refusal(server: Running, stream: str, **options: Any) -> int:
+    """The status with which a handshake is refused; its body is a problem of the same status."""
+    with pytest.raises(InvalidStatus) as refused:
+        async with reader(server, stream, **options):
+            pass
+    response = refused.value.response
+    assert json.loads(response.body or b"")["status"] == response.status_code
+    return response.status_code
+
+
+# --- the end of a token
+
+
+async def read_to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """Every frame until the close, and its code."""
+    frames = []
+    try:
+        while True:
+            frames.append(json.loads(await socket.recv()))
+    except ConnectionClosed as closed:
+        return frames, closed.rcvd.code if closed.rcvd else 1006
+
+
+@pytest.mark.anyio
+async def test_nothing_comes_after_the_token_has_expired(server: Running, stream: str) -> None:
+    cursor = server.publish_ok(stream, "start")["cursor"]
+    exp = time.time() + 1.25
+    stopped = asyncio.Event()
+
+    async def publish() -> None:
+        while not stopped.is_set():
+            await asyncio.to_thread(server.publish_ok, stream, "more")
+
+    short, long = bearer(token(stream, exp=exp)), bearer(token(stream))
+    async with (
+        reader(server, stream, cursor=cursor, additional_headers=long) as staying,
+        reader(server, stream, cursor=cursor, additional_headers=short) as leaving,
+    ):
+        publishing = asyncio.create_task(publish())
+        frames, code = await read_to_the_end(leaving)
+        while milliseconds((await receive(staying, "entry.put"))["at"]) <= exp * 1000:
+            pass  # what is later than the token is published, and told to others
+        stopped.set()
+        await publishing
+    assert code == Close.TOKEN_EXPIRED
+    times = [milliseconds(frame["at"]) for frame in frames if frame["type"] == "entry.put"]
+    assert times
+    assert max(times) <= exp * 1000
+
+
+@pytest.mark.anyio
+async def test_a_token_that_expires_while_the_reader_joins_shows_nothing_late(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "start")
+    outcomes = set()
+    for number in range(40):
+        exp = time.time() + number / 4_000
+        try:
+            async with reader(server, stream, additional_headers=bearer(token(stream, exp=exp))) as socket:
+                _, code = await read_to_the_end(socket)
+                outcomes.add(code)
+        except InvalidStatus as refused:
+            outcomes.add(refused.response.status_code)
+    assert outcomes <= {401, Close.TOKEN_EXPIRED}
+    async with reader(server, stream, additional_headers=bearer(token(stream))) as socket:
+        while (await receive(socket, "head"))["readers"] > 1:
+            pass  # those that left before they had joined are not among the readers
+
+
+@pytest.mark.anyio
+async def test_what_waits_for_a_slow_reader_is_not_sent_after_the_end(
+    start: Callable[..., Running], tmp_path: Path, stream: str
+) -> None:
+    (tmp_path / "keys").write_bytes(issuer.ALL)
+    server = start("--private", "test-*", "--token-keys", f"{tmp_path}/keys", "--replay-bytes", "20000000")
+    cursor = server.publish_ok(stream, "start")["cursor"]
+    line = json.dumps({"blocks": [{"type": "paragraph", "html": "x" * 19_000}] * 3})
+    for _ in range(2):
+        batch = "\n".join([line] * 75).encode()
+        assert server.publish(stream, batch, Content_Type="application/x-ndjson").status_code == 200
+    held = bearer(token(stream, exp=time.time() + 2))
+    host, port = server.url.removeprefix("http://").split(":")
+    with sockets.socket() as stalled:
+        stalled.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        stalled.connect((host, int(port)))
+        stalled.settimeout(30)
+        stalled.sendall(
+            f"GET /streams/{stream}/ws?cursor={cursor} HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: {held['Authorization']}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert stalled.recv(12) == b"HTTP/1.1 101"
+        async with reader(server, stream, additional_headers=held) as socket:
+            assert (await read_to_the_end(socket))[1] == Close.TOKEN_EXPIRED
+        taken = b""
+        while chunk := stalled.recv(65_536):
+            taken += chunk
+    # It gets what lay in the buffers of the network already. What waited, and a close behind it, it does not.
+    assert taken.count(b'"type":"entry.put"') in range(1, 150)
+    assert not taken.endswith(Close.TOKEN_EXPIRED.to_bytes(2, "big"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ended", ["by the timer, before it had joined", "by the clock, before the timer"])
+async def test_a_reader_whose_time_is_over_is_sent_nothing_whoever_notices_first(ended: str) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, receive, send)
+    await websocket.accept()
+    feed = Feed(Cursor("e", "1-1", "n"), 1, ring_events=10, ring_bytes=1_000)
+    by_timer = ended.startswith("by the timer")
+    late = WebSocketReader(Format.JSON, feed, abort=sent.clear, until=time.time() + (60 if by_timer else -1))
+    late.websocket = websocket
+    sending = asyncio.create_task(late.run())
+    if by_timer:
+        feed.drop(late, Close.TOKEN_EXPIRED)
+        feed.join(late, feed.end, feed.head, [Notice("opening")])
+        assert list(feed.beat(Notice("heartbeat"))) == [None]
+    else:
+        feed.join(late, feed.end, feed.head, [Notice("opening")])
+        while late.state is not State.OPEN:
+            await asyncio.sleep(0)
+        feed.drop(late, Close.TOKEN_EXPIRED)
+    await sending
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+    assert sent[1]["code"] == Close.TOKEN_EXPIRED
+
+
+# --- who reads
+
+
+@pytest.mark.anyio
+async def test_a_follower_is_told_that_its_token_is_over(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    following = follow(server.url, stream, token=token(stream, exp=time.time() + 1))
+    assert (await anext(following))["type"] == "snapshot"
+    with pytest.raises(TurnedAway, match="the token has expired"):
+        await anext(following)
+
+
+def tail(server: Running, stream: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pushserver", "tail", stream, "--url", server.url, *arguments],
+        cwd=ROOT,
+        env={**clean_environment(), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_tail_reads_a_private_stream_with_a_token(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "For the desk")
+    server.send("POST", f"/streams/{stream}/end", {})
+    refused = tail(server, stream)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "This stream is private." in refused.stderr
+    for shown in (tail(server, stream, "--token", token(stream)), tail(server, stream, PUSHSERVER_TOKEN=token("*"))):
+        assert (shown.returncode, "For the desk" in shown.stdout) == (0, True), shown.stderr
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(chromium: Browser) -> Iterator[BrowserContext]:
+    with chromium.new_context() as context:
+        yield context
+
+
+def sign_in(visitor: BrowserContext, server: Running, stream: str, *, exp: float) -> None:
+    visitor.add_cookies(
+        [
+            {
+                "name": "pushserver_token",
+                "value": token(stream, exp=exp),
+                "url": server.url,
+                "httpOnly": True,
+                "sameSite": "Strict",
+            }
+        ]
+    )
+
+
+def test_a_page_reads_with_its_cookie_and_asks_to_sign_in_at_its_end(
+    visitor: BrowserContext, server: Running, stream: str
+) -> None:
+    server.publish_ok(stream, "There before")
+    page = visitor.new_page()
+    refused = page.goto(f"{server.url}/streams/{stream}")
+    assert refused is not None
+    assert refused.status == 401
+    sign_in(visitor, server, stream, exp=time.time() + 4)
+    page.goto(f"{server.url}/streams/{stream}")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+    server.publish_ok(stream, "Then live")
+    expect(page.locator("article h3")).to_have_text(["Then live", "There before"])
+    expect(page.locator("#status")).to_have_text("Sign in again to go on")
+    server.publish_ok(stream, "Too late")
+    sign_in(visitor, server, stream, exp=time.time() + 60)
+    expect(page.locator("article h3")).to_have_count(2)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+    expect(page.locator("article h3")).to_have_text(["Too late", "Then live", "There before"])
+
+
+def test_a_page_whose_cookie_went_while_it_was_away_does_not_try_for_ever(
+    visitor: BrowserContext, server: Running, stream: str
+) -> None:
+    server.publish_ok(stream, "one")
+    sign_in(visitor, server, stream, exp=time.time() + 60)
+    page = visitor.new_page()
+    page.goto(f"{server.url}/streams/{stream}")
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    visitor.clear_cookies()
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    expect(page.locator("#status")).to_have_text("Sign in again to go on")

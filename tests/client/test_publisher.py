@@ -1,0 +1,188 @@
+"""The publisher's side: repeated until it is known, stored once, and what is refused has a name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushserver.client.publisher import (
+    AsyncPublisher,
+    Changed,
+    Conflict,
+    Gone,
+    NotFound,
+    Publisher,
+    PublishError,
+    Rejected,
+    Unauthorized,
+    Unreached,
+    retry_after,
+)
+
+from ..support.proxy import Proxy, to_server
+from ..support.server import Running
+
+PUBLISHERS, ENTRIES = 50, 4
+
+
+@pytest.mark.anyio
+async def test_publishers_through_a_network_that_cuts_store_each_entry_once(server: Running, stream: str) -> None:
+    async with Proxy(to_server(server.url)).running() as proxy:
+        proxy.cut_at_random(seed=1, chance=0.08)
+
+        async def publish(number: int) -> list[dict[str, Any]]:
+            async with AsyncPublisher(proxy.url, server.key) as publisher:
+                answers = []
+                for entry in range(ENTRIES):
+                    headline = f"{number}.{entry}"
+                    key = f"{stream}-{headline}"
+                    while True:
+                        try:
+                            answers.append(await publisher.publish(stream, {"headline": headline}, idempotency_key=key))
+                            break
+                        except Unreached as error:
+                            assert error.idempotency_key == key
+                return answers
+
+        answered = await asyncio.gather(*(publish(number) for number in range(PUBLISHERS)))
+        assert proxy.cuts > PUBLISHERS / 2
+    stored = all_entries(server, stream)
+    assert Counter(entry["headline"] for entry in stored) == Counter(
+        f"{number}.{entry}" for number in range(PUBLISHERS) for entry in range(ENTRIES)
+    )
+    assert {answer["id"] for answers in answered for answer in answers} == {entry["id"] for entry in stored}
+
+
+def all_entries(server: Running, stream: str) -> list[dict[str, Any]]:
+    """Every entry of a stream, slice by slice."""
+    found, older = [], ""
+    while True:
+        answer = server.http.get(f"/streams/{stream}/entries{older}").json()
+        found += answer["entries"]
+        if not answer["older"]:
+            return found
+        older = answer["older"]
+
+
+def test_a_publisher_who_waits_gets_through_too(server: Running, stream: str) -> None:
+    async def meanwhile() -> None:
+        async with Proxy(to_server(server.url)).running() as proxy:
+            proxy.cut_at_random(seed=3, chance=0.1)
+            await asyncio.to_thread(publish, proxy.url)
+
+    def publish(url: str) -> None:
+        with Publisher(url, server.key) as publisher:
+            for number in range(10):
+                publisher.put_entry(
+                    stream, f"e{number}", {"headline": str(number)}, idempotency_key=f"{stream}.{number}"
+                )
+
+    asyncio.run(meanwhile())
+    assert len(server.snapshot(stream)["entries"]) == 10
+
+
+def test_what_is_refused_has_a_name(server: Running, stream: str) -> None:
+    with Publisher(server.url, server.key) as publisher:
+        publisher.put_entry(stream, "x", {"headline": "One"})
+        publisher.correct(stream, "x", {"headline": "Two"}, rev=1)
+        with pytest.raises(Changed) as changed:
+            publisher.correct(stream, "x", {"headline": "Three"}, rev=1)
+        assert changed.value.current is not None
+        assert (changed.value.current["headline"], changed.value.rev) == ("Two", 2)
+        with pytest.raises(Rejected, match="headline: expected") as rejected:
+            publisher.publish(stream, {"headline": 3})
+        assert (rejected.value.status, rejected.value.errors[0]["field"]) == (422, "headline")
+        with pytest.raises(NotFound):
+            publisher.correct(stream, "y", {"headline": "Three"})
+        publisher.withdraw(stream, "x", rev=2)
+        with pytest.raises(Gone):
+            publisher.correct(stream, "x", {"headline": "Three"})
+        publisher.end(stream)
+        with pytest.raises(Conflict):
+            publisher.publish(stream, {"headline": "Four"})
+    with Publisher(server.url, "wrong") as publisher, pytest.raises(Unauthorized):
+        publisher.publish(stream, {"headline": "Five"})
+
+
+@pytest.mark.anyio
+async def test_both_publishers_can_do_the_same(server: Running, stream: str) -> None:
+    async with AsyncPublisher(server.url, server.key) as publisher:
+        assert (await publisher.put_page(stream, {"headline": "Page"}))["rev"] == 1
+        assert (await publisher.patch_page(stream, {"dek": "More"}))["rev"] == 2
+        entry = await publisher.publish(stream, {"headline": "One"}, idempotency_key="one")
+        assert (await publisher.publish(stream, {"headline": "One"}, idempotency_key="one"))["replayed"] is True
+        assert (await publisher.correct(stream, entry["id"], {"headline": "Two"}))["rev"] == 2
+        assert (await publisher.delivery(stream, entry["id"]))["sent"] == 0
+        assert (await publisher.withdraw(stream, entry["id"], reason="legal"))["receipt"]["reached"] is True
+        assert (await publisher.end(stream))["n"] == 6
+
+
+def test_a_server_that_is_not_one_is_named(server: Running) -> None:
+    with Publisher(f"{server.url}/livez", server.key) as publisher, pytest.raises(NotFound):
+        publisher.publish("x", {"headline": "One"})
+    assert issubclass(Unreached, PublishError)
+
+
+def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.client.ATTEMPTS", 2)
+    with Publisher(unused_url, "key") as publisher, pytest.raises(Unreached) as error:
+        publisher.publish("x", {"headline": "One"}, idempotency_key="mine")
+    assert (error.value.status, error.value.idempotency_key) == (0, "mine")
+    assert "idempotency key mine" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "key"), [("127.0.0.1:8000", "key"), ("http://127.0.0.1:8000", "schlüssel"), ("", "a\nb")]
+)
+def test_what_no_attempt_could_mend_is_not_tried_again(url: str, key: str) -> None:
+    with pytest.raises((Rejected, Unauthorized), match="expected"):
+        Publisher(url, key).publish("x", {"headline": "One"})
+
+
+@given(st.text())
+def test_no_header_can_break_the_wait(given: str) -> None:
+    assert 0 <= retry_after(given) <= 60
+
+
+def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        assert 1 <= retry_after((datetime.now(UTC) + timedelta(seconds=40)).strftime("%a %b %d %H:%M:%S %Y")) <= 40
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [
+        (None, 0, 0),
+        ("3", 3, 3),
+        ("0.5", 0.5, 0.5),
+        ("-5", 0, 0),
+        ("soon", 0, 0),
+        ("nan", 0, 0),
+        ("1e999", 60, 60),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(hours=1)), 60, 60, id="in an hour"),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_a_server_is_given_the_time_it_asks_for_within_reason(given: str | None, least: float, most: float) -> None:
+    assert least <= retry_after(given) <= most
+
+
+def test_a_batch_is_answered_line_by_line_whatever_is_in_the_lines(server: Running, stream: str) -> None:
+    with Publisher(server.url, server.key) as publisher:
+        answer = publisher.publish_all(stream, [{"headline": "a"}, {"b\u2028c": 1}, {"headline": "d\u2029"}])
+    assert [result["status"] for result in answer["results"]] == [201, 422, 201]
+    assert answer["results"][1]["errors"][0]["field"] == "b\u2028c"

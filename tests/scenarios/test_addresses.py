@@ -1,0 +1,60 @@
+"""What stands in addresses instead of names: it is refused as data, and never taken for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from ..support.judge import ATTACKS
+from ..support.server import Running, reader, receive, running
+
+STREAM = "addresses"
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of its own: where a name is one, this creates a stream of it."""
+    with running(tmp_path_factory.mktemp("named") / "data") as server:
+        yield server
+
+
+ADDRESSES = [
+    ("PUT", f"/streams/{STREAM}/entries/§"),
+    ("GET", f"/streams/{STREAM}/entries/§"),
+    ("PUT", "/streams/§"),
+    ("GET", "/streams/§"),
+    ("GET", "/streams/§/entries"),
+    ("GET", f"/streams/{STREAM}?before=§"),
+    ("GET", f"/streams/{STREAM}/entries?limit=§"),
+    ("GET", f"/streams/{STREAM}/sse?format=§"),
+    ("GET", f"/streams/{STREAM}/entries/there/delivery?n=§"),
+    ("DELETE", f"/streams/{STREAM}/entries/there?reason=§"),
+    ("GET", "/§"),
+    ("GET", "/static/§"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ADDRESSES)
+def test_an_address_that_is_no_name_is_refused_as_data(named: Running, method: str, path: str) -> None:
+    named.send("PUT", f"/streams/{STREAM}/entries/there", {"headline": "a"})
+    for attack in ATTACKS:
+        text = attack["text"]
+        answer = named.send(method, path.replace("§", quote(text, safe="")), {"headline": "a"}, Accept="text/html")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        if answer.status_code < 400:  # a name like others, or an address that a client has shortened
+            assert attack["kind"] == "name", (text, answer.text)
+        else:
+            assert answer.status_code in (404, 405, 409, 410, 422), (text, answer.text)
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.anyio
+async def test_a_cursor_that_is_none_is_not_repeated(named: Running) -> None:
+    named.publish_ok("cursors", "a")
+    for attack in ATTACKS:
+        async with reader(named, "cursors", cursor=quote(attack["text"], safe=""), format="html") as socket:
+            hello = await receive(socket)
+            assert (hello["type"], hello["complete"], hello["reason"]) == ("hello", False, "no_cursor")
+            assert attack["text"] not in hello.values()

@@ -1,0 +1,78 @@
+"""Batches: many entries in one request, each judged by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from ..support.server import Running, reader, receive
+
+
+def batch(server: Running, stream: str, lines: list[bytes], **headers: str) -> tuple[int, list[dict[str, object]]]:
+    given = {"Content_Type": "application/x-ndjson", **headers}
+    response = server.publish(stream, b"\n".join(lines) + b"\n", **given)
+    results = [json.loads(line) for line in response.text.splitlines()]
+    return response.status_code, results
+
+
+def test_a_batch_answers_each_line_and_keeps_the_order(server: Running, stream: str) -> None:
+    lines = [json.dumps({"headline": f"Entry {number}"}).encode() for number in range(300)]
+    status, results = batch(server, stream, lines)
+    assert status == 200
+    assert [(result["line"], result["status"], result["n"]) for result in results] == [
+        (number, 201, number) for number in range(1, 301)
+    ]
+    assert server.snapshot(stream)["entries"][0]["headline"] == "Entry 299"
+
+
+def test_a_bad_line_is_refused_by_itself(server: Running, stream: str) -> None:
+    lines = [
+        b'{"headline": "a"}',
+        b'{"headline": ',
+        b"\xff",
+        b'{"nope": 1}',
+        b"",
+        b'{"body": "' + b"x" * 70_000 + b'"}',
+        b'{"headline": "b"}',
+    ]
+    _, results = batch(server, stream, lines)
+    assert [result["status"] for result in results] == [201, 400, 400, 422, 400, 413, 201]
+    assert [entry["headline"] for entry in server.snapshot(stream)["entries"]] == ["b", "a"]
+
+
+def test_a_batch_that_is_sent_again_adds_nothing(server: Running, stream: str) -> None:
+    lines = [b'{"headline": "a"}', b'{"headline": "b"}']
+    _, first = batch(server, stream, lines, Idempotency_Key="batch")
+    _, again = batch(server, stream, [*lines, b'{"headline": "c"}'], Idempotency_Key="batch")
+    assert [result["status"] for result in again] == [200, 200, 201]
+    assert [result["id"] for result in again[:2]] == [result["id"] for result in first]
+    _, other = batch(server, stream, [b'{"headline": "z"}'], Idempotency_Key="batch")
+    assert other[0]["status"] == 422
+
+
+def test_a_batch_without_a_key_gets_one(server: Running, stream: str) -> None:
+    lines = [b'{"headline": "a"}', b'{"headline": "b"}']
+    first = server.publish(stream, b"\n".join(lines), Content_Type="application/x-ndjson")
+    _, again = batch(server, stream, lines, Idempotency_Key=first.headers["idempotency-key"])
+    assert [result["status"] for result in again] == [200, 200]
+    assert server.snapshot(stream)["n"] == 2
+
+
+@pytest.mark.parametrize(("lines", "size"), [(1_001, 20), (100, 60_000)])
+def test_a_batch_that_is_too_large_is_refused_whole(server: Running, stream: str, lines: int, size: int) -> None:
+    line = json.dumps({"headline": "x", "tags": ["t" * 200] * (size // 210)}).encode()
+    response = server.publish(stream, b"\n".join([line] * lines), Content_Type="application/x-ndjson")
+    assert response.status_code == 413
+    assert server.http.get(f"/streams/{stream}").status_code == 404
+
+
+@pytest.mark.anyio
+async def test_readers_get_a_batch_in_order(server: Running, stream: str) -> None:
+    cursor = server.publish_ok(stream, "start")["cursor"]
+    async with reader(server, stream, cursor=cursor) as connection:
+        lines = [json.dumps({"headline": str(number)}).encode() for number in range(100)]
+        await asyncio.to_thread(batch, server, stream, lines)
+        seen = [(await receive(connection, "entry.put"))["entry"]["headline"] for _ in lines]
+    assert seen == [str(number) for number in range(100)]

@@ -1,0 +1,269 @@
+"""The page in a real Chromium behind a network that is cut, holds, swallows sockets, or buffers events."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ..support.judge import CHROMIUM, FLAGS
+from ..support.proxy import Proxy, to_server
+from ..support.server import Running
+from .test_browser import PAGE, assert_same_as_fresh, open_live
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+CUT = float(os.environ.get("CUT_SECONDS", "4"))  # for how long a network is away
+BACK = (20 + 20 + 5) * 1000  # milliseconds: the longest wait, the longest first frame, and something for the machine
+TRANSPORTS = """() => performance.getEntriesByType("resource").map(({ name }) => new URL(name).pathname)"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """As people have it: with pages that are kept for the back button."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    errors: list[str] = []
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+    assert errors == []
+
+
+@pytest.fixture
+def portal() -> Iterator[BlockingPortal]:
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture
+def network(portal: BlockingPortal, server: Running) -> Iterator[Proxy]:
+    """What stands between the browser and the server; `portal.call` tells it what to do."""
+    with portal.wrap_async_context_manager(Proxy(to_server(server.url)).running()) as network:
+        yield network
+
+
+def sockets_of(page: Page) -> list[float]:
+    """When the page opened a WebSocket, from now on."""
+    opened: list[float] = []
+    page.on("websocket", lambda _: opened.append(time.monotonic()))
+    return opened
+
+
+def remembered(page: Page) -> float:
+    """Until when this tab takes sockets for blocked."""
+    return float(page.evaluate("sessionStorage.getItem('pushserver-events-until')") or 0)
+
+
+def ids_of(page: Page) -> list[str]:
+    ids: list[str] = page.locator("article").evaluate_all("articles => articles.map(({ id }) => id)")
+    return ids
+
+
+# --- cut
+
+
+def forty_events(server: Running, stream: str) -> Iterator[None]:
+    """Publish 35 entries, correct three and withdraw two; a step each."""
+    path = f"/streams/{stream}/entries"
+    for number in range(35):
+        server.send("PUT", f"{path}/e{number}", {"headline": f"Entry {number}", "body": "As it was."})
+        yield
+        if number in (10, 20, 30):
+            correction = {"body": "As it is.", "correction": {"class": "correction", "note": "It was otherwise."}}
+            server.send("PATCH", f"{path}/e{number - 5}", correction)
+            yield
+        if number in (15, 25):
+            server.send("DELETE", f"{path}/e{number - 5}?reason=error", b"")
+            yield
+
+
+def test_a_page_whose_network_was_cut_becomes_what_a_fresh_load_is(
+    page: Page, portal: BlockingPortal, network: Proxy, server: Running, stream: str
+) -> None:
+    server.put_page(stream, PAGE)
+    server.publish_ok(stream, "Before")
+    open_live(page, network, stream)
+    portal.call(network.hold)
+    for number, _ in enumerate(forty_events(server, stream)):
+        page.wait_for_timeout(CUT / 40 * 1000)
+        if number == 10:
+            portal.call(network.refuse)
+            portal.call(network.cut)
+    assert number == 39
+    expect(page.locator("#status")).to_have_text("Reconnecting…")
+    assert len(ids_of(page)) == 1
+    portal.call(network.release)
+    expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=BACK)
+    expect(page.locator("article")).to_have_count(34)
+    assert_same_as_fresh(page, server, stream)
+    assert remembered(page) == 0, "a network that was away says nothing against sockets"
+
+
+# --- sockets that do not come through
+
+
+def test_where_sockets_are_swallowed_events_flow_within_five_seconds_and_the_tab_remembers(
+    page: Page, portal: BlockingPortal, network: Proxy, server: Running, stream: str
+) -> None:
+    server.put_page(stream, PAGE)
+    portal.call(network.swallow, b"Upgrade: websocket")
+    sockets = sockets_of(page)
+    open_live(page, network, stream)
+    assert time.monotonic() - sockets[0] < 5
+    server.publish_ok(stream, "By another road")
+    expect(page.locator("article h3")).to_have_text("By another road")
+    assert remembered(page) > time.time()
+    open_live(page, network, stream)
+    assert len(sockets) == 1
+    assert_same_as_fresh(page, server, stream)
+
+
+# --- events that are held back
+
+
+@contextmanager
+def nginx(folder: Path, server: Running, *directives: str) -> Iterator[str]:
+    """Debian's nginx before the server, as it comes but for these directives: it passes no upgrade on. Its address."""
+    if NGINX is None:
+        pytest.skip("nginx is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    temporary = [f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    location = "\n".join([f"proxy_pass {server.url};", "proxy_set_header Host $http_host;", *directives])
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; {' '.join(temporary)}\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{\n{location}\n}} }} }}\n"
+    )
+    process = subprocess.Popen([NGINX, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")])
+    try:
+        while process.poll() is None and not is_listening(port):
+            time.sleep(0.02)
+        assert process.poll() is None, (folder / "error.log").read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+BUFFERING = ("proxy_buffering on;", "proxy_ignore_headers X-Accel-Buffering;")
+HOLDING = (*BUFFERING, "gzip on;", "gzip_proxied any;", "gzip_types text/event-stream;")
+
+
+@pytest.mark.parametrize("directives", [(), BUFFERING], ids=["as it comes", "told to buffer"])
+def test_events_flow_through_nginx(
+    page: Page, tmp_path: Path, server: Running, stream: str, directives: tuple[str, ...]
+) -> None:
+    server.put_page(stream, PAGE)
+    with nginx(tmp_path, server, *directives) as url:
+        page.goto(f"{url}/streams/{stream}")
+        expect(page.locator("#status")).to_have_attribute("data-state", "live")
+        server.publish_ok(stream, "Through nginx")
+        expect(page.locator("article h3")).to_have_text("Through nginx")
+        assert f"/streams/{stream}/sse" in page.evaluate(TRANSPORTS)
+
+
+def test_a_proxy_that_holds_events_back_is_named_and_the_page_goes_on(
+    page: Page, tmp_path: Path, server: Running, stream: str
+) -> None:
+    server.put_page(stream, PAGE)
+    with nginx(tmp_path, server, *HOLDING) as url:
+        page.goto(f"{url}/streams/{stream}")
+        server.publish_ok(stream, "Held back")
+        with page.expect_console_message(lambda message: "holds its events back" in message.text, timeout=BACK):
+            pass
+        expect(page.locator("#status")).to_have_attribute("data-state", "held")
+        expect(page.locator("#status")).to_have_text("Updates come late: something on the way here holds them back")
+        expect(page.locator("article h3")).to_have_text("Held back")
+        server.send("POST", f"/streams/{stream}/end", {})
+        expect(page.locator("#status")).to_have_attribute("data-state", "ended", timeout=BACK)
+
+
+# --- what a page is told
+
+
+def test_a_page_says_since_when_it_may_not_be_up_to_date(
+    page: Page, start: Callable[..., Running], stream: str
+) -> None:
+    server = start("--heartbeat", "0.5")
+    server.put_page(stream, PAGE)
+    open_live(page, server, stream)
+    store = server.store_pid()
+    os.kill(store, signal.SIGSTOP)
+    try:
+        expect(page.locator("#status")).to_have_attribute("data-state", "stale", timeout=30_000)
+        assert page.locator("#status").inner_text().startswith("Updates are delayed since ")
+        assert page.locator("#status").inner_text().endswith("M"), "in the page's language, and its zone"
+    finally:
+        os.kill(store, signal.SIGCONT)
+    expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
+
+
+# --- sleep
+
+
+def test_a_page_that_slept_goes_on_when_it_is_looked_at(
+    page: Page, portal: BlockingPortal, network: Proxy, server: Running, stream: str
+) -> None:
+    server.put_page(stream, PAGE)
+    open_live(page, network, stream)
+    server.publish_ok(stream, "Before")
+    expect(page.locator("article h3")).to_have_text("Before")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Page.setWebLifecycleState", {"state": "frozen"})
+    portal.call(network.hold)
+    for number in range(5):
+        server.publish_ok(stream, f"Meanwhile {number}")
+    portal.call(network.cut)
+    portal.call(network.release)
+    devtools.send("Page.setWebLifecycleState", {"state": "active"})
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("article")).to_have_count(6, timeout=5_000)
+    assert len(set(ids_of(page))) == 6
+    assert_same_as_fresh(page, server, stream)
+
+
+def test_the_back_button_brings_back_the_page_that_was_left_and_it_goes_on(
+    page: Page, server: Running, stream: str
+) -> None:
+    server.put_page(stream, PAGE)
+    server.publish_ok(stream, "Before")
+    open_live(page, server, stream)
+    page.evaluate("window.kept = true")
+    page.goto(f"{server.url}/")
+    server.publish_ok(stream, "Meanwhile")
+    page.go_back(wait_until="commit")
+    expect(page.locator("article h3")).to_have_text(["Meanwhile", "Before"])
+    assert page.evaluate("window.kept"), "it was loaded anew"
+    page.go_forward(wait_until="commit")
+    page.go_back(wait_until="commit")
+    server.publish_ok(stream, "Live")
+    expect(page.locator("article h3")).to_have_text(["Live", "Meanwhile", "Before"])
+    assert len(set(ids_of(page))) == 3
+    assert_same_as_fresh(page, server, stream)

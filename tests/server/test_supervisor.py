@@ -1,0 +1,588 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket as sockets
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import pytest
+import redis
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from pushserver.client.publisher import Publisher, PublishError
+from pushserver.client.reader import follow
+from pushserver.server import supervisor as server_module
+from pushserver.wire.codes import Close
+
+from ..support.server import (
+    ROOT,
+    STOP_LIMIT,
+    Running,
+    clean_environment,
+    clients_of,
+    is_alive,
+    reader,
+    receive,
+    running,
+)
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 30.0  # seconds after which what is waited for will not come
+MANY = 2_000  # connections
+LISTENING = 0  # where /proc has the port at the other end of a connection
+READER_OBJECTS = 6  # that the collector of cycles knows: ours, and what uvloop has for a transport
+LAST = "the last one"  # the headline of the entry up to which readers read
+
+Start = Callable[..., Running]
+
+
+async def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait for what happens in another process, or in a publisher's thread."""
+    async with asyncio.timeout(LIMIT):
+        while not is_true():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def no_store_left(tmp_path: Path) -> Iterator[None]:
+    """A killed server leaves its store; should the test end before the next start does away with it, it is ended."""
+    yield
+    for pidfile in tmp_path.glob("*/valkey.pid"):
+        for pid in stores_on(pidfile.parent):
+            os.kill(pid, signal.SIGKILL)
+
+
+def stores_on(data: Path) -> list[int]:
+    """The pids of the stores that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
+                found.append(int(process.name))
+        except OSError:  # it has ended
+            continue
+    return [pid for pid in found if is_alive(pid)]
+
+
+def workers_of(server: Running) -> list[int]:
+    """The pids of the workers that run."""
+    return [pid for pid in server.children() if pid not in stores_on(server.data) and is_alive(pid)]
+
+
+def worker_of(server: Running, socket: ClientConnection) -> int:
+    """The pid of the worker at the other end of a socket."""
+    (pid,) = (pid for pid in workers_of(server) if socket.local_address[1] in clients_of(pid))
+    return pid
+
+
+def free_port() -> int:
+    with sockets.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Publishing:
+    """A publisher in a thread: entry after entry, each sent again with its key until it is acknowledged."""
+
+    def __init__(self, url: str, key: str, stream: str) -> None:
+        self._url, self._key, self._stream = url, key, stream
+        self.acknowledged: list[dict[str, Any]] = []
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _publish(self) -> None:
+        with Publisher(self._url, self._key) as publisher:
+            while not self._ending.is_set():
+                number = str(len(self.acknowledged))
+                try:
+                    answer = publisher.publish(self._stream, {"headline": number}, idempotency_key=f"key-{number}")
+                    self.acknowledged.append(answer)
+                except PublishError:  # it has tried often enough: a person would try again
+                    continue
+
+    async def more(self, entries: int) -> None:
+        """Wait until so many more are acknowledged."""
+        goal = len(self.acknowledged) + entries
+        await eventually(lambda: len(self.acknowledged) >= goal)
+
+    async def end(self) -> None:
+        self._ending.set()
+        await asyncio.to_thread(self._thread.join)
+
+
+def stored(server: Running, stream: str) -> list[dict[str, Any]]:
+    """Every entry of a stream, the oldest first."""
+    entries: list[dict[str, Any]] = []
+    address: str | None = ""
+    while address is not None:
+        response = server.http.get(f"/streams/{stream}/entries{address}")
+        assert response.status_code == 200, response.text
+        entries += response.json()["entries"]
+        address = response.json()["older"]
+    return entries[::-1]
+
+
+def check_stored(server: Running, stream: str, publishing: Publishing) -> None:
+    """All that was acknowledged is there, once, and nothing else."""
+    entries = stored(server, stream)
+    acknowledged = publishing.acknowledged
+    assert [(entry["headline"], entry["id"]) for entry in entries] == [
+        (str(number), answer["id"]) for number, answer in enumerate(acknowledged)
+    ]
+    assert [answer["n"] for answer in acknowledged] == list(range(1, len(acknowledged) + 1))
+    assert server.snapshot(stream)["n"] == len(acknowledged)
+
+
+async def read_to_last(socket: ClientConnection) -> list[int]:
+    """The numbers of the entries up to the last one."""
+    numbers = []
+    while True:
+        frame = await receive(socket, "entry.put")
+        numbers.append(frame["n"])
+        if frame["entry"]["headline"] == LAST:
+            return numbers
+
+
+async def follow_to_last(url: str, stream: str, cursor: str) -> list[tuple[str, int]]:
+    """The kinds and numbers of what a reader applied who comes back whenever it is disconnected."""
+    applied: list[tuple[str, int]] = []
+    async for frame in follow(url, stream, cursor=cursor):
+        applied.append((frame["type"], frame["n"]))
+        if frame.get("entry", {}).get("headline") == LAST:
+            break
+    return applied
+
+
+async def read_to_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """What came until the server closed, and with which code."""
+    frames = []
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            frames.append(json.loads(await socket.recv()))
+    assert closed.value.rcvd is not None, "it was cut off"
+    return frames, closed.value.rcvd.code
+
+
+async def test_an_entry_reaches_the_readers_of_every_worker_once(start: Start, stream: str) -> None:
+    server = start("--workers", "2", "--heartbeat", "0.3")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    served: defaultdict[int, list[ClientConnection]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        for number in range(300):
+            socket = await stack.enter_async_context(reader(server, stream, cursor=cursor))
+            served[worker_of(server, socket)].append(socket)
+            if number >= 40 and len(served) == 2:
+                break
+        assert set(served) == set(workers_of(server))
+        assert len(served) == 2
+        answer = server.publish_ok(stream, "two")
+        for worker_sockets in served.values():
+            for socket in worker_sockets:
+                frame = await receive(socket, "entry.put")
+                assert (frame["n"], frame["cursor"], frame["prev"]) == (2, answer["cursor"], cursor)
+                assert (await receive(socket))["type"] == "head"
+
+
+async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:
+    server = start("--workers", "2")
+    host, port = server.url.removeprefix("http://").split(":")
+    workers = workers_of(server)
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers))
+    before = [len(clients_of(pid)) for pid in workers]
+    async with AsyncExitStack() as stack:
+        opened = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(MANY)))
+        for _, writer in opened:
+            stack.callback(writer.close)
+        await eventually(lambda: sum(len(clients_of(pid)) for pid in workers) == MANY + sum(before))
+        shares = [(len(clients_of(pid)) - had) / MANY for pid, had in zip(workers, before, strict=True)]
+    # The kernel deals them out by chance: so far from half is more than four standard deviations.
+    assert all(0.45 < share < 0.55 for share in shares), shares
+
+
+async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothing(start: Start, stream: str) -> None:
+    server = start("--workers", "2")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    pids = server.children()
+    assert len(pids) == 3
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(reader(server, stream, cursor=cursor)) for _ in range(20)]
+        for socket in connections:
+            await receive(socket, "hello")
+        reading = [asyncio.create_task(read_to_close(socket)) for socket in connections]
+        assert await asyncio.to_thread(server.stop) == 0
+        for frames, code in await asyncio.gather(*reading):
+            assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
+            assert (frames[0]["reason"], frames[0]["retry_ms"] > 0) == ("drain", True)
+    assert [pid for pid in pids if is_alive(pid)] == []
+    assert "Traceback" not in server.log
+
+
+def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
+    with server_module._listen(("127.0.0.1", 0), 30.0) as listener, sockets.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        with connection:
+            # Linux doubles what it is asked for, to have room for its own.
+            assert connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) == 2 * server_module.SEND_BUFFER
+            held = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT)
+            assert held == 35_000
+
+
+def test_the_collector_of_cycles_looks_at_the_program_no_more() -> None:
+    counted = "import gc; from pushserver import server; print(len(gc.get_objects())); server.spare_collector()"
+    program = f"{counted}; print(len(gc.get_objects()))"
+    before, after = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
+    assert int(before) > 20_000
+    assert int(after) < 1_000
+
+
+async def test_a_reader_is_few_objects_to_the_collector_of_cycles(start: Start, stream: str, tmp_path: Path) -> None:
+    """A reader and its transport; no task, scope, parser, queue or timer is left of the handshake."""
+    say = "print('objects', len(gc.get_objects()), file=sys.stderr, flush=True)"
+    count = f"import gc, signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: gc.collect() and None or {say})\n"
+    (tmp_path / "sitecustomize.py").write_text(count)
+    server = start(env={"PYTHONPATH": str(tmp_path)})
+    server.publish_ok(stream, "one")
+    cursor = server.snapshot(stream)["cursor"]
+
+    async def objects() -> int:
+        told = server.log.count("objects ")
+        os.kill(workers_of(server)[0], signal.SIGUSR1)
+        await eventually(lambda: server.log.count("objects ") > told)
+        return int(server.log.rsplit("objects ", 1)[1].split()[0])
+
+    async with AsyncExitStack() as readers:
+        for _ in range(50):
+            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
+        before = await objects()
+        for _ in range(200):
+            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
+        each = (await objects() - before) / 200
+    assert 1 <= each <= READER_OBJECTS
+
+
+async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
+    arguments = ("--workers", "2", "--port", str(free_port()))
+    server = start(*arguments)
+    server.put_page(stream, {"headline": "Flood", "timezone": "America/New_York"})
+    answers = [server.publish_ok(stream, headline) for headline in ("one", "two")]
+    paths = [f"/streams/{stream}", f"/streams/{stream}/entries", "/"]
+    before = [server.http.get(path).text for path in paths]
+    assert "Flood" in before[0]
+    key = server.key
+    assert server.stop() == 0
+    server = start(*arguments)
+    assert [server.http.get(path).text for path in paths] == before
+    assert server.key == key
+    async with reader(server, stream, cursor=answers[0]["cursor"]) as socket:
+        hello = await receive(socket)
+        assert (hello["complete"], hello["from"]) == (True, 2)
+        assert (await receive(socket))["cursor"] == answers[1]["cursor"]
+        third = server.publish_ok(stream, "three")
+        frame = await receive(socket)
+    assert (frame["n"], frame["prev"], frame["cursor"]) == (4, answers[1]["cursor"], third["cursor"])
+
+
+async def test_a_server_that_is_killed_comes_back_with_all_it_acknowledged(start: Start, stream: str) -> None:
+    arguments = ("--workers", "2", "--port", str(free_port()))
+    server = start(*arguments)
+    with Publishing(server.url, server.key, stream) as publishing:
+        for _ in range(2):
+            await publishing.more(50)
+            pids = server.children()
+            server.kill_all()
+            (orphan,) = stores_on(server.data)
+            await eventually(lambda pids=pids, orphan=orphan: not any(is_alive(p) for p in pids if p != orphan))  # type: ignore[misc]
+            server = start(*arguments)
+            assert not is_alive(orphan)
+        await publishing.more(50)
+        await publishing.end()
+    check_stored(server, stream, publishing)
+    assert stores_on(server.data) == [server.store_pid()]
+    assert server.store_pid() in server.children()
+
+
+async def test_workers_whose_supervisor_is_killed_leave_and_a_new_server_starts(start: Start, stream: str) -> None:
+    port = free_port()
+    server = start("--workers", "2", "--port", str(port))
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    workers, store = workers_of(server), server.store_pid()
+    assert len(workers) == 2
+    async with reader(server, stream, cursor=cursor) as socket:
+        await receive(socket, "hello")
+        os.kill(server.process.pid, signal.SIGKILL)
+        frames, code = await read_to_close(socket)
+    assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
+    server.close()
+    await eventually(lambda: not any(map(is_alive, workers)))
+    assert is_alive(store)
+    server = start("--workers", "2", "--port", str(port))
+    assert not is_alive(store)
+    assert [entry["headline"] for entry in stored(server, stream)] == ["one"]
+    assert server.publish_ok(stream, "two")["n"] == 2
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_its_readers_miss_nothing(start: Start, stream: str) -> None:
+    server = start("--workers", "2")
+    with Publishing(server.url, server.key, stream) as publishing:
+        await publishing.more(1)
+        cursor = publishing.acknowledged[0]["cursor"]
+        reading = [asyncio.create_task(follow_to_last(server.url, stream, cursor)) for _ in range(20)]
+        first = workers_of(server)
+        for victim in first:
+            await publishing.more(50)
+            os.kill(victim, signal.SIGKILL)
+            await eventually(lambda victim=victim: victim not in workers_of(server))  # type: ignore[misc]
+            await eventually(lambda: len(workers_of(server)) == 2)
+        await publishing.more(50)
+        await publishing.end()
+        check_stored(server, stream, publishing)
+        last = server.publish_ok(stream, LAST)["n"]
+        async with asyncio.timeout(LIMIT):
+            assert await asyncio.gather(*reading) == [[("entry.put", n) for n in range(2, last + 1)]] * 20
+    assert not set(first) & set(workers_of(server))
+    assert server.log.count("ended with status -9") == 2
+
+
+def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any]:
+    with Publisher(server.url, server.key) as publisher:
+        return publisher.publish(stream, {"headline": headline})
+
+
+# --- servers that cannot start
+
+
+def serve(*arguments: str) -> tuple[int, str]:
+    """The exit status of a server that does not start, and what it said, its settings aside."""
+    command = [sys.executable, "-m", "pushserver", "serve", *arguments]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=15, check=False
+    )
+    assert ended.stdout == ""
+    return ended.returncode, ended.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with sockets.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        status, said = serve("--port", str(port), "--data", str(tmp_path / "data"))
+    assert status == 3
+    assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
+    assert not (tmp_path / "data" / "valkey.pid").exists()
+
+
+def test_a_port_that_workers_share_is_taken_for_another_server(start: Start, tmp_path: Path) -> None:
+    server = start("--workers", "2")
+    port = server.url.rpartition(":")[2]
+    status, said = serve("--port", port, "--workers", "2", "--data", str(tmp_path / "other"))
+    assert status == 3
+    assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
+
+
+def test_a_folder_that_is_taken_is_named(start: Start, stream: str) -> None:
+    server = start()
+    status, said = serve("--port", "0", "--data", str(server.data))
+    assert (status, said) == (3, f"pushserver: cannot start: another server runs on {server.data}\n")
+    server.publish_ok(stream, "one")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words\n", b"\xff\n"])
+def test_a_key_file_without_a_key_in_it_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "publish.key").write_bytes(content)
+    status, said = serve("--port", "0", "--data", str(tmp_path))
+    assert status == 3
+    assert said.splitlines()[-1].startswith(f"pushserver: cannot start: expected a key in {tmp_path / 'publish.key'}")
+    assert "Traceback" not in said
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, said = serve("--port", "0", "--data", str(tmp_path / "file" / "data"))
+    assert status == 3
+    assert re.fullmatch(rf"pushserver: cannot start: .*{re.escape(str(tmp_path / 'file'))}.*\n", said), said
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://:hunter2@127.0.0.1:{port}/0", "127.0.0.1:{port}"),
+        ("redis://:hunter2@no-such-host.invalid/0", "no-such-host.invalid"),
+        ("unix:///no/such/valkey.sock", "/no/such/valkey.sock"),
+        ("redis://:hunter2@127.0.0.1:notaport/0", "notaport"),
+        ("nonsense://:hunter2@127.0.0.1", "redis://"),
+    ],
+)
+def test_a_store_that_is_not_there_is_named(tmp_path: Path, url: str, named: str) -> None:
+    port = free_port()
+    status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url.format(port=port))
+    assert (status, "Traceback" in said, "hunter2" in said) == (3, False, False), said
+    assert [line for line in said.splitlines() if named.format(port=port) in line and "settings:" not in line], said
+
+
+def test_a_store_that_is_not_to_be_relied_on_is_refused(start: Start, tmp_path: Path) -> None:
+    server = start()
+    url = f"unix://{server.data}/valkey.sock"
+    status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url, "--partitions", "8", "--workers", "2")
+    assert (status, "Traceback" in said) == (3, False), said
+    assert "expected 16 partitions" in said
+
+
+def test_a_password_of_the_store_is_not_logged(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "hunter2", password="hunter2") as url:
+        with running(tmp_path / "data", "--redis", url) as server:
+            server.publish_ok("stream", "one")
+        assert server.stop() == 0
+    assert "settings:" in server.log
+    assert "hunter2" not in server.log + server.greeting
+
+
+# --- under a process manager, on a store of the platform's
+
+
+async def test_a_worker_that_is_replaced_while_the_store_is_away_does_not_end_the_server(
+    start: Start, tmp_path: Path, stream: str
+) -> None:
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        store = ExitStack()
+        stack.push(store)
+        server = start(
+            "--workers", "2", "--redis", store.enter_context(redis_server(tmp_path, "--appendonly", "yes", port=port))
+        )
+        cursor = server.publish_ok(stream, "one")["cursor"]
+        socket = await stack.enter_async_context(reader(server, stream, cursor=cursor))
+        survivor = worker_of(server, socket)
+        (victim,) = {*workers_of(server)} - {survivor}
+        store.close()
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: len({*workers_of(server)} - {victim, survivor}) == 1)
+        (replacement,) = {*workers_of(server)} - {victim, survivor}
+        deadline = asyncio.get_running_loop().time() + 3  # by which it has found out, however it takes it
+        await eventually(lambda: not is_alive(replacement) or asyncio.get_running_loop().time() > deadline)
+        store.enter_context(redis_server(tmp_path, "--appendonly", "yes", port=port))
+        await eventually(lambda: server.process.poll() is not None or is_ready(server.url))
+        assert server.process.poll() is None, server.log
+        await eventually(lambda: len(workers_of(server)) == 2)
+        assert survivor in workers_of(server)
+        publish_surely(server, stream, LAST)
+        async with asyncio.timeout(LIMIT):
+            assert await read_to_last(socket) == [2]
+        assert server.stop() == 0
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str, port: int = 0, password: str = "") -> Iterator[str]:
+    """The URL of a Redis that Debian ships, on a free port; it has ended at the end."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    port = port or free_port()
+    own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with (folder / "redis.log").open("wb") as output:
+        process = subprocess.Popen([program, *own, *options], stdout=output, stderr=output)
+    try:
+        with redis.Redis(port=port, password=password or None) as store:
+            while not answers(store):
+                assert process.poll() is None, (folder / "redis.log").read_text()
+        yield f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(STOP_LIMIT)
+
+
+def answers(store: redis.Redis) -> bool:
+    try:
+        return bool(store.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@asynccontextmanager
+async def honcho(folder: Path, redis_url: str) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+    """The Procfile under honcho, once it is ready, and its URL; it has ended at the end."""
+    port = free_port()
+    env = {
+        **clean_environment(),
+        "PATH": os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]]),
+        "PORT": str(port),
+        "REDIS_URL": redis_url,
+        "PUSHSERVER_DATA": str(folder / "data"),
+    }
+    with (folder / "honcho.log").open("wb") as output:
+        command = [sys.executable, "-m", "honcho", "start", "-f", "Procfile"]
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await eventually(lambda: is_ready(url) or process.poll() is not None)
+        assert process.poll() is None, (folder / "honcho.log").read_text()
+        yield process, url
+    finally:
+        process.terminate()
+        process.wait(STOP_LIMIT)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "durability"),
+    [(("--appendonly", "no"), "memory"), (("--appendonly", "yes", "--appendfsync", "always"), "disk")],
+)
+async def test_the_procfile_runs_on_what_the_platform_gives(
+    tmp_path: Path, stream: str, options: tuple[str, ...], durability: str
+) -> None:
+    with redis_server(tmp_path, *options) as redis_url:
+        async with honcho(tmp_path, redis_url) as (manager, url):
+            with Publisher(url, (tmp_path / "data" / "publish.key").read_text().strip()) as publisher:
+                first = await asyncio.to_thread(publisher.publish, stream, {"headline": "one"})
+                assert (first["n"], first["durability"]) == (1, durability)
+                reading = asyncio.create_task(follow_to_last(url, stream, first["cursor"]))
+                await asyncio.to_thread(publisher.publish, stream, {"headline": "two"})
+                await asyncio.to_thread(publisher.publish, stream, {"headline": LAST})
+                async with asyncio.timeout(LIMIT):
+                    assert await reading == [("entry.put", 2), ("entry.put", 3)]
+            assert stores_on(tmp_path / "data") == []
+            pids = descendants(manager.pid)
+            assert len(pids) >= 2  # the supervisor and a worker
+            manager.terminate()
+            await asyncio.to_thread(manager.wait, STOP_LIMIT)
+            await eventually(lambda: not any(map(is_alive, pids)))
+            said = (tmp_path / "honcho.log").read_text()
+            assert "SIGKILL" not in said
+            assert "Traceback" not in said
+            with redis.Redis.from_url(redis_url) as store:
+                assert store.ping()

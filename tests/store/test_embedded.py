@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from pushserver.store.embedded import CannotStart, embedded
+
+from ..support.server import ROOT, is_alive
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 20.0  # seconds after which what is waited for will not come
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """A data folder; a store that is left on it at the end is ended."""
+    data = tmp_path / "data"
+    yield data
+    for pid in stores_on(data):
+        os.kill(pid, signal.SIGKILL)
+
+
+def stores_on(data: Path) -> list[int]:
+    """The pids of the stores that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
+                found.append(int(process.name))
+        except OSError:  # it has ended
+            continue
+    return [pid for pid in found if is_alive(pid)]
+
+
+def store_pid(data: Path) -> int:
+    (pid,) = stores_on(data)
+    assert int((data / "valkey.pid").read_text()) == pid
+    return pid
+
+
+@asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[aioredis.Redis]:
+    async with aioredis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), decode_responses=True) as store:
+        yield store
+
+
+async def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait for what happens in another process."""
+    async with asyncio.timeout(LIMIT):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+async def answers(store: aioredis.Redis) -> None:
+    """Wait until the store answers."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                await store.ping()  # which is refused while it loads, unlike INFO
+                return
+            except RedisError:
+                await asyncio.sleep(0.001)
+
+
+async def test_one_store_for_a_folder(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        pid = store_pid(data)
+        with pytest.raises(CannotStart, match=re.escape(f"another server runs on {data}")):
+            async with embedded(data):
+                pass
+        await store.set("key", "value")
+        assert store_pid(data) == pid
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.get("key") == "value"
+
+
+async def test_what_was_acknowledged_survives_a_stop(data: Path) -> None:
+    for number in range(3):
+        async with embedded(data) as url, client_of(url) as store:
+            assert await store.dbsize() == number
+            await store.set(f"key{number}", "value")
+            pid = store_pid(data)
+        assert not is_alive(pid)
+        assert stores_on(data) == []
+
+
+async def test_what_was_acknowledged_survives_a_kill(data: Path) -> None:
+    acknowledged: list[int] = []
+
+    async def write(url: str, ending: asyncio.Event) -> None:
+        async with client_of(url) as store:
+            number = 0
+            while not ending.is_set():
+                number += 1
+                try:
+                    await store.set(f"key{number}", number)
+                    acknowledged.append(number)
+                except RedisError:
+                    await asyncio.sleep(0.01)
+
+    async def kill_again_and_again(store: aioredis.Redis) -> None:
+        pids = {store_pid(data)}
+        for _ in range(3):
+            more = len(acknowledged) + 200
+            await eventually(lambda more=more: len(acknowledged) >= more)  # type: ignore[misc]
+            os.kill(store_pid(data), signal.SIGKILL)
+            await answers(store)
+            expected = tuple(acknowledged)
+            stored = await store.mget([f"key{number}" for number in expected])
+            assert stored == [str(number) for number in expected]
+            pids.add(store_pid(data))
+        assert len(pids) == 4
+
+    async with embedded(data) as url, client_of(url) as store:
+        ending = asyncio.Event()
+        writing = asyncio.create_task(write(url, ending))
+        try:
+            await kill_again_and_again(store)
+        finally:
+            ending.set()
+            await writing
+
+
+async def test_it_is_not_handed_over_before_it_has_loaded_its_data(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        for first in range(0, 100_000, 5_000):
+            async with store.pipeline(transaction=False) as pipeline:
+                for number in range(first, first + 5_000):
+                    pipeline.set(f"key{number}", "x" * 200)
+                await pipeline.execute()
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.dbsize() == 100_000
+
+
+async def test_only_this_user_reaches_it_and_only_over_the_socket(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        for path in (data, data / "valkey.sock"):
+            assert stat.filemode(path.stat().st_mode)[1:] == "rwx------"
+        assert (data / "valkey.sock").is_socket()
+        assert (await store.config_get("port"))["port"] == "0"
+        assert tcp_sockets(store_pid(data)) == []
+
+
+def tcp_sockets(pid: int) -> list[str]:
+    """The lines of the kernel's TCP tables that are this process's."""
+    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:")}
+    assert inodes, "not even a unix socket was found"
+    tables = [Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return [line for line in lines if line.split()[9] in inodes]
+
+
+async def test_it_syncs_each_write_and_never_evicts(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        config = await store.config_get("*")
+        names = ("appendonly", "appendfsync", "maxmemory-policy", "save")
+        assert [config[name] for name in names] == ["yes", "always", "noeviction", ""]
+
+
+async def test_it_is_in_a_process_group_of_its_own(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.ping()
+        assert os.getsid(store_pid(data)) == os.getpgid(store_pid(data)) == store_pid(data)
+
+
+async def test_it_is_stopped_when_what_comes_next_fails_at_once(data: Path) -> None:
+    server = await start_server(data, 'raise OSError("no room for the key")')
+    await server.communicate()
+    assert server.returncode == 1
+    assert "OSError: no room for the key" in data.with_name("errors").read_text()
+    assert stores_on(data) == []
+
+
+async def test_an_orphan_is_replaced_by_the_next_start(data: Path) -> None:
+    orphan = await leave_orphan(data)
+    async with embedded(data) as url, client_of(url) as store:
+        assert not is_alive(orphan)
+        assert store_pid(data) != orphan
+        assert await store.get("key") == "value"
+
+
+async def test_an_orphan_that_does_not_stop_is_killed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    orphan = await leave_orphan(data)
+    os.kill(orphan, signal.SIGSTOP)
+    async with embedded(data) as url, client_of(url) as store:
+        assert not is_alive(orphan)
+        assert await store.get("key") == "value"
+
+
+async def start_server(data: Path, does: str) -> asyncio.subprocess.Process:
+    """A process that runs a store, and does something while it runs."""
+    script = f"""
+import asyncio, pathlib
+import redis.asyncio
+from pushserver.embedded import embedded
+
+async def main():
+    async with embedded(pathlib.Path({str(data)!r})) as url:
+        {does}
+
+asyncio.run(main())
+"""
+    with data.with_name("errors").open("wb") as errors:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
+        )
+
+
+async def leave_orphan(data: Path) -> int:
+    """The pid of a store whose server was killed. It holds a key."""
+    does = """async with redis.asyncio.Redis.from_url(url) as store:
+            await store.set("key", "value")
+            print("ready", flush=True)
+            await asyncio.Event().wait()"""
+    server = await start_server(data, does)
+    assert server.stdout is not None
+    assert await server.stdout.readline() == b"ready\n"
+    server.kill()
+    await server.communicate()
+    pid = store_pid(data)
+    assert is_alive(pid)
+    return pid
+
+
+async def test_a_store_that_is_killed_with_its_server_is_no_hindrance(data: Path) -> None:
+    """The next start may come while it is dying: it has its lock still, and its pid is nobody's any more."""
+    for _ in range(4):
+        os.kill(await leave_orphan(data), signal.SIGKILL)
+        async with embedded(data) as url, client_of(url) as store:
+            assert await store.get("key") == "value"
+
+
+async def test_no_other_process_is_ended_in_place_of_a_store(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose server was killed while it started has not written its pid yet: the file names another."""
+    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    await leave_orphan(data)
+    innocent = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        (data / "valkey.pid").write_text(f"{innocent.pid}\n")
+        with suppress(CannotStart):
+            async with embedded(data) as url, client_of(url) as store:
+                assert await store.get("key") == "value"
+        assert is_alive(innocent.pid)
+    finally:
+        if innocent.returncode is None:
+            innocent.kill()
+        await innocent.wait()
+
+
+async def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / ("long" * 25)
+    with pytest.raises(CannotStart, match="unix socket") as refused:
+        async with embedded(data):
+            pass
+    assert str(data) in str(refused.value)
+
+
+async def test_a_path_that_is_just_short_enough_works(tmp_path: Path) -> None:
+    data = tmp_path / ("x" * (100 - len(os.fsencode(tmp_path)) - len("//valkey.sock")))
+    assert len(os.fsencode(data / "valkey.sock")) == 100
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.ping()
+    with pytest.raises(CannotStart):
+        async with embedded(data.with_name(data.name + "x")):
+            pass
+
+
+@pytest.mark.parametrize("content", [b"rubbish\n", b"file missing.aof seq 1 type b\n", b""])
+async def test_a_store_that_cannot_start_says_where_to_look(data: Path, content: bytes) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.ping()
+    (manifest,) = data.glob("appendonlydir/*.manifest")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(content)
+    with pytest.raises(CannotStart, match=re.escape(str(data / "valkey.log"))):
+        async with embedded(data):
+            pass
+    assert (data / "valkey.log").read_text().strip()
+    assert stores_on(data) == []
+    manifest.write_bytes(whole)
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.ping()
+
+
+async def test_a_log_that_was_cut_off_while_it_was_written_loads_up_to_there_and_is_told(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        await store.set("first", "1")
+        await store.set("second", "2")
+    (file,) = data.glob("appendonlydir/*.incr.aof")
+    os.truncate(file, file.stat().st_size - 5)
+    async with embedded(data) as url, client_of(url) as store:
+        assert (await store.get("first"), await store.get("second")) == ("1", None)
+    assert "the embedded store says: !!! Warning: short read while loading the AOF" in caplog.text
+    caplog.clear()
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.get("first") == "1"
+    assert "short read" not in caplog.text
+
+
+async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        await store.set("key", "value")
+        folder = data / "appendonlydir"
+        (manifest,) = folder.glob("*.manifest")
+        whole = manifest.read_bytes()
+        manifest.write_bytes(b"rubbish\n")
+        with caplog.at_level(logging.ERROR, "pushserver.embedded"):
+            os.kill(store_pid(data), signal.SIGKILL)
+            await eventually(lambda: caplog.text.count("did not start") >= 2)
+        manifest.write_bytes(whole)
+        await answers(store)
+        assert await store.get("key") == "value"
+    assert stores_on(data) == []
+
+
+async def test_it_is_stopped_even_while_it_is_being_started_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever in the start of the next store its keeper is when it is told."""
+    monkeypatch.setattr("pushserver.embedded.RESTART_DELAY", 0.0)
+    for turn in range(25):
+        async with asyncio.timeout(5):
+            async with embedded(data) as url, client_of(url) as store:
+                await store.ping()
+                os.kill(store_pid(data), signal.SIGKILL)
+                await answers(store)
+                for _ in range(turn):
+                    await asyncio.sleep(0.001)
+        assert stores_on(data) == []

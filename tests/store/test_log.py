@@ -1,0 +1,600 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from pushserver import model
+from pushserver.content import schema, validation
+from pushserver.errors import Conflict, KeyReused, Unavailable
+from pushserver.model import Cursor
+from pushserver.store.embedded import embedded
+from pushserver.store.log import Append, Appended, Log, Moved
+from pushserver.store.store import Store, StoreError, StoreUnfit
+
+from ..support.server import entry_append
+
+pytestmark = pytest.mark.anyio
+
+NEVER = "0-0.0000000000000000"  # what the first event of a log names as the one before
+NO_NONCE = "0" * 16
+
+
+def put(
+    stream: str,
+    headline: str = "one",
+    *,
+    id: str = "",
+    rev: int = 1,
+    at: int = 0,
+    key: str = "",
+    body_hash: str = "b0d7",
+    **fields: Any,
+) -> Append:
+    """An entry as the publish path hands it to the log."""
+    return entry_append(stream, headline, id=id, rev=rev, at=at, key=key, body_hash=body_hash, **fields)
+
+
+def put_page(stream: str, rev: int, headline: str = "Page") -> Append:
+    at = model.now()
+    page = {**schema.page(validation.read(schema.PageIn, {"headline": headline}), at=at), "rev": rev}
+    return Append(stream, "page.put", {"at": model.instant(at), "page": page}, at, page, rev, page["updated_at"])
+
+
+def withdraw(stream: str, id: str, at: int) -> Append:
+    """The withdrawal of an entry's first revision."""
+    told = {"at": model.instant(at), "id": id, "rev": 2, "reason": "error"}
+    return Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), id, at)
+
+
+def tag_of(stream: str) -> str:
+    return f"{{p{model.partition_of(stream, 16):02d}}}"
+
+
+def log_key(stream: str) -> str:
+    return f"{tag_of(stream)}:{stream}:log"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[aioredis.Redis]:
+    """The store, to be read and harmed past the log."""
+    async with aioredis.Redis.from_url(store_url) as store:
+        yield store
+
+
+async def execute(store: aioredis.Redis, *words: object) -> Any:
+    return await store.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def log_on(url: str, *, partitions: int = 16, entry_limit: int = 500) -> AsyncIterator[Log]:
+    store = Store(url, partitions=partitions)
+    try:
+        yield Log(store, log_events=1_000, entry_limit=entry_limit, idempotency=60)
+    finally:
+        await store.close()
+
+
+async def records(store: aioredis.Redis, stream: str) -> list[dict[str, str]]:
+    """The log as it is stored; each record's redis id under `id`."""
+    found = []
+    for id, pairs in await execute(store, "XRANGE", log_key(stream), "-", "+"):
+        items = pairs.items() if isinstance(pairs, dict) else zip(pairs[::2], pairs[1::2], strict=True)
+        found.append({"id": id.decode(), **{name.decode(): value.decode() for name, value in items}})
+    return found
+
+
+async def add_foreign(store: aioredis.Redis, stream: str) -> str:
+    """A record that something else wrote into the log; its redis id."""
+    id: bytes = await execute(store, "XADD", log_key(stream), "*", "temperature", "21.5")
+    return id.decode()
+
+
+def headlines(entries: list[str]) -> list[str]:
+    return [json.loads(text)["headline"] for text in entries]
+
+
+# --- append
+
+
+async def test_numbers_are_dense_and_each_event_names_the_one_before(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    answers = [await log.append(put(stream, str(number))) for number in range(1, 6)]
+    stored = await records(store, stream)
+    assert [answer.n for answer in answers] == [int(record["n"]) for record in stored] == [1, 2, 3, 4, 5]
+    assert {record["e"] for record in stored} == {answers[0].cursor.epoch}
+    assert [Cursor(record["e"], record["id"], record["u"]) for record in stored] == [a.cursor for a in answers]
+    assert [record["p"] for record in stored] == [NEVER, *(f"{record['id']}.{record['u']}" for record in stored[:-1])]
+    assert len({record["u"] for record in stored}) == 5
+
+
+async def test_the_state_moves_with_the_log(log: Log, stream: str) -> None:
+    assert await log.snapshot(stream, limit=10) is None
+    first = put(stream, "one")
+    for append, expected in [
+        (first, ["one"]),
+        (put(stream, "two"), ["two", "one"]),
+        (put(stream, "one, corrected", id=first.entry_id, rev=2, at=first.at), ["two", "one, corrected"]),
+        (put_page(stream, 1, "Flood"), ["two", "one, corrected"]),
+    ]:
+        appended = await log.append(append)
+        snapshot = await log.snapshot(stream, limit=10)
+        assert snapshot is not None
+        assert (snapshot.cursor, snapshot.n) == (appended.cursor, appended.n)
+        assert (appended.entry_id, appended.rev) == (append.entry_id, append.rev)
+        assert (headlines(snapshot.entries), snapshot.older) == (expected, False)
+        if append.type == "page.put":
+            assert (snapshot.page["headline"], snapshot.page["rev"]) == ("Flood", 1)
+            assert await log.page_of(stream) == snapshot.page
+
+
+async def test_one_key_stores_one_entry_however_many_send_it_at_once(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    appends = [put(stream, key="same") for _ in range(20)]
+    answers = await asyncio.gather(*map(log.append, appends))
+    assert len({answer._replace(replayed=False) for answer in answers}) == 1
+    assert sorted(answer.replayed for answer in answers) == [False] + [True] * 19
+    (record,) = await records(store, stream)
+    assert (record["i"], int(record["n"])) == ("same b0d7", answers[0].n)
+    snapshot = await log.snapshot(stream, limit=100)
+    assert snapshot is not None
+    assert [json.loads(text)["id"] for text in snapshot.entries] == [answers[0].entry_id]
+    assert 0 < await execute(store, "TTL", f"{tag_of(stream)}:{stream}:idem:same") <= 60
+
+
+async def test_a_key_answers_as_it_first_did_after_others_have_published(log: Log, stream: str) -> None:
+    first = await log.append(put(stream, key="first"))
+    await log.append(put(stream, "two"))
+    assert await log.append(put(stream, key="first")) == first._replace(replayed=True)
+
+
+async def test_a_key_that_comes_with_another_body_is_refused(log: Log, store: aioredis.Redis, stream: str) -> None:
+    await log.append(put(stream, key="same", body_hash="aa"))
+    with pytest.raises(KeyReused) as refused:
+        await log.append(put(stream, "other", key="same", body_hash="bb"))
+    assert [(fault.field, fault.got) for fault in refused.value.faults] == [("Idempotency-Key", "same")]
+    assert len(await records(store, stream)) == 1
+
+
+async def test_a_key_belongs_to_its_stream(log: Log, stream: str) -> None:
+    answers = [await log.append(put(name, key="same")) for name in (stream, f"{stream}-b")]
+    assert [(answer.n, answer.replayed) for answer in answers] == [(1, False), (1, False)]
+
+
+@pytest.mark.parametrize("rev", [1, 2, 4])
+async def test_a_revision_that_is_not_the_next_one_stores_nothing(
+    log: Log, store: aioredis.Redis, stream: str, rev: int
+) -> None:
+    for number in (1, 2):
+        await log.append(put(stream, f"rev {number}", id="entry", rev=number))
+        await log.append(put_page(stream, number))
+    before = await records(store, stream), await log.snapshot(stream, limit=10)
+    for append in (put(stream, "stale", id="entry", rev=rev, key="stale"), put_page(stream, rev)):
+        with pytest.raises(Moved):
+            await log.append(append)
+    assert (await records(store, stream), await log.snapshot(stream, limit=10)) == before
+    assert not (await log.append(put(stream, "next", id="entry", rev=3, key="stale"))).replayed
+
+
+async def test_a_correction_of_what_does_not_exist_stores_nothing(log: Log, stream: str) -> None:
+    with pytest.raises(Moved):
+        await log.append(put(stream, rev=2))
+    assert await log.snapshot(stream, limit=10) is None
+
+
+async def test_a_full_stream_takes_no_new_entry_and_still_takes_corrections(store_url: str, stream: str) -> None:
+    async with log_on(store_url, entry_limit=3) as log:
+        for number in range(3):
+            await log.append(put(stream, id=f"entry{number}"))
+        with pytest.raises(Conflict) as refused:
+            await log.append(put(stream))
+        assert refused.value.faults[0].got == "3"
+        assert (await log.append(put(stream, "corrected", id="entry0", rev=2))).n == 4
+        assert (await log.append(put_page(stream, 1))).n == 5
+
+
+async def test_a_deleted_log_begins_anew_with_another_epoch(log: Log, store: aioredis.Redis, stream: str) -> None:
+    old = [await log.append(put(stream)) for _ in range(3)][-1]
+    await store.delete(log_key(stream))
+    new = await log.append(put(stream))
+    assert (new.n, new.cursor.epoch != old.cursor.epoch) == (1, True)
+    assert [record["p"] for record in await records(store, stream)] == [NEVER]
+
+
+async def test_a_log_whose_newest_event_was_deleted_begins_anew_with_another_epoch(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    first, second = await log.append(put(stream)), await log.append(put(stream, "two"))
+    await store.xdel(log_key(stream), second.cursor.id)
+    third = await log.append(put(stream, "three"))
+    fourth = await log.append(put(stream, "four"))
+    assert third.cursor.epoch not in (first.cursor.epoch, ""), "who had only the first would never hear of the second"
+    assert (third.n, fourth.n, fourth.cursor.epoch) == (1, 2, third.cursor.epoch)
+    assert (await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)).reason == "epoch"
+    snapshot = await log.snapshot(stream, limit=10)
+    assert snapshot is not None
+    assert len(snapshot.entries) == 4
+
+
+async def test_an_event_deleted_from_the_middle_of_a_log_leaves_its_epoch(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    first, _, third = [await log.append(put(stream, name)) for name in ("one", "two", "three")]
+    await store.xdel(log_key(stream), first.cursor.id)
+    assert (await log.append(put(stream, "four"))).cursor.epoch == third.cursor.epoch
+
+
+async def test_every_key_of_a_stream_has_its_partitions_hash_tag(log: Log, store: aioredis.Redis, stream: str) -> None:
+    await log.append(put(stream, key="key"))
+    await log.append(put_page(stream, 1))
+    names = {name.decode() async for name in store.scan_iter(match=f"*:{stream}:*", count=1_000)}
+    expected = {f"{tag_of(stream)}:{stream}:{name}" for name in ("log", "entries", "order", "page", "idem:key")}
+    assert names == expected
+    assert await execute(store, "ZSCORE", f"{tag_of(stream)}:streams", stream) is not None
+
+
+# --- snapshot
+
+
+async def test_a_snapshot_is_one_instant(log: Log, stream: str) -> None:
+    rev = 0
+    published = asyncio.Event()
+
+    async def publish(number: int) -> None:
+        nonlocal rev
+        if number % 5 == 0:
+            rev += 1
+            await log.append(put_page(stream, rev))
+        else:
+            await log.append(put(stream, str(number)))
+
+    async def publish_all() -> None:
+        for number in range(300):
+            await publish(number)
+        published.set()
+
+    await publish(0)
+    seen = set()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(publish_all())
+        while not published.is_set():
+            for snapshot in await asyncio.gather(*(log.snapshot(stream, limit=500) for _ in range(4))):
+                assert snapshot is not None
+                assert len(snapshot.entries) == snapshot.n - snapshot.page["rev"]
+                newest = await log.resume(stream, snapshot.cursor, limit=1_000, limit_bytes=10**6)
+                assert (newest.reason, newest.n) == (None, snapshot.n)
+                seen.add(snapshot.n)
+    assert len(seen) > 20, "hardly anything was published between two snapshots"
+
+
+async def test_paging_goes_through_entries_of_the_same_instant_once_and_in_order(log: Log, stream: str) -> None:
+    instants = ["1965-07-11T15:53:00Z", "2023-07-11T15:53:00Z", "2023-07-11T15:53:00.001Z"]
+    for number in range(33):
+        flags = {"pinned": True} if number % 11 == 10 else {}
+        await log.append(put(stream, str(number), published_at=instants[number % 3], flags=flags))
+    whole = await log.snapshot(stream, limit=33)
+    assert whole is not None
+    entries = [json.loads(text) for text in whole.entries]
+    order = [(model.order_of(entry), entry["id"]) for entry in entries]
+    assert (len(set(order)), order, whole.older) == (33, sorted(order, reverse=True), False)
+    for limit in (1, 4, 11, 32):
+        paged: list[str] = []
+        after: tuple[int, str] | None = None
+        older = True
+        while older:
+            page = await log.snapshot(stream, limit=limit, after=after)
+            assert page is not None
+            assert 0 < len(page.entries) <= limit
+            paged, older = paged + page.entries, page.older
+            last = json.loads(paged[-1])
+            after = (model.order_of(last), last["id"])
+        assert paged == whole.entries
+        end = await log.snapshot(stream, limit=limit, after=after)
+        assert end is not None
+        assert (end.entries, end.older) == ([], False)
+
+
+async def test_streams_come_newest_first(log: Log, stream: str) -> None:
+    names = [f"{stream}-{name}" for name in "abc"]
+    at = model.now()
+    for name, later in zip((*names, names[0]), (1, 2, 3, 4), strict=True):
+        await log.append(put(name, at=at + later))
+    assert [name for name, _ in await log.streams() if name in names] == [names[0], names[2], names[1]]
+
+
+async def test_withdrawals_come_newest_first_and_only_as_many_as_are_asked_for(log: Log, stream: str) -> None:
+    at = model.now()
+    for id, later in (("b", 1), ("c", 2), ("a", 3)):
+        await log.append(put(stream, id=id, at=at))
+        await log.append(withdraw(stream, id, at + later))
+    for most in range(5):
+        snapshot = await log.snapshot(stream, limit=1, withdrawals=most)
+        assert snapshot is not None
+        assert [withdrawal["id"] for withdrawal in snapshot.withdrawals] == ["a", "c", "b"][:most]
+
+
+async def test_the_coverage_began_with_the_oldest_instant_that_was_ever_shown(log: Log, stream: str) -> None:
+    noon, earlier = "2023-07-11T12:00:00.000Z", "2023-07-11T11:00:00.000Z"
+    for append, began_at in [
+        (put(stream, id="a", published_at=noon), noon),
+        (put(stream, published_at=earlier), earlier),
+        (put(stream), earlier),
+        (withdraw(stream, "a", model.now()), earlier),
+    ]:
+        await log.append(append)
+        snapshot = await log.snapshot(stream, limit=1)
+        assert snapshot is not None
+        assert snapshot.began_at == began_at
+
+
+# --- resume
+
+
+async def test_each_cursor_is_answered_with_what_came_after_it(log: Log, stream: str) -> None:
+    answers = [await log.append(put(stream, str(number))) for number in range(1, 7)]
+    for answer in answers:
+        resumed = await log.resume(stream, answer.cursor, limit=100, limit_bytes=10**6)
+        assert (resumed.reason, resumed.n) == (None, answer.n)
+        assert [event.n for event in resumed.events] == list(range(answer.n + 1, 7))
+        assert [event.cursor for event in resumed.events] == [later.cursor for later in answers[answer.n :]]
+        assert [event.prev for event in resumed.events] == [before.cursor for before in answers[answer.n - 1 : -1]]
+        assert [json.loads(event.data)["entry"]["headline"] for event in resumed.events] == [
+            str(event.n) for event in resumed.events
+        ]
+
+
+def newer_than(cursor: Cursor) -> str:
+    ms, _, seq = cursor.id.partition("-")
+    return f"{ms}-{int(seq) + 1}"
+
+
+@pytest.mark.parametrize(
+    ("n", "change", "limit", "expected"),
+    [
+        (6, {}, 100, (None, 6, [])),
+        (5, {}, 100, (None, 5, [6])),
+        (4, {}, 100, (None, 4, [5, 6])),
+        (3, {}, 100, (None, 3, [4, 5, 6])),  # trimmed itself, and the next event still names it
+        (3, {"nonce": NO_NONCE}, 100, ("trimmed", 0, [])),
+        (2, {}, 100, ("trimmed", 0, [])),
+        (1, {}, 100, ("trimmed", 0, [])),
+        (1, {"id": "0-0"}, 100, ("trimmed", 0, [])),
+        (5, {"nonce": NO_NONCE}, 100, ("rollback", 0, [])),
+        (6, {"nonce": NO_NONCE}, 100, ("rollback", 0, [])),
+        (6, {"id": "99999999999999-0"}, 100, ("rollback", 0, [])),
+        (6, {"id": newer_than}, 100, ("rollback", 0, [])),
+        (4, {"id": newer_than}, 100, ("rollback", 0, [])),  # between two events that are there
+        (6, {"epoch": "0" * 16}, 100, ("epoch", 0, [])),
+        (1, {"epoch": "0" * 16}, 100, ("epoch", 0, [])),
+        (4, {}, 2, (None, 4, [5, 6])),
+        (3, {}, 2, ("too_far", 0, [])),
+        (4, {}, 1, ("too_far", 0, [])),
+        (6, {}, 1, (None, 6, [])),
+    ],
+)
+async def test_the_verdict_on_a_cursor(
+    log: Log,
+    store: aioredis.Redis,
+    stream: str,
+    n: int,
+    change: dict[str, str | Callable[[Cursor], str]],
+    limit: int,
+    expected: tuple[str | None, int, list[int]],
+) -> None:
+    answers: list[Appended] = []
+    for number in range(1, 7):
+        answers.append(await log.append(put(stream, str(number))))
+    await execute(store, "XTRIM", log_key(stream), "MAXLEN", 3)
+    cursor = answers[n - 1].cursor
+    told = {name: value if isinstance(value, str) else value(cursor) for name, value in change.items()}
+    resumed = await log.resume(stream, cursor._replace(**told), limit=limit, limit_bytes=10**6)
+    assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == expected
+
+
+async def test_more_bytes_than_are_replayed_are_too_far(log: Log, stream: str) -> None:
+    first = await log.append(entry_append(stream, "one"))
+    for number in range(3):
+        await log.append(entry_append(stream, str(number), body="x" * 1_000))
+    assert (await log.resume(stream, first.cursor, limit=10, limit_bytes=4_800)).reason is None
+    assert (await log.resume(stream, first.cursor, limit=10, limit_bytes=3_500)).reason == "too_far"
+
+
+async def test_nothing_resumes_from_a_log_that_is_empty(log: Log, store: aioredis.Redis, stream: str) -> None:
+    cursor = (await log.append(put(stream))).cursor
+    assert (await log.resume(f"{stream}-never", cursor, limit=10, limit_bytes=10**6)).reason == "empty"
+    await execute(store, "XTRIM", log_key(stream), "MAXLEN", 0)
+    assert (await log.resume(stream, cursor, limit=10, limit_bytes=10**6)).reason == "empty"
+    await store.delete(log_key(stream))
+    assert (await log.resume(stream, cursor, limit=10, limit_bytes=10**6)).reason == "empty"
+
+
+async def test_the_beginning_of_a_log_is_a_cursor_while_its_first_event_is_held(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    epoch = (await log.append(put(stream))).cursor.epoch
+    await log.append(put(stream))
+    beginning = Cursor(epoch, "0-0", NO_NONCE)
+    resumed = await log.resume(stream, beginning, limit=10, limit_bytes=10**6)
+    assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == (None, 0, [1, 2])
+    await execute(store, "XTRIM", log_key(stream), "MAXLEN", 1)
+    assert (await log.resume(stream, beginning, limit=10, limit_bytes=10**6)).reason == "trimmed"
+
+
+# --- records that something else wrote
+
+
+async def test_a_foreign_record_is_skipped_by_resume(log: Log, store: aioredis.Redis, stream: str) -> None:
+    cursor = (await log.append(put(stream))).cursor
+    last = await log.append(put(stream))
+    await add_foreign(store, stream)
+    resumed = await log.resume(stream, cursor, limit=10, limit_bytes=10**6)
+    assert (resumed.reason, resumed.n, [event.cursor for event in resumed.events]) == (None, 1, [last.cursor])
+
+
+async def test_a_foreign_record_between_two_events_is_skipped_by_resume(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    cursor = (await log.append(put(stream))).cursor
+    await log.append(put(stream))
+    await add_foreign(store, stream)
+    await log.append(put(stream))
+    resumed = await log.resume(stream, cursor, limit=10, limit_bytes=10**6)
+    assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == (None, 1, [2, 3])
+
+
+async def test_a_foreign_record_is_skipped_by_the_tail(log: Log, store: aioredis.Redis, stream: str) -> None:
+    cursor = (await log.append(put(stream))).cursor
+    second = await log.append(put(stream))
+    foreign = await add_foreign(store, stream)
+    connection = await log.open_tail(model.partition_of(stream, 16))
+    try:
+        ((name, last, events),) = await connection.read({stream: cursor.id})
+        assert (name, last, [event.cursor for event in events]) == (stream, foreign, [second.cursor])
+        await log.append(put(stream))
+        ((_, _, events),) = await connection.read({stream: foreign})
+        assert [(event.n, event.prev) for event in events] == [(3, second.cursor)]
+    finally:
+        await connection.close()
+
+
+async def test_a_foreign_record_changes_no_number_and_no_link(log: Log, store: aioredis.Redis, stream: str) -> None:
+    first = await log.append(put(stream, id="entry"))
+    await add_foreign(store, stream)
+    snapshot = await log.snapshot(stream, limit=10)
+    assert snapshot is not None
+    assert (snapshot.cursor, snapshot.n) == (first.cursor, 1)
+    answers = [
+        await log.append(append) for append in (put(stream, "corrected", id="entry", rev=2), put_page(stream, 1))
+    ]
+    assert [answer.n for answer in answers] == [2, 3]
+    resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
+    assert [(event.cursor, event.prev) for event in resumed.events] == [
+        (answers[0].cursor, first.cursor),
+        (answers[1].cursor, answers[0].cursor),
+    ]
+
+
+GOOD: dict[Any, Any] = {
+    "e": "0" * 16,
+    "n": "7",
+    "p": f"1-1.{'0' * 16}",
+    "u": "0" * 16,
+    "t": "entry.put",
+    "s": "",
+    "k": "x",
+    "d": "{}",
+}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"n": "many"}, {"n": "-1"}, {"n": "1e99"}, {"p": "none"}, {"u": ""}, {"e": "x y"}, {"k": b"\xff"}, {"d": "[]"}],
+    ids=str,
+)
+async def test_a_record_that_only_looks_like_an_event_is_skipped_by_everyone(
+    log: Log, store: aioredis.Redis, stream: str, broken: dict[Any, Any]
+) -> None:
+    first = await log.append(put(stream))
+    await store.xadd(log_key(stream), {**GOOD, **broken})
+    second = await log.append(put(stream))
+    assert second.n == 2
+    resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
+    assert (resumed.reason, [event.cursor for event in resumed.events]) == (None, [second.cursor])
+    connection = await log.open_tail(model.partition_of(stream, 16))
+    try:
+        ((_, _, events),) = await connection.read({stream: first.cursor.id})
+    finally:
+        await connection.close()
+    assert [(event.n, event.prev) for event in events] == [(2, first.cursor)]
+
+
+async def test_a_log_with_an_event_missing_in_its_middle_is_replayed_to_nobody(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    """Replayed, it would send a reader back with the same cursor for ever."""
+    cursors = [(await log.append(put(stream))).cursor for _ in range(4)]
+    await execute(store, "XDEL", log_key(stream), cursors[2].id)
+    reasons = [(await log.resume(stream, cursor, limit=10, limit_bytes=10**6)).reason for cursor in cursors]
+    assert reasons == ["rollback", "rollback", None, None]  # the third's own absence costs its reader nothing
+    part = await log.resume(stream, cursors[1], limit=1, limit_bytes=1, in_part=True)
+    assert part.reason == "rollback"
+
+
+# --- the store
+
+
+async def test_a_store_made_with_other_partitions_is_refused(log: Log, store_url: str) -> None:
+    async with log_on(store_url, partitions=8) as other:
+        with pytest.raises(StoreUnfit, match=r"16 partitions.*8"):
+            await other.store.check()
+    await log.store.check()
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_store_that_evicts_is_refused(tmp_path: Path, policy: str) -> None:
+    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
+        await store.config_set("maxmemory", "100mb")
+        await log.store.check()
+        await store.config_set("maxmemory-policy", policy)
+        with pytest.raises(StoreUnfit, match=policy):
+            await log.store.check()
+
+
+async def test_the_embedded_store_answers_once_it_is_on_disk(log: Log, stream: str) -> None:
+    assert (await log.append(put(stream))).kept == ("disk", None)
+
+
+async def test_durability_is_what_the_store_does_now(tmp_path: Path, stream: str) -> None:
+    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
+        for name, value, expected in [
+            ("appendfsync", "everysec", "memory"),
+            ("appendfsync", "always", "disk"),
+            ("appendonly", "no", "memory"),
+        ]:
+            await store.config_set(name, value)
+            await log.store.ping()
+            assert (await log.append(put(stream))).kept == (expected, None)
+
+
+async def test_a_store_that_is_full_stores_nothing_and_goes_on_when_it_is_not(tmp_path: Path, stream: str) -> None:
+    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
+        await log.append(put(stream))
+        before = await records(store, stream), await log.snapshot(stream, limit=10)
+        await store.config_set("maxmemory", "1")
+        with pytest.raises(Unavailable, match="nothing was stored"):
+            await log.append(put(stream, key="key"))
+        with pytest.raises(StoreError):  # nor is a worker ready that cannot publish
+            await log.store.ping()
+        assert (await records(store, stream), await log.snapshot(stream, limit=10)) == before
+        await store.config_set("maxmemory", "0")
+        assert (await log.append(put(stream, key="key"))).n == 2
+
+
+async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) -> None:
+    async with AsyncExitStack() as stack:
+        async with embedded(tmp_path) as url:
+            log = await stack.enter_async_context(log_on(url))
+            cursor = (await log.append(put(stream))).cursor
+        with pytest.raises(Unavailable) as refused:
+            await log.append(put(stream, key="key"))
+        assert int(refused.value.headers["Retry-After"]) > 0
+        for read in (
+            log.snapshot(stream, limit=1),
+            log.resume(stream, cursor, limit=1, limit_bytes=10**6),
+            log.streams(),
+            log.store.ping(),
+        ):
+            with pytest.raises(StoreError):
+                await read
+        with pytest.raises(StoreError):
+            await log.open_tail(model.partition_of(stream, 16))
+        async with embedded(tmp_path):
+            assert (await log.append(put(stream, key="key"))).n == 2

@@ -1,0 +1,228 @@
+"""What the tests share: a real server as a process, and what a publisher and a reader do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from websockets.asyncio.client import ClientConnection, connect
+
+from pushserver import model
+from pushserver.content import schema, validation
+from pushserver.store.log import Append
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+LIMIT = 30.0  # seconds for what is waited for
+STOP_LIMIT = 30.0  # seconds for a process to end
+
+
+class Running:
+    """A server that was started from the command line, in a process group of its own."""
+
+    def __init__(
+        self, data: Path, *arguments: str, env: dict[str, str] | None = None, module: str = "pushserver"
+    ) -> None:
+        self.data = data
+        data.parent.mkdir(parents=True, exist_ok=True)
+        self.errors = data.parent / f"{data.name}.log"
+        with self.errors.open("a") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, "serve", "--port", "0", "--data", str(data), *arguments],
+                cwd=ROOT,
+                env={**clean_environment(), **(env or {})},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        self.greeting = self._greeting()
+        found = re.search(r"pages +(http://\S+)/\n", self.greeting)
+        assert found, self.greeting + self.errors.read_text()
+        self.url = found[1]
+        self.http = httpx2.Client(base_url=self.url, timeout=10)
+
+    def _greeting(self) -> str:
+        """What it prints until its last line, the one that says how to publish; or all, where it ends before."""
+        text = ""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            text += line
+            if "  publish  " in text and not line.strip():
+                break
+        return text
+
+    @property
+    def key(self) -> str:
+        return (self.data / "publish.key").read_text().strip()
+
+    @property
+    def log(self) -> str:
+        return self.errors.read_text()
+
+    def publish(self, stream: str, entry: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
+        """POST an entry, with the key unless a header says otherwise."""
+        return self.send("POST", f"/streams/{stream}/entries", entry, **headers)
+
+    def put_page(self, stream: str, page: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
+        return self.send("PUT", f"/streams/{stream}", page, **headers)
+
+    def send(self, method: str, path: str, value: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        own = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        given = {name.replace("_", "-"): text for name, text in headers.items()}
+        return self.http.request(method, path, content=content, headers={**own, **given})
+
+    def publish_ok(self, stream: str, headline: str) -> dict[str, Any]:
+        """Publish an entry that has a headline; the answer."""
+        response = self.publish(stream, {"headline": headline})
+        assert response.status_code == 201, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def snapshot(self, stream: str) -> dict[str, Any]:
+        response = self.http.get(f"/streams/{stream}/entries")
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def children(self) -> list[int]:
+        """The pids of its workers and its store."""
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+    def store_pid(self) -> int:
+        return int((self.data / "valkey.pid").read_text())
+
+    def kill_all(self) -> None:
+        """kill -9 of the server: supervisor and workers at once. The store is not among them."""
+        store = self.store_pid() if (self.data / "valkey.pid").exists() else 0
+        pids = [self.process.pid, *(pid for pid in self.children() if pid != store)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        self.close()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.close()
+        return self.process.returncode
+
+    def close(self) -> None:
+        self.http.close()
+        try:
+            self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        finally:
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+
+def entry_append(
+    stream: str,
+    headline: str,
+    *,
+    id: str = "",
+    rev: int = 1,
+    at: int = 0,
+    key: str = "",
+    body_hash: str = "b0d7",
+    **fields: Any,
+) -> Append:
+    """An entry as the publish path hands it to the log."""
+    at = at or model.now()
+    entry_in = validation.read(schema.EntryIn, {"headline": headline, **fields})
+    entry = {**schema.entry(entry_in, stream=stream, id=id or model.new_id(), at=at), "rev": rev}
+    return Append(
+        stream=stream,
+        type="entry.put",
+        data={"at": model.instant(at), "entry": entry},
+        at=at,
+        state=entry,
+        rev=rev,
+        shown_at=entry["published_at"],
+        entry_id=entry["id"],
+        order=model.order_of(entry),
+        key=key,
+        body_hash=body_hash,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what would change a server's settings."""
+    theirs = ("PORT", "REDIS_URL", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith("PUSHSERVER_") and name not in theirs
+    }
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    """Wait for what is so in another process, and is told to nobody."""
+    deadline = time.monotonic() + LIMIT
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.02)
+
+
+def clients_of(pid: int) -> dict[int, str]:
+    """A process's TCP connections: the port at the other end, and its file as /proc shows it."""
+    files = open_files(pid)
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [fields for fields in lines if f"socket:[{fields[9]}]" in files]
+    return {int(fields[2].rpartition(":")[2], 16): f"socket:[{fields[9]}]" for fields in ours}
+
+
+def open_files(pid: int) -> set[str]:
+    """What a process has open, as /proc shows it."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(os.readlink(entry))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return found
+
+
+@contextmanager
+def running(data: Path, *arguments: str, **options: Any) -> Iterator[Running]:
+    server = Running(data, *arguments, **options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def reader(server: Running, stream: str, *, cursor: str = "", format: str = "json", **options: Any) -> connect:
+    """A WebSocket to a stream: `async with reader(…) as socket`."""
+    address = server.url.replace("http", "ws") + f"/streams/{stream}/ws?cursor={cursor}&format={format}"
+    return connect(address, compression=None, proxy=None, max_size=None, open_timeout=30, **options)
+
+
+async def receive(socket: ClientConnection, kind: str | None = None) -> dict[str, Any]:
+    """The next frame, or the next of a kind."""
+    while True:
+        frame: dict[str, Any] = json.loads(await socket.recv())
+        if kind is None or frame["type"] == kind:
+            return frame

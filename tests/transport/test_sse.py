@@ -1,0 +1,174 @@
+"""Server-Sent Events: the same frames, for whoever cannot have a WebSocket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import pytest
+
+from pushserver.live.fanout import Feed
+from pushserver.model import Cursor
+from pushserver.transport.sse import SseReader
+from pushserver.wire.codes import Close
+from pushserver.wire.frames import Coding, Format
+
+from ..support.server import Running
+
+
+class Sent(NamedTuple):
+    """An event as it came: its id, and the frame in it."""
+
+    id: str
+    frame: dict[str, Any]
+
+
+@contextmanager
+def listening(server: Running, stream: str, query: str = "", **headers: str) -> Iterator[Iterator[Sent]]:
+    with server.http.stream("GET", f"/streams/{stream}/sse?{query}", headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        yield events(response.iter_lines())
+
+
+def events(lines: Iterator[str]) -> Iterator[Sent]:
+    """What an EventSource makes of the lines (WHATWG HTML, 9.2.6)."""
+    id, data = "", ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "id":
+            id = value
+        elif name == "data":
+            data = value
+        elif name == "retry":
+            assert 1_000 <= int(value) <= 5_000
+        elif not line and data:
+            yield Sent(id, json.loads(data))
+            id, data = "", ""
+        else:
+            assert not line
+
+
+def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: Running, stream: str) -> None:
+    first = server.publish_ok(stream, "one\ntwo")
+    with listening(server, stream) as frames:
+        hello, snapshot = next(frames), next(frames)
+        assert (hello.frame["type"], hello.frame["reason"], hello.id) == ("hello", "no_cursor", "")
+        assert (snapshot.frame["type"], snapshot.id) == ("snapshot", first["cursor"])
+        second = server.publish_ok(stream, "two \u2028 lines")
+        came = next(sent for sent in frames if sent.frame["type"] != "head")
+        assert (came.id, came.frame["cursor"]) == (second["cursor"],) * 2
+        assert came.frame["entry"]["headline"] == "two \u2028 lines"
+
+
+def test_last_event_id_wins_over_the_cursor(server: Running, stream: str) -> None:
+    cursors = [server.publish_ok(stream, str(number))["cursor"] for number in range(4)]
+    for query, headers, expected in [
+        (f"cursor={cursors[0]}", {}, [2, 3, 4]),
+        (f"cursor={cursors[0]}", {"Last-Event-ID": cursors[2]}, [4]),
+        ("cursor=nonsense", {"Last-Event-ID": cursors[1]}, [3, 4]),
+    ]:
+        with listening(server, stream, query, **headers) as frames:
+            assert next(frames).frame["complete"] is True
+            assert [next(frames).frame["n"] for _ in expected] == expected
+
+
+def test_the_html_format_is_the_same_as_on_the_socket(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    with listening(server, stream, "format=html") as frames:
+        next(frames)
+        assert "One" in next(frames).frame["parts"]["entries"]
+
+
+def test_heartbeats_move_nobody(server: Running, stream: str) -> None:
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    with listening(server, stream, f"cursor={cursor}") as frames:
+        head = next(sent for sent in frames if sent.frame["type"] == "head")
+        assert (head.id, head.frame["head"]["cursor"]) == ("", cursor)
+
+
+def test_an_ended_stream_tells_its_end_once_and_then_to_stop(server: Running, stream: str) -> None:
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    server.send("POST", f"/streams/{stream}/end", {})
+    with listening(server, stream, f"cursor={cursor}") as frames:
+        ended = next(sent for sent in frames if sent.frame["type"] == "stream.end")
+        assert [sent for sent in frames if sent.frame["type"] != "head"] == [], "it goes on after the end"
+    response = server.http.get(f"/streams/{stream}/sse", headers={"Last-Event-ID": ended.id})
+    assert response.status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("no-such-stream/sse", {}, 404),
+        ("UPPER/sse", {}, 422),
+        ("{stream}/sse?format=xml", {}, 422),
+        ("{stream}/sse", {"Origin": "https://elsewhere.example"}, 403),
+    ],
+)
+def test_what_is_refused_is_a_problem(
+    server: Running, stream: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    server.publish_ok(stream, "one")
+    response = server.http.get(f"/streams/{path.replace('{stream}', stream)}", headers=headers)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_an_allowed_origin_may_read(start: Callable[..., Running], stream: str) -> None:
+    server = start("--origins", "https://news.example")
+    server.publish_ok(stream, "one")
+    with server.http.stream("GET", f"/streams/{stream}/sse", headers={"Origin": "https://news.example"}) as response:
+        assert response.headers["access-control-allow-origin"] == "https://news.example"
+
+
+def test_a_head_request_has_an_end(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    response = server.http.head(f"/streams/{stream}/sse")
+    assert (response.status_code, response.headers["x-accel-buffering"]) == (200, "no")
+
+
+def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], stream: str) -> None:
+    server = start("--heartbeat", "0.2", "--ring-events", "5")
+    server.publish_ok(stream, "one")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.settimeout(20)
+        connection.connect((host, int(port)))
+        connection.sendall(f"GET /streams/{stream}/sse HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert connection.recv(16).startswith(b"HTTP/1.1 200")
+        entry = {"body": "\n\n".join(["x" * 19_000] * 2)}
+        with listening(server, stream) as frames:
+            while True:  # until the healthy one is the only one left
+                for _ in range(3):
+                    assert server.publish(stream, entry).status_code == 201
+                if next(sent for sent in frames if sent.frame["type"] == "head").frame["readers"] == 1:
+                    break
+        with suppress(ConnectionResetError):
+            while connection.recv(65_536):  # what the kernel held for it, and then an end
+                pass
+
+
+def test_readers_are_sent_away_when_the_server_stops(start: Callable[..., Running], stream: str) -> None:
+    server = start()
+    server.publish_ok(stream, "one")
+    with listening(server, stream) as frames:
+        next(frames)
+        server.process.terminate()
+        assert [sent.frame["type"] for sent in frames][-1] == "bye"
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_used_for_something_else_is_not_cut_off_any_more() -> None:
+    """Where an answer ends and its connection lives on, as behind a proxy."""
+    feed = Feed(Cursor("e" * 16, "1-1", "0" * 16), 1, ring_events=10, ring_bytes=1_000)
+    reader = SseReader(Format.JSON, feed, abort=lambda: None, coding=Coding.EVENT)
+    reader.close(Close.RESTART)
+    timer = reader._timer
+    assert timer is not None
+    assert not timer.cancelled()
+    reader.release()
+    assert timer.cancelled()
