@@ -19,7 +19,7 @@ from ..access.keys import Keys
 from ..access.rates import Admission
 from ..access.tokens import Tokens
 from ..codec import dumps
-from ..live.hub import Hub
+from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
 from ..settings import Settings
 from ..store.log import Log
@@ -118,7 +118,7 @@ def create_app(settings: Settings) -> Starlette:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
     store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
     log = Log.of(store, settings)
-    hub = Hub(log, settings)
+    hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
     checks = Health(store, hub, receipts)
     tokens = Tokens.of(settings)

@@ -6,12 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from ..access.origins import check_origin
 from ..errors import Fault, NotFound, Refused, Unavailable, UpgradeRequired, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
 from ..problems import answer
 from ..store.store import StoreError
-from ..transport.asgi import DETACH, attend_socket, check_origin, extension, format_of
+from ..transport.asgi import DETACH, attend_socket, extension, format_of
 from ..transport.socket import detach
 
 
@@ -19,9 +20,9 @@ async def follow(websocket: WebSocket) -> None:
     """`GET /streams/{stream}/ws?cursor=&format=json|html`. A refused handshake is answered with an HTTP status."""
     hub: Hub = websocket.app.state.hub
     try:
-        check_origin(websocket)
-        stream, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
-        channel = await hub.enter(stream)
+        check_origin(websocket, websocket.app.state.settings.origins)
+        name, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
+        stream = await hub.enter(name)
     except Refused as refused:
         await websocket.send_denial_response(answer(refused))
         return
@@ -31,7 +32,7 @@ async def follow(websocket: WebSocket) -> None:
     # A cursor that cannot be read is a reader's bad luck, not an error it could mend: it gets the snapshot.
     cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
     follow_on = attend_socket if extension(websocket, DETACH) is None else detach
-    await follow_on(websocket, hub, channel, format, cursor)
+    await follow_on(websocket, hub, stream, format, cursor)
 
 
 async def upgrade_required(request: Request) -> Response:
