@@ -5,6 +5,7 @@ Every refusal names the field, what was expected and what came.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 GOT_LIMIT = 120  # characters of the offending value that an answer repeats
@@ -97,7 +98,7 @@ class Changed(Refused):
 
     status, title, kind = 412, "Changed meanwhile", "changed"
 
-    def __init__(self, detail: str, fault: Fault, current: dict[str, object] | None) -> None:
+    def __init__(self, detail: str, fault: Fault, current: Mapping[str, Any] | None) -> None:
         super().__init__(detail, fault, headers={"ETag": f'"{current["rev"]}"'} if current else None)
         self.current = current
 
@@ -151,7 +152,7 @@ class Unavailable(Refused):
         super().__init__(detail, headers={"Retry-After": str(retry_after), **again})
 
 
-def withdrawn(withdrawal: dict[str, Any]) -> Gone:
+def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:
     """The refusal that a withdrawn entry is from then on."""
     note = withdrawal.get("note") or "This entry was withdrawn."
     return Gone(note, Fault("id", "an entry", f"withdrawn for the reason {withdrawal['reason']}"))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 from zlib import crc32
 
 from .errors import Fault, Invalid, shorten
@@ -124,16 +125,121 @@ class Event(NamedTuple):
         return self._replace(type="entry.withdraw", data=data, request="") if self.type == "entry.put" else self
 
 
-# --- what is stored
+# --- entries and pages as they are stored
+
+Block = dict[str, Any]  # with its `type`; the fields of each type are in content/fields.py
 
 
-def order_of(entry: dict[str, Any]) -> int:
-    """A stored entry's score in the order of the page: pinned ones first, then by `sort_at`; ties go by id."""
+class Correction(TypedDict):
+    """The last correction of an entry, as readers see it; the key `class` is always "correction"."""
+
+    note: str
+    at: str
+
+
+class StoredEntry(TypedDict):
+    """An entry at one revision. Instants are strings, as in `instant`."""
+
+    id: str
+    rev: int
+    url: str
+    headline: NotRequired[str]
+    blocks: list[Block]
+    bylines: list[dict[str, str]]
+    tags: list[str]
+    flags: dict[str, bool]
+    published_at: str
+    sort_at: str
+    updated_at: NotRequired[str]
+    correction: NotRequired[Correction]
+
+
+class Withdrawal(TypedDict):
+    """The mark that a withdrawn entry leaves behind."""
+
+    id: str
+    rev: int
+    at: str
+    reason: str
+    note: NotRequired[str]
+    headline: NotRequired[str | None]
+
+
+class StoredPage(TypedDict):
+    """A stream's own fields at one revision; revision 0 is a page that nobody has written yet."""
+
+    rev: int
+    headline: str
+    kicker: NotRequired[str]
+    dek: NotRequired[str]
+    background: list[Block]
+    intro: NotRequired[str]
+    timezone: str
+    lang: str
+    dir: str
+    state: str
+    coverage_start: NotRequired[str]
+    coverage_end: NotRequired[str]
+    previous: list[dict[str, str]]
+    next: NotRequired[dict[str, str]]
+    topics: list[dict[str, str]]
+    updated_at: str
+    began_at: NotRequired[str]
+
+
+def order_of(entry: StoredEntry) -> int:
+    """An entry's score in the order of the page: pinned entries first, then by `sort_at`; the id decides ties."""
     return milliseconds(entry["sort_at"]) + (PINNED if entry["flags"].get("pinned") else 0)
 
 
-def unwritten_page(stream: str) -> dict[str, Any]:
+def unwritten_page(stream: str) -> StoredPage:
     """The page of a stream that has entries and was given no page yet."""
-    words = {"headline": stream.replace("-", " ").capitalize(), "timezone": "UTC", "lang": "en", "dir": "ltr"}
-    lists: dict[str, Any] = {"background": [], "previous": [], "topics": []}
-    return {"rev": 0, **words, **lists, "state": "live", "updated_at": instant(0)}
+    return {
+        "rev": 0,
+        "headline": stream.replace("-", " ").capitalize(),
+        "timezone": "UTC",
+        "lang": "en",
+        "dir": "ltr",
+        "background": [],
+        "previous": [],
+        "topics": [],
+        "state": "live",
+        "updated_at": instant(0),
+    }
+
+
+# --- one publish
+
+
+class Idempotency(NamedTuple):
+    """The idempotency key of a request and the hash of its body, both empty where there is none.
+
+    `from_client` is false for a key that the server made: then no answer can have been given before.
+    """
+
+    key: str = ""
+    body_hash: str = ""
+    from_client: bool = False
+
+
+class Append(NamedTuple):
+    """One publish as the log stores it: an event, and the state that the event makes.
+
+    `rev` is the revision that it makes, `replaces` the revision before it where that is not `rev` - 1. `order` is the
+    score of an entry, or of a withdrawal among the withdrawals. `began_at` is when the coverage began, where that was
+    before `shown_at`. `at` is in milliseconds since 1970.
+    """
+
+    stream: str
+    type: str
+    data: Mapping[str, Any]
+    at: int
+    state: Mapping[str, Any]
+    rev: int
+    shown_at: str
+    entry_id: str = ""
+    order: int = 0
+    key: str = ""
+    body_hash: str = ""
+    replaces: int | None = None
+    began_at: str = ""

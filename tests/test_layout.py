@@ -97,6 +97,14 @@ def test_every_package_has_its_rule() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_an_event_is_made_in_one_place(path: Path) -> None:
+    """An `Append` is made in content/changes alone: whoever else wants an event calls a function there."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {getattr(call, "id", getattr(call, "attr", "")) for call in calls}
+    assert ("Append" in names) == (name_of(path) == "content.changes")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
 

@@ -6,7 +6,7 @@ that could not have been stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -109,6 +109,6 @@ def _differences(made: Any, given: Any, path: str) -> Iterator[Fault]:
         yield Fault(path, *("nothing" if side is ... else shorten(dumps(side)) for side in (made, given)))
 
 
-def line(kind: str, held: dict[str, Any]) -> str:
+def line(kind: str, held: Mapping[str, Any]) -> str:
     """The line of an export that restores what is held; what is null or made from the stream's name is left out."""
     return dumps({kind: {name: value for name, value in held.items() if value is not None and name != "url"}}) + "\n"

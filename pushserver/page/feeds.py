@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zoneinfo
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from markupsafe import Markup
 
 from ..codec import dumps
 from ..content import markup
+from ..model import StoredEntry, StoredPage, Withdrawal
 from . import render
 from .render import Place
 
@@ -34,9 +36,9 @@ class Issue(NamedTuple):
 
     base: str
     stream: str
-    page: dict[str, Any]
-    entries: list[dict[str, Any]]
-    withdrawals: list[dict[str, Any]]
+    page: StoredPage
+    entries: list[StoredEntry]
+    withdrawals: list[Withdrawal]
     began_at: str
 
     @property
@@ -46,14 +48,14 @@ class Issue(NamedTuple):
     def entry_url(self, id: str) -> str:
         return f"{self.url}/entries/{id}"
 
-    def title(self, entry: dict[str, Any]) -> str:
+    def title(self, entry: StoredEntry) -> str:
         """The headline, or the beginning of the text."""
         headline: str | None = entry.get("headline")
         if headline:
             return headline
         return _cut(_text(entry), TITLE_LIMIT)
 
-    def content(self, entry: dict[str, Any]) -> Markup:
+    def content(self, entry: StoredEntry) -> Markup:
         """The entry as HTML that stands by itself: with whole addresses of pictures, and with its direction."""
         blocks = [_with_source(block, self.base) for block in entry["blocks"]]
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
@@ -68,7 +70,7 @@ def _with_source(block: dict[str, Any], base: str) -> dict[str, Any]:
     return {**block, "src": base + block["src"]} if block.get("src", "").startswith("/") else block
 
 
-def _text(entry: dict[str, Any]) -> str:
+def _text(entry: StoredEntry) -> str:
     """The words of an entry, without its headline."""
     return " ".join(words for block in entry["blocks"] for words in _words(block))
 
@@ -124,7 +126,7 @@ def atom(issue: Issue) -> bytes:
     return text + b"\n"
 
 
-def _add_entry(feed: xml.Element, issue: Issue, entry: dict[str, Any]) -> None:
+def _add_entry(feed: xml.Element, issue: Issue, entry: StoredEntry) -> None:
     url = issue.entry_url(entry["id"])
     item = _add(feed, "entry")
     _add(item, "id", url)
@@ -174,7 +176,7 @@ def json_feed(issue: Issue) -> str:
     return dumps(_filled(feed)) + "\n"
 
 
-def _item(issue: Issue, entry: dict[str, Any]) -> dict[str, Any]:
+def _item(issue: Issue, entry: StoredEntry) -> dict[str, Any]:
     url = issue.entry_url(entry["id"])
     item = {
         "id": url,
@@ -191,11 +193,11 @@ def _item(issue: Issue, entry: dict[str, Any]) -> dict[str, Any]:
     return _filled(item)
 
 
-def _pictures(issue: Issue, entry: dict[str, Any]) -> list[str]:
+def _pictures(issue: Issue, entry: StoredEntry) -> list[str]:
     return [_with_source(block, issue.base)["src"] for block in entry["blocks"] if block["type"] == "image"]
 
 
-def _named(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+def _named(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: fields[name] for name in names if name in fields}
 
 
@@ -233,13 +235,13 @@ def live_blog(issue: Issue) -> Markup:
     )
 
 
-def posting(issue: Issue, entry: dict[str, Any]) -> Markup:
+def posting(issue: Issue, entry: StoredEntry) -> Markup:
     """schema.org's BlogPosting, for the head of an entry's own page."""
     update = _update(issue, entry, zoneinfo.ZoneInfo(issue.page["timezone"]))
     return _script({"@context": "https://schema.org", **update, "url": issue.entry_url(entry["id"])})
 
 
-def _update(issue: Issue, entry: dict[str, Any], zone: zoneinfo.ZoneInfo) -> dict[str, Any]:
+def _update(issue: Issue, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> dict[str, Any]:
     correction = entry.get("correction")
     return _filled(
         {

@@ -19,7 +19,7 @@ from babel import Locale, dates
 from markupsafe import Markup
 
 from ..codec import dumps
-from ..model import Event, order_of
+from ..model import Event, StoredEntry, StoredPage, Withdrawal, order_of
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     lang: str
 
     @classmethod
-    def of(cls, page: dict[str, Any]) -> Place:
+    def of(cls, page: StoredPage) -> Place:
         return cls(page["timezone"], page["lang"])
 
 
@@ -63,7 +63,7 @@ def zone_name(place: Place) -> str:
         return place.timezone.replace("_", " ")
 
 
-def day_of(entry: dict[str, Any], place: Place) -> str:
+def day_of(entry: StoredEntry, place: Place) -> str:
     """The section that an entry stands in: its day in the page's zone, or the pinned ones."""
     if entry["flags"].get("pinned"):
         return "pinned"
@@ -100,7 +100,7 @@ def _day(key: str, place: Place, entries: Markup) -> Markup:
     return Markup(_parts(place).day(key, _day_title(key, place), entries))
 
 
-def parts(page: dict[str, Any], entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
+def parts(page: StoredPage, entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
     """Every part of a page by its element's id; `entries` are JSON in the page's order, `older` leads to the next."""
     place = Place.of(page)
     macros = _parts(place)
@@ -118,7 +118,7 @@ def parts(page: dict[str, Any], entries: Sequence[str], *, older: str | None) ->
     }
 
 
-def page_parts(page: dict[str, Any]) -> dict[str, Markup]:
+def page_parts(page: StoredPage) -> dict[str, Markup]:
     """The parts that a page's own fields are shown in."""
     place = Place.of(page)
     macros = _parts(place)
@@ -129,7 +129,7 @@ def page_parts(page: dict[str, Any]) -> dict[str, Markup]:
     }
 
 
-def page_head(page: dict[str, Any]) -> dict[str, Any]:
+def page_head(page: StoredPage) -> dict[str, Any]:
     """The fields of a page that stand outside its parts."""
     return {name: page[name] for name in ("rev", "headline", "timezone", "lang", "dir")}
 
@@ -140,7 +140,7 @@ def older_link(entries: Sequence[str]) -> str:
     return f"?before={order_of(last)}.{last['id']}"
 
 
-def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
+def frame(event: Event, page: StoredPage) -> dict[str, Any]:
     """What a frame carries in the html format, `page` being as it was after the event."""
     data: dict[str, Any] = json.loads(event.data)
     place = Place.of(page)
@@ -161,18 +161,18 @@ def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def preview(fields: dict[str, Any], page: dict[str, Any]) -> Markup:
+def preview(fields: StoredEntry, page: StoredPage) -> Markup:
     """The list item that an entry would be. It is not remembered: nobody else asks for it."""
     return entry.__wrapped__(dumps(fields), Place.of(page))
 
 
-def content(fields: dict[str, Any], place: Place) -> Markup:
+def content(fields: StoredEntry, place: Place) -> Markup:
     """An entry's blocks and correction, without what surrounds them on a page."""
     return Markup(_parts(place).content(fields))
 
 
 def page(
-    stream: str, page: dict[str, Any], parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool, **head: str
+    stream: str, page: StoredPage, parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool, **head: str
 ) -> str:
     """The whole page; `newer` where it is a slice of older entries, which does not go live. `head`: url, json_ld."""
     template = _TEMPLATES.get_template("page.html")
@@ -180,7 +180,7 @@ def page(
 
 
 def entry_page(
-    page: dict[str, Any], stream: str, *, entry_json: str | None, withdrawal: dict[str, Any] | None, **head: str
+    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: Withdrawal | None, **head: str
 ) -> str:
     """An entry's own page: the entry, or that it was withdrawn. `head`: url, json_ld."""
     place = Place.of(page)
@@ -191,7 +191,7 @@ def entry_page(
     return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
 
 
-def index(streams: Sequence[tuple[str, dict[str, Any]]]) -> str:
+def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
     """The list of the streams and their pages."""
     place = Place("UTC", "en")
     items = [

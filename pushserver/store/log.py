@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from .. import metrics, model
 from ..codec import dumps, loads
 from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
-from ..model import Cursor, Event
+from ..model import Append, Cursor, Event, StoredPage, Withdrawal
 from ..settings import Settings
 from .store import Blocking, Kept, Store
 from .topology import Node, within
@@ -41,28 +41,6 @@ SHAPES = {  # of the fields of an event
 }
 
 
-class Append(NamedTuple):
-    """What one publish asks of the log. `rev` is the one that it makes, `replaces` the one before if not `rev` - 1.
-
-    `order` is the score of an entry, or of a withdrawal among those; `began_at` when the coverage did,
-    if that was before `shown_at`.
-    """
-
-    stream: str
-    type: str
-    data: dict[str, Any]
-    at: int
-    state: dict[str, Any]
-    rev: int
-    shown_at: str
-    entry_id: str = ""
-    order: int = 0
-    key: str = ""
-    body_hash: str = ""
-    replaces: int | None = None
-    began_at: str = ""
-
-
 class Appended(NamedTuple):
     """What the log answered: for a key that it knew, the first answer again."""
 
@@ -79,18 +57,18 @@ class Snapshot(NamedTuple):
 
     cursor: Cursor
     n: int
-    page: dict[str, Any]
+    page: StoredPage
     entries: list[str]
     older: bool
     began_at: str
-    withdrawals: list[dict[str, Any]]  # the newest first
+    withdrawals: list[Withdrawal]  # the newest first
 
 
 class Contents(NamedTuple):
     """What a stream holds as of the event `head`: the ids of entries, the lowest on the page first, and withdrawals."""
 
     head: str
-    page: dict[str, Any] | None
+    page: StoredPage | None
     entries: list[str]
     withdrawals: list[str]
 
@@ -239,7 +217,7 @@ class Log:
             [entry.decode() for entry in entries],
             bool(older),
             (began_at or updated_at).decode(),  # a store that was filled by an earlier version has not noted it yet
-            [loads(withdrawal) for withdrawal in gone],
+            [cast(Withdrawal, loads(withdrawal)) for withdrawal in gone],
         )
 
     async def resume(
@@ -260,7 +238,7 @@ class Log:
         told = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
         return Resumed(None, int(found[1]), told, bool(found[4]))
 
-    async def streams(self) -> list[tuple[str, dict[str, Any]]]:
+    async def streams(self) -> list[tuple[str, StoredPage]]:
         """The streams that changed last and their pages, the newest first."""
         on: dict[Node, dict[str, int]] = {}
         for node, partitions in (await self.store.primaries()).items():
@@ -271,7 +249,7 @@ class Log:
             on[node] = {name.decode(): int(score) for part in parts for name, score in part}
         changed = sorted(((-score, name) for names in on.values() for name, score in names.items()))
         listed = [name for _, name in changed[:STREAMS_LISTED]]
-        pages: dict[str, dict[str, Any]] = {}
+        pages: dict[str, StoredPage] = {}
         for node, names in on.items():
             here = [name for name in listed if name in names]
             pipeline = node.redis.pipeline(transaction=False)
@@ -281,7 +259,7 @@ class Log:
             pages |= {name: _page(name, *fields) for name, fields in zip(here, held, strict=True)}
         return [(name, pages[name]) for name in listed]
 
-    async def entry(self, stream: str, id: str) -> tuple[str | None, dict[str, Any] | None]:
+    async def entry(self, stream: str, id: str) -> tuple[str | None, Withdrawal | None]:
         """An entry as JSON, or its withdrawal; neither where there is no such entry."""
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
@@ -291,13 +269,13 @@ class Log:
             return pipeline.execute()
 
         found, withdrawal = await self.store.call(self._tag(stream), read)
-        return found.decode() if found else None, loads(withdrawal) if withdrawal else None
+        return found.decode() if found else None, cast(Withdrawal, loads(withdrawal)) if withdrawal else None
 
-    async def page_of(self, stream: str) -> dict[str, Any] | None:
+    async def page_of(self, stream: str) -> StoredPage | None:
         """A stream's page as it is stored; None before its first."""
         name = self._key(stream, "page")
         found = await self.store.call(name, lambda redis: cast(Awaitable[bytes | None], redis.hget(name, "json")))
-        return loads(found) if found else None
+        return cast(StoredPage, loads(found)) if found else None
 
     # --- what tails do
 
@@ -383,9 +361,9 @@ def _told(withdrawal: bytes) -> bytes:
     return dumps({name: value for name, value in loads(withdrawal).items() if name != "headline"}).encode()
 
 
-def _page(stream: str, page_json: bytes | None, updated_at: bytes) -> dict[str, Any]:
+def _page(stream: str, page_json: bytes | None, updated_at: bytes) -> StoredPage:
     """A stream's page as it is shown: the one that was put, or one made of its name; and when it last changed."""
-    page = loads(page_json) if page_json else model.unwritten_page(stream)
+    page = cast(StoredPage, loads(page_json)) if page_json else model.unwritten_page(stream)
     return {**page, "updated_at": updated_at.decode()}
 
 

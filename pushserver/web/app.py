@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
@@ -25,34 +27,52 @@ from ..settings import Settings
 from ..store.log import Log
 from ..store.store import Store, StoreError
 from ..transport import sse
-from . import archive_routes, health, publishing_routes, reading_routes, subscribe
+from . import health, reading_routes, subscribe
+from .archive_routes import ArchiveRoutes
 from .health import Health
 from .middleware import HANDLERS, App
 from .openapi import document
+from .publishing_routes import PublishingRoutes
 
 logger = logging.getLogger(__name__)
 
 
+def _publishing(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def handler(request: Request) -> Response:
+        response: Response = await getattr(request.app.state.publishing, name)(request)
+        return response
+
+    return handler
+
+
+def _archive(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def handler(request: Request) -> Response:
+        response: Response = await getattr(request.app.state.archive, name)(request)
+        return response
+
+    return handler
+
+
 class Stream(HTTPEndpoint):
     get = staticmethod(reading_routes.page)
-    put = staticmethod(publishing_routes.put_page)
-    patch = staticmethod(publishing_routes.patch_page)
+    put = staticmethod(_publishing("put_page"))
+    patch = staticmethod(_publishing("patch_page"))
 
 
 class Entries(HTTPEndpoint):
     get = staticmethod(reading_routes.entries)
-    post = staticmethod(publishing_routes.publish_entry)
+    post = staticmethod(_publishing("publish_entry"))
 
 
 class Entry(HTTPEndpoint):
     get = staticmethod(reading_routes.entry)
-    put = staticmethod(publishing_routes.put_entry)
-    patch = staticmethod(publishing_routes.patch_entry)
-    delete = staticmethod(publishing_routes.withdraw_entry)
+    put = staticmethod(_publishing("put_entry"))
+    patch = staticmethod(_publishing("patch_entry"))
+    delete = staticmethod(_publishing("withdraw_entry"))
 
 
 class Delivery(HTTPEndpoint):
-    get = staticmethod(publishing_routes.delivery)
+    get = staticmethod(_publishing("delivery"))
 
 
 class FeedAtom(HTTPEndpoint):
@@ -64,11 +84,11 @@ class FeedJson(HTTPEndpoint):
 
 
 class Export(HTTPEndpoint):
-    get = staticmethod(archive_routes.export_stream)
+    get = staticmethod(_archive("export_stream"))
 
 
 class Restore(HTTPEndpoint):
-    post = staticmethod(archive_routes.restore_stream)
+    post = staticmethod(_archive("restore_stream"))
 
 
 class Events(HTTPEndpoint):
@@ -80,7 +100,7 @@ class Sse(HTTPEndpoint):
 
 
 class End(HTTPEndpoint):
-    post = staticmethod(publishing_routes.end_stream)
+    post = staticmethod(_publishing("end_stream"))
 
 
 class Socket(HTTPEndpoint):
@@ -152,7 +172,9 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
     app.state.openapi = dumps(document.document(reading_routes.VERSION, settings)) + "\n"
-    app.state.keys, app.state.receipts = Keys(settings.key, store), receipts
+    keys = Keys(settings.key, store)
+    app.state.publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
+    app.state.archive = ArchiveRoutes(log, keys)
     app.state.tokens, app.state.admission = tokens, Admission(settings.admit)
     return app
 

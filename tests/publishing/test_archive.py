@@ -15,8 +15,8 @@ import pytest
 
 from pushserver.client.publisher import Publisher, Rejected, Unauthorized
 from pushserver.errors import Unavailable
+from pushserver.publishing import archive
 from pushserver.store.log import Log
-from pushserver.web import archive_routes
 
 from ..access.test_keys import new_key
 from ..cli.test_publish import DONE, REFUSED, file_of
@@ -218,13 +218,13 @@ async def test_an_export_is_begun_again_where_the_stream_changed_and_given_up_in
     restless = Restless(log.store, log_events=1_000, entry_limit=500, idempotency=60)
     for number in range(60):
         await log.append(entry_append(stream, str(number)))
-    restless.changes = archive_routes.ATTEMPTS - 1
-    with await archive_routes.whole(restless, stream) as file:
+    restless.changes = archive.ATTEMPTS - 1
+    with await archive.Archive(restless).export(stream) as file:
         file.seek(0)
-        assert len(file.readlines()) == 60 + archive_routes.ATTEMPTS - 1
-    restless.changes = archive_routes.ATTEMPTS
+        assert len(file.readlines()) == 60 + archive.ATTEMPTS - 1
+    restless.changes = archive.ATTEMPTS
     with pytest.raises(Unavailable, match="changed each time"):
-        await archive_routes.whole(restless, stream)
+        await archive.Archive(restless).export(stream)
 
 
 def test_an_export_during_publishing_is_of_one_instant(server: Running, publisher: Publisher, stream: str) -> None:
@@ -318,7 +318,7 @@ def test_what_is_there_is_never_changed(server: Running, publisher: Publisher, s
     assert statuses(results) == [412] * 7
     assert results[0]["current"]["headline"] == "Sea wall holds"
     assert results[0]["errors"] == [
-        {"field": "entry", "expected": "nothing there, or the same", "got": "revision 3, another one"}
+        {"field": "entry", "expected": "nothing stored, or the same", "got": "another one, of revision 3"}
     ]
     assert exported(publisher, stream) == before
     assert server.snapshot(stream)["n"] == 3
@@ -424,5 +424,5 @@ def test_an_import_says_which_line_is_refused(server: Running, run: Run, stream:
     lines = [{"entry": {"headline": "New"}}, {"entry": ENTRY}, {"entry": {**ENTRY, "rev": 2}}, {"page": PAGE}]
     done = run("import", stream, "-", input=b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     assert done.returncode == REFUSED
-    assert "line 3: Something else is there already" in done.stderr
+    assert "line 3: Something else is stored in its place" in done.stderr
     assert {entry["rev"] for entry in server.snapshot(stream)["entries"]} == {1, 3}

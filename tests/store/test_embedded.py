@@ -197,7 +197,7 @@ async def test_an_orphan_is_replaced_by_the_next_start(data: Path) -> None:
 
 
 async def test_an_orphan_that_does_not_stop_is_killed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    monkeypatch.setattr("pushserver.store.embedded.STOP_LIMIT", 0.3)
     orphan = await leave_orphan(data)
     os.kill(orphan, signal.SIGSTOP)
     async with embedded(data) as url, client_of(url) as store:
@@ -250,7 +250,7 @@ async def test_a_store_that_is_killed_with_its_server_is_no_hindrance(data: Path
 
 async def test_no_other_process_is_ended_in_place_of_a_store(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose server was killed while it started has not written its pid yet: the file names another."""
-    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    monkeypatch.setattr("pushserver.store.embedded.STOP_LIMIT", 0.3)
     await leave_orphan(data)
     innocent = await asyncio.create_subprocess_exec("sleep", "60")
     try:
@@ -335,7 +335,7 @@ async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog
 
 async def test_it_is_stopped_even_while_it_is_being_started_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever in the start of the next store its keeper is when it is told."""
-    monkeypatch.setattr("pushserver.embedded.RESTART_DELAY", 0.0)
+    monkeypatch.setattr("pushserver.store.embedded.RESTART_DELAY", 0.0)
     for turn in range(25):
         async with asyncio.timeout(5):
             async with embedded(data) as url, client_of(url) as store:

@@ -11,14 +11,14 @@ import pytest
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.content import schema, validation
+from pushserver.content import changes, schema, validation
 from pushserver.errors import Conflict, KeyReused, Unavailable
-from pushserver.model import Cursor
+from pushserver.model import Append, Cursor
 from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log, Moved
+from pushserver.store.log import Appended, Log, Moved
 from pushserver.store.store import Store, StoreError, StoreUnfit
 
-from ..support.server import entry_append
+from ..support.server import entry_append, withdrawal_append
 
 pytestmark = pytest.mark.anyio
 
@@ -43,14 +43,14 @@ def put(
 
 def put_page(stream: str, rev: int, headline: str = "Page") -> Append:
     at = model.now()
-    page = {**schema.page(validation.read(schema.PageIn, {"headline": headline}), at=at), "rev": rev}
-    return Append(stream, "page.put", {"at": model.instant(at), "page": page}, at, page, rev, page["updated_at"])
+    page = changes.revise_page(validation.read(schema.PageIn, {"headline": headline}), at=at)
+    page["rev"] = rev
+    return changes.put_page(stream, page, at=at)
 
 
 def withdraw(stream: str, id: str, at: int) -> Append:
     """The withdrawal of an entry's first revision."""
-    told = {"at": model.instant(at), "id": id, "rev": 2, "reason": "error"}
-    return Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), id, at)
+    return withdrawal_append(stream, id, at=at)
 
 
 def tag_of(stream: str) -> str:
