@@ -15,8 +15,9 @@ import pytest
 
 from pushserver.client.publisher import Publisher, Rejected, Unauthorized
 from pushserver.errors import Unavailable
+from pushserver.model import Append
 from pushserver.publishing import archive
-from pushserver.store.log import Log
+from pushserver.store.log import Appended, Log
 
 from ..access.test_keys import new_key
 from ..cli.test_publish import DONE, REFUSED, file_of
@@ -225,6 +226,30 @@ async def test_an_export_is_begun_again_where_the_stream_changed_and_given_up_in
     restless.changes = archive.ATTEMPTS
     with pytest.raises(Unavailable, match="changed each time"):
         await archive.Archive(restless).export(stream)
+
+
+class Doubled(Log):
+    """A log where another request has stored the same just before: the first append meets a moved revision."""
+
+    is_first = True
+
+    async def append(self, append: Append) -> Appended:
+        if self.is_first:
+            self.is_first = False
+            await super().append(append)
+        return await super().append(append)
+
+
+@pytest.mark.anyio
+async def test_lines_that_two_requests_restore_at_once_are_restored_once(log: Log, stream: str) -> None:
+    await log.append(entry_append(stream, "first", id="e1"))
+    entry, _ = await log.entry(stream, "e1")
+    value = {name: field for name, field in json.loads(str(entry)).items() if name != "url"}
+    doubled = Doubled(log.store, log_events=1_000, entry_limit=500, idempotency=60)
+    assert await archive.Archive(doubled).restore(f"{stream}-copy", "entry", value) is None
+    snapshot = await log.snapshot(f"{stream}-copy", limit=10)
+    assert snapshot
+    assert (snapshot.n, len(snapshot.entries)) == (1, 1)
 
 
 def test_an_export_during_publishing_is_of_one_instant(server: Running, publisher: Publisher, stream: str) -> None:
