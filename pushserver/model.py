@@ -1,6 +1,6 @@
-"""What an instant, a stream, an event, a cursor and a stored entry are.
+"""The nouns of the project: instants, streams, cursors, events, and entries and pages as they are stored. Pure.
 
-Pure. An instant is a UTC string of milliseconds, `2023-07-11T15:53:00.000Z`: always 24 characters, so that strings
+An instant is a UTC string of milliseconds, `2023-07-11T15:53:00.000Z`: always 24 characters, so that strings
 compare as instants do.
 """
 
@@ -46,38 +46,38 @@ def new_id() -> str:
 
 
 def check_stream(name: str) -> str:
-    """A stream's name, or a refusal that says what one is."""
+    """Returns the name if it is a stream's. Raises Invalid."""
     if not STREAM.fullmatch(name):
         raise Invalid(
-            "That is not the name of a stream.",
+            "The name of the stream is not valid.",
             Fault("stream", "1 to 64 characters of a-z, 0-9 and -, not beginning with -", shorten(name)),
         )
     return name
 
 
 def check_id(id: str) -> str:
-    """An entry's id, or a refusal that says what one is."""
+    """Returns the id if it is an entry's. Raises Invalid."""
     if not ID.fullmatch(id):
         expected = "1 to 64 characters of A-Z, a-z, 0-9, - and _, beginning with a letter or digit"
-        raise Invalid("That is not the id of an entry.", Fault("id", expected, shorten(id)))
+        raise Invalid("The id of the entry is not valid.", Fault("id", expected, shorten(id)))
     return id
 
 
 def partition_of(stream: str, partitions: int) -> int:
-    """Which of the hash tags a stream's keys share."""
+    """The partition, from 0, of a stream: its keys share a hash tag."""
     return crc32(stream.encode()) % partitions
 
 
 def tag(partition: int) -> str:
-    """The hash tag of a partition: what its keys begin with, so that one server has them all."""
+    """The hash tag that a partition's keys begin with, so that one server of a cluster has all of them."""
     return f"{{p{partition:02d}}}"
 
 
-# --- the log's records
+# --- events
 
 
 class Cursor(NamedTuple):
-    """One event and its identity: the nonce tells apart two events that got the same id across a failover."""
+    """A cursor names one event. The nonce tells two events apart that got the same Redis id across a failover."""
 
     epoch: str
     id: str
@@ -85,7 +85,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def beginning(cls, epoch: str) -> Cursor:
-        """What the first event of a log names as the one before it."""
+        """The cursor that the first event of a log names as the event before it."""
         return cls(epoch, "0-0", "0" * 16)
 
     def __str__(self) -> str:
@@ -93,17 +93,17 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
-        """The cursor that a reader sent, or None where it is not one."""
-        found = re.fullmatch(r"v1\.([0-9a-f]{16})\.([0-9]{1,19}-[0-9]{1,19})\.([0-9a-f]{16})", text)
-        return cls(*found.groups()) if found else None
+        """The cursor in a text that a reader sent, None where the text is no cursor."""
+        match = re.fullmatch(r"v1\.([0-9a-f]{16})\.([0-9]{1,19}-[0-9]{1,19})\.([0-9a-f]{16})", text)
+        return cls(*match.groups()) if match else None
 
 
 class Event(NamedTuple):
-    """One record of the log.
+    """An event is one record of the log.
 
-    `data` is what its frame carries beside the fields that are here, a JSON object as bytes; `shown_at` the newest
-    instant that the page shows because of it; `entry_id` the entry that it is about, '' for the page; `request` the
-    idempotency key and the body's hash that it was published with, '' where there was no key.
+    `data` is a JSON object: its members join those of the frame. `shown_at` is the newest instant that the page shows
+    because of the event. `entry_id` names the entry that the event is about and is '' for the page. `request` is the
+    idempotency key and the hash of the body that it was published with, '' where there was no key.
     """
 
     cursor: Cursor
@@ -117,20 +117,18 @@ class Event(NamedTuple):
 
     @property
     def stored_at(self) -> int:
-        """When the store took it, in milliseconds since 1970, by the store's clock."""
+        """When the store appended it, in milliseconds since 1970, by the store's clock."""
         return int(self.cursor.id.partition("-")[0])
 
     def withdrawn(self, data: bytes) -> Event:
-        """The same event when its entry has been withdrawn: its place in the order, and the withdrawal for content."""
+        """The event after its entry was withdrawn: the same place in the order, with the withdrawal as its content."""
         return self._replace(type="entry.withdraw", data=data, request="") if self.type == "entry.put" else self
 
 
 # --- entries and pages as they are stored
 
-Block = dict[str, Any]  # with its `type`; the fields of each type are in content/fields.py
 
-
-class Correction(TypedDict):
+class StoredCorrection(TypedDict):
     """The last correction of an entry, as readers see it; the key `class` is always "correction"."""
 
     note: str
@@ -144,17 +142,17 @@ class StoredEntry(TypedDict):
     rev: int
     url: str
     headline: NotRequired[str]
-    blocks: list[Block]
+    blocks: list[dict[str, Any]]
     bylines: list[dict[str, str]]
     tags: list[str]
     flags: dict[str, bool]
     published_at: str
     sort_at: str
     updated_at: NotRequired[str]
-    correction: NotRequired[Correction]
+    correction: NotRequired[StoredCorrection]
 
 
-class Withdrawal(TypedDict):
+class StoredWithdrawal(TypedDict):
     """The mark that a withdrawn entry leaves behind."""
 
     id: str
@@ -172,7 +170,7 @@ class StoredPage(TypedDict):
     headline: str
     kicker: NotRequired[str]
     dek: NotRequired[str]
-    background: list[Block]
+    background: list[dict[str, Any]]
     intro: NotRequired[str]
     timezone: str
     lang: str

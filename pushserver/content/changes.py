@@ -16,7 +16,7 @@ from ..model import (
     Idempotency,
     StoredEntry,
     StoredPage,
-    Withdrawal,
+    StoredWithdrawal,
     instant,
     milliseconds,
     order_of,
@@ -128,13 +128,13 @@ def withdraw_entry(
         **withdrawal.model_dump(exclude_none=True),
     }
     mark = data if withdrawal.reason == "legal" else {**data, "headline": current.get("headline")}
-    return _withdraw(stream, data, cast(Withdrawal, mark), at=at, order=at, idempotency=idempotency)
+    return _withdraw(stream, data, cast(StoredWithdrawal, mark), at=at, order=at, idempotency=idempotency)
 
 
 def _withdraw(
     stream: str,
     data: dict[str, Any],
-    withdrawal: Withdrawal,
+    withdrawal: StoredWithdrawal,
     *,
     at: int,
     order: int,
@@ -223,7 +223,7 @@ def restore(stream: str, kind: str, value: dict[str, Any], *, at: int) -> Append
         return put_entry(stream, entry, at=at)._replace(replaces=0)
     if kind == "withdrawal":
         data, order = _without(value, "headline"), milliseconds(value["at"])
-        return _withdraw(stream, data, cast(Withdrawal, value), at=at, order=order, replaces=0)
+        return _withdraw(stream, data, cast(StoredWithdrawal, value), at=at, order=order, replaces=0)
     page = cast(StoredPage, _without(value, "began_at"))
     is_ended = page["state"] == "ended"
     link = {"next": page["next"]} if is_ended and "next" in page else {}

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from ..codec import dumps
 from ..content import markup
-from ..model import StoredEntry, StoredPage, Withdrawal
+from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
 from .render import Place
 
@@ -38,7 +38,7 @@ class Issue(NamedTuple):
     stream: str
     page: StoredPage
     entries: list[StoredEntry]
-    withdrawals: list[Withdrawal]
+    withdrawals: list[StoredWithdrawal]
     began_at: str
 
     @property

@@ -19,7 +19,7 @@ from babel import Locale, dates
 from markupsafe import Markup
 
 from ..codec import dumps
-from ..model import Event, StoredEntry, StoredPage, Withdrawal, order_of
+from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
@@ -180,7 +180,7 @@ def page(
 
 
 def entry_page(
-    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: Withdrawal | None, **head: str
+    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: StoredWithdrawal | None, **head: str
 ) -> str:
     """An entry's own page: the entry, or that it was withdrawn. `head`: url, json_ld."""
     place = Place.of(page)

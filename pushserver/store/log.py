@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from .. import metrics, model
 from ..codec import dumps, loads
 from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
-from ..model import Append, Cursor, Event, StoredPage, Withdrawal
+from ..model import Append, Cursor, Event, StoredPage, StoredWithdrawal
 from ..settings import Settings
 from .store import Blocking, Kept, Store
 from .topology import Node, within
@@ -61,7 +61,7 @@ class Snapshot(NamedTuple):
     entries: list[str]
     older: bool
     began_at: str
-    withdrawals: list[Withdrawal]  # the newest first
+    withdrawals: list[StoredWithdrawal]  # the newest first
 
 
 class Contents(NamedTuple):
@@ -217,7 +217,7 @@ class Log:
             [entry.decode() for entry in entries],
             bool(older),
             (began_at or updated_at).decode(),  # a store that was filled by an earlier version has not noted it yet
-            [cast(Withdrawal, loads(withdrawal)) for withdrawal in gone],
+            [cast(StoredWithdrawal, loads(withdrawal)) for withdrawal in gone],
         )
 
     async def resume(
@@ -259,7 +259,7 @@ class Log:
             pages |= {name: _page(name, *fields) for name, fields in zip(here, held, strict=True)}
         return [(name, pages[name]) for name in listed]
 
-    async def entry(self, stream: str, id: str) -> tuple[str | None, Withdrawal | None]:
+    async def entry(self, stream: str, id: str) -> tuple[str | None, StoredWithdrawal | None]:
         """An entry as JSON, or its withdrawal; neither where there is no such entry."""
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
@@ -269,7 +269,7 @@ class Log:
             return pipeline.execute()
 
         found, withdrawal = await self.store.call(self._tag(stream), read)
-        return found.decode() if found else None, cast(Withdrawal, loads(withdrawal)) if withdrawal else None
+        return found.decode() if found else None, cast(StoredWithdrawal, loads(withdrawal)) if withdrawal else None
 
     async def page_of(self, stream: str) -> StoredPage | None:
         """A stream's page as it is stored; None before its first."""
