@@ -143,7 +143,7 @@ class TooMany(Refused):
 
 
 class Unavailable(Refused):
-    """The store is away or the worker is full: try again after `retry_after` seconds, with the same idempotency `key`."""
+    """The store is away or the worker is full: try again after `retry_after` seconds, with the same `key`."""
 
     status, title, kind = 503, "Unavailable", "unavailable"
 
