@@ -10,11 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.endpoints import HTTPEndpoint
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from ..access import gate
 from ..access.keys import Keys
 from ..access.rates import Admission
 from ..access.tokens import Tokens
@@ -27,91 +25,38 @@ from ..store.store import Store, StoreError
 from ..transport import sse
 from . import archive_routes, health, publishing_routes, reading_routes, subscribe
 from .health import Health
-from .middleware import HANDLERS, App
+from .middleware import EXCEPTION_HANDLERS, App
 from .openapi import document
+from .routes import Handler, make_routes
 
 logger = logging.getLogger(__name__)
 
 
-class Stream(HTTPEndpoint):
-    get = staticmethod(reading_routes.page)
-    put = staticmethod(publishing_routes.put_page)
-    patch = staticmethod(publishing_routes.patch_page)
-
-
-class Entries(HTTPEndpoint):
-    get = staticmethod(reading_routes.entries)
-    post = staticmethod(publishing_routes.publish_entry)
-
-
-class Entry(HTTPEndpoint):
-    get = staticmethod(reading_routes.entry)
-    put = staticmethod(publishing_routes.put_entry)
-    patch = staticmethod(publishing_routes.patch_entry)
-    delete = staticmethod(publishing_routes.withdraw_entry)
-
-
-class Delivery(HTTPEndpoint):
-    get = staticmethod(publishing_routes.delivery)
-
-
-class FeedAtom(HTTPEndpoint):
-    get = staticmethod(reading_routes.feed_atom)
-
-
-class FeedJson(HTTPEndpoint):
-    get = staticmethod(reading_routes.feed_json)
-
-
-class Export(HTTPEndpoint):
-    get = staticmethod(archive_routes.export_stream)
-
-
-class Restore(HTTPEndpoint):
-    post = staticmethod(archive_routes.restore_stream)
-
-
-class Events(HTTPEndpoint):
-    get = staticmethod(reading_routes.events)
-
-
-class Sse(HTTPEndpoint):
-    get = staticmethod(sse.follow)
-
-
-class End(HTTPEndpoint):
-    post = staticmethod(publishing_routes.end_stream)
-
-
-class Socket(HTTPEndpoint):
-    get = staticmethod(subscribe.upgrade_required)
-
-
-# Each route that shows a stream names it `stream`: the gate before private ones goes by that.
-# The name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address. Whatever stands
-# behind it is an endpoint: a route for some methods would leave the others to a stream of that longer name.
-ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/streams/{stream:path}/ws", subscribe.follow),  # the first: nothing comes in such storms
-    Route("/", reading_routes.index),
-    Route("/livez", health.livez),
-    Route("/readyz", health.readyz),
-    Route("/metrics", health.exposed),
-    Route("/openapi.json", reading_routes.openapi),
-    Route("/streams/{stream:path}/entries", Entries),
-    Route("/streams/{stream:path}/entries/{id}", Entry),
-    Route("/streams/{stream:path}/entries/{id}/delivery", Delivery),
-    Route("/streams/{stream:path}/feed.atom", FeedAtom),
-    Route("/streams/{stream:path}/feed.json", FeedJson),
-    Route("/streams/{stream:path}/export", Export),
-    Route("/streams/{stream:path}/restore", Restore),
-    Route("/streams/{stream:path}/end", End),
-    Route("/streams/{stream:path}/events", Events),
-    Route("/streams/{stream:path}/sse", Sse),
-    Route("/streams/{stream:path}/ws", Socket),
-    Route("/streams/{stream:path}", Stream),
-]
-
-KEYED = frozenset({Delivery, Export})  # a GET that asks for a publish key is not for readers
+# By the name of their operation.
+HANDLERS: dict[str, Handler] = {
+    "listStreams": reading_routes.index,
+    "isAlive": health.livez,
+    "countAll": health.exposed,
+    "isReady": health.readyz,
+    "describe": reading_routes.openapi,
+    "showPage": reading_routes.page,
+    "putPage": publishing_routes.put_page,
+    "patchPage": publishing_routes.patch_page,
+    "endStream": publishing_routes.end_stream,
+    "listEntries": reading_routes.entries,
+    "publishEntry": publishing_routes.publish_entry,
+    "showEntry": reading_routes.entry,
+    "putEntry": publishing_routes.put_entry,
+    "correctEntry": publishing_routes.patch_entry,
+    "withdrawEntry": publishing_routes.withdraw_entry,
+    "showDelivery": publishing_routes.delivery,
+    "atomFeed": reading_routes.feed_atom,
+    "jsonFeed": reading_routes.feed_json,
+    "exportStream": archive_routes.export_stream,
+    "restoreStream": archive_routes.restore_stream,
+    "listEvents": reading_routes.events,
+    "followEvents": sse.follow,
+}
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -142,12 +87,12 @@ def create_app(settings: Settings) -> Starlette:
 
     app = App(
         routes=[
-            *gate.gated(ROUTES, tokens, but=KEYED),
+            *make_routes(HANDLERS, {"follow": subscribe.follow}, tokens),
             WebSocketRoute("/{path:path}", subscribe.nowhere),
             Mount("/static", StaticFiles(directory=static_folder())),
         ],
         lifespan=lifespan,
-        exception_handlers=HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
