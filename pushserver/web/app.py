@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.endpoints import HTTPEndpoint
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from ..access import gate
 from ..access.keys import Keys
 from ..access.rates import Admission
 from ..access.tokens import Tokens
@@ -30,108 +26,12 @@ from ..transport import sse
 from . import health, reading_routes, subscribe
 from .archive_routes import ArchiveRoutes
 from .health import Health
-from .middleware import HANDLERS, App
+from .middleware import EXCEPTION_HANDLERS, App
 from .openapi import document
 from .publishing_routes import PublishingRoutes
+from .routes import Handler, make_routes
 
 logger = logging.getLogger(__name__)
-
-
-def _publishing(name: str) -> Callable[[Request], Awaitable[Response]]:
-    async def handler(request: Request) -> Response:
-        response: Response = await getattr(request.app.state.publishing, name)(request)
-        return response
-
-    return handler
-
-
-def _archive(name: str) -> Callable[[Request], Awaitable[Response]]:
-    async def handler(request: Request) -> Response:
-        response: Response = await getattr(request.app.state.archive, name)(request)
-        return response
-
-    return handler
-
-
-class Stream(HTTPEndpoint):
-    get = staticmethod(reading_routes.page)
-    put = staticmethod(_publishing("put_page"))
-    patch = staticmethod(_publishing("patch_page"))
-
-
-class Entries(HTTPEndpoint):
-    get = staticmethod(reading_routes.entries)
-    post = staticmethod(_publishing("publish_entry"))
-
-
-class Entry(HTTPEndpoint):
-    get = staticmethod(reading_routes.entry)
-    put = staticmethod(_publishing("put_entry"))
-    patch = staticmethod(_publishing("patch_entry"))
-    delete = staticmethod(_publishing("withdraw_entry"))
-
-
-class Delivery(HTTPEndpoint):
-    get = staticmethod(_publishing("delivery"))
-
-
-class FeedAtom(HTTPEndpoint):
-    get = staticmethod(reading_routes.feed_atom)
-
-
-class FeedJson(HTTPEndpoint):
-    get = staticmethod(reading_routes.feed_json)
-
-
-class Export(HTTPEndpoint):
-    get = staticmethod(_archive("export_stream"))
-
-
-class Restore(HTTPEndpoint):
-    post = staticmethod(_archive("restore_stream"))
-
-
-class Events(HTTPEndpoint):
-    get = staticmethod(reading_routes.events)
-
-
-class Sse(HTTPEndpoint):
-    get = staticmethod(sse.follow)
-
-
-class End(HTTPEndpoint):
-    post = staticmethod(_publishing("end_stream"))
-
-
-class Socket(HTTPEndpoint):
-    get = staticmethod(subscribe.upgrade_required)
-
-
-# Each route that shows a stream names it `stream`: the gate before private ones goes by that.
-# The name is taken as a path, slashes and all: a bad one is refused by name, not as an unknown address. Whatever stands
-# behind it is an endpoint: a route for some methods would leave the others to a stream of that longer name.
-ROUTES: list[BaseRoute] = [
-    WebSocketRoute("/streams/{stream:path}/ws", subscribe.follow),  # the first: nothing comes in such storms
-    Route("/", reading_routes.index),
-    Route("/livez", health.livez),
-    Route("/readyz", health.readyz),
-    Route("/metrics", health.exposed),
-    Route("/openapi.json", reading_routes.openapi),
-    Route("/streams/{stream:path}/entries", Entries),
-    Route("/streams/{stream:path}/entries/{id}", Entry),
-    Route("/streams/{stream:path}/entries/{id}/delivery", Delivery),
-    Route("/streams/{stream:path}/feed.atom", FeedAtom),
-    Route("/streams/{stream:path}/feed.json", FeedJson),
-    Route("/streams/{stream:path}/export", Export),
-    Route("/streams/{stream:path}/restore", Restore),
-    Route("/streams/{stream:path}/end", End),
-    Route("/streams/{stream:path}/events", Events),
-    Route("/streams/{stream:path}/sse", Sse),
-    Route("/streams/{stream:path}/ws", Socket),
-    Route("/streams/{stream:path}", Stream),
-]
-
-KEYED = frozenset({Delivery, Export})  # a GET that asks for a publish key is not for readers
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -142,6 +42,33 @@ def create_app(settings: Settings) -> Starlette:
     receipts = Receipts(store, hub)
     checks = Health(store, hub, receipts)
     tokens = Tokens.of(settings)
+    keys = Keys(settings.key, store)
+    publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
+    archive = ArchiveRoutes(log, keys)
+    handlers: dict[str, Handler] = {  # by the name of their operation
+        "listStreams": reading_routes.index,
+        "isAlive": health.livez,
+        "countAll": health.exposed,
+        "isReady": health.readyz,
+        "describe": reading_routes.openapi,
+        "showPage": reading_routes.page,
+        "putPage": publishing.put_page,
+        "patchPage": publishing.patch_page,
+        "endStream": publishing.end_stream,
+        "listEntries": reading_routes.entries,
+        "publishEntry": publishing.publish_entry,
+        "showEntry": reading_routes.entry,
+        "putEntry": publishing.put_entry,
+        "correctEntry": publishing.patch_entry,
+        "withdrawEntry": publishing.withdraw_entry,
+        "showDelivery": publishing.delivery,
+        "atomFeed": reading_routes.feed_atom,
+        "jsonFeed": reading_routes.feed_json,
+        "exportStream": archive.export_stream,
+        "restoreStream": archive.restore_stream,
+        "listEvents": reading_routes.events,
+        "followEvents": sse.follow,
+    }
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -162,19 +89,16 @@ def create_app(settings: Settings) -> Starlette:
 
     app = App(
         routes=[
-            *gate.gated(ROUTES, tokens, but=KEYED),
+            *make_routes(handlers, {"follow": subscribe.follow}, tokens),
             WebSocketRoute("/{path:path}", subscribe.nowhere),
             Mount("/static", StaticFiles(directory=static_folder())),
         ],
         lifespan=lifespan,
-        exception_handlers=HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
     app.state.openapi = dumps(document.document(reading_routes.VERSION, settings)) + "\n"
-    keys = Keys(settings.key, store)
-    app.state.publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
-    app.state.archive = ArchiveRoutes(log, keys)
     app.state.tokens, app.state.admission = tokens, Admission(settings.admit)
     return app
 

@@ -101,4 +101,4 @@ async def _bug(request: Request, error: Exception) -> Response:
     return answer(refused)
 
 
-HANDLERS = {Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug}
+EXCEPTION_HANDLERS = {Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug}

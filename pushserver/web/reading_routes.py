@@ -21,6 +21,7 @@ from ..page import feeds, render
 from ..settings import Settings
 from ..store.log import Log, Snapshot
 from ..wire.frames import encode
+from .conditions import not_modified
 
 VERSION = metadata.version("pushserver")
 
@@ -53,8 +54,10 @@ async def page(request: Request) -> Response:
     limit = request.app.state.settings.page_entries
     stream, snapshot, before = await _snapshot(request, limit)
     etag = f'W/"{VERSION}.{snapshot.cursor}"'
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers={**_HEADERS, "ETag": etag})
+    headers = {**_HEADERS, "ETag": etag}
+    known = not_modified(request, headers)
+    if known:
+        return known
     parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
     issue = _issue(request, stream, snapshot)
     html = render.page(
@@ -67,7 +70,7 @@ async def page(request: Request) -> Response:
         url=issue.url,
         json_ld=feeds.live_blog(issue),
     )
-    return HTMLResponse(html, headers={**_HEADERS, "ETag": etag})
+    return HTMLResponse(html, headers=headers)
 
 
 async def entries(request: Request) -> Response:
@@ -75,11 +78,9 @@ async def entries(request: Request) -> Response:
     most = request.app.state.settings.page_entries
     _, snapshot, _ = await _snapshot(request, _limit(request.query_params.get("limit"), most))
     headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
     tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
     body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
-    return Response(body, headers=headers, media_type="application/json")
+    return not_modified(request, headers) or Response(body, headers=headers, media_type="application/json")
 
 
 async def events(request: Request) -> Response:
@@ -112,9 +113,7 @@ def _unless_known(request: Request, body: str) -> Response:
     """
     etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
     headers = {"Cache-Control": "no-cache", "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return not_modified(request, headers) or Response(body, headers=headers, media_type="application/json")
 
 
 async def entry(request: Request) -> Response:
@@ -155,9 +154,7 @@ async def _feed(request: Request, make: Callable[[feeds.Issue], bytes | str], me
     issue = _issue(request, stream, snapshot)
     etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
     headers = {"Cache-Control": "no-cache", "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(make(issue), headers=headers, media_type=media_type)
+    return not_modified(request, headers) or Response(make(issue), headers=headers, media_type=media_type)
 
 
 def _issue(request: Request, stream: str, snapshot: Snapshot) -> feeds.Issue:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from ..errors import Fault, NotFound, Refused, Unavailable, UpgradeRequired, shorten
+from ..errors import NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
 from ..problems import answer
@@ -32,11 +30,6 @@ async def follow(websocket: WebSocket) -> None:
     cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
     follow_on = attend_socket if extension(websocket, DETACH) is None else detach
     await follow_on(websocket, hub, channel, format, cursor)
-
-
-async def upgrade_required(request: Request) -> Response:
-    """The same address without an upgrade."""
-    raise UpgradeRequired("Open this address as a WebSocket.", Fault("Upgrade", "websocket", "none"))
 
 
 async def nowhere(websocket: WebSocket) -> None:

@@ -60,7 +60,7 @@ def _operation(operation: Operation) -> Schema:
     if operation.takes:
         content = {kind: _content(what, _examples(operation.name, kind)) for kind, what in operation.takes.items()}
         told["requestBody"] = {"required": operation.body_required, "content": content}
-    if operation.right is None and "stream" in operation.path:
+    if operation.is_for_readers:
         told["security"] = [{}, {"token": []}]  # only private streams ask for one
     if operation.right is not None:
         told["security"] = [{"key": []}]

@@ -51,6 +51,16 @@ class Operation:
     right: str | None = None
     body_required: bool = True
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it switches protocols."""
+        return 101 in self.answers
+
+    @property
+    def is_for_readers(self) -> bool:
+        """Whether it shows a stream to whoever may read it, without a publish key."""
+        return self.right is None and "{stream}" in self.path
+
 
 # --- words of the description
 
