@@ -21,7 +21,10 @@ from pushserver.web.request import JSON, MERGE_PATCH, NDJSON
 
 from ..support.server import Running, running
 
-DOCUMENT = document.document(reading_routes.VERSION, Settings())
+DEFAULTS = Settings()
+DOCUMENT = document.document(
+    reading_routes.VERSION, page_entries=DEFAULTS.page_entries, replay_events=DEFAULTS.replay_events
+)
 
 words = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=40)
 web = st.from_regex(r"https://[a-z]{1,9}\.example/[a-z0-9/]{0,9}", fullmatch=True)

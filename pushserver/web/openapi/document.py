@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ... import errors
-from ...settings import Settings
 from . import answers
 from .operations import (
     ANSWER_HEADERS,
@@ -27,13 +26,13 @@ from .operations import (
 PROBLEM = "application/problem+json"
 
 
-def document(version: str, settings: Settings) -> Schema:
-    """The description of a server that runs with these settings."""
+def document(version: str, *, page_entries: int, replay_events: int) -> Schema:
+    """The description of a server of this version, with the most entries and events that one answer has."""
     schemas = _schemas()
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
-    for path, most in (("entries", settings.page_entries), ("events", settings.replay_events)):
+    for path, most in (("entries", page_entries), ("events", replay_events)):
         parameters = paths[f"/streams/{{stream}}/{path}"]["get"]["parameters"]
         next(each for each in parameters if each["name"] == "limit")["schema"]["maximum"] = most
     return {
