@@ -16,7 +16,8 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, shorten, withdrawn
 from ..model import Cursor
-from ..page import feeds, render
+from ..page import feeds, jsonld, render
+from ..page.edition import Edition
 from ..store.log import Log, Snapshot
 from ..wire.frames import encode
 from .conditions import not_modified
@@ -73,8 +74,8 @@ class ReadingRoutes:
         if unchanged:
             return unchanged
         parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
-        issue = _issue(request, stream, snapshot)
-        head = {"url": issue.url, "json_ld": feeds.live_blog(issue)}
+        edition = _edition(request, stream, snapshot)
+        head = {"url": edition.url, "json_ld": jsonld.live_blog(edition)}
         cursor, newer = str(snapshot.cursor), before is not None
         html = render.page(stream, snapshot.page, parts, cursor=cursor, limit=limit, newer=newer, **head)
         return HTMLResponse(html, headers=headers)
@@ -110,9 +111,9 @@ class ReadingRoutes:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if "text/html" in request.headers.get("accept", ""):
             _, snapshot = await self._snapshot(request, 0)
-            issue = _issue(request, stream, snapshot)
-            json_ld = feeds.posting(issue, json.loads(stored)) if stored else ""
-            head = {"url": issue.entry_url(id), "json_ld": json_ld}
+            edition = _edition(request, stream, snapshot)
+            json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
+            head = {"url": edition.entry_url(id), "json_ld": json_ld}
             html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
             return HTMLResponse(html, 200 if stored else 410, headers={**_PAGE_HEADERS, "Vary": "Accept"})
         if withdrawal:
@@ -127,14 +128,14 @@ class ReadingRoutes:
         """`GET /streams/{stream}/feed.json`: the newest entries as JSON Feed."""
         return await self._feed(request, feeds.json_feed, "application/feed+json")
 
-    async def _feed(self, request: Request, make: Callable[[feeds.Issue], bytes | str], media_type: str) -> Response:
+    async def _feed(self, request: Request, make: Callable[[Edition], bytes | str], media_type: str) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
         # Links in a feed begin with the host that was asked, so a feed of one host is no copy of another's.
         etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
         headers = {"Cache-Control": "no-cache", "ETag": etag}
         unchanged = not_modified(request, headers)
-        return unchanged or Response(make(_issue(request, stream, snapshot)), headers=headers, media_type=media_type)
+        return unchanged or Response(make(_edition(request, stream, snapshot)), headers=headers, media_type=media_type)
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0
@@ -147,9 +148,9 @@ class ReadingRoutes:
         return stream, snapshot
 
 
-def _issue(request: Request, stream: str, snapshot: Snapshot) -> feeds.Issue:
+def _edition(request: Request, stream: str, snapshot: Snapshot) -> Edition:
     base, entries = str(request.base_url).rstrip("/"), [json.loads(entry) for entry in snapshot.entries]
-    return feeds.Issue(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
+    return Edition(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
 
 
 def _hashed(request: Request, body: str) -> Response:
