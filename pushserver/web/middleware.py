@@ -94,13 +94,8 @@ async def _http(request: Request, error: Exception) -> Response:
     path, method = shorten(request.scope["path"]), shorten(request.method)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        return answer(
-            NotAllowed(
-                f"{path} does not allow the method {method}.",
-                Fault("method", allowed, method),
-                headers={"Allow": allowed},
-            )
-        )
+        fault = Fault("method", allowed, method)
+        return answer(NotAllowed(f"{path} does not allow the method {method}.", fault, headers={"Allow": allowed}))
     return answer(NotFound(f"There is no resource at {path}."))
 
 

@@ -44,7 +44,7 @@ class SubscribeRoutes:
             await websocket.send_denial_response(answer(refused))
             return
         except StoreError:
-            await websocket.send_denial_response(answer(Unavailable("The store does not answer.")))
+            await websocket.send_denial_response(answer(Unavailable("The store does not answer; retry later.")))
             return
         # A cursor that is not valid gets the snapshot: a reader whose stored cursor is broken could not mend an error.
         cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
