@@ -1,6 +1,6 @@
-"""What an editor would look at again before an entry goes out: valid, and perhaps not meant so.
+"""Warnings about an entry that is valid, and unusual: an editor may want to check it before it is published. Pure.
 
-Pure. Nothing of it is a reason to refuse; `?dry_run=1` tells it.
+They are part of the answer to a dry run. No entry is refused because of one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ def _headline(entry: StoredEntry) -> Iterator[Fault]:
 def _pictures(entry: StoredEntry) -> Iterator[Fault]:
     for index, block in enumerate(entry["blocks"]):
         if block["type"] == "image" and not block["alt"]:
-            yield Fault(f"blocks.{index}.alt", "what the picture shows, for who cannot see it", shorten(""))
+            yield Fault(
+                f"blocks.{index}.alt", "a description of the picture, for readers who cannot see it", shorten("")
+            )
 
 
 def _clock(entry: StoredEntry, at: int) -> Iterator[Fault]:
-    """A clock that is years off puts an entry where nobody looks."""
+    """Warn of a clock that is off by days: its entries stand far from the newest ones, where readers miss them."""
     if abs(milliseconds(entry["published_at"]) - at) > DAY:
         yield Fault("published_at", f"within a day of the server's clock, {instant(at)}", entry["published_at"])
 

@@ -243,7 +243,7 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
-    server = Server(config, drain=app.state.hub.drain, lifeline=lifeline)
+    server = Server(config, drain=app.hub.drain, lifeline=lifeline)
     inherited = socket.socket(fileno=listener)
     if settings.workers > 1:
         try:

@@ -1,19 +1,21 @@
-"""Where the parts meet: the objects, the routes, the lifespan."""
+"""A worker's application: its parts are made here, and each handler is given those that it needs."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.routing import Mount, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from ..access.keys import Keys
+from ..access.origins import Origins
 from ..access.rates import Admission
 from ..access.tokens import Tokens
 from ..codec import dumps
@@ -22,53 +24,84 @@ from ..live.receipts import Receipts
 from ..settings import Settings
 from ..store.log import Log
 from ..store.store import Store, StoreError
-from ..transport import sse
-from . import health, reading_routes, subscribe
 from .archive_routes import ArchiveRoutes
-from .health import Health
-from .middleware import EXCEPTION_HANDLERS, App
+from .health import Health, HealthRoutes
+from .middleware import App
 from .openapi import document
 from .publishing_routes import PublishingRoutes
+from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
+from .subscribe import SubscribeRoutes, unknown_websocket
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The ASGI application of one worker. `settings.redis` and `settings.key` are the ones to use."""
+class Part(Protocol):
+    """A part of a worker with work of its own, which never ends."""
+
+    async def run(self) -> None: ...
+
+
+def create_app(settings: Settings) -> App:
+    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError."""
     store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
     log = Log.of(store, settings)
     hub = Hub(log, settings)
     receipts = Receipts(store, hub)
-    checks = Health(store, hub, receipts)
+    health = Health(store, hub, receipts)
     tokens = Tokens.of(settings)
+    most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
+    description = dumps(document.document(VERSION, **most)) + "\n"
+    reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
+    subscribing = SubscribeRoutes(hub, origins=Origins(settings.origins), deflate=settings.deflate)
     keys = Keys(settings.key, store)
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
-    archive = ArchiveRoutes(log, keys)
-    handlers: dict[str, Handler] = {  # by the name of their operation
-        "listStreams": reading_routes.index,
+    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
+    routes: list[BaseRoute] = [
+        *make_routes(handlers, {"follow": subscribing.websocket}, tokens),
+        WebSocketRoute("/{path:path}", unknown_websocket),
+        Mount("/static", StaticFiles(directory=static_folder())),
+    ]
+    lifespan = _lifespan(store, store, hub, receipts, health)
+    return App(routes, hub=hub, admission=Admission(settings.admit), lifespan=lifespan)
+
+
+def _handlers(
+    reading: ReadingRoutes,
+    publishing: PublishingRoutes,
+    archive: ArchiveRoutes,
+    subscribing: SubscribeRoutes,
+    health: HealthRoutes,
+) -> dict[str, Handler]:
+    """The handlers of HTTP requests by the name of their operation."""
+    return {
+        "listStreams": reading.index,
         "isAlive": health.livez,
-        "countAll": health.exposed,
+        "countAll": health.scrape,
         "isReady": health.readyz,
-        "describe": reading_routes.openapi,
-        "showPage": reading_routes.page,
+        "describe": reading.openapi,
+        "showPage": reading.page,
         "putPage": publishing.put_page,
         "patchPage": publishing.patch_page,
         "endStream": publishing.end_stream,
-        "listEntries": reading_routes.entries,
+        "listEntries": reading.entries,
         "publishEntry": publishing.publish_entry,
-        "showEntry": reading_routes.entry,
+        "showEntry": reading.entry,
         "putEntry": publishing.put_entry,
         "correctEntry": publishing.patch_entry,
         "withdrawEntry": publishing.withdraw_entry,
         "showDelivery": publishing.delivery,
-        "atomFeed": reading_routes.feed_atom,
-        "jsonFeed": reading_routes.feed_json,
+        "atomFeed": reading.feed_atom,
+        "jsonFeed": reading.feed_json,
         "exportStream": archive.export_stream,
         "restoreStream": archive.restore_stream,
-        "listEvents": reading_routes.events,
-        "followEvents": sse.follow,
+        "listEvents": reading.events,
+        "followEvents": subscribing.sse,
     }
+
+
+def _lifespan(store: Store, *parts: Part) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """The lifespan of an application: its parts run in it, and the store is closed after them."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -76,7 +109,7 @@ def create_app(settings: Settings) -> Starlette:
             await store.check()
         except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
             logger.warning("the store does not answer yet: %s", error)
-        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in (store, hub, receipts, checks)]
+        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         try:
@@ -87,20 +120,7 @@ def create_app(settings: Settings) -> Starlette:
             await asyncio.gather(*tasks, return_exceptions=True)
             await store.close()
 
-    app = App(
-        routes=[
-            *make_routes(handlers, {"follow": subscribe.follow}, tokens),
-            WebSocketRoute("/{path:path}", subscribe.nowhere),
-            Mount("/static", StaticFiles(directory=static_folder())),
-        ],
-        lifespan=lifespan,
-        exception_handlers=EXCEPTION_HANDLERS,
-    )
-    app.router.redirect_slashes = False
-    app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
-    app.state.openapi = dumps(document.document(reading_routes.VERSION, settings)) + "\n"
-    app.state.tokens, app.state.admission = tokens, Admission(settings.admit)
-    return app
+    return lifespan
 
 
 def static_folder() -> Path:
@@ -110,7 +130,7 @@ def static_folder() -> Path:
 
 
 def _stop_if_failed(task: asyncio.Task[None]) -> None:
-    """A worker without its tails would look alive and deliver nothing: it stops, and is started anew."""
+    """Stop the worker, which the supervisor starts anew: without its tails it would look alive and deliver nothing."""
     if not task.cancelled() and task.exception():
         logger.critical("%s failed; this worker stops", task.get_name(), exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
