@@ -28,8 +28,7 @@ from pushserver.bench.publisher import Denied, Poster, said
 from pushserver.bench.reader import Away, Target, mark
 from pushserver.bench.run import Machine, end, local_server
 from pushserver.cli.bench import Plan
-from pushserver.client import publisher
-from pushserver.client.reader import follow
+from pushserver.client import follow, publisher
 
 BENCH = Path(__file__).parent
 PEERS, INSTALLED = BENCH / "peers", BENCH / ".peers"

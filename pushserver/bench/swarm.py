@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from ..client.publisher import retry_after
+from ..client.retry import retry_after
 from .reader import Away, Seen, Socket, Target
 
 TOLD_EVERY = 0.05  # seconds
@@ -217,7 +217,7 @@ class Readers:
         started = []
         for _ in range(processes):
             child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "pushserver.swarm"),
+                *(sys.executable, "-m", "pushserver.bench.swarm"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,

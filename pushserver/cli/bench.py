@@ -24,7 +24,7 @@ from ..bench.publisher import Course, Denied, Poster, said
 from ..bench.reader import Away, Target, mark
 from ..bench.run import Machine, Outcome
 from ..bench.swarm import Readers, files_short
-from ..client import publisher
+from ..client import Unauthorized, publisher
 from .options import NOT_REACHED, REFUSED, data_option, fail, json_option, key_option
 
 FIRST_READERS = 5  # a fifth of them connect before the memory is first looked at
@@ -105,7 +105,7 @@ def bench(
         told = uvloop.run(_measure_local(plan, workers) if local else _measure(plan, url or "", key, pid, None))
     except (Away, OSError) as error:
         fail(str(error), NOT_REACHED)
-    except (Denied, publisher.Unauthorized) as error:
+    except (Denied, Unauthorized) as error:
         fail(str(error), REFUSED)
     click.echo(json.dumps(told) if as_json else lines(told))
     sys.exit(0 if told["whole"] else REFUSED)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from .. import model
-from ..client.publisher import Publisher, PublishError
+from ..client import Publisher, PublishError
 
 logger = logging.getLogger(__name__)
 

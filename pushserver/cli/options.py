@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from ..access import keys
-from ..client.publisher import Publisher, PublishError, Unreached
+from ..client import Publisher, PublishError, Unreached
 
 REFUSED, NOT_REACHED = 1, 3  # exit status
 

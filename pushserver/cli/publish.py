@@ -11,8 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from ..client import reader
-from ..client.publisher import Publisher, PublishError, Rejected
+from ..client import Publisher, PublishError, Rejected, TurnedAway, follow
 from ..content import markup
 from .options import REFUSED, configure_logging, fail, json_option, publishes, status_of, url_option
 
@@ -220,13 +219,13 @@ def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     """Show the entries of STREAM as they are published. Ctrl-C ends it."""
 
     async def show() -> None:
-        async for frame in reader.follow(url, stream, cursor=cursor, token=token):
+        async for frame in follow(url, stream, cursor=cursor, token=token):
             click.echo(json.dumps(frame, ensure_ascii=False) if as_json else _readable(frame))
 
     configure_logging("warning")
     try:
         asyncio.run(show())
-    except reader.TurnedAway as error:
+    except TurnedAway as error:
         fail(str(error), REFUSED)
     except (KeyboardInterrupt, BrokenPipeError):
         pass

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TextIO
 import click
 
 from .. import model
-from ..client.publisher import Publisher, PublishError, content_key, encode
+from ..client import Publisher, PublishError
+from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
 from .options import REFUSED, fail, publishes, status_of

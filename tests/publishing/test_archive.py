@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pushserver.client.publisher import Publisher, Rejected, Unauthorized
+from pushserver.client import Publisher, Rejected, Unauthorized
 from pushserver.errors import Unavailable
 from pushserver.store.log import Log
 from pushserver.web import archive_routes
