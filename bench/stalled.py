@@ -2,10 +2,10 @@
 
     .venv/bin/python -m bench.stalled [ROUNDS]
 
-Rounds with them and rounds in which those 200 read as well take turns on one server, as it is by default, so that a
-pass is over as many readers in both, and both are looked at alike. Each publishes entries at a pace,
-and measures how late healthy readers are given them, from the instant at which the entry was due to be sent. Prints
-the p99 of both and their ratio, when the last stalled reader was let go, and what each held of memory at most.
+Rounds in which they stall and rounds in which they read as well take turns on one server with default settings, so that
+both serve the same number of readers. Each round publishes entries at a pace, and measures how late healthy readers
+receive them, from the time at which the entry was due. The script prints the p99 of both and their ratio, when the last
+stalled reader was closed, and the most memory that each took.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Round:
             other.abort()
         await watching
         self.let_go = time.monotonic() - began if raws else 0.0
-        assert all(healthy.seen == ENTRIES for _, healthy in readers), "a healthy reader was given an entry twice"
+        assert all(healthy.seen == ENTRIES for _, healthy in readers), "a healthy reader received an entry twice"
         for raw in raws:
             raw.close()
         for transport, _ in readers:
@@ -144,7 +144,7 @@ class Round:
                 assert response.status_code == 201, response.text
 
     async def _watch(self, ports: set[int], before: float) -> None:
-        """Until the kernel knows no stalled connection any more: what is kept for each, at most."""
+        """Note the most memory that each stalled connection takes, until the last of them is closed."""
         while ports and (queued := await send_queues(self._address[1], ports)):
             self.kernel = max(self.kernel, sum(queued) / len(queued) / 1024)
             self.worker = max(self.worker, (pss(self._pid) - before) / len(ports))
@@ -196,7 +196,7 @@ def main(rounds: int) -> int:
         f"{max(round.let_go for round in rounds_of[STALLED]):.1f} s after the first entry"
     )
     print(
-        f"each stalled reader held at most {max(round.worker for round in rounds_of[STALLED]):.0f} KiB of the worker, "
+        f"each stalled reader took at most {max(round.worker for round in rounds_of[STALLED]):.0f} KiB of the worker, "
         f"{max(round.kernel for round in rounds_of[STALLED]):.0f} KiB in the kernel's send queue"
     )
     return int(not closed or int(closed[1]) != rounds * STALLED)

@@ -19,7 +19,7 @@ from pushserver.store.log import Log
 from pushserver.web import archive_routes
 
 from ..access.test_keys import new_key
-from ..cli.test_publish import DONE, REFUSED, file_of
+from ..support.commands import DONE, REFUSED, file_of
 from ..support.proxy import Proxy, to_server
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 
