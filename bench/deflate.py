@@ -1,4 +1,4 @@
-"""What it saves to deflate frames and what it costs, once for all readers who offer it: the entries of the demo.
+"""The script measures what it saves and costs to deflate the frames of the demo's entries.
 
 .venv/bin/python -m bench.deflate
 """
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _frame(sent: dict[str, Any]) -> Frame:
-    """What readers are told of an entry."""
+    """Return the frame of an entry."""
     at, id = model.now(), model.new_id()
     entry = changes.revise_entry(validation.read(schema.EntryIn, sent), stream="demo", id=id, at=at)
     cursor = Cursor("e" * 16, f"{at}-0", "a" * 16)

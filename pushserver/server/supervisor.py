@@ -28,7 +28,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from .. import metrics
+from .. import metrics, processes
 from ..access import keys
 from ..access.tokens import Tokens
 from ..settings import Settings, environment, shown, without_password
@@ -144,7 +144,8 @@ class Workers:
             try:
                 status = await process.wait()
             except asyncio.CancelledError:
-                await self._end(process)
+                if await processes.stop(process, self._settings.drain + GRACE):
+                    logger.error("worker %s did not stop in time and was killed", process.pid)
                 raise
             if status == STARTUP_FAILURE:
                 logger.error("a worker could not start; stopping")
@@ -166,17 +167,6 @@ class Workers:
             # Ctrl-C in a terminal goes to the supervisor alone, which stops the workers in order.
             start_new_session=True,
         )
-
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(self._settings.drain + GRACE):
-                    await process.wait()
-            except TimeoutError:
-                logger.error("worker %s does not stop; killing it", process.pid)
-                process.kill()
-                await process.wait()
 
 
 def _raise_file_limit() -> None:

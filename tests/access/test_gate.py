@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from pushserver.client.reader import TurnedAway, follow
+from pushserver.client import TurnedAway, follow
 from pushserver.live.fanout import Feed, State
 from pushserver.model import Cursor, milliseconds
 from pushserver.transport.asgi import WebSocketReader

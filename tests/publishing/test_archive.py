@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from pushserver.client.publisher import Publisher, Rejected, Unauthorized
+from pushserver.client import Publisher, Rejected, Unauthorized
 from pushserver.errors import Unavailable
 from pushserver.model import Append
 from pushserver.publishing import archive
 from pushserver.store.log import Appended, Log
 
 from ..access.test_keys import new_key
-from ..cli.test_publish import DONE, REFUSED, file_of
+from ..support.commands import DONE, REFUSED, file_of
 from ..support.proxy import Proxy, to_server
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 

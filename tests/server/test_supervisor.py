@@ -22,8 +22,7 @@ import redis
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from pushserver.client.publisher import Publisher, PublishError
-from pushserver.client.reader import follow
+from pushserver.client import Publisher, PublishError, follow
 from pushserver.server import supervisor as server_module
 from pushserver.wire.codes import Close
 

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 from pushserver import model
-from pushserver.client.reader import TurnedAway, follow
+from pushserver.client import TurnedAway, follow
 from pushserver.codec import loads
 from pushserver.content import changes
 from pushserver.content.schema import WithdrawalIn
