@@ -124,6 +124,31 @@ class Event(NamedTuple):
         return self._replace(type="entry.withdraw", data=data, request="") if self.type == "entry.put" else self
 
 
+class Append(NamedTuple):
+    """An append is one change of a stream: the event that joins the log, and the state that moves with it.
+
+    `state` is the entry, page or withdrawal as it is stored, `data` the JSON object that the event carries. `rev` is
+    the revision that the change makes, `replaces` the one before it, where that is not `rev` - 1. `at` is milliseconds
+    since 1970. `order` is an entry's score in the order of the page, or a withdrawal's among withdrawals. `began_at` is
+    the instant at which the coverage began, where that is before `shown_at`. An append with the idempotency key `key`
+    is stored once; `body_hash` tells a repeated request from another one under the same key.
+    """
+
+    stream: str
+    type: str
+    data: dict[str, Any]
+    at: int
+    state: dict[str, Any]
+    rev: int
+    shown_at: str
+    entry_id: str = ""
+    order: int = 0
+    key: str = ""
+    body_hash: str = ""
+    replaces: int | None = None
+    began_at: str = ""
+
+
 # --- what is stored
 
 

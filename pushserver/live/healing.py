@@ -14,8 +14,8 @@ from typing import NamedTuple
 from .. import metrics, model
 from ..codec import loads
 from ..errors import Gone, Refused, Unavailable
-from ..model import Event
-from ..store.log import Append, Appended, Log, Moved
+from ..model import Append, Event
+from ..store.log import Appended, Log, Moved
 
 logger = logging.getLogger(__name__)
 

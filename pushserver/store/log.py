@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from .. import metrics, model
 from ..codec import dumps, loads
 from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
-from ..model import Cursor, Event
+from ..model import Append, Cursor, Event
 from ..settings import Settings
 from .store import Blocking, Kept, Store
 from .topology import Node, within
@@ -39,28 +39,6 @@ SHAPES = {  # of the fields of an event
     **dict.fromkeys((b"t", b"s", b"k"), PLAIN),
     b"d": re.compile(rb"\{.*\}", re.DOTALL),
 }
-
-
-class Append(NamedTuple):
-    """What one publish asks of the log. `rev` is the one that it makes, `replaces` the one before if not `rev` - 1.
-
-    `order` is the score of an entry, or of a withdrawal among those; `began_at` when the coverage did,
-    if that was before `shown_at`.
-    """
-
-    stream: str
-    type: str
-    data: dict[str, Any]
-    at: int
-    state: dict[str, Any]
-    rev: int
-    shown_at: str
-    entry_id: str = ""
-    order: int = 0
-    key: str = ""
-    body_hash: str = ""
-    replaces: int | None = None
-    began_at: str = ""
 
 
 class Appended(NamedTuple):

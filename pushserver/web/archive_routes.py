@@ -19,7 +19,8 @@ from ..access.keys import RIGHTS
 from ..codec import dumps, read_json
 from ..content import export, schema
 from ..errors import Changed, Conflict, Fault, NotFound, Refused, Unavailable
-from ..store.log import Append, Contents, Log, Moved
+from ..model import Append
+from ..store.log import Contents, Log, Moved
 from .request import NDJSON, Intake
 
 ATTEMPTS = 5  # at a stream that does not hold still

@@ -20,8 +20,9 @@ from ..codec import dumps, read_json
 from ..content import schema, validation, warnings
 from ..errors import Conflict, Fault, Invalid, NotFound, Refused, TooLarge, Unavailable, shorten, withdrawn
 from ..live.receipts import Receipts
+from ..model import Append
 from ..page import render
-from ..store.log import Append, Appended, Moved
+from ..store.log import Appended, Moved
 from ..store.store import StoreError
 from .request import JSON, MERGE_PATCH, NDJSON, Intake, status_of
 

@@ -17,11 +17,11 @@ from pushserver.live import healing
 from pushserver.live.fanout import Reader, State
 from pushserver.live.hub import IDLE_BEATS, Hub
 from pushserver.live.stream import Channel
-from pushserver.model import Cursor, Event
+from pushserver.model import Append, Cursor, Event
 from pushserver.page import render
 from pushserver.settings import Settings
 from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log
+from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Format, Notice

@@ -17,7 +17,8 @@ from pushserver import model
 from pushserver.client.reader import TurnedAway, follow
 from pushserver.codec import loads
 from pushserver.errors import Gone, Unavailable
-from pushserver.store.log import Append, Appended, Log, Moved
+from pushserver.model import Append
+from pushserver.store.log import Appended, Log, Moved
 from pushserver.store.store import StoreError
 
 from ..faults.checker import Frame, Outcome

@@ -13,8 +13,8 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Refused
-from pushserver.model import Cursor
-from pushserver.store.log import Append, Log, Moved, TailConnection
+from pushserver.model import Append, Cursor
+from pushserver.store.log import Log, Moved, TailConnection
 from pushserver.store.store import Store
 from pushserver.store.topology import Node
 

@@ -13,9 +13,9 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.content import schema, validation
 from pushserver.errors import Conflict, KeyReused, Unavailable
-from pushserver.model import Cursor
+from pushserver.model import Append, Cursor
 from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log, Moved
+from pushserver.store.log import Appended, Log, Moved
 from pushserver.store.store import Store, StoreError, StoreUnfit
 
 from ..support.server import entry_append

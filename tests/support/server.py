@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from pushserver import model
 from pushserver.content import schema, validation
-from pushserver.store.log import Append
+from pushserver.model import Append
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
