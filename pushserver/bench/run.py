@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import settings
-from ..access import keys
+from ..access import keyfile
 from . import usage
 from .publisher import Course, Poster, publish
 from .reader import TICK_NS, Away
@@ -222,7 +222,7 @@ async def local_server(
             if not url:
                 log.seek(0)
                 raise Away(f"the server did not start: {''.join(log.readlines()[-LAST_LINES:]).strip()}")
-            yield Local(url, keys.local_key(data) or "", process.pid)
+            yield Local(url, keyfile.local_key(data) or "", process.pid)
         finally:
             await end(process)
 

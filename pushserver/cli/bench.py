@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from ..access import keys
+from ..access import keyfile
 from ..bench import run, usage
 from ..bench.publisher import Course, Denied, Poster, said
 from ..bench.reader import Away, Target, mark
@@ -101,7 +101,7 @@ def bench(
     if short := files_short(max(plan.readers, 1)):
         fail(f"{plan.readers} readers: {short}", REFUSED)
     try:
-        key = key or keys.local_key(Path(data)) or ""
+        key = key or keyfile.local_key(Path(data)) or ""
         told = uvloop.run(_measure_local(plan, workers) if local else _measure(plan, url or "", key, pid, None))
     except (Away, OSError) as error:
         fail(str(error), NOT_REACHED)

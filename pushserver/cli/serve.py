@@ -13,7 +13,7 @@ import click
 import httpx2
 
 from .. import settings
-from ..access import keys
+from ..access import keyfile
 from ..server import supervisor
 from ..store import embedded
 from . import demo
@@ -46,8 +46,8 @@ async def greet(told: settings.Settings, url: str, *, play: bool) -> None:
         while not await _is_ready(http, url):
             await asyncio.sleep(READY_EVERY)
     stream = await asyncio.to_thread(demo.begin, url, told.key) if play else "demo"
-    key_file = Path(told.data).absolute() / keys.FILE
-    is_local = keys.local_key(Path(told.data)) == told.key
+    key_file = Path(told.data).absolute() / keyfile.KEY_FILE
+    is_local = keyfile.local_key(Path(told.data)) == told.key
     lines = [
         f"  pages        {url}/",
         f"  publish key  {key_file if is_local else 'as given in PUSHSERVER_KEY'}",

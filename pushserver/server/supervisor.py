@@ -29,7 +29,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from .. import metrics
-from ..access import keys
+from ..access import keyfile
 from ..access.tokens import Tokens
 from ..settings import Settings, environment, shown, without_password
 from ..store.embedded import CannotStart, embedded
@@ -97,7 +97,7 @@ def _check_tokens(settings: Settings) -> None:
 
 def _local_key(data: Path) -> str:
     try:
-        return keys.make_local_key(data)
+        return keyfile.make_local_key(data)
     except ValueError as error:
         raise CannotStart(str(error)) from None
 

@@ -12,7 +12,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
@@ -20,7 +20,6 @@ from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, ConnectionError, MovedError, ReadOnlyError, RedisError, ResponseError
 
 from .. import model
-from ..codec import dumps, loads
 from .topology import Node, topology_of, within
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ REPLICA_WAIT_MS, REPLICA_LATE_MS = (
 )  # for replicas to say that they have a write; for those that did not before
 LEAST_REDIS = (7, 0)  # effects replication and XADD's options as they are used here
 WRITTEN_KEPT = 60  # seconds for a key that shows that writes are taken
-PARTITIONS, KEYS, KEYS_USED = "pushserver:partitions", "pushserver:keys", "pushserver:keys:used"
+PARTITIONS = "pushserver:partitions"
 
 StoreError = RedisError
 T = TypeVar("T")
@@ -271,32 +270,6 @@ class Store:
     def has_replicas(self) -> bool:
         """Whether as many replicas as were asked for kept up with every primary when it was asked last."""
         return all(node.replicas >= self.replicas for node in self._primaries)
-
-    # --- publish keys
-
-    async def key(self, id: str) -> dict[str, Any] | None:
-        """A publish key as it is kept."""
-        found = await self.call(KEYS, lambda redis: cast(Awaitable[bytes | None], redis.hget(KEYS, id)))
-        return loads(found) if found else None
-
-    async def all_keys(self) -> dict[str, dict[str, Any]]:
-        """Every publish key by its id, `used` being when it was last, as far as was noted."""
-        kept, used = [await self._all_of(name) for name in (KEYS, KEYS_USED)]
-        return {id.decode(): {**loads(key), "used": used.get(id, b"").decode()} for id, key in kept.items()}
-
-    async def _all_of(self, name: str) -> dict[bytes, bytes]:
-        return await self.call(name, lambda redis: cast(Awaitable[dict[bytes, bytes]], redis.hgetall(name)))
-
-    async def keep_key(self, id: str, key: dict[str, Any]) -> None:
-        await self.call(KEYS, lambda redis: redis.hset(KEYS, id, dumps(key)))
-
-    async def revoke_key(self, id: str) -> bool:
-        """From now on it is refused; False where there was none."""
-        await self.call(KEYS_USED, lambda redis: redis.hdel(KEYS_USED, id))
-        return bool(await self.call(KEYS, lambda redis: redis.hdel(KEYS, id)))
-
-    async def note_key_use(self, id: str, at: str) -> None:
-        await self.call(KEYS_USED, lambda redis: redis.hset(KEYS_USED, id, at))
 
 
 def _check_fit(info: dict[str, Any]) -> None:

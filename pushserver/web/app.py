@@ -16,7 +16,8 @@ from starlette.staticfiles import StaticFiles
 
 from ..access import gate
 from ..access.keys import Keys
-from ..access.rates import Admission
+from ..access.keystore import KeyStore
+from ..access.rates import RateLimit
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..live.hub import Hub
@@ -152,8 +153,8 @@ def create_app(settings: Settings) -> Starlette:
     app.router.redirect_slashes = False
     app.state.settings, app.state.log, app.state.hub, app.state.health = settings, log, hub, checks
     app.state.openapi = dumps(document.document(reading_routes.VERSION, settings)) + "\n"
-    app.state.keys, app.state.receipts = Keys(settings.key, store), receipts
-    app.state.tokens, app.state.admission = tokens, Admission(settings.admit)
+    app.state.keys, app.state.receipts = Keys(settings.key, KeyStore(store)), receipts
+    app.state.tokens, app.state.admission = tokens, RateLimit(settings.admit)
     return app
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..access.keys import Admission, Keys
+from ..access.keys import Keys, Quota
 from ..codec import read_json
 from ..content import validation
 from ..content.validation import M
@@ -31,7 +31,7 @@ class Intake(NamedTuple):
     stream: str
     log: Log
     key: str
-    admission: Admission
+    admission: Quota
 
     @classmethod
     async def of(cls, request: Request, *rights: str) -> Intake:

@@ -18,8 +18,8 @@ from pushserver.errors import Unavailable
 from pushserver.store.log import Log
 from pushserver.web import archive_routes
 
-from ..access.test_keys import new_key
 from ..cli.test_publish import DONE, REFUSED, file_of
+from ..support.keys import create_key
 from ..support.proxy import Proxy, to_server
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 
@@ -409,13 +409,13 @@ def test_an_archive_is_for_keys_that_have_every_right(server: Running, publisher
     server.publish_ok(stream, "One")
     every = ["publish", "correct", "withdraw", "page"]
     for missing in every:
-        key = new_key(server, "--can", ",".join(right for right in every if right != missing))
+        key = create_key(server, "--can", ",".join(right for right in every if right != missing))
         with Publisher(server.url, key) as other:
-            with pytest.raises(Unauthorized, match="not for that"):
+            with pytest.raises(Unauthorized, match="lacks the right"):
                 exported(other, stream)
-            with pytest.raises(Unauthorized, match="not for that"):
+            with pytest.raises(Unauthorized, match="lacks the right"):
                 restored(other, stream, [{"entry": ENTRY}])
-    with Publisher(server.url, new_key(server, "--can", ",".join(every))) as other:
+    with Publisher(server.url, create_key(server, "--can", ",".join(every))) as other:
         assert statuses(restored(other, stream, [{"entry": ENTRY}])) == [201]
         assert exported(other, stream).count(b"\n") == 2
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.routing import Route, WebSocketRoute
 
-from pushserver.access.keys import FILE
+from pushserver.access.keyfile import KEY_FILE
 from pushserver.store.embedded import SOCKET
 from pushserver.web.app import ROUTES
 from pushserver.wire.frames import Format
@@ -39,7 +39,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Run
     folder = tmp_path_factory.mktemp("two")
     with running(folder / "one", "--page-entries", "5") as one:
         (folder / "other").mkdir()
-        shutil.copy(folder / "one" / FILE, folder / "other")
+        shutil.copy(folder / "one" / KEY_FILE, folder / "other")
         with running(folder / "other", "--page-entries", "5", "--redis", f"unix://{one.data / SOCKET}") as other:
             yield one, other
 

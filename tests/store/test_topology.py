@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pushserver import model
+from pushserver.access.keystore import KeyStore
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
 from pushserver.store.topology import Cluster, Node, Sentinels, Single, topology_of, within
@@ -117,8 +118,9 @@ async def test_a_cluster_has_each_partition_in_one_place(nodes: list[Server], st
             resumed = await log.resume(name, cursors[name], limit=10, limit_bytes=10**6)
             assert [event.cursor for event in resumed.events] == [second.cursor]
         assert {name for name, _ in await log.streams()} >= set(names)
-        await store.keep_key("k1", {"name": "desk"})
-        assert await store.key("k1") == {"name": "desk"}
+        keys = KeyStore(store)
+        await keys.add("k1", {"name": "desk"})
+        assert await keys.get("k1") == {"name": "desk"}
 
 
 async def test_workers_talk_to_each_other_through_a_cluster(nodes: list[Server]) -> None:
