@@ -20,7 +20,7 @@ from ..codec import dumps, read_json
 from ..content import export, schema
 from ..errors import Changed, Conflict, Fault, NotFound, Refused, Unavailable
 from ..model import Append
-from ..store.log import Contents, Log, Moved
+from ..store.log import Contents, Log, RevisionConflict
 from .request import NDJSON, Intake
 
 ATTEMPTS = 5  # at a stream that does not hold still
@@ -53,7 +53,7 @@ async def _write(file: SpooledTemporaryFile[bytes], log: Log, stream: str, conte
     """Write what a stream holds, a slice at a time; False where it changed meanwhile."""
     for kind, name, ids in (("entry", "entries", contents.entries), ("withdrawal", "withdrawn", contents.withdrawals)):
         for start in range(0, len(ids), SLICE):
-            head, values = await log.held(stream, name, ids[start : start + SLICE])
+            head, values = await log.stored(stream, name, ids[start : start + SLICE])
             if head != contents.head:
                 return False
             file.writelines(export.line(kind, value).encode() for value in values)
@@ -90,7 +90,7 @@ async def _restore(intake: Intake, kind: str, value: dict[str, Any]) -> dict[str
     if held is None:
         try:
             appended = await intake.log.append(_append(intake.stream, kind, value))
-        except Moved:
+        except RevisionConflict:
             raise Conflict("Others are changing it at the same time; send it again.") from None
         return {"status": 201, **intake.fields(appended)}
     # When a page was last updated moves with its entries, and when it began is not part of it.

@@ -22,7 +22,7 @@ from ..errors import Conflict, Fault, Invalid, NotFound, Refused, TooLarge, Unav
 from ..live.receipts import Receipts
 from ..model import Append
 from ..page import render
-from ..store.log import Appended, Moved
+from ..store.log import Appended, RevisionConflict
 from ..store.store import StoreError
 from .request import JSON, MERGE_PATCH, NDJSON, Intake, status_of
 
@@ -260,7 +260,7 @@ async def _attempts(attempt: Callable[[], Awaitable[T]]) -> T:
     for _ in range(ATTEMPTS):
         try:
             return await attempt()
-        except Moved:
+        except RevisionConflict:
             continue
     raise Conflict("Others are changing it at the same time; send it again.")
 

@@ -113,7 +113,7 @@ class Intake(NamedTuple):
         if appended.entry_id:
             url = f"{url}/entries/{appended.entry_id}"
             fields = {"id": appended.entry_id, **fields}
-        durability, replicas = appended.kept
+        durability, replicas = appended.durability
         asked = {} if replicas is None else {"replicas": replicas}
         return {**fields, "url": url, "durability": durability, **asked}
 
@@ -134,7 +134,7 @@ class Intake(NamedTuple):
 
 def status_of(appended: Appended, *, created: bool) -> int:
     """202 where fewer replicas have it than were asked for: it is stored, and may be lost with its server."""
-    if appended.kept.replicas is not None and appended.kept.durability != "replica":
+    if appended.durability.replicas is not None and appended.durability.level != "replica":
         return 202
     return 201 if created and not appended.replayed else 200
 

@@ -206,11 +206,11 @@ class Restless(Log):
 
     changes = 0
 
-    async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    async def stored(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
         if self.changes:
             self.changes -= 1
             await self.append(entry_append(stream, "late"))
-        return await super().held(stream, name, ids)
+        return await super().stored(stream, name, ids)
 
 
 @pytest.mark.anyio
