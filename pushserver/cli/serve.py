@@ -14,7 +14,7 @@ import httpx2
 
 from .. import settings
 from ..access import keyfile
-from ..server import supervisor
+from ..server import supervisor, worker
 from ..store import embedded
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
@@ -37,7 +37,7 @@ def _work(listener: int, lifeline: int, **values: Any) -> None:
     """One worker process; started by `serve`."""
     told = settings.Settings(**values)
     configure_logging(told.log_level)
-    supervisor.work(told, listener, lifeline)
+    worker.work(told, listener, lifeline)
 
 
 async def greet(told: settings.Settings, url: str, *, play: bool) -> None:
