@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import redis.asyncio as aioredis
 from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError, ResponseError
 
 from .. import model
+from ..errors import shorten
 from .connection import BlockingConnection, Channels, Node, within
 from .topology import topology_of
 
@@ -28,6 +30,10 @@ REPLICA_LATE_MS = 10  # the same, while fewer replicas than configured acknowled
 LEAST_REDIS = (7, 0)  # effects replication, and the options of XADD and SET that are in use
 MARK_SECONDS = 60  # for which the key is stored that shows that the store takes writes
 PARTITIONS = "pushserver:partitions"  # key: how many partitions the streams of this store are spread over
+STORE_FORMAT = "pushserver:format"  # key: the version of what is stored, as MAJOR.MINOR
+# The version that this code writes. A minor version adds what an older server can pass over: types of events and of
+# blocks. A major version changes what an older server would misread: it must not start on such a store.
+FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 
 StoreError = RedisError
 T = TypeVar("T")
@@ -175,12 +181,25 @@ class Store:
         """Refuse a store that this deployment must not use; verify its durability. Raises StoreError, StoreUnfit."""
         for node in await self.primaries():
             _check_server(await within(node.redis.info()))
+        await self._check_format()
         stored = await self.call(PARTITIONS, lambda redis: redis.set(PARTITIONS, self.partitions, nx=True, get=True))
         if stored is not None and int(stored) != self.partitions:
             raise StoreUnfit(
                 f"expected {int(stored)} partitions, with which this store was made, got {self.partitions}"
             )
         await self.ping()
+
+    async def _check_format(self) -> None:
+        """Write the format version into a store that has none; refuse one that cannot be used. Raises StoreUnfit."""
+        own = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+        try:
+            stored = await self.call(STORE_FORMAT, lambda redis: redis.set(STORE_FORMAT, own, nx=True, get=True))
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
+            raise
+        if stored is not None:
+            _check_version(cast(bytes, stored))
 
     async def ping(self) -> None:
         """Verify that the primaries take writes and evict nothing, and how durable. Raises StoreError, StoreUnfit."""
@@ -212,6 +231,19 @@ def _check_server(info: dict[str, Any]) -> None:
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_REDIS:
         raise StoreUnfit(f"expected Redis 7.0 or Valkey 7.2 or later, got {version}")
     _refuse_eviction(info.get("maxmemory"), info.get("maxmemory_policy"))
+
+
+def _check_version(stored: bytes) -> None:
+    """Raises StoreUnfit for a store whose format has a newer major version, or whose version cannot be read."""
+    version = re.fullmatch(rb"([0-9]{1,9})\.([0-9]{1,9})", stored)
+    if version is None:
+        got = shorten(stored.decode(errors="backslashreplace"))
+        raise StoreUnfit(f"expected {STORE_FORMAT} to be a version such as {FORMAT_MAJOR}.{FORMAT_MINOR}, got {got}")
+    if int(version[1]) > FORMAT_MAJOR:
+        got = f"{stored.decode()}, which a newer version of pushserver made"
+        raise StoreUnfit(
+            f"expected a store of format {FORMAT_MAJOR}, got {got}: upgrade this server, or use another store"
+        )
 
 
 def _refuse_eviction(maxmemory: int | None, policy: str | None) -> None:

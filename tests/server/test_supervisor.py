@@ -294,6 +294,18 @@ def test_a_store_that_is_not_to_be_relied_on_is_refused(start: Start, tmp_path: 
     assert "expected 16 partitions" in said
 
 
+def test_a_store_that_a_newer_version_made_is_refused(start: Start, tmp_path: Path) -> None:
+    server = start()
+    url = f"unix://{server.data}/valkey.sock"
+    with redis.Redis.from_url(url) as store:
+        assert store.get("pushserver:format") == b"1.0"
+        store.set("pushserver:format", "2.1")
+    status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url)
+    assert (status, "Traceback" in said) == (3, False), said
+    assert "expected a store of format 1, got 2.1" in said
+    assert "upgrade this server, or use another store" in said
+
+
 def test_a_password_of_the_store_is_not_logged(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--requirepass", "hunter2", password="hunter2") as url:
         with running(tmp_path / "data", "--redis", url) as server:

@@ -13,7 +13,7 @@ from pushserver.store.embedded import embedded
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError, StoreUnfit
 
-from ..support.logs import log_on, put, records
+from ..support.logs import execute, log_on, put, records
 from ..support.server import entry_append, until
 from ..support.stores import Watched, watched
 
@@ -31,6 +31,71 @@ async def test_a_store_made_with_other_partitions_is_refused(log: Log, store_url
         with pytest.raises(StoreUnfit, match=r"16 partitions.*8"):
             await other.store.check()
     await log.store.check()
+
+
+# --- its format
+
+
+async def test_a_store_without_a_format_is_used_and_gets_one(tmp_path: Path, stream: str) -> None:
+    """As one that a version before it filled."""
+    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
+        first = await log.append(put(stream, "before"))
+        assert await store.get("pushserver:format") is None
+        await log.store.check()
+        assert await store.get("pushserver:format") == b"1.0"
+        assert (await log.append(put(stream, "after"))).n == 2
+        resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
+        assert [event.n for event in resumed.events] == [2]
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"0.0", b"1.0", b"1.1", b"1.999999999"])
+async def test_a_store_of_an_older_major_or_a_newer_minor_format_is_used_and_stays_of_it(
+    store: aioredis.Redis, log_store: Store, version: bytes
+) -> None:
+    await store.set("pushserver:format", version)
+    try:
+        await log_store.check()
+        assert await store.get("pushserver:format") == version
+    finally:
+        await store.set("pushserver:format", "1.0")
+
+
+async def test_a_store_of_a_newer_major_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
+        await store.set("pushserver:format", "2.0")
+        with pytest.raises(StoreUnfit) as refused:
+            await log.store.check()
+        assert str(refused.value) == (
+            "expected a store of format 1, got 2.0, which a newer version of pushserver made: upgrade this server, "
+            "or use another store"
+        )
+        assert await store.keys("*") == [b"pushserver:format"]
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"1", b"1.", b"1.0.0", b"-1.0", b"one", b"\xff", b"1.0\n", b"9" * 5_000])
+async def test_a_store_whose_format_cannot_be_read_is_refused(
+    store: aioredis.Redis, log_store: Store, nonsense: bytes
+) -> None:
+    await store.set("pushserver:format", nonsense)
+    try:
+        with pytest.raises(StoreUnfit, match=r"pushserver:format to be a version such as 1\.0, got .") as refused:
+            await log_store.check()
+        assert len(str(refused.value)) < 300
+    finally:
+        await store.set("pushserver:format", "1.0")
+
+
+async def test_a_store_whose_format_is_of_another_type_is_refused(store: aioredis.Redis, log_store: Store) -> None:
+    await store.delete("pushserver:format")
+    await execute(store, "LPUSH", "pushserver:format", "1.0")
+    try:
+        with pytest.raises(StoreUnfit, match="another type"):
+            await log_store.check()
+    finally:
+        await store.set("pushserver:format", "1.0")
+
+
+# --- what it promises
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
