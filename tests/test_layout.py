@@ -38,6 +38,7 @@ LIBRARIES: dict[str, set[str]] = {
     "babel": {"content.fields", "page.render"},
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
+    "hiredis": {"store"},
     "httptools": {"transport.handshake", "bench.publisher"},
     "httpx2": {"client", "cli"},
     "jinja2": {"page.render"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import processes, settings
-from ..access import keys
+from ..access import keyfile
 from . import usage
 from .measurement import Outcome
 from .publisher import PublisherConnection, PublishSchedule, publish_entries
@@ -146,7 +146,7 @@ async def start_local_server(
             if not url:
                 log.seek(0)
                 raise ServerUnavailable(f"the server did not start: {''.join(log.readlines()[-LAST_LINES:]).strip()}")
-            yield LocalServer(url, keys.local_key(data) or "", process.pid)
+            yield LocalServer(url, keyfile.local_key(data) or "", process.pid)
         finally:
             await processes.stop(process, STOP_LIMIT)
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from ..access import keys
+from ..access import keyfile
 from ..bench import run, usage
 from ..bench.measurement import Outcome
 from ..bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, refusal
@@ -107,7 +107,7 @@ def bench(
     if error := raise_file_limit(plan.readers):
         fail(f"{plan.readers} readers: {error}", REFUSED)
     try:
-        key = key or keys.local_key(Path(data)) or ""
+        key = key or keyfile.local_key(Path(data)) or ""
         report = uvloop.run(_measure_local(plan, workers) if local else _measure(plan, url or "", key, pid, None))
     except (ServerUnavailable, OSError) as error:
         fail(str(error), NOT_REACHED)

@@ -12,6 +12,7 @@ import click
 
 from .. import settings
 from ..access.keys import RIGHTS, new_key
+from ..access.keystore import KeyStore
 from ..content import fields, markup
 from ..store.embedded import SOCKET
 from ..store.store import Store, StoreError
@@ -79,7 +80,7 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     except markup.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
     id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
-    await store.keep_key(id, stored._asdict())
+    await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
 
 
@@ -87,7 +88,7 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
 @_opens_store
 async def list_(store: Store) -> None:
     """List the keys: id, name, rights, streams, last use, and expiry."""
-    for id, key in sorted((await store.all_keys()).items(), key=lambda item: item[1]["created"]):
+    for id, key in sorted((await KeyStore(store).all()).items(), key=lambda item: item[1]["created"]):
         used, ends = key["used"] or "never used", f"until {key['expires']}" if key["expires"] else "no end"
         click.echo("  ".join([id, key["name"], ",".join(key["can"]), ",".join(key["streams"]), used, ends]))
 
@@ -97,6 +98,6 @@ async def list_(store: Store) -> None:
 @_opens_store
 async def revoke(store: Store, id: str) -> None:
     """Revoke the key with this ID, on every worker at once."""
-    if not await store.revoke_key(id):
+    if not await KeyStore(store).revoke(id):
         raise click.ClickException(f"expected the id of a key, as `keys list` shows it, got {id}")
     click.echo(f"revoked {id}")

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ..access import keys
+from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
 
 REFUSED, NOT_REACHED = 1, 3  # exit status
@@ -53,9 +53,9 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(url: str, key: str, data: str, **values: Any) -> None:
-        key = key or keys.local_key(Path(data)) or ""
+        key = key or keyfile.local_key(Path(data)) or ""
         if not key:
-            fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keys.FILE}, found none", REFUSED)
+            fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keyfile.KEY_FILE}, found none", REFUSED)
         try:
             with Publisher(url, key) as publisher:
                 command(publisher, **values)

@@ -13,8 +13,8 @@ import click
 import httpx2
 
 from .. import settings
-from ..access import keys
-from ..server import supervisor
+from ..access import keyfile
+from ..server import supervisor, worker
 from ..store import embedded
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
@@ -37,7 +37,7 @@ def _work(listener: int, lifeline: int, **values: Any) -> None:
     """Run one worker process; `serve` starts it."""
     chosen = settings.Settings(**values)
     configure_logging(chosen.log_level)
-    supervisor.work(chosen, listener, lifeline)
+    worker.work(chosen, listener, lifeline)
 
 
 async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
@@ -46,8 +46,8 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         while not await _is_ready(http, url):
             await asyncio.sleep(READY_EVERY)
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
-    key_file = Path(chosen.data).absolute() / keys.FILE
-    is_local = keys.local_key(Path(chosen.data)) == chosen.key
+    key_file = Path(chosen.data).absolute() / keyfile.KEY_FILE
+    is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
     lines = [
         f"  pages        {url}/",
         f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY'}",

@@ -16,7 +16,7 @@ from ..codec import loads
 from ..content import changes
 from ..errors import Gone, Refused, Unavailable
 from ..model import Append, Event
-from ..store.log import Appended, Log, Moved
+from ..store.log import Appended, Log, RevisionConflict
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
             continue
         except Unavailable:
             raise
-        except (Moved, Refused) as error:
+        except (RevisionConflict, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
             left.append(event)
     held.sort(key=lambda event: event.n, reverse=True)
@@ -77,12 +77,12 @@ async def _publish(log: Log, append: Append) -> Appended:
     for _ in range(ATTEMPTS):
         try:
             return await log.append(append)
-        except Moved:
+        except RevisionConflict:
             held = await _held_rev(log, append)
             if held >= append.rev:
                 break
             append = append._replace(replaces=held)
-    raise Moved
+    raise RevisionConflict
 
 
 async def _held_rev(log: Log, append: Append) -> int:

@@ -48,7 +48,7 @@ class Archive:
         parts = (("entry", "entries", contents.entries), ("withdrawal", "withdrawn", contents.withdrawals))
         for kind, name, ids in parts:
             for start in range(0, len(ids), SLICE):
-                head, values = await self._log.held(stream, name, ids[start : start + SLICE])
+                head, values = await self._log.stored(stream, name, ids[start : start + SLICE])
                 if head != contents.head:
                     return False
                 file.writelines(export.line(kind, value).encode() for value in values)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from ..errors import Changed, Conflict, Fault
 from ..model import Idempotency, StoredEntry, StoredPage
-from ..store.log import Appended, Log, Moved
+from ..store.log import Appended, Log, RevisionConflict
 
 ATTEMPTS = 5  # at a revision that others change at the same time
 
@@ -53,7 +53,7 @@ async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
     for _ in range(ATTEMPTS):
         try:
             return await attempt()
-        except Moved:
+        except RevisionConflict:
             continue
     raise Conflict("Others are changing it at the same time; send the request again.")
 

@@ -15,8 +15,9 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from ..access.keys import Keys
+from ..access.keystore import KeyStore
 from ..access.origins import Origins
-from ..access.rates import Admission
+from ..access.rates import RateLimit
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..live.hub import Hub
@@ -54,7 +55,7 @@ def create_app(settings: Settings) -> App:
     description = dumps(document.document(VERSION, **most)) + "\n"
     reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
     subscribing = SubscribeRoutes(hub, origins=Origins(settings.origins), deflate=settings.deflate)
-    keys = Keys(settings.key, store)
+    keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
     routes: list[BaseRoute] = [
@@ -63,7 +64,7 @@ def create_app(settings: Settings) -> App:
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
-    return App(routes, hub=hub, admission=Admission(settings.admit), lifespan=lifespan)
+    return App(routes, hub=hub, admission=RateLimit(settings.admit), lifespan=lifespan)
 
 
 def _handlers(

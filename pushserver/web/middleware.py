@@ -18,7 +18,7 @@ from starlette.types import Lifespan, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .. import metrics
-from ..access.rates import Admission
+from ..access.rates import RateLimit
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
@@ -35,7 +35,7 @@ class App(Starlette):
     """
 
     def __init__(
-        self, routes: Sequence[BaseRoute], *, hub: Hub, admission: Admission, lifespan: Lifespan[Starlette]
+        self, routes: Sequence[BaseRoute], *, hub: Hub, admission: RateLimit, lifespan: Lifespan[Starlette]
     ) -> None:
         super().__init__(routes=routes, lifespan=lifespan, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..access.keys import Admission, Keys
+from ..access.keys import Keys, Quota
 from ..codec import read_json
 from ..content import validation
 from ..content.validation import M
@@ -28,11 +28,11 @@ BATCH_BYTES = 5 * 2**20
 class PublishRequest:
     """A request whose publish key was accepted. Its body is read by `json` or `lines`, up to a limit."""
 
-    def __init__(self, request: Request, stream: str, idempotency: Idempotency, admission: Admission) -> None:
+    def __init__(self, request: Request, stream: str, idempotency: Idempotency, quota: Quota) -> None:
         self.stream = stream
         self.idempotency = idempotency  # without the body's hash, which `json` adds
         self._request = request
-        self._admission = admission
+        self._quota = quota
 
     @classmethod
     async def admit(cls, request: Request, keys: Keys, *rights: str) -> PublishRequest:
@@ -41,8 +41,8 @@ class PublishRequest:
         Raises Unauthorized, Forbidden, TooMany, Invalid, Malformed.
         """
         stream = request.path_params["stream"]
-        admission = await keys.admit(request.headers.get("authorization"), rights, stream)
-        return cls(request, check_stream(stream), _idempotency(request), admission)
+        quota = await keys.admit(request.headers.get("authorization"), rights, stream)
+        return cls(request, check_stream(stream), _idempotency(request), quota)
 
     @property
     def kind(self) -> str:
@@ -64,7 +64,7 @@ class PublishRequest:
         lines = (await self._body((NDJSON,), BATCH_BYTES)).rstrip().split(b"\n")
         if len(lines) > BATCH_LINES:
             raise TooLarge("The batch is too long.", Fault("body", f"at most {BATCH_LINES} lines", str(len(lines))))
-        self._admission.charge(len(lines))
+        self._quota.charge(len(lines))
         return lines
 
     def query(self, kind: type[M]) -> M:
@@ -127,14 +127,14 @@ def outcome(stream: str, appended: Appended) -> dict[str, Any]:
     if appended.entry_id:
         url = f"{url}/entries/{appended.entry_id}"
         fields = {"id": appended.entry_id, **fields}
-    durability, replicas = appended.kept
+    durability, replicas = appended.durability
     verified = {} if replicas is None else {"replicas": replicas}
     return {**fields, "url": url, "durability": durability, **verified}
 
 
 def status_of(appended: Appended, *, is_new: bool) -> int:
     """202 where fewer replicas have it than were asked for: it is stored, and may be lost with its server."""
-    if appended.kept.replicas is not None and appended.kept.durability != "replica":
+    if appended.durability.replicas is not None and appended.durability.level != "replica":
         return 202
     return 201 if is_new and not appended.replayed else 200
 

@@ -124,7 +124,7 @@ def test_lines_that_are_sent_again_with_one_key_are_known(server: Running, strea
 
 def test_lines_end_where_no_line_could_be_published(server: Running, stream: str, run: Run) -> None:
     done = run("publish", stream, "--each-line", "--key", "wrong", input=b"0:0\n0:1\n")
-    assert (done.returncode, "line 1: Publishing needs a key" in done.stderr, "line 2" in done.stderr) == (
+    assert (done.returncode, "line 1: Publishing requires a publish key" in done.stderr, "line 2" in done.stderr) == (
         1,
         True,
         False,

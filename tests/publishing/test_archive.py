@@ -19,8 +19,8 @@ from pushserver.model import Append
 from pushserver.publishing import archive
 from pushserver.store.log import Appended, Log
 
-from ..access.test_keys import new_key
 from ..support.commands import DONE, REFUSED, file_of
+from ..support.keys import create_key
 from ..support.proxy import Proxy, to_server
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 
@@ -207,11 +207,11 @@ class Restless(Log):
 
     changes = 0
 
-    async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    async def stored(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
         if self.changes:
             self.changes -= 1
             await self.append(entry_append(stream, "late"))
-        return await super().held(stream, name, ids)
+        return await super().stored(stream, name, ids)
 
 
 @pytest.mark.anyio
@@ -434,13 +434,13 @@ def test_an_archive_is_for_keys_that_have_every_right(server: Running, publisher
     server.publish_ok(stream, "One")
     every = ["publish", "correct", "withdraw", "page"]
     for missing in every:
-        key = new_key(server, "--can", ",".join(right for right in every if right != missing))
+        key = create_key(server, "--can", ",".join(right for right in every if right != missing))
         with Publisher(server.url, key) as other:
-            with pytest.raises(Unauthorized, match="not for that"):
+            with pytest.raises(Unauthorized, match="lacks the right"):
                 exported(other, stream)
-            with pytest.raises(Unauthorized, match="not for that"):
+            with pytest.raises(Unauthorized, match="lacks the right"):
                 restored(other, stream, [{"entry": ENTRY}])
-    with Publisher(server.url, new_key(server, "--can", ",".join(every))) as other:
+    with Publisher(server.url, create_key(server, "--can", ",".join(every))) as other:
         assert statuses(restored(other, stream, [{"entry": ENTRY}])) == [201]
         assert exported(other, stream).count(b"\n") == 2
 

@@ -9,7 +9,7 @@ from pushserver.errors import Changed, Conflict, KeyReused
 from pushserver.model import Idempotency
 from pushserver.publishing import commit
 from pushserver.publishing.commit import Precondition, Published, changed_once, retried
-from pushserver.store.log import Log, Moved
+from pushserver.store.log import Log, RevisionConflict
 
 from ..support.server import entry_append
 
@@ -47,7 +47,7 @@ async def test_a_change_is_tried_again_and_given_up_in_the_end() -> None:
     async def attempt() -> str:
         if left[0]:
             left[0] -= 1
-            raise Moved
+            raise RevisionConflict
         return "stored"
 
     assert await retried(attempt) == "stored"

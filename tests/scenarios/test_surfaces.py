@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pushserver.access.keys import FILE
+from pushserver.access.keyfile import KEY_FILE
 from pushserver.store.embedded import SOCKET
 from pushserver.web.openapi.operations import OPERATIONS
 from pushserver.wire.frames import Format
@@ -37,7 +37,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Run
     folder = tmp_path_factory.mktemp("two")
     with running(folder / "one", "--page-entries", "5") as one:
         (folder / "other").mkdir()
-        shutil.copy(folder / "one" / FILE, folder / "other")
+        shutil.copy(folder / "one" / KEY_FILE, folder / "other")
         with running(folder / "other", "--page-entries", "5", "--redis", f"unix://{one.data / SOCKET}") as other:
             yield one, other
 

@@ -20,7 +20,7 @@ from pushserver.content import changes
 from pushserver.content.schema import WithdrawalIn
 from pushserver.errors import Gone, Unavailable
 from pushserver.model import Append, Idempotency, StoredEntry, StoredPage
-from pushserver.store.log import Appended, Log, Moved
+from pushserver.store.log import Appended, Log, RevisionConflict
 from pushserver.store.store import StoreError
 
 from ..faults.checker import Frame, Outcome
@@ -92,7 +92,7 @@ async def _settled(log: Log, attempt: Callable[[Log], Awaitable[Appended]]) -> A
     for _ in range(ATTEMPTS):
         try:
             return await attempt(log)
-        except Moved:
+        except RevisionConflict:
             continue
     raise Unavailable("Others are changing it at the same time.")
 

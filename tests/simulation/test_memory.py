@@ -14,9 +14,9 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.errors import Refused
 from pushserver.model import Append, Cursor
-from pushserver.store.log import Log, Moved, TailConnection
+from pushserver.store.connection import Node
+from pushserver.store.log import Log, RevisionConflict, TailConnection
 from pushserver.store.store import Store
-from pushserver.store.topology import Node
 
 from .actors import entry_append
 from .loop import simulated
@@ -110,7 +110,7 @@ class Schedule:
             append = append._replace(entry_id="", state={**entry, "state": chance.choice(("live", "live", "ended"))})
         if chance.random() < 0.2:
             append = append._replace(replaces=chance.randrange(3))
-        with suppress(Moved, Refused):
+        with suppress(RevisionConflict, Refused):
             self.cursors.append((await self.log.append(append)).cursor)
 
     async def resume(self) -> None:

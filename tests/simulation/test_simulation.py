@@ -16,8 +16,8 @@ from pushserver.live import healing
 from pushserver.live.fanout import Feed
 from pushserver.live.hub import Hub
 from pushserver.live.resume import Openings
+from pushserver.store.connection import Node
 from pushserver.store.log import Log
-from pushserver.store.topology import Node
 from pushserver.wire.frames import Told
 
 from ..support.server import ROOT

@@ -210,7 +210,7 @@ async def start_server(data: Path, does: str) -> asyncio.subprocess.Process:
     script = f"""
 import asyncio, pathlib
 import redis.asyncio
-from pushserver.embedded import embedded
+from pushserver.store.embedded import embedded
 
 async def main():
     async with embedded(pathlib.Path({str(data)!r})) as url:
@@ -324,7 +324,7 @@ async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog
         (manifest,) = folder.glob("*.manifest")
         whole = manifest.read_bytes()
         manifest.write_bytes(b"rubbish\n")
-        with caplog.at_level(logging.ERROR, "pushserver.embedded"):
+        with caplog.at_level(logging.ERROR, "pushserver.store.embedded"):
             os.kill(store_pid(data), signal.SIGKILL)
             await eventually(lambda: caplog.text.count("did not start") >= 2)
         manifest.write_bytes(whole)
