@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from ..codec import dumps
 from ..content import markup
+from ..content.fields import BLOCK_TYPES
 from . import render
 from .render import Place
 
@@ -55,7 +56,7 @@ class Issue(NamedTuple):
 
     def content(self, entry: dict[str, Any]) -> Markup:
         """The entry as HTML that stands by itself: with whole addresses of pictures, and with its direction."""
-        blocks = [_with_source(block, self.base) for block in entry["blocks"]]
+        blocks = [_with_source(block, self.base) for block in entry["blocks"] if block["type"] in BLOCK_TYPES]
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
         return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
 
@@ -91,8 +92,10 @@ def _words(block: dict[str, Any]) -> list[str]:
             return [block["caption"]]
         case "embed":
             return [block["title"]]
-        case _:
+        case "paragraph" | "quote":
             return [markup.text(block["html"])]
+        case _:  # a later version stored it
+            return []
 
 
 # --- Atom
@@ -248,7 +251,7 @@ def _update(issue: Issue, entry: dict[str, Any], zone: zoneinfo.ZoneInfo) -> dic
             "url": f"{issue.url}#e-{entry['id']}",
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
-            "articleBody": _cut(_text(entry), BODY_LIMIT) or entry["headline"],
+            "articleBody": _cut(_text(entry), BODY_LIMIT) or entry.get("headline"),
             "author": _people({person["name"]: None for person in entry["bylines"]}) or issue.organization(),
             "image": _pictures(issue, entry) or None,
             "correction": correction

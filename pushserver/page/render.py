@@ -18,7 +18,9 @@ import jinja2
 from babel import Locale, dates
 from markupsafe import Markup
 
+from .. import metrics
 from ..codec import dumps
+from ..content.fields import BLOCK_TYPES
 from ..model import Event, order_of
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
@@ -93,6 +95,7 @@ def _parts(place: Place) -> Any:
 def entry(entry_json: str, place: Place) -> Markup:
     """An entry's list item. The same revision is rendered once, whoever asks for it."""
     fields = json.loads(entry_json)
+    metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     return Markup(_parts(place).entry(fields, order_of(fields)))
 
 
@@ -141,7 +144,10 @@ def older_link(entries: Sequence[str]) -> str:
 
 
 def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
-    """What a frame carries in the html format, `page` being as it was after the event."""
+    """The fields of an event's frame in the html format, `page` being as it was after the event.
+
+    An event of a type that this version does not know keeps its own.
+    """
     data: dict[str, Any] = json.loads(event.data)
     place = Place.of(page)
     match event.type:
