@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from .. import metrics
 from ..codec import loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
@@ -75,6 +76,8 @@ class Channel:
 
     def take(self, event: Event) -> None:
         """Give readers the next event. Raises BrokenChain."""
+        if not event.is_known:
+            metrics.UNKNOWN_EVENTS.inc()
         self.page = _page_after(self.page, event)
         if event.type == "entry.withdraw":
             self._forget(event)
@@ -90,7 +93,7 @@ class Channel:
         about = withdrawal.entry_id
         self.feed.withdraw(about, become)
         for frame in tuple(self._frames):
-            if frame.event.entry_id == about and frame.event.type == "entry.put":
+            if frame.event.entry_id == about and frame.event.type != "entry.withdraw":
                 become(frame)
         for view, snapshot in tuple(self._views.items()):
             entries = [entry for entry in snapshot.entries if not (about in entry and json.loads(entry)["id"] == about)]

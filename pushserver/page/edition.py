@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from markupsafe import Markup
 
 from ..content import markup
+from ..content.fields import BLOCK_TYPES
 from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
 from .render import Place
@@ -52,7 +53,7 @@ class Edition(NamedTuple):
 
     def content(self, entry: StoredEntry) -> Markup:
         """The entry as HTML for other sites: with absolute addresses of pictures, and with its direction."""
-        blocks = [self._with_source(block) for block in entry["blocks"]]
+        blocks = [self._with_source(block) for block in entry["blocks"] if block["type"] in BLOCK_TYPES]
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
         return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
 
@@ -93,5 +94,7 @@ def _words(block: dict[str, Any]) -> list[str]:
             return [block["caption"]]
         case "embed":
             return [block["title"]]
-        case _:
+        case "paragraph" | "quote":
             return [markup.text(block["html"])]
+        case _:  # a block of a later version has no words that this version knows
+            return []

@@ -58,7 +58,7 @@ def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> di
             "url": f"{edition.url}#e-{entry['id']}",
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
-            "articleBody": beginning(text(entry), BODY_LIMIT) or entry["headline"],
+            "articleBody": beginning(text(entry), BODY_LIMIT) or entry.get("headline"),
             "author": people or _organization(edition),
             "image": edition.pictures(entry) or None,
             "correction": _correction(entry.get("correction"), zone),

@@ -18,7 +18,9 @@ import jinja2
 from babel import Locale, dates
 from markupsafe import Markup
 
+from .. import metrics
 from ..codec import dumps
+from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
@@ -93,6 +95,7 @@ def _parts(place: Place) -> Any:
 def entry(entry_json: str, place: Place) -> Markup:
     """The list item of an entry. A revision is rendered once, however many pages and frames show it."""
     fields = json.loads(entry_json)
+    metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     return Markup(_parts(place).entry(fields, order_of(fields)))
 
 
@@ -141,7 +144,10 @@ def older_link(entries: Sequence[str]) -> str:
 
 
 def frame(event: Event, page: StoredPage) -> dict[str, Any]:
-    """The fields of an event's frame in the html format. `page` is the page after the event."""
+    """The fields of an event's frame in the html format. `page` is the page after the event.
+
+    An event of an unknown type keeps the fields that it has.
+    """
     data: dict[str, Any] = json.loads(event.data)
     place = Place.of(page)
     match event.type:
