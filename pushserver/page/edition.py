@@ -49,7 +49,7 @@ class Edition(NamedTuple):
     def title(self, entry: StoredEntry) -> str:
         """The headline, or the beginning of the text."""
         headline: str | None = entry.get("headline")
-        return headline or beginning(text(entry), TITLE_LIMIT)
+        return headline or beginning(plain_text(entry), TITLE_LIMIT)
 
     def content(self, entry: StoredEntry) -> Markup:
         """The entry as HTML for other sites: with absolute addresses of pictures, and with its direction."""
@@ -66,7 +66,7 @@ class Edition(NamedTuple):
         return {**block, "src": self.base + block["src"]} if is_local else block
 
 
-def text(entry: StoredEntry) -> str:
+def plain_text(entry: StoredEntry) -> str:
     """The words of an entry, without its headline."""
     return " ".join(words for block in entry["blocks"] for words in _words(block))
 
