@@ -132,7 +132,7 @@ def test_a_server_that_is_not_one_is_named(server: Running) -> None:
 
 
 def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.client.ATTEMPTS", 2)
+    monkeypatch.setattr("pushserver.client.publisher.ATTEMPTS", 2)
     with Publisher(unused_url, "key") as publisher, pytest.raises(Unreached) as error:
         publisher.publish("x", {"headline": "One"}, idempotency_key="mine")
     assert (error.value.status, error.value.idempotency_key) == (0, "mine")

@@ -251,8 +251,8 @@ def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
 
 
 def test_the_collector_of_cycles_looks_at_the_program_no_more() -> None:
-    counted = "import gc; from pushserver import server; print(len(gc.get_objects())); server.spare_collector()"
-    program = f"{counted}; print(len(gc.get_objects()))"
+    count = "print(len(gc.get_objects()))"
+    program = f"import gc; from pushserver.server import supervisor; {count}; supervisor.spare_collector(); {count}"
     before, after = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
     assert int(before) > 20_000
     assert int(after) < 1_000

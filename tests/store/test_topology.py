@@ -56,7 +56,7 @@ def url_of(servers: list[Server]) -> str:
 
 
 async def test_a_server_that_takes_a_connection_and_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.nodes.within", partial(within, limit=0.2))
+    monkeypatch.setattr("pushserver.store.topology.within", partial(within, limit=0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         node = Node(f"redis://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(StoreError, match=r"no answer within 0\.2 s"):
