@@ -217,7 +217,7 @@ class Readers:
         started = []
         for _ in range(processes):
             child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "pushserver.swarm"),
+                *(sys.executable, "-m", "pushserver.bench.swarm"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,
