@@ -17,16 +17,16 @@ from pushserver.live import healing
 from pushserver.live.fanout import Reader, State
 from pushserver.live.hub import IDLE_BEATS, Hub
 from pushserver.live.stream import Channel
-from pushserver.model import Cursor, Event
+from pushserver.model import Append, Cursor, Event, StoredPage
 from pushserver.page import render
 from pushserver.settings import Settings
 from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log
+from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Format, Notice
 
-from ..support.server import entry_append
+from ..support.server import entry_append, withdrawal_append
 
 pytestmark = pytest.mark.anyio
 
@@ -655,9 +655,7 @@ async def test_what_was_read_for_the_first_does_not_outlive_its_withdrawal(log: 
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:
                 assert "regretted" in json.dumps(reader.frames)
-        at = model.now()
-        told = {"at": model.instant(at), "id": said.entry_id, "rev": 2, "reason": "error"}
-        await log.append(Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), said.entry_id, at))
+        await log.append(withdrawal_append(stream, said.entry_id))
         await live.until(lambda: "entry.withdraw" in live.kinds())
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:
@@ -757,7 +755,7 @@ async def test_an_event_is_rendered_once_however_many_read_it(
     rendered: list[int] = []
     frame = render.frame
 
-    def count(event: Event, page: dict[str, Any]) -> dict[str, Any]:
+    def count(event: Event, page: StoredPage) -> dict[str, Any]:
         rendered.append(event.n)
         return frame(event, page)
 

@@ -162,4 +162,4 @@ async def test_the_command_waits_and_says_to_how_many(two: Running, stream: str)
             text=True,
             check=True,
         )
-        assert f"given to {len(sockets)} readers on 2 workers, half within " in done.stdout
+        assert f"delivered to {len(sockets)} readers on 2 workers, half within " in done.stdout

@@ -17,11 +17,11 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.errors import Unavailable
 from pushserver.live.tail import State, Tail
-from pushserver.model import Event
+from pushserver.model import Append, Event
+from pushserver.store.connection import within
 from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log
+from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store, StoreError
-from pushserver.store.topology import within
 
 from ..support.server import entry_append
 
@@ -41,7 +41,7 @@ def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"pushserver.{name}", 10**8)
     for name in ("VERIFIED_EVERY", "SILENCE"):
         monkeypatch.setattr(f"pushserver.live.tail.{name}", 10.0**5)
-    monkeypatch.setattr("pushserver.store.store.within", partial(within, limit=10.0**5))
+    monkeypatch.setattr("pushserver.store.connection.within", partial(within, limit=10.0**5))
 
 
 class Recorder:
