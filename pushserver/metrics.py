@@ -23,6 +23,13 @@ RESETS = Counter("pushserver_resets", "Times that a stream's readers were told t
 LOST = Counter("pushserver_events_lost", "Events that the store had acknowledged and lost, as a worker saw it.")
 HEALED = Counter("pushserver_events_healed", "Those that are stored again, by whichever worker.")
 TAILS_LOST = Counter("pushserver_tails_lost", "Times that the reading of a partition broke off.")
+UNKNOWN_EVENTS = Counter(
+    "pushserver_events_unknown", "Events of a type that this version does not know; readers get them as they are."
+)
+UNKNOWN_BLOCKS = Counter(
+    "pushserver_blocks_unknown",
+    "Blocks of a type that this version does not know, left out where entries are rendered.",
+)
 SKIPPED = Counter("pushserver_records_skipped", "Records of a log that are no events.")
 
 

@@ -6,6 +6,7 @@
 
 import { Stream } from "./stream.js";
 
+const SHOWN = new Set(["snapshot", "reset", "entry.put", "entry.withdraw", "page.put", "stream.end"]);
 const LATEST = 5; // headlines in the list of the latest; render.py keeps the same number
 const WORDS = {
   connecting: "Connecting…",
@@ -14,7 +15,7 @@ const WORDS = {
   waiting: "Reconnecting…",
   ended: "This page is no longer updating",
   stale: "Updates are delayed since",
-  held: "Updates come late: something on the way here holds them back",
+  buffered: "Updates come late: something on the way here holds them back",
   expired: "Sign in again to go on",
 };
 
@@ -136,6 +137,7 @@ function putPage(page) {
 
 /** @param {CustomEvent} event */
 function apply({ detail: frame }) {
+  if (!SHOWN.has(frame.type)) return; // of a later version: its parts and page may be made for another page.js
   const zone = byId("header").dataset.timezone;
   byId("json-ld")?.remove(); // it tells crawlers of the page as it was loaded
   if (frame.parts) replaceParts(frame.parts);
@@ -156,9 +158,9 @@ function showState(name, since = "") {
 }
 
 /** @param {CustomEvent} event */
-function tell({ detail: { state, stale, held, expired } }) {
+function tell({ detail: { state, stale, buffered, expired } }) {
   if (state === "ended") showState(expired ? "expired" : "ended");
-  else if (held) showState("held");
+  else if (buffered) showState("buffered");
   else if (stale && state === "live") showState("stale", timeOf(stale));
   else showState(state);
 }
@@ -186,7 +188,7 @@ function follow() {
   const stream = new Stream(url.href, String(main.dataset.cursor));
   stream.addEventListener("frame", /** @type {EventListener} */ (apply));
   stream.addEventListener("state", /** @type {EventListener} */ (tell));
-  stream.addEventListener("held", () => catchUp(stream));
+  stream.addEventListener("buffered", () => catchUp(stream));
   stream.open();
 }
 

@@ -1,4 +1,7 @@
-"""The Origin check decides which web pages may read (RFC 6454): the server's own, and those of allowed origins."""
+"""Which web pages may read: a browser names the page's origin with a cross-origin request (RFC 6454, 7).
+
+WebSockets are not subject to the same-origin policy, so the server has to check (RFC 6455, 10.2).
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,23 @@ from .gate import permit
 ANY = "*"
 
 
-def check_origin(connection: HTTPConnection, origins: str) -> str | None:
-    """The request's Origin where it is one of these, comma separated, and None where CORS headers are not needed.
+class Origins:
+    """Origins are those that a setting allows, separated by commas, besides the server's own; `*` allows any."""
 
-    A request without Origin comes from no browser, and passes. `*` allows any origin for public streams and for tokens
-    that a page itself sends; not for a cookie, with which any page could read as its visitor. Raises Forbidden.
-    """
-    origin = connection.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc == connection.headers.get("host"):
-        return None
-    allowed = {part.strip() for part in origins.split(",")}
-    reading = permit(connection)
-    if reading and reading.by_cookie:
-        allowed.discard(ANY)
-    if ANY in allowed or origin in allowed:
-        return origin
-    raise Forbidden(
-        "Pages of this origin may not read from this server; PUSHSERVER_ORIGINS allows them.",
-        Fault("Origin", "an allowed origin", shorten(origin)),
-    )
+    def __init__(self, setting: str) -> None:
+        self._allowed = {part.strip() for part in setting.split(",")} - {""}
+
+    def check(self, connection: HTTPConnection) -> str | None:
+        """The allowed origin of another site that asks; None for the server's own, and where none is named.
+
+        Raises Forbidden for any other. A reader with a cookie is not let in by `*`: any page that its visitor opens
+        could then read with that cookie.
+        """
+        origin = connection.headers.get("origin")
+        if origin is None or urlsplit(origin).netloc == connection.headers.get("host"):
+            return None
+        reading = permit(connection)
+        if origin in self._allowed - {ANY} or (ANY in self._allowed and not (reading and reading.by_cookie)):
+            return origin
+        fault = Fault("Origin", "an allowed origin", shorten(origin))
+        raise Forbidden("Pages of this origin may not read; PUSHSERVER_ORIGINS allows it.", fault)

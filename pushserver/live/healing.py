@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from .. import metrics, model
+from .. import metrics
 from ..codec import loads
+from ..content import changes
 from ..errors import Gone, Refused, Unavailable
 from ..model import Append, Event
-from ..store.log import Appended, Log, Moved
+from ..store.log import Appended, Log, RevisionConflict
 from ..store.store import StoreError
 from ..wire import frames
 from .resume import LogGone, Resumption
@@ -149,8 +150,8 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
     unhealed, stored = [], list(events[lost:])
     for event in reversed(events[:lost]):
         try:
-            if publish:
-                appended = await _publish(log, _append(stream, event))
+            if publish and event.is_known:  # an unknown type may change more in the store than this version would write
+                appended = await _publish(log, changes.publish_again(stream, event))
                 stored.append(event._replace(cursor=appended.cursor, n=appended.n))
             else:
                 unhealed.append(event)
@@ -158,7 +159,7 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
             continue
         except Unavailable:
             raise
-        except (Moved, Refused) as error:
+        except (RevisionConflict, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
             unhealed.append(event)
     stored.sort(key=lambda event: event.n, reverse=True)
@@ -185,41 +186,18 @@ async def _publish(log: Log, append: Append) -> Appended:
     for _ in range(ATTEMPTS):
         try:
             return await log.append(append)
-        except Moved:
+        except RevisionConflict:
             current = await _current_rev(log, append)
             if current >= append.rev:
                 break
             append = append._replace(replaces=current)
-    raise Moved
+    raise RevisionConflict
 
 
 async def _current_rev(log: Log, append: Append) -> int:
     """The revision that the store has of the entry or the page; 0 for none."""
     if append.entry_id:
         text, _ = await log.entry(append.stream, append.entry_id)
-        current = loads(text.encode()) if text else None
-    else:
-        current = await log.page_of(append.stream)
-    return int(current["rev"]) if current else 0
-
-
-def _append(stream: str, event: Event) -> Append:
-    """The event as it was published, to be stored in place of the revision that it replaced."""
-    data = loads(event.data)
-    about = {"entry.put": "entry", "page.put": "page", "stream.end": "page"}.get(event.type)
-    state = data[about] if about else data
-    at = model.milliseconds(data["at"])
-    key, _, body_hash = event.request.partition(" ")
-    return Append(
-        stream=stream,
-        type=event.type,
-        data=data,
-        at=at,
-        state=state,
-        rev=state["rev"],
-        shown_at=event.shown_at,
-        entry_id=event.entry_id,
-        order=model.order_of(state) if event.type == "entry.put" else at,
-        key=key or f"lost-{event.cursor.nonce}",
-        body_hash=body_hash,
-    )
+        return int(loads(text.encode())["rev"]) if text else 0
+    page = await log.page_of(append.stream)
+    return page["rev"] if page else 0

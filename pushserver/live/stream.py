@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from .. import metrics
 from ..codec import loads
-from ..model import Cursor, Event
+from ..model import Cursor, Event, StoredPage
 from ..page import render
 from ..store.log import Snapshot
 from ..wire import frames
@@ -37,7 +38,7 @@ class LiveStream:
     """
 
     def __init__(
-        self, name: str, fanout: Fanout, page: dict[str, Any], *, give_up: Callable[[LiveStream, str], None]
+        self, name: str, fanout: Fanout, page: StoredPage, *, give_up: Callable[[LiveStream, str], None]
     ) -> None:
         self.name = name
         self.fanout = fanout
@@ -138,6 +139,8 @@ class LiveStream:
 
     def append(self, event: Event) -> None:
         """Give readers the next event. Raises BrokenChain where it does not follow the last one."""
+        if not event.is_known:
+            metrics.UNKNOWN_EVENTS.inc()
         self.page = _page_after(self.page, event)
         if event.type == "entry.withdraw":
             self._withdraw(event)
@@ -153,7 +156,7 @@ class LiveStream:
         id = withdrawal.entry_id
         self.fanout.withdraw(id, replace)
         for frame in tuple(self._frames):
-            if frame.event.entry_id == id and frame.event.type == "entry.put":
+            if frame.event.entry_id == id and frame.event.type != "entry.withdraw":
                 replace(frame)
         self._withdraw_from_snapshots(id)
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == id else event for event in self.past]
@@ -240,10 +243,11 @@ async def _in_stretches(steps: Iterator[None]) -> None:
             over = loop.time() + STRETCH
 
 
-def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
+def _page_after(page: StoredPage, event: Event) -> StoredPage:
     """The page as of an event, from the page as of the event before it."""
     if event.type in ("page.put", "stream.end"):
-        return {**loads(event.data)["page"], "updated_at": event.shown_at}
+        page = loads(event.data)["page"]
+        return {**page, "updated_at": event.shown_at}
     return {**page, "updated_at": max(page["updated_at"], event.shown_at)}
 
 

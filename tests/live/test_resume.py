@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack
 import pytest
 import redis.asyncio as aioredis
 
-from pushserver import model
 from pushserver.live.hub import Hub
-from pushserver.model import Append, Cursor
+from pushserver.model import Cursor
 from pushserver.store.log import Log
 
 from ..support.hubs import LIMIT, append, append_and_read, joined, reading, running
+from ..support.server import withdrawal_append
 
 pytestmark = pytest.mark.anyio
 
@@ -70,10 +70,12 @@ async def test_too_many_events_or_bytes_behind_gets_the_snapshot(log: Log, strea
 async def test_readers_who_join_while_events_come_miss_nothing(log: Log, stream: str) -> None:
     last = 250
     answers = [await append(log, stream) for _ in range(50)]
+    appended = asyncio.Event()
 
     async def publish() -> None:
         while len(answers) < last:
             answers.append(await append(log, stream))
+            appended.set()
 
     async def read(hub: Hub, cursor: Cursor | None) -> list[int]:
         async with reading(hub, stream, cursor) as reader:
@@ -93,8 +95,8 @@ async def test_readers_who_join_while_events_come_miss_nothing(log: Log, stream:
             while len(answers) < last:
                 cursor = random.choice([None, answers[-1].cursor, random.choice(answers).cursor])
                 reads.append(tasks.create_task(read(hub, cursor)))
-                await asyncio.sleep(0.001)
-        assert len(reads) > 20
+                await appended.wait()
+                appended.clear()
         assert max(len(task.result()) for task in reads) > 100
 
 
@@ -103,7 +105,10 @@ async def reads(store: aioredis.Redis) -> int:
     return int((await store.info("commandstats"))["cmdstat_evalsha"]["calls"])
 
 
-async def test_a_storm_of_readers_costs_one_read_of_the_log(log: Log, store_url: str, stream: str) -> None:
+async def test_a_storm_of_readers_costs_one_read_of_the_log(
+    log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 1e9)  # which is a read too, now and then
     answers = [await append(log, stream, str(n)) for n in range(1, 6)]
     async with (
         running(log, heartbeat=30.0) as hub,
@@ -120,8 +125,9 @@ async def test_a_storm_of_readers_costs_one_read_of_the_log(log: Log, store_url:
 
 
 async def test_readers_who_come_one_after_the_other_share_what_was_read_for_the_first(
-    log: Log, store_url: str, stream: str
+    log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 1e9)  # which is a read too, now and then
     answers = [await append(log, stream, str(n)) for n in range(1, 6)]
     async with (
         running(log, heartbeat=30.0) as hub,
@@ -149,9 +155,7 @@ async def test_what_was_read_for_the_first_does_not_outlive_its_withdrawal(log: 
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:
                 assert "regretted" in json.dumps(reader.frames)
-        at = model.now()
-        told = {"at": model.instant(at), "id": said.entry_id, "rev": 2, "reason": "error"}
-        await log.append(Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), said.entry_id, at))
+        await log.append(withdrawal_append(stream, said.entry_id))
         await live.until(lambda: "entry.withdraw" in live.kinds())
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:

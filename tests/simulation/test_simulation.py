@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from pushserver.client.subscription import Action, Follower
+from pushserver.client.subscription import Action, Subscription
 from pushserver.errors import Unavailable
 from pushserver.live import healing
 from pushserver.live.fanout import Fanout
+from pushserver.live.hub import Hub
 from pushserver.live.resume import Resumption
+from pushserver.live.ring import Ring
+from pushserver.store.connection import Node
 from pushserver.store.log import Log
-from pushserver.store.topology import Node
 from pushserver.wire.frames import Frame
 
 from ..support.server import ROOT
@@ -57,14 +59,14 @@ def test_a_seed_makes_the_same_happen_each_time() -> None:
 
 
 def no_check_of_the_event_before(patch: pytest.MonkeyPatch) -> None:
-    append = Fanout.append
+    append = Ring.append
 
-    def broken(fanout: Fanout, frame: Any) -> None:
-        if frame.event.n == fanout.ring.n + 1:
-            fanout.ring.head = frame.event.prev
-        append(fanout, frame)
+    def broken(ring: Ring, frame: Any) -> None:
+        if frame.event.n == ring.n + 1:
+            ring.head = frame.event.prev
+        append(ring, frame)
 
-    patch.setattr(Fanout, "append", broken)
+    patch.setattr(Ring, "append", broken)
 
 
 def resume_by_id_alone(patch: pytest.MonkeyPatch) -> None:
@@ -92,7 +94,7 @@ def replay_in_part(patch: pytest.MonkeyPatch) -> None:
 def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
     restart = Fanout.restart
 
-    def broken(fanout: Fanout, head: Any, n: int, frames: list[Frame]) -> None:
+    def broken(fanout: Fanout, head: Any, n: int, told: list[Frame]) -> None:
         restart(fanout, head, n, [])
 
     patch.setattr(Fanout, "restart", broken)
@@ -100,8 +102,8 @@ def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
 
 def heal_without_the_key(patch: pytest.MonkeyPatch) -> None:
     async def broken(log: Log, append: Any) -> Any:
-        current = await healing._current_rev(log, append)
-        return await log.append(append._replace(key="", replaces=current))
+        held = await healing._current_rev(log, append)
+        return await log.append(append._replace(key="", replaces=held))
 
     patch.setattr(healing, "_publish", broken)
 
@@ -126,10 +128,10 @@ def heal_only_what_follows_what_is_there(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_look_whether_the_log_is_the_same(patch: pytest.MonkeyPatch) -> None:
-    async def broken(healer: healing.Healer, streams: Any) -> None:
+    async def broken(hub: Hub, streams: Any) -> None:
         pass
 
-    patch.setattr(healing.Healer, "verify", broken)
+    patch.setattr(Hub, "_verify", broken)
 
 
 def wait_for_a_connection_without_a_limit(patch: pytest.MonkeyPatch) -> None:
@@ -142,11 +144,11 @@ def wait_for_a_connection_without_a_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_client_that_applies_whatever_comes(patch: pytest.MonkeyPatch) -> None:
-    def broken(follower: Follower, frame: Any, at: float) -> Action:
-        follower.n, follower.cursor = frame["n"], frame["cursor"]
+    def broken(subscription: Subscription, frame: Any, at: float) -> Action:
+        subscription.n, subscription.cursor = frame["n"], frame["cursor"]
         return Action.APPLY
 
-    patch.setattr(Follower, "_take_event", broken)
+    patch.setattr(Subscription, "_take_event", broken)
 
 
 BROKEN: dict[Callable[[pytest.MonkeyPatch], None], set[str]] = {

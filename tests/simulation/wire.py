@@ -15,7 +15,7 @@ from pushserver.live.fanout import Fanout
 from pushserver.transport.asgi import AsgiReader
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format
-from pushserver.wire.frames import Frame as ServerFrame
+from pushserver.wire.frames import Frame as WireFrame
 
 from ..faults.checker import Frame
 from .loop import LATER, Loop
@@ -121,7 +121,7 @@ class WireReader(AsgiReader):
         super().__init__(Format.JSON, fanout, wire.abort)
         self._wire = wire
 
-    async def _send(self, frame: ServerFrame) -> None:
+    async def _send(self, frame: WireFrame) -> None:
         await self._wire.send(frame.text(self.format))
 
     async def _end(self, code: Close) -> None:

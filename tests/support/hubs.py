@@ -16,13 +16,13 @@ from pushserver.live.reader import Reader, ReaderState
 from pushserver.model import Cursor
 from pushserver.settings import Settings
 from pushserver.store.log import Appended, Log
-from pushserver.store.store import Store
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Format, Notice
 
+from .logs import log_key
 from .server import entry_append
 
-LIMIT = 60.0  # seconds after which a test gives up waiting
+LIMIT = 90.0  # seconds after which a test gives up waiting
 BEAT = 0.05  # seconds between heartbeats
 
 
@@ -86,16 +86,8 @@ async def running(log: Log, **settings: Any) -> AsyncIterator[Hub]:
         yield hub
     finally:
         task.cancel()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=LIMIT)
         assert task.cancelled(), "the hub did not end when it was cancelled, or before"
-
-
-@asynccontextmanager
-async def log_on(url: str) -> AsyncIterator[Log]:
-    """A log on a store of the test's own."""
-    store = Store(url, partitions=16)
-    yield Log(store, log_events=1_000, entry_limit=500, idempotency=60)
-    await store.close()
 
 
 @asynccontextmanager
@@ -121,10 +113,6 @@ async def append_and_read(log: Log, stream: str, reader: RecordingReader, n: int
     answer = await append(log, stream, str(n))
     await reader.until_read(n)
     return answer
-
-
-def log_key(stream: str) -> str:
-    return f"{{p{model.partition_of(stream, 16):02d}}}:{stream}:log"
 
 
 async def delete_log(store_url: str, stream: str) -> None:

@@ -313,7 +313,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
 async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
     start: Callable[..., Running], stream: str
 ) -> None:
-    """The fanout has removed it: nothing else would visit it again, and it would keep its place for ever."""
+    """The fan-out has removed it: nothing else would visit it again, and it would keep its place for ever."""
     server = start("--readers", "1")
     entry = {"headline": "x", "blocks": [{"type": "paragraph", "html": "x" * 19_000}] * 3}
     for _ in range(100):

@@ -219,23 +219,23 @@ SAID = [
 def test_it_does_not_matter_where_what_is_said_is_split(size: int) -> None:
     whole = b"".join(SAID)
     for first in range(len(whole)):
-        client_frames, answers = ClientFrames(deflated=False), []
+        frames, answers = ClientFrames(deflated=False), []
         for part in [whole[:first], *(whole[at : at + size] for at in range(first, len(whole), size))]:
-            client_frames.receive(part)
-            assert client_frames.code is None
-            answers += [client_frames.reply] if client_frames.reply else []
-            if client_frames.is_between_frames() and not client_frames.close_received:
-                client_frames = ClientFrames(deflated=False)
-        assert client_frames.close_received
+            frames.receive(part)
+            assert frames.code is None
+            answers += [frames.reply] if frames.reply else []
+            if frames.is_between_frames() and not frames.close_received:
+                frames = ClientFrames(deflated=False)
+        assert frames.close_received
         assert answers[-1] == Frame(Opcode.CLOSE, CloseFrame(1001, "gone").serialize()).serialize(mask=False)
 
 
 def test_nothing_is_kept_after_a_frame_and_all_of_it_before() -> None:
     frame = client(Opcode.PING, b"x" * 100)
-    client_frames = ClientFrames(deflated=False)
+    frames = ClientFrames(deflated=False)
     for at in range(len(frame)):
-        client_frames.receive(frame[at : at + 1])
-        assert client_frames.is_between_frames() is (at == len(frame) - 1)
+        frames.receive(frame[at : at + 1])
+        assert frames.is_between_frames() is (at == len(frame) - 1)
 
 
 # --- what may not
@@ -286,23 +286,23 @@ def test_what_may_not_be_said_closes_with_its_code(raw: Raw, name: str) -> None:
 def test_it_does_so_however_it_is_split(name: str) -> None:
     said, code = WRONG[name]
     for size in (1, 2, 3, len(said)):
-        client_frames = ClientFrames(deflated=False)
+        frames = ClientFrames(deflated=False)
         for at in range(0, len(said), size):
-            client_frames.receive(said[at : at + size])
-            if client_frames.code is not None:
+            frames.receive(said[at : at + size])
+            if frames.code is not None:
                 break
-        assert client_frames.code == code
+        assert frames.code == code
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))
 def test_whatever_is_said_is_judged(parts: list[bytes]) -> None:
-    client_frames = ClientFrames(deflated=False)
+    frames = ClientFrames(deflated=False)
     for part in parts:
-        client_frames.receive(part)
-        if client_frames.code is not None or client_frames.close_received:
+        frames.receive(part)
+        if frames.code is not None or frames.close_received:
             break
-        assert len(client_frames.reply) <= 127
-        client_frames = ClientFrames(deflated=False) if client_frames.is_between_frames() else client_frames
+        assert len(frames.reply) <= 127
+        frames = ClientFrames(deflated=False) if frames.is_between_frames() else frames
 
 
 def test_after_its_goodbye_the_server_waits_for_the_echo_and_answers_nothing(raw: Raw) -> None:
