@@ -303,9 +303,9 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
             pass  # a heartbeat later the stalled one is not among the readers any more
     stalled.settimeout(10)
     taken = b""
-    while chunk := stalled.recv(65536):
-        taken += chunk
-    stalled.close()
+    with stalled, contextlib.suppress(ConnectionResetError):  # a kernel resets what takes nothing for too long
+        while chunk := stalled.recv(65536):
+            taken += chunk
     assert b'"n":2,' in taken
     assert b'"n":401,' not in taken
 
