@@ -1,7 +1,7 @@
-"""The server's side of a connection: uvicorn's HTTP protocol with our limits, and the handshake of a WebSocket.
+"""The handshake of a WebSocket (RFC 6455, 4.2) begins as an HTTP request, on uvicorn's protocol with limits of its own.
 
-A connection begins as HTTP. A request for a WebSocket is an ordinary one to the application, until it is accepted; then
-a protocol of the application's takes the transport over, and nothing of this module is left.
+A request for a WebSocket is an ordinary request to the application. Once it is accepted, a protocol of the application
+takes the transport over, and no object of this module is left.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from .asgi import ABORT, DETACH
 
 logger = logging.getLogger(__name__)
 
-HEAD_BYTES = 65_536  # of a request's line and headers
-HEAD_TIME = 10.0  # seconds for them to come
-EARLY_BYTES = 4_096  # that may come behind the request for a WebSocket before it is answered
+HEAD_BYTES = 65_536  # the longest request line and headers
+HEAD_TIME = 10.0  # seconds for a client to send them
+EARLY_BYTES = 4_096  # that a client may send behind its request for a WebSocket, before the answer
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, which cuts a connection whose request's head has no end: by itself it knows no limit.
+    """HttpProtocol is uvicorn's, with limits on the size of a request's head and on the time to send it.
 
-    The application may cut it too, when a reader takes no more of an answer that goes on.
+    Without them a client could send a head that never ends. The scope extension `pushserver.abort` lets the application
+    cut the connection of a reader that takes no more of its answer.
     """
 
-    _head_bytes: int | None = 0  # that came of the head so far; None between its end and the next one's beginning
+    _head_bytes: int | None = 0  # of the head so far; None between the end of a head and the beginning of the next
     _head_timer: asyncio.TimerHandle | None = None
-    _chunk = b""  # that is being read
+    _chunk = b""  # the bytes that the parser is reading
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -59,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_bytes = 0
-        if self._head_timer is None:  # else it is the first request, and the time runs since the connection was made
+        if self._head_timer is None:  # else this is the first request: its time runs since the connection was made
             self._head_timer = self.loop.call_later(HEAD_TIME, self.transport.abort)
 
     def on_headers_complete(self) -> None:
@@ -75,28 +76,28 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to a handshake, and leave nothing behind: the parser and this refer to each other."""
+        """Hand the connection to a handshake; uvicorn calls this while it handles the parser's upgrade."""
         self.connections.discard(self)
-        upgrade = sys.exception()  # the parser's, which says where it stopped; uvicorn calls this where it caught it
+        upgrade = sys.exception()  # it says at which byte the parser stopped
         assert isinstance(upgrade, httptools.HttpParserUpgrade), upgrade
         Handshake(self, self._chunk[upgrade.args[0] :]).begin()
-        self.parser = None  # type: ignore[assignment]
+        self.parser = None  # type: ignore[assignment]  # the two refer to each other: a cycle for each reader
 
 
 class Handshake(asyncio.Protocol):
-    """A request for a WebSocket (RFC 6455, 4.2): to ASGI, a connection to refuse, or to accept and detach."""
+    """Handshake is one request for a WebSocket, which the application refuses, or accepts and detaches."""
 
     def __init__(self, http: HttpProtocol, early: bytes) -> None:
         self._http = http
         self._transport = http.transport
         self._key = ""
-        self._asked = False
-        self._answer: list[bytes] = []  # a refusal, as far as the application has told it
+        self._connect_received = False
+        self._answer: list[bytes] = []  # the parts of a refusal that the application has sent
         self._state: Literal["open", "accepted", "over"] = "open"
-        self._early = early  # that came before the answer went
+        self._early = early  # bytes that the client sent before the answer
 
     def begin(self) -> None:
-        """Ask the application, if it is a request for a WebSocket as it should be."""
+        """Refuse a malformed request; else call the application."""
         self._transport.set_protocol(self)
         self._http.connections.add(self)  # type: ignore[arg-type]
         fault = self._check()
@@ -107,7 +108,7 @@ class Handshake(asyncio.Protocol):
         self._http.tasks.add(task)
         task.add_done_callback(self._http.tasks.discard)
 
-    # --- the transport's side
+    # --- called by the transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = "over"
@@ -119,10 +120,10 @@ class Handshake(asyncio.Protocol):
             self._transport.abort()
 
     def shutdown(self) -> None:
-        """uvicorn's call, when the server stops."""
+        """Close; uvicorn calls this when the server stops."""
         self._transport.close()
 
-    # --- the application's side
+    # --- called by the application
 
     def _scope(self) -> dict[str, Any]:
         scope: dict[str, Any] = dict(self._http.scope)
@@ -149,13 +150,13 @@ class Handshake(asyncio.Protocol):
             logger.exception("the application failed on a request for a WebSocket")
         finally:
             del scope
-            if self._state != "over":  # it ended without an answer, or was accepted and left alone
+            if self._state != "over":  # the application sent no answer, or accepted and did not detach
                 self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed on this request.\n")
 
     async def _receive(self) -> Any:
-        if self._asked:
+        if self._connect_received:
             raise RuntimeError("a WebSocket is detached once it is accepted: nothing is received here")
-        self._asked = True
+        self._connect_received = True
         return {"type": "websocket.connect"}
 
     async def _send(self, message: Any) -> None:
@@ -188,7 +189,7 @@ class Handshake(asyncio.Protocol):
         self._state = "accepted"
 
     def _detach(self, protocol: asyncio.Protocol) -> None:
-        """Give the connection to a protocol, which was accepted: from now on it is none of the server's."""
+        """Give an accepted connection to a protocol. uvicorn no longer counts it among its connections."""
         assert self._state == "accepted", "a connection is detached once, after it was accepted"
         self._state = "over"
         self._http.connections.discard(self)
@@ -197,10 +198,10 @@ class Handshake(asyncio.Protocol):
         if self._early:
             protocol.data_received(self._early)
 
-    # --- what is checked before
+    # --- checks and refusals
 
     def _check(self) -> tuple[HTTPStatus, str] | None:
-        """What is wrong with the request, None where nothing is; RFC 6455, 4.2.1."""
+        """The status and text to refuse the request with; None for a request as RFC 6455, 4.2.1 has it."""
         http = self._http
         headers: dict[bytes, list[bytes]] = {}
         for name, value in http.headers:
@@ -219,7 +220,7 @@ class Handshake(asyncio.Protocol):
         return None
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """An answer that is not the application's; nothing where it is too late for one."""
+        """Answer in place of the application; after it has accepted, close without an answer."""
         if self._state == "accepted":
             self._end(b"")
             return

@@ -8,8 +8,8 @@ from enum import IntEnum
 class Close(IntEnum):
     """A close code tells a reader whether to reconnect.
 
-    After 4400 to 4407 and 4410 a reader does not reconnect; after 4401 it may, with a new token. After any other code
-    it reconnects with its cursor.
+    After a code that `is_final` it does not, but after 4401 it may, with a new token. After any other code it
+    reconnects with its cursor.
     """
 
     PROTOCOL_ERROR = 1002
@@ -26,5 +26,5 @@ class Close(IntEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a reader must not come back with its cursor."""
+        """Whether a reader must not reconnect with its cursor."""
         return 4400 <= self <= 4407 or self in (Close.FLOOD, Close.TOO_BIG, Close.ENDED)
