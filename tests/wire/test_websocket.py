@@ -20,7 +20,7 @@ from pushserver.wire.websocket import HEARD_BYTES, Hearing, agrees_to_deflate
 
 from ..support.server import Running
 
-LIMIT = 20.0  # seconds after which what is waited for will not come
+LIMIT = 90.0  # seconds after which what is waited for will not come
 
 
 class Received(NamedTuple):
