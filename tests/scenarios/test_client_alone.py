@@ -13,6 +13,8 @@ import pytest
 from ..support.installed import build, closure, environment
 from ..support.server import LIMIT, ROOT, Running, clean_environment
 
+pytestmark = pytest.mark.full  # pip makes an environment
+
 REQUIRED = ("httpx2", "websockets")  # as docs/publishing.md says
 SECTION = (ROOT / "docs" / "publishing.md").read_text().partition("\n## The client alone\n")[2]
 LOADED = """

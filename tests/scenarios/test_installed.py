@@ -9,9 +9,12 @@ import zipfile
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from ..support.installed import build, environment
 from ..support.server import ROOT, STOP_LIMIT, clean_environment
+
+pytestmark = pytest.mark.full  # pip makes an environment
 
 DATA = {".lua", ".html", ".jsonl", ".js", ".css", ".svg", ".typed"}  # what a wheel has beside modules
 
