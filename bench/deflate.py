@@ -1,4 +1,4 @@
-"""What it saves to deflate frames and what it costs, once for all readers who offer it: the entries of the demo.
+"""The script measures what it saves and costs to deflate the frames of the demo's entries.
 
 .venv/bin/python -m bench.deflate
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from pushserver import model
 from pushserver.codec import dumps
-from pushserver.content import schema, validation
+from pushserver.content import changes, schema, validation
 from pushserver.model import Cursor, Event
 from pushserver.page import render
 from pushserver.wire.frames import Coding, Format, Frame, coded
@@ -38,9 +38,9 @@ def main() -> None:
 
 
 def _frame(sent: dict[str, Any]) -> Frame:
-    """What readers are told of an entry."""
+    """Return the frame of an entry."""
     at, id = model.now(), model.new_id()
-    entry = schema.entry(validation.read(schema.EntryIn, sent), stream="demo", id=id, at=at)
+    entry = changes.revise_entry(validation.read(schema.EntryIn, sent), stream="demo", id=id, at=at)
     cursor = Cursor("e" * 16, f"{at}-0", "a" * 16)
     data = dumps({"at": model.instant(at), "entry": {**entry, "rev": 1}}).encode()
     event = Event(cursor, cursor, 1, "entry.put", data, model.instant(at), id)

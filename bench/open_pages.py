@@ -1,4 +1,4 @@
-"""How long until a change shows in open pages, two on two workers: from before the request to the change of the DOM.
+"""The script measures how long a change takes to show in two open pages on two workers, from request to DOM change.
 
     .venv/bin/python -m bench.open_pages [ROUNDS]
 
@@ -60,8 +60,8 @@ def main(rounds: int) -> None:
         browser.close()
     print(f"{'':12}{'page, ms':>20}{'answer, ms':>20}")
     print(f"{'':12}{'median':>10}{'worst':>10}{'median':>10}{'worst':>10}")
-    for name, found in times.items():
-        columns = [value for part in zip(*found, strict=True) for value in (statistics.median(part), max(part))]
+    for name, pairs in times.items():
+        columns = [value for part in zip(*pairs, strict=True) for value in (statistics.median(part), max(part))]
         print(f"{name:12}" + "".join(f"{value:10.0f}" for value in columns))
 
 

@@ -1,11 +1,11 @@
-"""What 200 readers who take nothing cost the other 800, the server and the kernel, and when they are let go.
+"""The script measures what 200 stalled readers cost 800 healthy ones, the server and the kernel.
 
     .venv/bin/python -m bench.stalled [ROUNDS]
 
-Rounds with them and rounds in which those 200 read as well take turns on one server, as it is by default, so that a
-pass is over as many readers in both, and both are looked at alike. Each publishes entries at a pace,
-and measures how late healthy readers are given them, from the instant at which the entry was due to be sent. Prints
-the p99 of both and their ratio, when the last stalled reader was let go, and what each held of memory at most.
+Rounds in which they stall and rounds in which they read as well take turns on one server with default settings, so that
+both serve the same number of readers. Each round publishes entries at a pace, and measures how late healthy readers
+receive them, from the time at which the entry was due. The script prints the p99 of both and their ratio, when the last
+stalled reader was closed, and the most memory that each took.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Healthy(asyncio.Protocol):
         now = time.monotonic_ns()
         data = self._tail + data
         end = 0
-        for found in DUE.finditer(data):
-            end = found.end()
+        for match in DUE.finditer(data):
+            end = match.end()
             self.seen += 1
-            self._late.append((now - int(found[1])) / 1e6)
+            self._late.append((now - int(match[1])) / 1e6)
         self._tail = data[max(end, len(data) - TAIL) :]
 
 
@@ -109,7 +109,7 @@ class Round:
             other.abort()
         await watching
         self.let_go = time.monotonic() - began if raws else 0.0
-        assert all(healthy.seen == ENTRIES for _, healthy in readers), "a healthy reader was given an entry twice"
+        assert all(healthy.seen == ENTRIES for _, healthy in readers), "a healthy reader received an entry twice"
         for raw in raws:
             raw.close()
         for transport, _ in readers:
@@ -144,7 +144,7 @@ class Round:
                 assert response.status_code == 201, response.text
 
     async def _watch(self, ports: set[int], before: float) -> None:
-        """Until the kernel knows no stalled connection any more: what is kept for each, at most."""
+        """Note the most memory that each stalled connection takes, until the last of them is closed."""
         while ports and (queued := await send_queues(self._address[1], ports)):
             self.kernel = max(self.kernel, sum(queued) / len(queued) / 1024)
             self.worker = max(self.worker, (pss(self._pid) - before) / len(ports))
@@ -153,9 +153,9 @@ class Round:
 
 def pss(pid: int) -> float:
     """KiB."""
-    found = re.search(r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found
-    return float(found[1])
+    match = re.search(r"^Pss: +(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert match
+    return float(match[1])
 
 
 async def send_queues(port: int, ports: set[int]) -> list[int]:
@@ -165,8 +165,8 @@ async def send_queues(port: int, ports: set[int]) -> list[int]:
     """
     ask = ("ss", "-Htn", "state", "established", "sport", "=", f":{port}")
     process = await asyncio.create_subprocess_exec(*ask, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    rows = (line.split() for line in told.decode().splitlines())
+    output, _ = await process.communicate()
+    rows = (line.split() for line in output.decode().splitlines())
     return [int(queue) for _, queue, _, peer in rows if int(peer.rpartition(":")[2]) in ports]
 
 
@@ -175,17 +175,17 @@ def p99(late: list[float]) -> float:
 
 
 def main(rounds: int) -> int:
-    found: dict[int, list[Any]] = {0: [], STALLED: []}
+    rounds_of: dict[int, list[Any]] = {0: [], STALLED: []}
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as server:
         uvloop.run(_warm_up(server))
         for number in range(2 * rounds):
             stalled = STALLED if number % 2 else 0
             round = Round(server, number, stalled)
             uvloop.run(round.run())
-            found[stalled].append(round)
+            rounds_of[stalled].append(round)
             print(f"{HEALTHY} healthy, {stalled:3} stalled: p99 {p99(round.late):6.1f} ms", flush=True)
         closed = re.search(r'pushserver_readers_closed_total{code="4408"} (\d+)', server.http.get("/metrics").text)
-    without, with_them = ([p99(round.late) for round in found[stalled]] for stalled in (0, STALLED))
+    without, with_them = ([p99(round.late) for round in rounds_of[stalled]] for stalled in (0, STALLED))
     ratios = sorted(b / a for a, b in zip(without, with_them, strict=True))
     print(
         f"p99 without {statistics.median(without):.1f} ms, with {statistics.median(with_them):.1f} ms, "
@@ -193,11 +193,11 @@ def main(rounds: int) -> int:
     )
     print(
         f"cut off: {closed[1] if closed else 0} of {rounds * STALLED}, the last one "
-        f"{max(round.let_go for round in found[STALLED]):.1f} s after the first entry"
+        f"{max(round.let_go for round in rounds_of[STALLED]):.1f} s after the first entry"
     )
     print(
-        f"each stalled reader held at most {max(round.worker for round in found[STALLED]):.0f} KiB of the worker, "
-        f"{max(round.kernel for round in found[STALLED]):.0f} KiB in the kernel's send queue"
+        f"each stalled reader took at most {max(round.worker for round in rounds_of[STALLED]):.0f} KiB of the worker, "
+        f"{max(round.kernel for round in rounds_of[STALLED]):.0f} KiB in the kernel's send queue"
     )
     return int(not closed or int(closed[1]) != rounds * STALLED)
 

@@ -1,4 +1,4 @@
-"""What came out, as one table of ratios, and beside the targets."""
+"""The results of a comparison are shown as one table of ratios, and beside the targets."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 
 OURS = "pushserver"
 BEGIN, END = "<!-- begin: bench/compare -->", "<!-- end: bench/compare -->"
-TOLD_APART = ("of it kernel", "store us/entry", "load", "limit", "put off")  # they stand in the JSON alone
+NOT_SHOWN = ("of it kernel", "store us/entry", "load", "limit", "put off")  # in the JSON only
 
 Rounds = dict[int, float]
 
 
 class Results:
-    """Every round's figures: of a workload, a figure and a contender, by round."""
+    """Results are the figures of all rounds: by workload, figure and contender, and then by round."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, report: dict[str, Any]) -> None:
         self.titles: dict[str, str] = {}
-        self.names: list[str] = told["contenders"]
-        self.found: dict[tuple[str, str, str], Rounds] = defaultdict(dict)
+        self.names: list[str] = report["contenders"]
+        self.values: dict[tuple[str, str, str], Rounds] = defaultdict(dict)
         self.figures: dict[str, list[str]] = defaultdict(list)
-        self.remarks: list[str] = list(told["skipped"])
-        for result in told["results"]:
+        self.remarks: list[str] = list(report["skipped"])
+        for result in report["results"]:
             letter = result["workload"]
             self.titles[letter] = result["title"]
             where = f"({letter}) {result['contender']}, round {result['round'] + 1}"
@@ -32,24 +32,24 @@ class Results:
             elif result["figures"].get("limit") == "load":
                 self.remarks.append(f"{where}: the load was the limit, so it may be faster")
             for figure, value in result.get("figures", {}).items():
-                if figure not in TOLD_APART:
-                    self.found[letter, figure, result["contender"]][result["round"]] = value
+                if figure not in NOT_SHOWN:
+                    self.values[letter, figure, result["contender"]][result["round"]] = value
                     if figure not in self.figures[letter]:
                         self.figures[letter].append(figure)
 
     def median(self, letter: str, figure: str, name: str = OURS) -> float | None:
-        rounds = self.found.get((letter, figure, name))
+        rounds = self.values.get((letter, figure, name))
         return statistics.median(rounds.values()) if rounds else None
 
     def ratios(self, letter: str, figure: str, name: str) -> list[float]:
-        """Round by round, what a contender has for each one of ours."""
-        ours, theirs = self.found.get((letter, figure, OURS), {}), self.found.get((letter, figure, name), {})
+        """Return a contender's figure divided by ours, for each round, in ascending order."""
+        ours, theirs = self.values.get((letter, figure, OURS), {}), self.values.get((letter, figure, name), {})
         return sorted(theirs[number] / ours[number] for number in ours.keys() & theirs.keys() if ours[number])
 
 
-def markdown(told: dict[str, Any]) -> str:
-    """The table: ours as it is, the others for each one of ours, as median and, over rounds, least and most."""
-    results = Results(told)
+def markdown(report: dict[str, Any]) -> str:
+    """Return the table: our figures, and the others' as ratios to ours; the median, and the range over rounds."""
+    results = Results(report)
     others = [name for name in results.names if name != OURS]
     rows = [["", OURS, *others], ["---"] * (len(others) + 2)]
     for letter, title in results.titles.items():
@@ -58,18 +58,18 @@ def markdown(told: dict[str, Any]) -> str:
             rows.append([f"({letter}) {title}: {figure}", _own(results, letter, figure), *cells])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     remarks = [f"* {remark}" for remark in results.remarks]
-    made = f"Made by `{told['command']}` on {told['on']}. {_others(told)}"
+    made = f"Made by `{report['command']}` on {report['on']}. {_others(report)}"
     return "\n".join([*lines, "", *targets(results), "", *remarks, *([""] if remarks else []), made])
 
 
-def _others(told: dict[str, Any]) -> str:
-    """How much of the processors was taken by what is not measured."""
-    shares = [result["others"] for result in told["results"]]
+def _others(report: dict[str, Any]) -> str:
+    """Return how much of the processors other programs used."""
+    shares = [result["others"] for result in report["results"]]
     return f"Others took {statistics.median(shares):.0%} of the processors (median), {max(shares):.0%} at most."
 
 
 def _own(results: Results, letter: str, figure: str) -> str:
-    rounds = sorted(results.found[letter, figure, OURS].values())
+    rounds = sorted(results.values[letter, figure, OURS].values())
     if not rounds:
         return "-"
     spread = f" ({_short(rounds[0])}-{_short(rounds[-1])})" if len(rounds) > 1 else ""
@@ -77,14 +77,14 @@ def _own(results: Results, letter: str, figure: str) -> str:
 
 
 def _ratio(ratios: list[float]) -> str:
-    if not any(ratios):  # where all are 0, the kernel does not count what they do
+    if not any(ratios):  # all are 0 where the contender uses system calls that are not counted
         return "-"
     spread = f" ({_short(ratios[0])}-{_short(ratios[-1])})" if len(ratios) > 1 else ""
     return f"x {_short(statistics.median(ratios))}{spread}"
 
 
 def _short(value: float) -> str:
-    """Three digits, and thousands apart."""
+    """Format a number with three digits, or with thousands separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -92,7 +92,7 @@ def _short(value: float) -> str:
 
 
 class Goal(NamedTuple):
-    """What is wanted: at most this, or at least; and what was reached, None where it was not measured."""
+    """Goal is a target: at most `wanted`, or at least; `reached` is None where it was not measured."""
 
     text: str
     wanted: float
@@ -139,20 +139,20 @@ def goals(results: Results) -> list[Goal]:
 
 
 def _times(results: Results, letter: str, figure: str, name: str) -> float | None:
-    """Ours, in those of another: the median over the rounds."""
+    """Return our figure divided by another's: the median over the rounds."""
     ratios = results.ratios(letter, figure, name)
     return statistics.median(1 / ratio for ratio in ratios if ratio) if ratios else None
 
 
 def _best(results: Results, letter: str, figure: str, *, most: bool = False) -> float | None:
-    """Ours, in those of the best peer; the floor is none."""
+    """Return our figure divided by the best peer's; the floor is not a peer."""
     peers = [_times(results, letter, figure, name) for name in results.names if name not in (OURS, "floor")]
     known = [times for times in peers if times is not None]
     return (min(known) if most else max(known)) if known else None
 
 
 def put(page: str, table: str) -> str:
-    """A page with the table between its marks. Raises ValueError where they are not there."""
+    """Return a page with the table between its marks. Raises ValueError where the marks are missing."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

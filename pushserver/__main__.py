@@ -1,4 +1,4 @@
-"""The command line: serve, and the commands that talk to a server.
+"""The command line runs a server, and has the commands that talk to one.
 
 Exit status: 0 done · 1 refused, with the reason · 2 wrong usage · 3 not reached, or the server could not start.
 """

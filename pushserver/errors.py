@@ -5,13 +5,14 @@ Every refusal names the field, what was expected and what came.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 GOT_LIMIT = 120  # characters of the offending value that an answer repeats
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong with what came."""
+    """A Fault names one field of a request that is wrong, what was expected there, and what came."""
 
     field: str
     expected: str
@@ -19,7 +20,7 @@ class Fault(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that is declined; nothing was stored unless `detail` says that it is unknown."""
+    """A Refused request stored nothing, unless `detail` says that the outcome is unknown."""
 
     status = 400
     title = "Bad request"
@@ -32,7 +33,7 @@ class Refused(Exception):
         self.headers = headers or {}
 
     def problem(self) -> dict[str, object]:
-        """The body of the answer, as RFC 9457 has it, with `errors` as its extension member."""
+        """The body of the answer (RFC 9457, section 3), with the extension member `errors`."""
         body: dict[str, object] = {
             "type": f"urn:pushserver:problem:{self.kind}",
             "title": self.title,
@@ -45,59 +46,59 @@ class Refused(Exception):
 
 
 class Malformed(Refused):
-    """Not readable as what it says it is: JSON, UTF-8, a header."""
+    """The body or a header cannot be parsed: it is not JSON, not UTF-8, or not of the header's syntax."""
 
     status, title, kind = 400, "Malformed request", "malformed"
 
 
 class Unauthorized(Refused):
-    """No publish key came, or not a known one."""
+    """The request has no publish key, or one that the server does not know."""
 
     status, title, kind = 401, "Publish key missing or wrong", "unauthorized"
 
 
 class BadToken(Refused):
-    """No reader token came, or not a valid one."""
+    """The request has no reader token, or one that is not valid."""
 
     status, title, kind = 401, "Token missing or not valid", "token"
 
 
 class Forbidden(Refused):
-    """Known, and not allowed here."""
+    """The key or token is known, and lacks the right for this request."""
 
     status, title, kind = 403, "Not allowed", "forbidden"
 
 
 class NotFound(Refused):
-    """Nothing here by that name."""
+    """Nothing is stored under the name in the URL."""
 
     status, title, kind = 404, "Not found", "not-found"
 
 
 class NotAllowed(Refused):
-    """The resource exists, the method does not."""
+    """The URL exists and does not support the method."""
 
     status, title, kind = 405, "Method not allowed", "method-not-allowed"
 
 
 class Conflict(Refused):
-    """The stream's state does not permit it."""
+    """The state of the stream does not permit the request: it has ended, is full, or others change it."""
 
     status, title, kind = 409, "Conflict", "conflict"
 
 
 class Gone(Refused):
-    """It was there, and was withdrawn."""
+    """The entry was withdrawn."""
 
     status, title, kind = 410, "Withdrawn", "withdrawn"
 
 
 class Changed(Refused):
-    """It is not any more what the publisher saw; `current` is what it is now."""
+    """A precondition failed, as another change came first; `current` is the revision stored now, or None."""
 
     status, title, kind = 412, "Changed meanwhile", "changed"
 
-    def __init__(self, detail: str, fault: Fault, current: dict[str, object] | None) -> None:
+    def __init__(self, detail: str, fault: Fault, current: Mapping[str, Any] | None) -> None:
         super().__init__(detail, fault, headers={"ETag": f'"{current["rev"]}"'} if current else None)
         self.current = current
 
@@ -106,43 +107,43 @@ class Changed(Refused):
 
 
 class TooLarge(Refused):
-    """More bytes than the limit."""
+    """The body or a line of it is larger than the limit."""
 
     status, title, kind = 413, "Body too large", "too-large"
 
 
 class UpgradeRequired(Refused):
-    """A WebSocket's address, asked for without the upgrade."""
+    """The URL of a WebSocket was requested without an upgrade."""
 
     status, title, kind = 426, "WebSocket only", "upgrade-required"
 
 
 class UnsupportedType(Refused):
-    """A content type that is not taken here."""
+    """The URL does not accept the content type of the body."""
 
     status, title, kind = 415, "Unsupported content type", "unsupported-type"
 
 
 class Invalid(Refused):
-    """Readable, and not valid; `faults` says field by field why."""
+    """The body or the query was parsed and is not valid; `faults` names each field."""
 
     status, title, kind = 422, "Not valid", "invalid"
 
 
 class KeyReused(Refused):
-    """The idempotency key was used for another body."""
+    """The idempotency key came before, with another body."""
 
     status, title, kind = 422, "Idempotency key used for another request", "idempotency-key-reused"
 
 
 class TooMany(Refused):
-    """More requests than the key allows; come back when `Retry-After` says."""
+    """The key sent more requests than its rate allows; `Retry-After` says when to try again."""
 
     status, title, kind = 429, "Too many requests", "too-many"
 
 
 class Unavailable(Refused):
-    """Come back later: the store is away, or the worker is full. `key` is the one to send the same request with."""
+    """The store is away or the worker is full: try again after `retry_after` seconds, with the same `key`."""
 
     status, title, kind = 503, "Unavailable", "unavailable"
 
@@ -151,14 +152,14 @@ class Unavailable(Refused):
         super().__init__(detail, headers={"Retry-After": str(retry_after), **again})
 
 
-def withdrawn(withdrawal: dict[str, Any]) -> Gone:
-    """The refusal that a withdrawn entry is from then on."""
+def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:
+    """The answer to every request for a withdrawn entry."""
     note = withdrawal.get("note") or "This entry was withdrawn."
     return Gone(note, Fault("id", "an entry", f"withdrawn for the reason {withdrawal['reason']}"))
 
 
 def shorten(value: object) -> str:
-    """A value as an answer or a log line may repeat it."""
+    """A value as an answer or a log line repeats it: at most GOT_LIMIT characters."""
     text = value if isinstance(value, str) else repr(value)
     if not text:
         return "an empty string"

@@ -1,6 +1,6 @@
-"""What an instant, a stream, an event, a cursor and a stored entry are.
+"""The nouns of the project: instants, streams, cursors, events, and entries and pages as they are stored. Pure.
 
-Pure. An instant is a UTC string of milliseconds, `2023-07-11T15:53:00.000Z`: always 24 characters, so that strings
+An instant is a UTC string of milliseconds, `2023-07-11T15:53:00.000Z`: always 24 characters, so that strings
 compare as instants do.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 from zlib import crc32
 
 from .errors import Fault, Invalid, shorten
@@ -45,38 +46,38 @@ def new_id() -> str:
 
 
 def check_stream(name: str) -> str:
-    """A stream's name, or a refusal that says what one is."""
+    """Returns the name if it is a stream's. Raises Invalid."""
     if not STREAM.fullmatch(name):
         raise Invalid(
-            "That is not the name of a stream.",
+            "The name of the stream is not valid.",
             Fault("stream", "1 to 64 characters of a-z, 0-9 and -, not beginning with -", shorten(name)),
         )
     return name
 
 
 def check_id(id: str) -> str:
-    """An entry's id, or a refusal that says what one is."""
+    """Returns the id if it is an entry's. Raises Invalid."""
     if not ID.fullmatch(id):
         expected = "1 to 64 characters of A-Z, a-z, 0-9, - and _, beginning with a letter or digit"
-        raise Invalid("That is not the id of an entry.", Fault("id", expected, shorten(id)))
+        raise Invalid("The id of the entry is not valid.", Fault("id", expected, shorten(id)))
     return id
 
 
 def partition_of(stream: str, partitions: int) -> int:
-    """Which of the hash tags a stream's keys share."""
+    """The partition, from 0, of a stream: its keys share a hash tag."""
     return crc32(stream.encode()) % partitions
 
 
 def tag(partition: int) -> str:
-    """The hash tag of a partition: what its keys begin with, so that one server has them all."""
+    """The hash tag that a partition's keys begin with, so that one server of a cluster has all of them."""
     return f"{{p{partition:02d}}}"
 
 
-# --- the log's records
+# --- events
 
 
 class Cursor(NamedTuple):
-    """One event and its identity: the nonce tells apart two events that got the same id across a failover."""
+    """A cursor names one event. The nonce tells two events apart that got the same Redis id across a failover."""
 
     epoch: str
     id: str
@@ -84,7 +85,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def beginning(cls, epoch: str) -> Cursor:
-        """What the first event of a log names as the one before it."""
+        """The cursor that the first event of a log names as the event before it."""
         return cls(epoch, "0-0", "0" * 16)
 
     def __str__(self) -> str:
@@ -92,17 +93,17 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
-        """The cursor that a reader sent, or None where it is not one."""
-        found = re.fullmatch(r"v1\.([0-9a-f]{16})\.([0-9]{1,19}-[0-9]{1,19})\.([0-9a-f]{16})", text)
-        return cls(*found.groups()) if found else None
+        """The cursor in a text that a reader sent, None where the text is no cursor."""
+        match = re.fullmatch(r"v1\.([0-9a-f]{16})\.([0-9]{1,19}-[0-9]{1,19})\.([0-9a-f]{16})", text)
+        return cls(*match.groups()) if match else None
 
 
 class Event(NamedTuple):
-    """One record of the log.
+    """An event is one record of the log.
 
-    `data` is what its frame carries beside the fields that are here, a JSON object as bytes; `shown_at` the newest
-    instant that the page shows because of it; `entry_id` the entry that it is about, '' for the page; `request` the
-    idempotency key and the body's hash that it was published with, '' where there was no key.
+    `data` is a JSON object: its members join those of the frame. `shown_at` is the newest instant that the page shows
+    because of the event. `entry_id` names the entry that the event is about and is '' for the page. `request` is the
+    idempotency key and the hash of the body that it was published with, '' where there was no key.
     """
 
     cursor: Cursor
@@ -116,24 +117,127 @@ class Event(NamedTuple):
 
     @property
     def stored_at(self) -> int:
-        """When the store took it, in milliseconds since 1970, by the store's clock."""
+        """When the store appended it, in milliseconds since 1970, by the store's clock."""
         return int(self.cursor.id.partition("-")[0])
 
     def withdrawn(self, data: bytes) -> Event:
-        """The same event when its entry has been withdrawn: its place in the order, and the withdrawal for content."""
+        """The event after its entry was withdrawn: the same place in the order, with the withdrawal as its content."""
         return self._replace(type="entry.withdraw", data=data, request="") if self.type == "entry.put" else self
 
 
-# --- what is stored
+# --- entries and pages as they are stored
 
 
-def order_of(entry: dict[str, Any]) -> int:
-    """A stored entry's score in the order of the page: pinned ones first, then by `sort_at`; ties go by id."""
+class StoredCorrection(TypedDict):
+    """The last correction of an entry, as readers see it; the key `class` is always "correction"."""
+
+    note: str
+    at: str
+
+
+class StoredEntry(TypedDict):
+    """An entry at one revision. Instants are strings, as in `instant`."""
+
+    id: str
+    rev: int
+    url: str
+    headline: NotRequired[str]
+    blocks: list[dict[str, Any]]
+    bylines: list[dict[str, str]]
+    tags: list[str]
+    flags: dict[str, bool]
+    published_at: str
+    sort_at: str
+    updated_at: NotRequired[str]
+    correction: NotRequired[StoredCorrection]
+
+
+class StoredWithdrawal(TypedDict):
+    """The mark that a withdrawn entry leaves behind."""
+
+    id: str
+    rev: int
+    at: str
+    reason: str
+    note: NotRequired[str]
+    headline: NotRequired[str | None]
+
+
+class StoredPage(TypedDict):
+    """A stream's own fields at one revision; revision 0 is a page that nobody has written yet."""
+
+    rev: int
+    headline: str
+    kicker: NotRequired[str]
+    dek: NotRequired[str]
+    background: list[dict[str, Any]]
+    intro: NotRequired[str]
+    timezone: str
+    lang: str
+    dir: str
+    state: str
+    coverage_start: NotRequired[str]
+    coverage_end: NotRequired[str]
+    previous: list[dict[str, str]]
+    next: NotRequired[dict[str, str]]
+    topics: list[dict[str, str]]
+    updated_at: str
+    began_at: NotRequired[str]
+
+
+def order_of(entry: StoredEntry) -> int:
+    """An entry's score in the order of the page: pinned entries first, then by `sort_at`; the id decides ties."""
     return milliseconds(entry["sort_at"]) + (PINNED if entry["flags"].get("pinned") else 0)
 
 
-def unwritten_page(stream: str) -> dict[str, Any]:
+def unwritten_page(stream: str) -> StoredPage:
     """The page of a stream that has entries and was given no page yet."""
-    words = {"headline": stream.replace("-", " ").capitalize(), "timezone": "UTC", "lang": "en", "dir": "ltr"}
-    lists: dict[str, Any] = {"background": [], "previous": [], "topics": []}
-    return {"rev": 0, **words, **lists, "state": "live", "updated_at": instant(0)}
+    return {
+        "rev": 0,
+        "headline": stream.replace("-", " ").capitalize(),
+        "timezone": "UTC",
+        "lang": "en",
+        "dir": "ltr",
+        "background": [],
+        "previous": [],
+        "topics": [],
+        "state": "live",
+        "updated_at": instant(0),
+    }
+
+
+# --- one publish
+
+
+class Idempotency(NamedTuple):
+    """The idempotency key of a request and the hash of its body, both empty where there is none.
+
+    `from_client` is false for a key that the server made: then no answer can have been given before.
+    """
+
+    key: str = ""
+    body_hash: str = ""
+    from_client: bool = False
+
+
+class Append(NamedTuple):
+    """One publish as the log stores it: an event, and the state that the event makes.
+
+    `rev` is the revision that it makes, `replaces` the revision before it where that is not `rev` - 1. `order` is the
+    score of an entry, or of a withdrawal among the withdrawals. `began_at` is when the coverage began, where that was
+    before `shown_at`. `at` is in milliseconds since 1970.
+    """
+
+    stream: str
+    type: str
+    data: Mapping[str, Any]
+    at: int
+    state: Mapping[str, Any]
+    rev: int
+    shown_at: str
+    entry_id: str = ""
+    order: int = 0
+    key: str = ""
+    body_hash: str = ""
+    replaces: int | None = None
+    began_at: str = ""

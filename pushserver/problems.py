@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from .errors import Refused
 
-# On every answer: it is what its type says, and what is no page runs, loads and frames nothing. Pages have their own.
+# On every answer that is not a page: a browser must not guess another content type, run anything or show it in a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -14,5 +14,5 @@ HEADERS = {
 
 
 def answer(refused: Refused) -> Response:
-    """The HTTP response that a refusal is."""
+    """The problem+json response of a refusal."""
     return JSONResponse(refused.problem(), refused.status, {**HEADERS, **refused.headers}, "application/problem+json")

@@ -14,7 +14,7 @@ const WORDS = {
   waiting: "Reconnecting…",
   ended: "This page is no longer updating",
   stale: "Updates are delayed since",
-  held: "Updates come late: something on the way here holds them back",
+  buffered: "Updates come late: something on the way here holds them back",
   expired: "Sign in again to go on",
 };
 
@@ -156,9 +156,9 @@ function showState(name, since = "") {
 }
 
 /** @param {CustomEvent} event */
-function tell({ detail: { state, stale, held, expired } }) {
+function tell({ detail: { state, stale, buffered, expired } }) {
   if (state === "ended") showState(expired ? "expired" : "ended");
-  else if (held) showState("held");
+  else if (buffered) showState("buffered");
   else if (stale && state === "live") showState("stale", timeOf(stale));
   else showState(state);
 }
@@ -186,7 +186,7 @@ function follow() {
   const stream = new Stream(url.href, String(main.dataset.cursor));
   stream.addEventListener("frame", /** @type {EventListener} */ (apply));
   stream.addEventListener("state", /** @type {EventListener} */ (tell));
-  stream.addEventListener("held", () => catchUp(stream));
+  stream.addEventListener("buffered", () => catchUp(stream));
   stream.open();
 }
 

@@ -1,20 +1,21 @@
 // @ts-check
 /**
- * The reader's side, pure: the rule by which a page knows that it has everything, and when it is to connect again.
+ * A subscription is the state of one reader of one stream: it decides what to apply and when to connect again.
  *
- * An event is applied if it is the next one and names the last one as the one before. Anything else means that something was
- * lost on the way; the cure is always to connect again with the cursor, which the server answers with all that is missing,
- * or with a snapshot.
+ * A reader applies an event only if the event is the next one and names the last applied one as its predecessor. Anything
+ * else means that something was lost on the way, and the reader connects again with its cursor: the server answers with all
+ * the missing events or with a snapshot.
  *
  *   waiting --due, wake--> connecting --hello--> behind <--caught up, head ahead--> live
  *      ^                       |                   |                                 |
- *      '--- no first frame, silence, a hole, closed, bye: wait at random, longer each time
+ *      '--- no first frame, silence, a gap, closed, bye: wait at random, longer each time
  *                              |                   |                                 |
  *                              '-- a final code, a refusal, the end of the coverage -'--> ended
  *
- * No clock, no dice, no connection: it is given the time in seconds (`at`) and a number from 0 up to 1 (`chance`), and answers
- * with what to do: "nothing", "apply" the frame, "leave" the connection, or "connect" by `transport`. `stream.js` drives it.
- * `pushserver/rule.py` is the same rule in the same words, and says more; tests/test_rule.py shows both the same schedules.
+ * The module does no I/O and reads no clock. Each method takes the time in seconds (`at`) and a random number from 0 up to 1
+ * (`chance`), and returns what to do: "nothing", "apply" the frame, "leave" the connection, or "connect" by `transport`.
+ * `stream.js` is the caller. `pushserver/client/subscription.py` is the same state machine in Python, with more comments;
+ * tests/client/test_subscription.py compares the two.
  */
 
 const DELAY_FIRST = 0.5;
@@ -26,40 +27,39 @@ const STEADY = 30;
 const HIDDEN_LEAST = 60;
 const PROVEN_MISSES = 3;
 const EVENTS_FOR = 600;
-const TOKEN_EXPIRED = 4401;
-const isFinal = (/** @type {number} */ code) =>
-  code === 1008 || code === 1009 || (code >= 4400 && code <= 4407) || code === 4410;
+const TOKEN_EXPIRED = 4401; // close codes are a copy of the server's in wire/codes.py
+const FINAL_CODES = [1008, 1009, 4400, 4401, 4402, 4403, 4404, 4405, 4406, 4407, 4410];
 
 /** @typedef {"nothing" | "apply" | "leave" | "connect"} Action */
 
-export class Follower {
+export class Subscription {
   #failures = 0;
-  #misses = 0; // tries by socket in a row on which nothing came, though the server answers
+  #misses = 0; // WebSockets in a row on which nothing came, though the server answers
   #socketsWork = false;
   #triedAt = -Infinity;
   #notBefore = -Infinity;
   /** @type {number | null} */ #liveSince = null;
   #head = 0;
   /** @type {number | null} */ #aheadSince = null;
-  #owed = false; // a snapshot was announced
+  #owed = false; // a snapshot was announced and has not come yet
 
-  /** @param {string} cursor of what is shown already, or "" @param {number} eventsUntil what was remembered of another one */
+  /** @param {string} cursor of the last applied event, or "" @param {number} eventsUntil as an earlier subscription had it */
   constructor(cursor = "", eventsUntil = 0) {
     /** @type {"connecting" | "live" | "behind" | "waiting" | "ended"} */ this.state = "waiting";
     this.cursor = cursor;
     this.n = 0;
-    /** @type {number | null} */ this.due = null; // when `tick` is to be called; null: when something happens
-    /** @type {string | null} */ this.stale = null; // since when the server has not heard of the store, as it said last
-    this.held = false; // the server answers, but something on the way holds back its events
-    this.expired = false; // ended for want of a good token
-    this.hidden = false; // nobody looks; set by the driver
-    this.asks = false; // a question over HTTP may tell why the last try failed
+    /** @type {number | null} */ this.due = null; // when `tick` must be called; null: not at any time
+    /** @type {string | null} */ this.stale = null; // since when the server has had no contact with the store
+    this.buffered = false; // the server answers, but a proxy on the way buffers its events
+    this.expired = false; // ended because the token is not valid or has expired
+    this.hidden = false; // nobody looks at the page; set by the caller
+    this.asks = false; // an HTTP request may tell why the last attempt failed
     /** @type {"socket" | "events"} */ this.transport = "socket";
-    this.eventsUntil = eventsUntil; // sockets are taken for blocked until then
+    this.eventsUntil = eventsUntil; // WebSockets count as blocked until then
     this.heartbeat = 15;
   }
 
-  // --- what happens
+  // --- events
 
   /** @param {number} at @param {number} chance @returns {Action} */
   wake(at, chance) {
@@ -68,7 +68,7 @@ export class Follower {
       this.expired = false;
       this.due = Math.max(at, this.#notBefore);
     } else if (this.due !== null && at >= this.due) {
-      this.#leave(at, chance); // it slept through its own deadline
+      this.#leave(at, chance); // the machine slept through the deadline
       this.due = at;
     }
     return this.tick(at, chance);
@@ -87,7 +87,7 @@ export class Follower {
     return this.#connect(at);
   }
 
-  /** Put away: let go, and come back by `wake` alone. @returns {Action} */
+  /** Close the connection, and connect again only at `wake`. @returns {Action} */
   close() {
     if (this.state !== "ended") this.state = "waiting";
     this.due = null;
@@ -95,10 +95,10 @@ export class Follower {
     return "leave";
   }
 
-  /** @param {number} code of the close, 1006 where there is none @param {number} at @param {number} chance @returns {Action} */
+  /** @param {number} code of the close frame, 1006 where there is none @param {number} at @param {number} chance @returns {Action} */
   closed(code, at, chance) {
     if (this.state === "waiting" || this.state === "ended") return "nothing";
-    if (isFinal(code)) return this.#end(code === TOKEN_EXPIRED);
+    if (FINAL_CODES.includes(code)) return this.#end(code === TOKEN_EXPIRED);
     return this.#leave(at, chance, 0, this.state === "connecting");
   }
 
@@ -112,7 +112,7 @@ export class Follower {
       this.#notBefore = at + retryAfter;
       this.due += retryAfter;
     } else if (this.transport === "events") {
-      this.held = true;
+      this.buffered = true;
       this.eventsUntil = 0;
     } else {
       this.#misses++;
@@ -134,7 +134,7 @@ export class Follower {
     return action;
   }
 
-  // --- frames; "leave" is what does not fit
+  // --- frames; "leave" where the frame does not follow
 
   /** @param {any} frame @param {number} at @returns {Action} */
   #judge(frame, at) {
@@ -150,7 +150,7 @@ export class Follower {
         this.#owed = true;
         return "apply";
     }
-    return "n" in frame ? this.#takeEvent(frame, at) : "nothing"; // or of a later version
+    return "n" in frame ? this.#takeEvent(frame, at) : "nothing"; // or a frame of a later protocol version
   }
 
   /** @param {any} frame @param {number} at @returns {Action} */
@@ -158,7 +158,7 @@ export class Follower {
     if (this.state !== "connecting") return "leave";
     if (this.transport === "socket") {
       this.#socketsWork = true;
-      this.held = false;
+      this.buffered = false;
     } else if (this.#misses) this.eventsUntil = at + EVENTS_FOR;
     this.#misses = 0;
     this.heartbeat = frame.heartbeat;
@@ -186,7 +186,7 @@ export class Follower {
     const { n, cursor } = frame.head;
     if (this.#owed || this.state === "connecting" || (n === this.n && cursor !== this.cursor)) return "leave";
     this.stale = frame.stale ?? null;
-    this.held = false;
+    this.buffered = false;
     this.#head = n;
     if (n <= this.n) this.#aheadSince = null;
     else this.#aheadSince ??= at;
@@ -208,7 +208,7 @@ export class Follower {
 
   // --- transitions
 
-  /** After a frame: is this all there is, and when must the next one have come? @param {number} at */
+  /** Set the state after a frame, and the time by which the next frame must have come. @param {number} at */
   #settle(at) {
     if (this.state === "connecting" || this.state === "ended") return;
     this.state = this.#owed || this.n < this.#head ? "behind" : "live";
@@ -231,7 +231,7 @@ export class Follower {
     return at < this.eventsUntil || this.#misses >= (this.#socketsWork ? PROVEN_MISSES : 1);
   }
 
-  /** Come back after a while: at random, so that many do not come at once. @param {number} at @param {number} chance @returns {Action} */
+  /** Close the connection and wait at random: else all readers of a restarted server come at once. @param {number} at @param {number} chance @returns {Action} */
   #leave(at, chance, most = 0, asks = false) {
     if (this.#liveSince !== null && at - this.#liveSince > STEADY) this.#failures = 0;
     most = Math.max(most, Math.min(DELAY_MOST, DELAY_FIRST * this.#growth()));

@@ -3,10 +3,11 @@
  * A stream, followed: does what the rule in `rule.js` says, with a connection, the clock, and what the browser tells a page.
  *
  * Where WebSockets are not let through, Server-Sent Events carry the same frames. Where those do not come through either
- * although the server answers, `held` is told after each try: whoever shows the stream can get it over HTTP meanwhile.
+ * although the server answers, `buffered` is dispatched after each attempt: a page can load the
+ * stream over HTTP meanwhile.
  */
 
-import { Follower } from "./rule.js";
+import { Subscription } from "./rule.js";
 
 const ANSWER_LIMIT_MS = 4_000;
 const RETRY_AFTER_MOST = 60; // seconds that a server is obeyed
@@ -63,20 +64,21 @@ function retryAfter(given) {
 }
 
 export class Stream extends EventTarget {
-  #follower;
+  #subscription;
   /** @type {Connection | null} */ #connection = null;
   /** @type {number | undefined} */ #timer;
   #told = "";
 
   /**
-   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, stale, held, expired}, as in rule.js), and `held`.
+   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, stale, buffered, expired}, as in rule.js), and
+   * `buffered`.
    * @param {string} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
    */
   constructor(url, cursor) {
     super();
     this.url = url;
-    this.#follower = new Follower(cursor, Number(memory[EVENTS_UNTIL] ?? 0));
+    this.#subscription = new Subscription(cursor, Number(memory[EVENTS_UNTIL] ?? 0));
     // A page that keeps a socket open cannot be kept for the back button.
     addEventListener("pagehide", () => this.close());
     addEventListener("pageshow", () => this.open());
@@ -86,55 +88,55 @@ export class Stream extends EventTarget {
 
   /** Connect now, unless connected, ended, or asked to wait. */
   open() {
-    this.#do(this.#follower.wake(now(), this.#chance()));
+    this.#do(this.#subscription.wake(now(), this.#chance()));
   }
 
   /** Let go of the connection without coming back by itself, as a page that is put away must. */
   close() {
-    this.#do(this.#follower.close());
+    this.#do(this.#subscription.close());
   }
 
   /** The page shows what a fresh load does, as of this cursor; to be told while there is no connection. */
   loaded(/** @type {string} */ cursor) {
-    if (!this.#connection) this.#follower.cursor = cursor;
+    if (!this.#connection) this.#subscription.cursor = cursor;
   }
 
   /** What the rule needs beside the time. */
   #chance() {
-    this.#follower.hidden = document.hidden;
+    this.#subscription.hidden = document.hidden;
     return Math.random();
   }
 
   /** @param {import("./rule.js").Action} action @param {any} [frame] */
   #do(action, frame) {
-    const follower = this.#follower;
-    if (action === "leave" || action === "connect" || follower.state === "ended") this.#drop();
+    const subscription = this.#subscription;
+    if (action === "leave" || action === "connect" || subscription.state === "ended") this.#drop();
     if (action === "connect") this.#connect();
-    if (action === "leave" && follower.asks) this.#ask();
+    if (action === "leave" && subscription.asks) this.#ask();
     clearTimeout(this.#timer);
-    if (follower.due !== null) this.#timer = setTimeout(() => this.#tick(), (follower.due - now()) * 1000);
+    if (subscription.due !== null) this.#timer = setTimeout(() => this.#tick(), (subscription.due - now()) * 1000);
     if (action === "apply") this.#emit("frame", frame);
     this.#tell();
   }
 
   /** A timer that is over says how late it is at least, whatever became of the clock. */
   #tick() {
-    this.#do(this.#follower.tick(Math.max(now(), this.#follower.due ?? 0), this.#chance()));
+    this.#do(this.#subscription.tick(Math.max(now(), this.#subscription.due ?? 0), this.#chance()));
   }
 
   /** Of the WebSocket. */
   #address() {
     const url = new URL(this.url);
-    url.searchParams.set("cursor", this.#follower.cursor);
+    url.searchParams.set("cursor", this.#subscription.cursor);
     return url;
   }
 
   #connect() {
-    const open = this.#follower.transport === "socket" ? openSocket : openEvents;
+    const open = this.#subscription.transport === "socket" ? openSocket : openEvents;
     const connection = open(
       this.#address(),
-      (frame) => this.#connection === connection && this.#do(this.#follower.take(frame, now(), this.#chance()), frame),
-      (code) => this.#connection === connection && this.#do(this.#follower.closed(code, now(), this.#chance())),
+      (frame) => this.#connection === connection && this.#do(this.#subscription.take(frame, now(), this.#chance()), frame),
+      (code) => this.#connection === connection && this.#do(this.#subscription.closed(code, now(), this.#chance())),
     );
     this.#connection = connection;
   }
@@ -151,18 +153,18 @@ export class Stream extends EventTarget {
     const response = await fetch(eventsUrl(this.#address()), options).catch(() => null);
     if (!response || this.#connection) return;
     const asked = retryAfter(response.headers.get("Retry-After"));
-    this.#do(this.#follower.answered(response.status, asked, now(), this.#chance()));
-    if (this.#follower.held && !this.#connection) this.#emit("held", null);
+    this.#do(this.#subscription.answered(response.status, asked, now(), this.#chance()));
+    if (this.#subscription.buffered && !this.#connection) this.#emit("buffered", null);
   }
 
   /** Say what has changed, and remember it. */
   #tell() {
-    const { state, stale, held, expired, eventsUntil } = this.#follower;
+    const { state, stale, buffered, expired, eventsUntil } = this.#subscription;
     if (eventsUntil || memory[EVENTS_UNTIL]) memory[EVENTS_UNTIL] = String(eventsUntil);
-    const told = JSON.stringify([state, stale, held, expired]);
+    const told = JSON.stringify([state, stale, buffered, expired]);
     if (told === this.#told) return;
     this.#told = told;
-    this.#emit("state", { state, stale, held, expired });
+    this.#emit("state", { state, stale, buffered, expired });
   }
 
   #emit(/** @type {string} */ type, /** @type {any} */ detail) {

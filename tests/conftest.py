@@ -57,12 +57,18 @@ async def store_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 
 @pytest.fixture
-async def log(store_url: str) -> AsyncIterator[Log]:
-    """A log on the embedded store."""
+async def log_store(store_url: str) -> AsyncIterator[Store]:
+    """The store that the log is on, checked as a server does at its start."""
     store = Store(store_url, partitions=16)
     await store.check()
-    yield Log(store, log_events=1_000, entry_limit=500, idempotency=60)
+    yield store
     await store.close()
+
+
+@pytest.fixture
+def log(log_store: Store) -> Log:
+    """A log on the embedded store."""
+    return Log(log_store, log_events=1_000, entry_limit=500, idempotency=60)
 
 
 @pytest.fixture

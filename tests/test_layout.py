@@ -12,7 +12,7 @@ import pytest
 from .support.server import ROOT
 
 PACKAGE = ROOT / "pushserver"
-GROUND = {"codec", "errors", "metrics", "model", "problems", "settings"}  # modules that every package may import
+GROUND = {"codec", "errors", "metrics", "model", "problems", "processes", "settings"}  # every package may import these
 
 # A package may import the ground, itself, and these.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -38,6 +38,7 @@ LIBRARIES: dict[str, set[str]] = {
     "babel": {"content.fields", "page.render"},
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
+    "hiredis": {"store"},
     "httptools": {"transport.handshake", "bench.publisher"},
     "httpx2": {"client", "cli"},
     "jinja2": {"page.render"},
@@ -94,6 +95,14 @@ def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
 
 def test_every_package_has_its_rule() -> None:
     assert {name_of(path).partition(".")[0] for path in MODULES} <= GROUND | MAY_IMPORT.keys() | {"__init__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_an_event_is_made_in_one_place(path: Path) -> None:
+    """An `Append` is made in content/changes alone: whoever else wants an event calls a function there."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {getattr(call, "id", getattr(call, "attr", "")) for call in calls}
+    assert ("Append" in names) == (name_of(path) == "content.changes")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,18 +1,15 @@
 """What every request that reads a stream goes through: a private one is for those alone whose token says so.
 
-The gate stands before every route that names a stream, by the route's own parameter: a handler does not ask for it, and
-cannot forget to. Where nothing is private there is no gate.
+The gate stands before every operation of readers that names a stream, by the route's own parameter: a handler does not
+ask for it, and cannot forget to. Where nothing is private there is no gate.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -23,7 +20,6 @@ from .tokens import CHALLENGE, Tokens, bad_token
 COOKIE = "pushserver_token"
 PROTOCOL = "pushserver"  # of a WebSocket; what a client that offers a token offers beside it
 TOKEN_PROTOCOL = "token."
-UNREAD = frozenset({"POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # the first four need a publish key
 PERMIT = "pushserver.permit"  # in the scope
 
 
@@ -40,21 +36,6 @@ def permit(connection: HTTPConnection) -> Permit | None:
     return found
 
 
-def gated(routes: list[BaseRoute], tokens: Tokens, *, but: Collection[Any]) -> list[BaseRoute]:
-    """The routes, with a gate before each that names a stream, but for these endpoints, which see to it themselves."""
-    return [_gated(route, tokens, but) for route in routes] if tokens.any_private else routes
-
-
-def _gated(route: BaseRoute, tokens: Tokens, but: Collection[Any]) -> BaseRoute:
-    if not isinstance(route, Route | WebSocketRoute | Mount) or "stream" not in route.param_convertors:
-        return route
-    if getattr(route, "endpoint", None) in but:
-        return route
-    route = copy.copy(route)
-    route.app = Gate(route.app, tokens)
-    return route
-
-
 class Gate:
     """An ASGI application before another, which it lets those through to who may read."""
 
@@ -64,7 +45,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream = scope["path_params"]["stream"]
-        if scope.get("method") in UNREAD or not self._tokens.is_private(stream):
+        if not self._tokens.is_private(stream):
             await self._app(scope, receive, send)
             return
         is_http = scope["type"] == "http"

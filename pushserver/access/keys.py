@@ -1,8 +1,7 @@
-"""Publish keys: who may do what to which streams.
+"""Publish keys: what a key is, and whether a request that publishes is accepted.
 
-One key has every right: it is given as a setting, or made on the first start and found by the commands on the same
-machine. The others are made by `pushserver keys`, kept in the store as digests, and looked up by their id at each
-request: one that was revoked is refused from then on, by every worker.
+One key has every right: the one in the settings, or else in the data folder's key file. The others are made by
+`pushserver keys`, and looked up in the key store at each request: a revoked key is refused from the next request on.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import hmac
-import math
-import os
 import re
 import secrets
-import time
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-from ..errors import Fault, Forbidden, TooMany, Unauthorized, shorten
+from ..errors import Fault, Forbidden, Unauthorized, shorten
 from ..model import instant, now
+from .keystore import KeyStore
+from .rates import Bucket
 
-FILE = "publish.key"
 RIGHTS = ("publish", "correct", "withdraw", "page")
 USE_NOTED_EVERY = 60_000  # milliseconds
 
 
-class Key(NamedTuple):
-    """A key as it is kept. `streams` are patterns of names, `rate` is in requests a second, batches by the line."""
+class PublishKey(NamedTuple):
+    """A publish key as it is stored: the digest of its secret, patterns of streams, rights, requests a second.
+
+    A line of a batch counts as a request. `created` and `expires` are instants.
+    """
 
     name: str
     digest: str
@@ -38,138 +37,91 @@ class Key(NamedTuple):
     expires: str | None = None
 
 
-class Store(Protocol):
-    """Where keys are kept; the log is one."""
+class Quota(NamedTuple):
+    """Quota is the bucket that an accepted request draws on; None for the key that has every right."""
 
-    async def key(self, id: str) -> dict[str, Any] | None: ...
-    async def note_key_use(self, id: str, at: str) -> None: ...
+    bucket: Bucket | None
+
+    def charge(self, count: int) -> None:
+        """Draw `count` requests more, as for the lines of a batch."""
+        if self.bucket is not None:
+            self.bucket.charge(count)
 
 
-def new_key(name: str, *, streams: list[str], can: list[str], rate: float, expires: str | None) -> tuple[str, str, Key]:
-    """A key that did not exist before: its id, what the publisher sends, and what is kept."""
+def new_key(
+    name: str, *, streams: list[str], can: list[str], rate: float, expires: str | None
+) -> tuple[str, str, PublishKey]:
+    """Make a key: its id, the text that a publisher sends, and the key as it is stored."""
     id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    return id, f"pk_{id}_{secret}", Key(name, _digest(secret), streams, can, rate, instant(now()), expires)
+    return id, f"pk_{id}_{secret}", PublishKey(name, _digest(secret), streams, can, rate, instant(now()), expires)
 
 
 class Keys:
-    """Lets requests in by their key. Digests are compared in constant time."""
+    """Keys accepts requests by their publish key. Digests are compared in constant time."""
 
-    def __init__(self, key: str, store: Store) -> None:
+    def __init__(self, key: str, store: KeyStore) -> None:
         self._digest = _digest(key)
         self._store = store
         self._buckets: dict[str, Bucket] = {}
-        self._noted: dict[str, int] = {}
+        self._noted: dict[str, int] = {}  # by a key's id, when its use was noted, in milliseconds since 1970
 
-    async def admit(self, authorization: str | None, rights: tuple[str, ...], stream: str) -> Admission:
-        """Let a request in, before its body is read; or raise Unauthorized, Forbidden or TooMany."""
+    async def admit(self, authorization: str | None, rights: tuple[str, ...], stream: str) -> Quota:
+        """Accept a request before its body is read. Raises Unauthorized, Forbidden, TooMany, StoreError."""
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer":
             raise _unauthorized("no key")
         if hmac.compare_digest(_digest(token), self._digest):
-            return Admission(None)
-        id, key = await self._find(token)
+            return Quota(None)
+        id, key = await self._look_up(token)
         if key.expires is not None and key.expires <= instant(now()):
             raise _unauthorized(f"a key that expired at {key.expires}")
-        missing = [right for right in rights if right not in key.can]
-        if missing or not any(fnmatch.fnmatchcase(stream, pattern) for pattern in key.streams):
-            fault = Fault(
-                "Authorization", f"a key that can {' and '.join(rights)} in {stream}", f"one that can {_scope(key)}"
-            )
-            raise Forbidden("This key is not for that.", fault, headers={"Connection": "close"})
+        _check_scope(key, rights, stream)
         bucket = self._buckets.setdefault(id, Bucket(key.rate))
         bucket.take(key.rate)
-        await self._note(id)
-        return Admission(bucket)
+        await self._note_use(id)
+        return Quota(bucket)
 
-    async def _find(self, token: str) -> tuple[str, Key]:
+    async def _look_up(self, token: str) -> tuple[str, PublishKey]:
+        """The id and the key of a token. Raises Unauthorized where no stored key has its secret."""
         parts = re.fullmatch(r"pk_([0-9a-f]{12})_([0-9A-Za-z_-]{20,100})", token)
-        found = await self._store.key(parts[1]) if parts else None
-        if parts is None or found is None:
-            raise _unauthorized("a key that is not known")
-        key = Key(**found)
+        stored = await self._store.get(parts[1]) if parts else None
+        if parts is None or stored is None:
+            raise _unauthorized("an unknown key")
+        key = PublishKey(**stored)
         if not hmac.compare_digest(_digest(parts[2]), key.digest):
-            raise _unauthorized("a key that is not known")
+            raise _unauthorized("an unknown key")
         return parts[1], key
 
-    async def _note(self, id: str) -> None:
+    async def _note_use(self, id: str) -> None:
+        """Note that a key is in use, once in USE_NOTED_EVERY: a write for each request would double their cost."""
         at = now()
         if at - self._noted.get(id, 0) >= USE_NOTED_EVERY:
             self._noted[id] = at
-            await self._store.note_key_use(id, instant(at))
+            await self._store.note_use(id, instant(at))
 
 
-class Bucket:
-    """How much a key may still do: it fills at the key's rate up to two seconds' worth, and may be overdrawn once."""
-
-    def __init__(self, rate: float) -> None:
-        self._left = 2 * rate
-        self._at = time.monotonic()
-
-    def take(self, rate: float) -> None:
-        """One request; raises TooMany where nothing is left."""
-        at = time.monotonic()
-        self._left = min(2 * rate, self._left + (at - self._at) * rate)
-        self._at = at
-        if self._left < 1:
-            fault = Fault("Authorization", f"at most {rate:g} requests a second", "more")
-            raise TooMany(
-                "This key is used too often.", fault, headers={"Retry-After": str(math.ceil((1 - self._left) / rate))}
-            )
-        self._left -= 1
-
-    def charge(self, count: int) -> None:
-        """More work than one request's, known only now."""
-        self._left -= count
-
-
-class Admission(NamedTuple):
-    """A request that was let in, and what it draws on."""
-
-    bucket: Bucket | None
-
-    def charge(self, count: int) -> None:
-        if self.bucket is not None:
-            self.bucket.charge(count)
-
-
-def local_key(data: Path) -> str | None:
-    """The key that was made in this data folder, if any."""
-    path = data / FILE
-    return path.read_text(errors="replace").strip() if path.is_file() else None
-
-
-def make_local_key(data: Path) -> str:
-    """The key of this data folder, made (mode 600) on first use. Raises ValueError where the file holds none."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = data / f"{FILE}.{os.getpid()}"
-    try:
-        # Written whole before it has its name: a second server that starts at the same time reads one or the other.
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"pk_{secrets.token_urlsafe(32)}\n")
-        try:
-            os.link(draft, data / FILE)
-        finally:
-            draft.unlink()
-    except FileExistsError:
-        pass
-    made = local_key(data)
-    if not re.fullmatch("[\x21-\x7e]+", made or ""):
-        raise ValueError(f"expected a key in {data / FILE}, or no such file, got {shorten(made or '')}")
-    return str(made)
+def _check_scope(key: PublishKey, rights: tuple[str, ...], stream: str) -> None:
+    """Raises Forbidden where a key lacks a right, or is for other streams."""
+    is_for_stream = any(fnmatch.fnmatchcase(stream, pattern) for pattern in key.streams)
+    missing = [right for right in rights if right not in key.can or not is_for_stream]
+    if is_for_stream and not missing:
+        return
+    name, can = shorten(stream), " and ".join(rights)
+    lacks = f"lacks the right {' and '.join(f'`{right}`' for right in missing)}" if missing else "is not valid"
+    expected = f"a key that can {can} in {name}" if can else f"a key for {name}"
+    fault = Fault("Authorization", expected, f"one that can {', '.join(key.can)} in {', '.join(key.streams)}")
+    # The body was not read: the connection cannot carry another request.
+    raise Forbidden(f"This publish key {lacks} for stream {name}.", fault, headers={"Connection": "close"})
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _scope(key: Key) -> str:
-    return f"{', '.join(key.can)} in {', '.join(key.streams)}"
-
-
 def _unauthorized(got: str) -> Unauthorized:
     return Unauthorized(
-        "Publishing needs a key: that in publish.key of the server's data folder, or one that "
+        "Publishing requires a publish key: the one in publish.key of the server's data folder, or one that "
         "`pushserver keys create NAME` makes.",
         Fault("Authorization", "Bearer and a publish key", got),
         # The body was not read: the connection cannot carry another request.

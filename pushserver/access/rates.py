@@ -1,28 +1,59 @@
-"""How many readers a worker lets in at a time: a storm of them is spread, before any of them costs anything.
+"""Rates: how many readers a worker accepts a second, and how many requests a publish key may make.
 
-Pure: the clock is given. A bucket of places fills with time; where it is empty a reader is told when its turn is, each
-another one, so that those who were put off come back as evenly as they can be taken.
+RateLimit spreads a storm of readers before any of them costs anything. It is pure: the clock is an argument.
 """
 
 from __future__ import annotations
 
-BURST = 1.0  # seconds' worth of places that the bucket holds: a small storm is let in at once
-LONGEST = 30.0  # seconds that a reader is put off, at most
+import math
+import time
+
+from ..errors import Fault, TooMany
+
+BURST = 1.0  # seconds' worth of places that a limit holds in store: a small storm is accepted at once
+LONGEST = 30.0  # seconds that a reader has to wait, at most
 
 
-class Admission:
-    """A bucket of places, `rate` a second."""
+class RateLimit:
+    """RateLimit accepts `rate` readers a second.
+
+    Where no place is free, each further reader gets a later turn, so that they come back as evenly as they can be
+    accepted: at a rate of 10, the first readers of a storm at once, the next after 0.1 s, 0.2 s, 0.3 s.
+    """
 
     def __init__(self, rate: float) -> None:
         self._each = 1.0 / rate
-        self._taken_until = float("-inf")  # the instant up to which the places are taken
-        self._promised_until = float("-inf")  # and up to which they are taken or promised
+        self._taken_until = float("-inf")  # the instant up to which places are taken
+        self._promised_until = float("-inf")  # the instant up to which they are taken or promised
 
     def wait(self, now: float) -> float:
-        """Take a place, 0.0; where there is none, the seconds after which to come back."""
+        """Take a place and return 0.0; where none is free, return the seconds after which to come back."""
         taken = max(self._taken_until, now - BURST) + self._each
         if taken <= now:
             self._taken_until = taken
             return 0.0
         self._promised_until = min(max(self._promised_until, now) + self._each, now + LONGEST)
         return self._promised_until - now
+
+
+class Bucket:
+    """Bucket is a token bucket: it fills at a key's rate up to two seconds' worth, and may be overdrawn once."""
+
+    def __init__(self, rate: float) -> None:
+        self._left = 2 * rate
+        self._at = time.monotonic()
+
+    def take(self, rate: float) -> None:
+        """Take one request, at `rate` requests a second. Raises TooMany where the bucket is empty."""
+        at = time.monotonic()
+        self._left = min(2 * rate, self._left + (at - self._at) * rate)
+        self._at = at
+        if self._left < 1:
+            fault = Fault("Authorization", f"at most {rate:g} requests a second", "more")
+            retry_after = str(math.ceil((1 - self._left) / rate))
+            raise TooMany("This publish key exceeds its rate.", fault, headers={"Retry-After": retry_after})
+        self._left -= 1
+
+    def charge(self, count: int) -> None:
+        """Take `count` more, as for the lines of a batch, which are counted after the request was accepted."""
+        self._left -= count

@@ -1,4 +1,4 @@
-"""The publishers of a benchmark, on raw HTTP, so that to publish costs them little."""
+"""The publishers of a benchmark use raw HTTP, so that publishing costs the load generator little."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 import httptools
 
-from .reader import Away, Target
+from .reader import Endpoint, ServerUnavailable
 
 
-class Denied(Exception):
-    """The server said no; says to what, and how."""
+class PublishRefused(Exception):
+    """The server refused a publish; the text has the request and the answer."""
 
 
-class Poster(asyncio.Protocol):
-    """One publisher's connection: a request, then its answer. Raises Away, where there is none."""
+class PublisherConnection(asyncio.Protocol):
+    """PublisherConnection sends one request at a time and waits for its answer."""
 
-    def __init__(self, target: Target, headers: tuple[str, ...]) -> None:
-        head = "".join(f"{line}\r\n" for line in (f"Host: {target.host}:{target.port}", *headers))
+    def __init__(self, endpoint: Endpoint, headers: tuple[str, ...]) -> None:
+        head = "".join(f"{line}\r\n" for line in (f"Host: {endpoint.host}:{endpoint.port}", *headers))
         self._head = f"Content-Type: application/json\r\n{head}"
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
@@ -33,9 +33,9 @@ class Poster(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def send(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """The answer's status and body."""
+        """Send a request and return the answer's status and body. Raises ServerUnavailable."""
         if self._transport is None or not self.is_open:
-            raise Away("the server has closed the publisher's connection")
+            raise ServerUnavailable("the server closed the publisher's connection")
         self._parser, self._body = httptools.HttpResponseParser(self), b""
         self._answer = asyncio.get_running_loop().create_future()
         head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
@@ -61,47 +61,51 @@ class Poster(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(Away(f"the server went away before it answered: {exc or 'connection closed'}"))
+            self._answer.set_exception(ServerUnavailable(f"no answer, the connection ended: {exc or 'closed'}"))
 
 
-class Course(NamedTuple):
-    """What is published: entries from `first` on, so many a second; 0 is each when the one before is acknowledged."""
+class PublishSchedule(NamedTuple):
+    """PublishSchedule says which entries are published and when: `rate` a second, or 0 for one after the other."""
 
     path: Callable[[int], str]
-    body: Callable[[int, int], bytes]  # of an entry by its number, due at an instant in ns
+    body: Callable[[int, int], bytes]  # of an entry, by its number and its due time in ns of the monotonic clock
     first: int
     entries: int
     rate: float = 0.0
 
 
-async def publish(posters: list[Poster], course: Course) -> list[int]:
-    """Publish, on as many connections at once as there are; how late each was acknowledged, in ns. Raises Denied."""
+async def publish_entries(connections: list[PublisherConnection], schedule: PublishSchedule) -> list[int]:
+    """Publish on all connections at once; return how many ns after its due time each entry was acknowledged.
+
+    An entry whose connection is still busy at its due time is published late, and counts as late. Raises
+    PublishRefused, ServerUnavailable.
+    """
     acknowledged: list[int] = []
     begin = time.monotonic_ns()
 
-    async def run(poster: Poster, numbers: Iterator[int]) -> None:
+    async def run(connection: PublisherConnection, numbers: Iterator[int]) -> None:
         for number in numbers:
             due = time.monotonic_ns()
-            if course.rate:
-                due = begin + round((number - course.first) / course.rate * 1e9)
+            if schedule.rate:
+                due = begin + round((number - schedule.first) / schedule.rate * 1e9)
                 await asyncio.sleep(max(0.0, (due - time.monotonic_ns()) / 1e9))
-            status, answer = await poster.send("POST", course.path(number), course.body(number, due))
+            status, answer = await connection.send("POST", schedule.path(number), schedule.body(number, due))
             if not 200 <= status < 300:
-                raise Denied(f"entry {number} was refused: {said(status, answer)}")
+                raise PublishRefused(f"entry {number} was refused: {refusal(status, answer)}")
             acknowledged.append(time.monotonic_ns() - due)
 
-    numbers = iter(range(course.first, course.first + course.entries))
+    numbers = iter(range(schedule.first, schedule.first + schedule.entries))
     try:
         async with asyncio.TaskGroup() as tasks:
-            for poster in posters:
-                tasks.create_task(run(poster, numbers))
+            for connection in connections:
+                tasks.create_task(run(connection, numbers))
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     return acknowledged
 
 
-def said(status: int, answer: bytes) -> str:
-    """A refusal in a line: problem+json where it is that, else how it begins."""
+def refusal(status: int, answer: bytes) -> str:
+    """Return an error answer in one line: the detail of its problem+json, or its first 100 bytes."""
     try:
         problem = json.loads(answer)
         return f"{status} {problem.get('detail') or problem}"

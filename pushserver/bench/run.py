@@ -1,7 +1,4 @@
-"""One trial of a server: what is published, what arrives where, and what it costs; and a server of one's own to try.
-
-What a figure means, and how it may mislead, is in docs/performance.md.
-"""
+"""A run publishes a schedule of entries and waits until every reader has them; it can start the server to measure."""
 
 from __future__ import annotations
 
@@ -10,188 +7,114 @@ import os
 import re
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .. import settings
-from ..access import keys
+from .. import processes, settings
+from ..access import keyfile
 from . import usage
-from .publisher import Course, Poster, publish
-from .reader import TICK_NS, Away
-from .swarm import Readers, Result
+from .measurement import Outcome
+from .publisher import PublisherConnection, PublishSchedule, publish_entries
+from .reader import ServerUnavailable
+from .swarm import ReaderPool
 
-LOOKED_EVERY = 0.05  # seconds
-SILENCE = 10.0  # seconds without a delivery, when all is published, after which none is waited for
+CHECKED_EVERY = 0.05  # seconds
+SILENCE = 10.0  # seconds without a delivery after the last publish, after which the run ends
 START_LIMIT, STOP_LIMIT = 30.0, 60.0  # seconds
-BUSY = 0.8  # of a processor, from which on a process is what limits
-LATE_MS = 50.0  # by which the clocks of readers that keep up are not late
-LAST_LINES = 5  # of a server's log, told where it does not start
+LAST_LINES = 5  # of a server's log, shown where it does not start
 
 
-class Machine(NamedTuple):
-    """The processes of a server on this machine, and which of them are its store."""
+class ServerProcesses(NamedTuple):
+    """ServerProcesses are the pids of a server on this machine, its store's apart."""
 
     server: Sequence[int] = ()
     store: Sequence[int] = ()
 
     @classmethod
-    def of(cls, pid: int) -> Machine:
-        pids = usage.tree(pid)
-        store = [pid for pid in pids if usage.name(pid) in ("valkey-server", "redis-server")]
+    def of(cls, pid: int) -> ServerProcesses:
+        """Find the processes of the server whose supervisor has this pid."""
+        pids = usage.process_tree(pid)
+        store = [pid for pid in pids if usage.command_name(pid) in ("valkey-server", "redis-server")]
         return cls([pid for pid in pids if pid not in store], store)
 
 
-class Outcome(NamedTuple):
-    """What became of a trial. Times in seconds unless they say otherwise."""
-
-    readers: int
-    entries: int
-    expected: int
-    seen: Result
-    seconds: float  # from when the first entry was due to the last delivery
-    acknowledged: list[int]  # how late, in ns
-    server: usage.Usage
-    store: usage.Usage
-    load: float  # share of a processor that the busiest process of readers used
-    server_share: float  # and of those of the server
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every reader had every entry once."""
-        return not (self.seen.missing or self.seen.twice or self.seen.lost)
-
-    def figures(self) -> dict[str, Any]:
-        """The figures, rounded as far as they tell something."""
-        late = [ticks * TICK_NS / 1e6 for ticks in percentiles(self.seen.late)]
-        acknowledged = [ns / 1e6 for ns in percentiles(Counter(self.acknowledged))]
-        timers = sorted(self.seen.timers) or [0.0]
-        told: dict[str, Any] = {
-            "readers": self.readers,
-            "entries": self.entries,
-            "expected": self.expected,
-            "deliveries": self.seen.deliveries,
-            "missing": self.seen.missing,
-            "twice": self.seen.twice,
-            "lost": self.seen.lost,
-            "seconds": round(self.seconds, 3),
-            "deliveries_per_second": round(self.seen.deliveries / self.seconds),
-            "entries_per_second": round(self.entries / self.seconds, 1),
-            "late_ms": _named(late),
-            "acknowledged_ms": _named(acknowledged),
-            "load": {
-                "share": round(self.load, 3),
-                "clock_late_ms": {"p99": timers[len(timers) * 99 // 100], "max": timers[-1]},
-            },
-            "limit": self.limit(),
-        }
-        if self.server.cpu:
-            told["server"] = {**self._cost(self.server), "share": round(self.server_share, 3)}
-            told["store"] = self._cost(self.store)
-        return told
-
-    def _cost(self, used: usage.Usage) -> dict[str, float]:
-        count = max(1, self.seen.deliveries)
-        return {
-            "us_per_delivery": round(used.cpu / count * 1e6, 3),
-            "us_system_per_delivery": round(used.system / count * 1e6, 3),
-            "writes_per_delivery": round(used.writes / count, 4),
-            "us_per_entry": round(used.cpu / self.entries * 1e6, 1),
-        }
-
-    def limit(self) -> str:
-        """Who had no more to give: `load`, `server`, or `none`."""
-        timers = sorted(self.seen.timers) or [0.0]
-        if self.load > BUSY or timers[len(timers) // 2] > LATE_MS:
-            return "load"
-        return "server" if self.server_share > BUSY else "none"
-
-
-def percentiles(counted: Counter[int]) -> tuple[float, ...]:
-    """The 50th, 90th and 99th of a hundred values, and the largest; nearest rank."""
-    total, passed, found = counted.total(), 0, []
-    ranks = deque(-(-total * percent // 100) for percent in (50, 90, 99, 100))
-    for value, count in sorted(counted.items()):
-        passed += count
-        while ranks and passed >= ranks[0]:
-            found.append(float(value))
-            ranks.popleft()
-    return tuple(found) if total else (0.0,) * 4
-
-
-def _named(values: Iterable[float]) -> dict[str, float]:
-    return dict(zip(("p50", "p90", "p99", "max"), (round(value, 2) for value in values), strict=True))
-
-
-async def run(
-    readers: Readers,
-    posters: list[Poster],
-    course: Course,
+async def run_schedule(
+    readers: ReaderPool,
+    connections: list[PublisherConnection],
+    schedule: PublishSchedule,
     *,
     groups: int = 1,
-    machine: Machine = Machine(),  # noqa: B008 (it cannot be changed)
+    server: ServerProcesses = ServerProcesses(),  # noqa: B008 (it cannot be changed)
     limit: float = 60.0,
-    show: Callable[[int], None] = lambda deliveries: None,
+    progress: Callable[[int], None] = lambda delivered: None,
 ) -> Outcome:
-    """Publish a course and wait until every reader has it, or until the limit. Raises Denied, Away."""
-    expected = readers.opened // groups * course.entries
-    loaders = [process.pid for process in readers.processes]
+    """Publish a schedule and wait until every reader has all of it, or for `limit` seconds.
+
+    Raises PublishRefused, ServerUnavailable.
+    """
+    expected = readers.opened // groups * schedule.entries
     await readers.begin()
-    before = [usage.usage(machine.server), usage.usage(machine.store), *(usage.usage([pid]) for pid in loaders)]
+    before = _usages(readers, server)
     begin = time.monotonic_ns()
-    publishing = asyncio.create_task(publish(posters, course))
+    publishing = asyncio.create_task(publish_entries(connections, schedule))
     try:
-        await _finished(publishing, readers, expected, limit, show)
-        after = [usage.usage(machine.server), usage.usage(machine.store), *(usage.usage([pid]) for pid in loaders)]
+        await _delivered(publishing, readers, expected, limit, progress)
+        after = _usages(readers, server)
         wall = (time.monotonic_ns() - begin) / 1e9
         acknowledged = publishing.result() if publishing.done() else []
     finally:
         publishing.cancel()
         await asyncio.gather(publishing, return_exceptions=True)
-    seen = await readers.end(course.first, course.first + course.entries)
-    server, store, *loads = (now.since(then) for now, then in zip(after, before, strict=True))
+    counts = await readers.end(schedule.first, schedule.first + schedule.entries)
+    of_server, of_store, *loads = (now.since(then) for now, then in zip(after, before, strict=True))
     return Outcome(
         readers.opened,
-        course.entries,
+        schedule.entries,
         expected,
-        seen,
-        max(1e-3, (seen.last - begin) / 1e9),
+        counts,
+        max(1e-3, (counts.last - begin) / 1e9),
         acknowledged,
-        server,
-        store,
+        of_server,
+        of_store,
         load=max(load.cpu for load in loads) / wall,
-        server_share=server.cpu / wall,
+        server_share=of_server.cpu / wall,
     )
 
 
-async def _finished(
+def _usages(readers: ReaderPool, server: ServerProcesses) -> list[usage.Usage]:
+    """Measure the server, its store, and each reader process."""
+    loads = (usage.measure([process.pid]) for process in readers.processes)
+    return [usage.measure(server.server), usage.measure(server.store), *loads]
+
+
+async def _delivered(
     publishing: asyncio.Task[list[int]],
-    readers: Readers,
+    readers: ReaderPool,
     expected: int,
     limit: float,
-    show: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> None:
-    """Wait until all is published and received, something went wrong, or the time is over."""
-    over, heard, deliveries = time.monotonic() + limit, time.monotonic(), 0
-    while time.monotonic() < min(over, heard + SILENCE) and not readers.lost:
-        await asyncio.wait([publishing], timeout=LOOKED_EVERY)
-        if readers.deliveries > deliveries or not publishing.done():
-            heard, deliveries = time.monotonic(), readers.deliveries
-            show(deliveries)
+    """Wait until all is published and delivered, a reader is disconnected, deliveries stop, or the limit is reached."""
+    over, last_delivery, delivered = time.monotonic() + limit, time.monotonic(), 0
+    while time.monotonic() < min(over, last_delivery + SILENCE) and not readers.disconnected:
+        await asyncio.wait([publishing], timeout=CHECKED_EVERY)
+        if readers.delivered > delivered or not publishing.done():
+            last_delivery, delivered = time.monotonic(), readers.delivered
+            progress(delivered)
         if publishing.done():
             publishing.result()
-            if deliveries >= expected:
+            if delivered >= expected:
                 return
-            await asyncio.sleep(LOOKED_EVERY)
+            await asyncio.sleep(CHECKED_EVERY)
 
 
-# --- a server to try
+# --- the server to measure
 
 
-class Local(NamedTuple):
-    """A server that was started for a trial. `pid` is its supervisor's."""
+class LocalServer(NamedTuple):
+    """LocalServer is a server that was started to be measured. `pid` is its supervisor's."""
 
     url: str
     key: str
@@ -199,19 +122,20 @@ class Local(NamedTuple):
 
 
 @asynccontextmanager
-async def local_server(
+async def start_local_server(
     data: Path, *arguments: str, python: str = sys.executable, folder: Path | None = None
-) -> AsyncIterator[Local]:
-    """Start a server on a free port and a data folder, and stop it at the end. Raises Away, where it does not start.
+) -> AsyncIterator[LocalServer]:
+    """Start a server on a free port and a data folder, and stop it at the end. Raises ServerUnavailable.
 
-    Nothing of the environment's settings reaches it: they may name a store that is in use.
+    `folder` is the checkout whose server is started. The environment's settings do not reach the server: they may name
+    a store that is in use.
     """
-    named = {name for field in settings.KNOBS for name in settings.variables(field.name)}
+    ignored = {name for field in settings.KNOBS for name in settings.variables(field.name)}
     with (data.parent / f"{data.name}.log").open("w+") as log:
         process = await asyncio.create_subprocess_exec(
             *(python, "-m", "pushserver", "serve", "--port", "0", "--data", str(data), *arguments),
             cwd=folder,
-            env={name: value for name, value in os.environ.items() if name not in named},
+            env={name: value for name, value in os.environ.items() if name not in ignored},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
@@ -221,44 +145,33 @@ async def local_server(
             url = await _address(process)
             if not url:
                 log.seek(0)
-                raise Away(f"the server did not start: {''.join(log.readlines()[-LAST_LINES:]).strip()}")
-            yield Local(url, keys.local_key(data) or "", process.pid)
+                raise ServerUnavailable(f"the server did not start: {''.join(log.readlines()[-LAST_LINES:]).strip()}")
+            yield LocalServer(url, keyfile.local_key(data) or "", process.pid)
         finally:
-            await end(process)
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
-    """End a process that was started; kill it where it takes too long."""
-    if process.returncode is None:
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.communicate(), STOP_LIMIT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+            await processes.stop(process, STOP_LIMIT)
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
-    """The address in a server's greeting; '' where it ends, or says nothing, before."""
+    """Return the URL that a server prints when it is ready; '' where it ends or prints none in time."""
     assert process.stdout is not None
     try:
         async with asyncio.timeout(START_LIMIT):
             async for line in process.stdout:
-                if found := re.search(rb"  pages +(http://\S+)/", line):
-                    return found[1].decode()
+                if match := re.search(rb"  pages +(http://\S+)/", line):
+                    return match[1].decode()
     except TimeoutError:
         pass
     return ""
 
 
-def pin_apart(machine: Machine) -> set[int]:
-    """Keep a server on the first processor, and what else there is off it: the processors for those.
+def pin_apart(server: ServerProcesses) -> set[int]:
+    """Pin a server to the first processor and its store to the others; return the processors for the load.
 
     On a machine with one processor nothing is pinned.
     """
     first, *others = sorted(os.sched_getaffinity(0))
     if not others:
         return {first}
-    usage.pin(machine.server, {first})
-    usage.pin(machine.store, set(others))
+    usage.pin(server.server, {first})
+    usage.pin(server.store, set(others))
     return set(others)

@@ -1,7 +1,8 @@
-"""Readers in processes of their own, and the handle by which a benchmark moves them.
+"""A swarm is the readers of one process; a pool is all readers of a benchmark, in processes of their own.
 
-A process is told lines of JSON, and tells some: `open` so many readers, `begin` to count, `end` with what was seen. It
-tells every 50 ms how far it is, and ends when nobody listens any more.
+A reader process takes commands as lines of JSON on standard input, `open` so many readers, `begin` to count and `end`
+with the counts, and answers each on standard output. It reports its progress every 50 ms, and exits when its standard
+input ends.
 """
 
 from __future__ import annotations
@@ -20,124 +21,126 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from ..client.publisher import retry_after
-from .reader import Away, Seen, Socket, Target
+from ..client.retry import retry_after
+from .reader import DeliveryCounter, Endpoint, ReaderConnection, ServerUnavailable
 
-TOLD_EVERY = 0.05  # seconds
-LATER = re.compile(rb"HTTP/1\.1 (?:429|503) ")
+REPORT_EVERY = 0.05  # seconds
+RETRY_LATER = re.compile(rb"HTTP/1\.1 (?:429|503) ")
 RETRY_AFTER = re.compile(rb"\r\nretry-after: *([^\r]*)", re.IGNORECASE)
-LINE_LIMIT = 2**24
+LINE_LIMIT = 2**24  # bytes of one line of JSON
 SPARE_FILES = 64  # that a process needs beside its connections
 
 
 class Swarm:
-    """The readers of this process. Reader `i` of all follows group `i` modulo `groups`."""
+    """Swarm connects the readers of this process. Reader `i` of the pool follows group `i` modulo `groups`."""
 
-    def __init__(self, target: Target, groups: int) -> None:
-        self._target = target
+    def __init__(self, endpoint: Endpoint, groups: int) -> None:
+        self._endpoint = endpoint
         self._groups = groups
-        self._sockets: list[Socket] = []
-        self.seen = Seen()
+        self._readers: list[ReaderConnection] = []
+        self.counter = DeliveryCounter()
         self.ready = 0
-        self.put_off = 0  # times that the server asked a reader to come later
+        self.deferred = 0  # handshakes that the server answered with 429 or 503
 
     async def open(self, first: int, count: int, at_once: int) -> None:
-        """Connect so many more, so many at the same time. Raises Away, where one is turned away for good."""
+        """Connect `count` more readers, `at_once` at the same time. Raises ServerUnavailable where one is refused."""
         numbers = iter(range(first, first + count))
 
-        async def run() -> None:
+        async def connect_next() -> None:
             for number in numbers:
                 await self._connect(number % self._groups)
 
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(at_once, count)):
-                    tasks.create_task(run())
+                    tasks.create_task(connect_next())
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 
     async def _connect(self, group: int) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            answered: asyncio.Future[bytes | None] = loop.create_future()
-            socket = Socket(self._target, group, self.seen, answered.set_result)
-            await self._target.connect(socket)
-            refusal = await answered
+            ready: asyncio.Future[bytes | None] = loop.create_future()
+            reader = ReaderConnection(self._endpoint, group, self.counter, ready.set_result)
+            await self._endpoint.connect(reader)
+            refusal = await ready
             if refusal is None:
-                self._sockets.append(socket)
+                self._readers.append(reader)
                 self.ready += 1
                 return
-            if not LATER.match(refusal):
-                first = refusal.partition(b"\r\n")[0].decode(errors="replace")
-                raise Away(f"a reader was refused: {first or 'the connection was closed during the handshake'}")
-            self.put_off += 1
-            asked = RETRY_AFTER.search(refusal)
-            await asyncio.sleep(retry_after(asked[1].decode(errors="replace") if asked else "1"))
+            if not RETRY_LATER.match(refusal):
+                line = refusal.partition(b"\r\n")[0].decode(errors="replace")
+                raise ServerUnavailable(f"a reader was refused: {line or 'the server closed it during the handshake'}")
+            self.deferred += 1
+            match = RETRY_AFTER.search(refusal)
+            await asyncio.sleep(retry_after(match[1].decode(errors="replace") if match else "1"))
 
-    def count(self, first: int, end: int) -> int:
-        """How many deliveries are missing, of the entries from `first` to before `end`; entry `n` is for group `n`."""
+    def missing(self, first: int, end: int) -> int:
+        """Count the missing deliveries of the entries from `first` to before `end`; entry `n` is for group `n`."""
         wanted = [0] * self._groups
         for number in range(first, end):
             wanted[number % self._groups] |= 1 << number
-        return sum((wanted[socket.group] & ~socket.numbers).bit_count() for socket in self._sockets)
+        return sum((wanted[reader.group] & ~reader.numbers).bit_count() for reader in self._readers)
 
     def close(self) -> None:
-        for socket in self._sockets:
-            socket.leave()
+        for reader in self._readers:
+            reader.close()
 
 
-async def work() -> None:
-    """A process of readers: do as told on standard input."""
+async def serve_commands() -> None:
+    """Run a reader process: carry out the commands on standard input until it ends."""
     lines = await _standard_input()
-    order = json.loads(await lines.readline())
-    swarm = Swarm(Target(**{**order["target"], "headers": tuple(order["target"]["headers"])}), order["groups"])
+    setup = json.loads(await lines.readline())
+    endpoint = Endpoint(**{**setup["endpoint"], "headers": tuple(setup["endpoint"]["headers"])})
+    swarm = Swarm(endpoint, setup["groups"])
     timers: list[float] = []
-    teller = asyncio.create_task(_tell(swarm, timers))
+    reporting = asyncio.create_task(_report_progress(swarm, timers))
     try:
         while line := await lines.readline():
             match json.loads(line):
                 case {"do": "open", "first": first, "count": count, "at_once": at_once}:
                     await swarm.open(first, count, at_once)
-                    _say({"did": "open"})
+                    _write({"did": "open"})
                 case {"do": "begin"}:
-                    swarm.seen.late.clear()
+                    swarm.counter.late.clear()
                     timers.clear()
-                    swarm.seen.deliveries = 0
-                    _say({"did": "begin"})
+                    swarm.counter.delivered = 0
+                    _write({"did": "begin"})
                 case {"do": "end", "first": first, "end": end}:
-                    _say({"did": "end", **_result(swarm, timers, first, end)})
-    except Away as error:
-        _say({"error": str(error)})
+                    _write({"did": "end", **_counts(swarm, timers, first, end)})
+    except ServerUnavailable as error:
+        _write({"error": str(error)})
     finally:
-        teller.cancel()
+        reporting.cancel()
         swarm.close()
 
 
-def _result(swarm: Swarm, timers: list[float], first: int, end: int) -> dict[str, Any]:
-    seen = swarm.seen
+def _counts(swarm: Swarm, timers: list[float], first: int, end: int) -> dict[str, Any]:
+    counter = swarm.counter
     return {
-        "deliveries": seen.deliveries,
-        "missing": swarm.count(first, end),
-        "twice": seen.twice,
-        "lost": dict(seen.lost),
-        "last": seen.last,
-        "late": list(seen.late.items()),
-        "put_off": swarm.put_off,
+        "delivered": counter.delivered,
+        "missing": swarm.missing(first, end),
+        "duplicates": counter.duplicates,
+        "disconnected": dict(counter.disconnected),
+        "last": counter.last,
+        "late": list(counter.late.items()),
+        "deferred": swarm.deferred,
         "timers": timers,
     }
 
 
-async def _tell(swarm: Swarm, timers: list[float]) -> None:
-    """Say how far it is; note by how many ms the clock that does so is late."""
+async def _report_progress(swarm: Swarm, timers: list[float]) -> None:
+    """Write the progress every 50 ms, and note by how many ms each of these timers was late."""
     while True:
-        due = time.monotonic() + TOLD_EVERY
-        await asyncio.sleep(TOLD_EVERY)
+        due = time.monotonic() + REPORT_EVERY
+        await asyncio.sleep(REPORT_EVERY)
         timers.append(round((time.monotonic() - due) * 1e3, 1))
-        lost = sum(swarm.seen.lost.values())
-        _say({"ready": swarm.ready, "deliveries": swarm.seen.deliveries, "lost": lost})
+        counter = swarm.counter
+        disconnected = sum(counter.disconnected.values())
+        _write({"ready": swarm.ready, "delivered": counter.delivered, "disconnected": disconnected})
 
 
-def _say(value: dict[str, Any]) -> None:
+def _write(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
@@ -148,14 +151,14 @@ async def _standard_input() -> asyncio.StreamReader:
     return reader
 
 
-# --- the other side
+# --- the benchmark's side
 
 
-class Process:
-    """One process of readers, as the benchmark sees it."""
+class ReaderProcess:
+    """ReaderProcess is a reader process as the benchmark sees it: commands, answers, and the newest progress."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.ready = self.deliveries = self.lost = 0
+        self.ready = self.delivered = self.disconnected = 0
         self.pid = process.pid
         self._process = process
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -164,23 +167,24 @@ class Process:
     async def _listen(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            told = json.loads(line)
-            if "ready" in told:
-                self.ready, self.deliveries, self.lost = told["ready"], told["deliveries"], told["lost"]
+            message = json.loads(line)
+            if "ready" in message:
+                self.ready, self.delivered = message["ready"], message["delivered"]
+                self.disconnected = message["disconnected"]
             else:
-                self._answers.put_nowait(told)
-        self._answers.put_nowait({"error": "a process of readers ended by itself"})
+                self._answers.put_nowait(message)
+        self._answers.put_nowait({"error": "a reader process exited"})
 
-    def send(self, **order: Any) -> None:
+    def send(self, **message: Any) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
-    async def do(self, what: str, **order: Any) -> dict[str, Any]:
-        """Have it done, and wait until it is. Raises Away."""
-        self.send(do=what, **order)
+    async def do(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer. Raises ServerUnavailable."""
+        self.send(do=command, **arguments)
         answer = await self._answers.get()
         if "error" in answer:
-            raise Away(answer["error"])
+            raise ServerUnavailable(answer["error"])
         return answer
 
     async def close(self) -> None:
@@ -190,42 +194,43 @@ class Process:
         await self._listener
 
 
-class Result(NamedTuple):
-    """What all readers saw, from `begin` on."""
+class DeliveryCounts(NamedTuple):
+    """DeliveryCounts are what all readers received since `begin`."""
 
-    deliveries: int
+    delivered: int
     missing: int
-    twice: int
-    lost: dict[str, int]
-    last: int  # when the last delivery came, in ns
-    late: Counter[int]  # deliveries, by how many ticks they were late
-    put_off: int
-    timers: list[float]  # by how many ms clocks were late
+    duplicates: int
+    disconnected: dict[str, int]  # readers, by the reason
+    last: int  # time of the last delivery, in ns of the monotonic clock
+    late: Counter[int]  # deliveries, by the ticks after the due time
+    deferred: int  # handshakes that the server answered with 429 or 503
+    timers: list[float]  # by how many ms the reader processes' timers were late
 
 
-class Readers:
-    """All readers: some processes, used as one."""
+class ReaderPool:
+    """ReaderPool is all readers of a benchmark, in some processes."""
 
-    def __init__(self, processes: list[Process]) -> None:
+    def __init__(self, processes: list[ReaderProcess]) -> None:
         self.processes = processes
         self.opened = 0
 
     @classmethod
     async def start(
-        cls, target: Target, *, groups: int = 1, processes: int = 1, cpus: set[int] | None = None
-    ) -> Readers:
+        cls, endpoint: Endpoint, *, groups: int = 1, processes: int = 1, cpus: set[int] | None = None
+    ) -> ReaderPool:
+        """Start the processes, pinned to `cpus`; no reader is connected yet."""
         started = []
         for _ in range(processes):
             child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "pushserver.swarm"),
+                *(sys.executable, "-m", "pushserver.bench.swarm"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_LIMIT,
             )
             if cpus:
                 os.sched_setaffinity(child.pid, cpus)
-            started.append(Process(child))
-            started[-1].send(target=target._asdict(), groups=groups)
+            started.append(ReaderProcess(child))
+            started[-1].send(endpoint=endpoint._asdict(), groups=groups)
         return cls(started)
 
     @property
@@ -233,51 +238,54 @@ class Readers:
         return sum(process.ready for process in self.processes)
 
     @property
-    def deliveries(self) -> int:
-        """Those since `begin`."""
-        return sum(process.deliveries for process in self.processes)
+    def delivered(self) -> int:
+        """The deliveries since `begin`."""
+        return sum(process.delivered for process in self.processes)
 
     @property
-    def lost(self) -> int:
-        """Readers that went away."""
-        return sum(process.lost for process in self.processes)
+    def disconnected(self) -> int:
+        """The readers whose connection ended."""
+        return sum(process.disconnected for process in self.processes)
 
     async def open(self, count: int, at_once: int = 64) -> None:
-        """Connect so many more. Raises Away."""
+        """Connect `count` more readers, `at_once` at the same time. Raises ServerUnavailable."""
         shares = [len(range(i, count, len(self.processes))) for i in range(len(self.processes))]
         firsts = [self.opened + sum(shares[:i]) for i in range(len(shares))]
         together = max(1, at_once // len(shares))
-        await self._all(lambda number: {"first": firsts[number], "count": shares[number], "at_once": together}, "open")
+        await self._all("open", lambda i: {"first": firsts[i], "count": shares[i], "at_once": together})
         self.opened += count
 
     async def begin(self) -> None:
-        await self._all(lambda number: {}, "begin")
+        """Count from now on."""
+        await self._all("begin", lambda i: {})
 
-    async def end(self, first: int, end: int) -> Result:
-        """What was seen, if entries `first` to before `end` were to be."""
-        found = await self._all(lambda number: {"first": first, "end": end}, "end")
-        lost: Counter[str] = Counter()
+    async def end(self, first: int, end: int) -> DeliveryCounts:
+        """Return the counts since `begin`, where the entries from `first` to before `end` were published."""
+        parts = await self._all("end", lambda i: {"first": first, "end": end})
+        disconnected: Counter[str] = Counter()
         late: Counter[int] = Counter()
-        for part in found:
-            lost.update(part["lost"])
+        for part in parts:
+            disconnected.update(part["disconnected"])
             late.update(dict(part["late"]))
-        sums = {name: sum(part[name] for part in found) for name in ("deliveries", "missing", "twice", "put_off")}
-        timers = [late for part in found for late in part["timers"]]
-        return Result(**sums, lost=dict(lost), last=max(part["last"] for part in found), late=late, timers=timers)
+        names = ("delivered", "missing", "duplicates", "deferred")
+        sums = {name: sum(part[name] for part in parts) for name in names}
+        timers = [ms for part in parts for ms in part["timers"]]
+        last = max(part["last"] for part in parts)
+        return DeliveryCounts(**sums, disconnected=dict(disconnected), last=last, late=late, timers=timers)
 
-    async def _all(self, order: Callable[[int], dict[str, int]], what: str) -> list[dict[str, Any]]:
-        work: list[Awaitable[dict[str, Any]]] = [
-            process.do(what, **order(number)) for number, process in enumerate(self.processes)
+    async def _all(self, command: str, arguments: Callable[[int], dict[str, int]]) -> list[dict[str, Any]]:
+        answers: list[Awaitable[dict[str, Any]]] = [
+            process.do(command, **arguments(number)) for number, process in enumerate(self.processes)
         ]
-        return await asyncio.gather(*work)
+        return await asyncio.gather(*answers)
 
     async def close(self) -> None:
         for process in self.processes:
             await process.close()
 
 
-def files_short(readers: int) -> str:
-    """Raise this process's limit of open files for so many readers; why not, in words, where that is too many."""
+def raise_file_limit(readers: int) -> str:
+    """Raise this process's limit of open files for so many readers; return an error where the limit is too low."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and readers + SPARE_FILES > most:
         return f"expected a limit of at least {readers + SPARE_FILES} open files, got {most}: raise it with ulimit -n"
@@ -286,5 +294,5 @@ def files_short(readers: int) -> str:
 
 
 if __name__ == "__main__":
-    gc.disable()  # nothing here makes cycles by the delivery, and a collection would make readers late
-    uvloop.run(work())
+    gc.disable()  # a collection would make deliveries late, and a delivery makes no cycle to collect
+    uvloop.run(serve_commands())

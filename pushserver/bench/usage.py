@@ -1,4 +1,4 @@
-"""What processes of this machine use, as the kernel counts it (Linux, /proc)."""
+"""Usage is the processor time, system calls and memory of processes on this machine (Linux, /proc)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's coarse clock, a second
+TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's coarse clock, per second
 
 
 class Usage(NamedTuple):
-    """What some processes have used since they began; the difference of two is what they used in between."""
+    """Usage is what processes have used since they started; the difference of two is what they used in between."""
 
-    cpu: float  # seconds on a processor, to the nanosecond
-    system: float  # of them in the kernel, to the tick
-    writes: int  # system calls that write
+    cpu: float  # seconds of processor time, to the nanosecond
+    system: float  # seconds of `cpu` spent in the kernel, to the tick
+    writes: int  # write system calls
 
     def since(self, before: Usage) -> Usage:
         return Usage(self.cpu - before.cpu, self.system - before.system, self.writes - before.writes)
 
 
-def usage(pids: Iterable[int]) -> Usage:
-    """What these processes, all their threads together, have used. Those that have ended count no more."""
+def measure(pids: Iterable[int]) -> Usage:
+    """Return the usage of these processes, all threads together. A process that has ended counts as 0."""
     cpu, system, writes = 0, 0, 0
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*"):
@@ -34,44 +34,45 @@ def usage(pids: Iterable[int]) -> Usage:
 
 
 def memory(pids: Iterable[int]) -> int:
-    """KiB of memory, what is shared counted in parts (PSS)."""
+    """Return the memory of these processes in KiB, shared pages counted in proportion (PSS)."""
     return sum(_number(Path(f"/proc/{pid}/smaps_rollup"), r"(?m)^Pss: +(\d+)") for pid in pids)
 
 
 def kernel_memory() -> int:
-    """KiB that the kernel holds for all: its objects and the sockets' buffers."""
+    """Return the kernel's memory in KiB, of the whole machine: its objects and the socket buffers."""
     pages = _number(Path("/proc/net/sockstat"), r"TCP: .* mem (\d+)")
     return _number(Path("/proc/meminfo"), r"Slab: +(\d+)") + pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def busy() -> float:
-    """Seconds that all processors of the machine have worked, to the tick; those that a host took away are in them."""
+def machine_cpu() -> float:
+    """Return the busy seconds of all processors of the machine, to the tick, with those that its host stole."""
     user, nice, system, _, _, irq, softirq, steal, *_ = (
         int(text) for text in _read(Path("/proc/stat"), "").split()[1:11]
     )
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
-def ours() -> float:
-    """Seconds on a processor of this process and of all that it started and that have ended."""
+def own_cpu() -> float:
+    """Return the seconds of processor time of this process and of its children that have ended."""
     return sum(os.times()[:4])
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all that it has started."""
-    found = [pid]
+def process_tree(pid: int) -> list[int]:
+    """Return the pids of a process and of all its descendants."""
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*"):
         for child in _read(task / "children", "").split():
-            found += tree(int(child))
-    return found
+            pids += process_tree(int(child))
+    return pids
 
 
-def name(pid: int) -> str:
+def command_name(pid: int) -> str:
+    """Return the name of a process's program, '' where it has ended."""
     return _read(Path(f"/proc/{pid}/comm"), "").strip()
 
 
 def pin(pids: Iterable[int], cpus: set[int]) -> None:
-    """Let these processes, with all their threads, run on these processors alone."""
+    """Pin these processes, with all their threads, to these processors."""
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*"):
             os.sched_setaffinity(int(task.name), cpus)
@@ -80,10 +81,10 @@ def pin(pids: Iterable[int], cpus: set[int]) -> None:
 def _read(path: Path, missing: str) -> str:
     try:
         return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended
+    except (FileNotFoundError, ProcessLookupError):  # the process has ended
         return missing
 
 
 def _number(path: Path, pattern: str) -> int:
-    found = re.search(pattern, _read(path, ""))
-    return int(found[1]) if found else 0
+    match = re.search(pattern, _read(path, ""))
+    return int(match[1]) if match else 0

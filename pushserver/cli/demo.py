@@ -1,5 +1,4 @@
-"""The live demo: a made-up storm, whose earlier entries are there at once and whose later ones arrive while
-one watches."""
+"""The live demo publishes a made-up storm: its earlier entries at once, its later ones one by one."""
 
 from __future__ import annotations
 
@@ -12,16 +11,16 @@ from typing import Any
 import httpx2
 
 from .. import model
-from ..client.publisher import Publisher, PublishError
+from ..client import Publisher, PublishError
 
 logger = logging.getLogger(__name__)
 
-FIRST, EVERY = 6.0, 5.0  # seconds until the first live entry, and between two
+FIRST, EVERY = 6.0, 5.0  # seconds until the first later entry, and between two
 NAMES = 100  # demo, demo-2, … are tried until one is free
 
 
 def begin(url: str, key: str) -> str:
-    """Publish the page and its earlier entries to a stream of this run's own; its name."""
+    """Publish the page and the earlier entries to a new stream; return its name."""
     page, entries = _lines()
     started = model.now()
     with Publisher(url, key) as publisher:
@@ -35,7 +34,7 @@ def begin(url: str, key: str) -> str:
 
 
 def go_on(url: str, key: str, stream: str) -> None:
-    """Publish the later entries, one by one. Ends by itself; a server that goes away ends it early."""
+    """Publish the later entries, one by one. An error ends the demo early."""
     _, entries = _lines()
     time.sleep(FIRST)
     try:
@@ -55,7 +54,7 @@ def _lines() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _free_stream(url: str) -> str:
-    """The first of demo, demo-2, … that is not there yet; the last where all are."""
+    """Return the first of demo, demo-2, … that does not exist yet, or the last where all exist."""
     for number in range(1, NAMES + 1):
         stream = "demo" if number == 1 else f"demo-{number}"
         if httpx2.get(f"{url}/streams/{stream}/entries?limit=1").status_code == 404:
@@ -64,7 +63,7 @@ def _free_stream(url: str) -> str:
 
 
 def curl(url: str, stream: str, key: str) -> str:
-    """A line for a shell that makes an entry appear; `key` is as a shell reads it between double quotes."""
+    """Return a shell command that publishes an entry; `key` is inserted between double quotes."""
     body = json.dumps({"headline": "Hello from the command line", "body": "It **appears** without a reload."})
     return (
         f'curl -H "Authorization: Bearer {key}" -H "Content-Type: application/json" '

@@ -1,4 +1,4 @@
-"""`pushserver keys`: make, list and revoke publish keys, in the store itself. Who can reach the store can do this."""
+"""`pushserver keys` makes, lists and revokes publish keys in the store; it needs access to the store, and no key."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from .. import settings
 from ..access.keys import RIGHTS, new_key
+from ..access.keystore import KeyStore
 from ..content import fields, markup
 from ..store.embedded import SOCKET
 from ..store.store import Store, StoreError
@@ -25,13 +26,13 @@ def keys() -> None:
 
 
 def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Give a command the store's options, as a Store."""
+    """Pass a command a Store, made from its options."""
 
     @wraps(command)
     def run(redis: str, data: str, **values: Any) -> None:
         socket = Path(data).absolute() / SOCKET
         if not redis and not socket.exists():
-            raise click.ClickException(f"expected a running server with its store in {data}, or --redis; found neither")
+            raise click.ClickException(f"expected a running server with its store in {data}, or --redis")
 
         async def talk() -> None:
             try:
@@ -55,13 +56,20 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
 
 @keys.command()
 @click.argument("name")
-@click.option("--streams", default=EVERYTHING, show_default=True, help="Patterns of names, comma separated, as nato-*.")
-@click.option("--can", default="publish,correct", show_default=True, help=f"Of {', '.join(RIGHTS)}, comma separated.")
+@click.option(
+    "--streams",
+    default=EVERYTHING,
+    show_default=True,
+    help="Names or patterns such as nato-*, comma separated.",
+)
+@click.option(
+    "--can", default="publish,correct", show_default=True, help=f"Some of {', '.join(RIGHTS)}, comma separated."
+)
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50, show_default=True, help="Entries a second.")
-@click.option("--expires", help="When it ends: an instant, as 2027-01-01T00:00:00Z.")
+@click.option("--expires", help="When the key expires, such as 2027-01-01T00:00:00Z.")
 @_opens_store
 async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
-    """Make a key called NAME, and print it: it is not kept, and cannot be shown again."""
+    """Make a key called NAME, and print it. The key itself is not stored, and cannot be shown again."""
     rights = [right.strip() for right in can.split(",")]
     unknown = [right for right in rights if right not in RIGHTS]
     if unknown:
@@ -71,16 +79,16 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
         ends = fields.instant_of(expires) if expires else None
     except markup.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
-    id, key, kept = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
-    await store.keep_key(id, kept._asdict())
+    id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
+    await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
 
 
 @keys.command(name="list")
 @_opens_store
 async def list_(store: Store) -> None:
-    """Every key: its id, name, rights, streams, when it was last used and when it ends."""
-    for id, key in sorted((await store.all_keys()).items(), key=lambda item: item[1]["created"]):
+    """List the keys: id, name, rights, streams, last use, and expiry."""
+    for id, key in sorted((await KeyStore(store).all()).items(), key=lambda item: item[1]["created"]):
         used, ends = key["used"] or "never used", f"until {key['expires']}" if key["expires"] else "no end"
         click.echo("  ".join([id, key["name"], ",".join(key["can"]), ",".join(key["streams"]), used, ends]))
 
@@ -89,7 +97,7 @@ async def list_(store: Store) -> None:
 @click.argument("id")
 @_opens_store
 async def revoke(store: Store, id: str) -> None:
-    """Refuse a key from now on, on every worker."""
-    if not await store.revoke_key(id):
+    """Revoke the key with this ID, on every worker at once."""
+    if not await KeyStore(store).revoke(id):
         raise click.ClickException(f"expected the id of a key, as `keys list` shows it, got {id}")
     click.echo(f"revoked {id}")

@@ -1,4 +1,4 @@
-"""Options, exit statuses and error output that several commands share."""
+"""The commands share these options, exit statuses and error output."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any, NoReturn
 
 import click
 
-from ..access import keys
-from ..client.publisher import Publisher, PublishError, Unreached
+from ..access import keyfile
+from ..client import Publisher, PublishError, Unreached
 
 REFUSED, NOT_REACHED = 1, 3  # exit status
 
 
 def fail(message: str, status: int) -> NoReturn:
+    """Print an error and exit with a status."""
     click.echo(f"pushserver: {message}", err=True)
     sys.exit(status)
 
 
 def configure_logging(level: str) -> None:
+    """Log to standard error, of the libraries warnings only."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     for name in ("uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -34,22 +36,26 @@ url_option = click.option(
     default="http://127.0.0.1:8000",
     show_default=True,
     show_envvar=True,
-    help="The server.",
+    help="URL of the server.",
 )
 key_option = click.option("--key", envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key.")
 data_option = click.option(
-    "--data", envvar="PUSHSERVER_DATA", default="data", show_default=True, help="Folder that has the publish key, else."
+    "--data",
+    envvar="PUSHSERVER_DATA",
+    default="data",
+    show_default=True,
+    help="Folder with the key, if there is no --key.",
 )
 
 
 def publishes(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command its options for the server and the key, as a Publisher; say what the server refused."""
+    """Pass a command a Publisher, made from its options for the server and the key; print what the server refused."""
 
     @wraps(command)
     def run(url: str, key: str, data: str, **values: Any) -> None:
-        key = key or keys.local_key(Path(data)) or ""
+        key = key or keyfile.local_key(Path(data)) or ""
         if not key:
-            fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keys.FILE}, found none", REFUSED)
+            fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keyfile.KEY_FILE}, found none", REFUSED)
         try:
             with Publisher(url, key) as publisher:
                 command(publisher, **values)
@@ -60,7 +66,8 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def status_of(error: PublishError) -> int:
+    """Return the exit status for an error."""
     return NOT_REACHED if isinstance(error, Unreached) else REFUSED
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")

@@ -1,4 +1,4 @@
-"""The commands that talk to a server: publish, correct, withdraw, page, tail."""
+"""These commands publish to a server and read from it: publish, correct, withdraw, page, tail."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from typing import Any, TextIO
 
 import click
 
-from ..client import reader
-from ..client.publisher import Publisher, PublishError, Rejected
+from ..client import Publisher, PublishError, Rejected, TurnedAway, follow
 from ..content import markup
 from .options import REFUSED, configure_logging, fail, json_option, publishes, status_of, url_option
 
-BODY_LIMIT = 1_048_576  # characters of a body that is read; the server takes fewer
-DELIVERY_WAIT = 5.0  # seconds for all workers to have an entry
+BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
+DELIVERY_WAIT = 5.0  # seconds to wait until all workers have an entry
 
 
-def _told(answer: dict[str, Any], done: str, as_json: bool) -> None:
-    """Say what became of it."""
+def _print_answer(answer: dict[str, Any], done: str, as_json: bool) -> None:
+    """Print the server's answer to a change; `done` is the change in the past tense."""
     if as_json:
         click.echo(json.dumps(answer))
     elif answer.get("unchanged"):
         click.echo(f"unchanged: {answer['id']}, revision {answer['rev']}")
     else:
-        again = " before" if answer["replayed"] else ""
-        what = f"{answer['id']}, " if "id" in answer else ""
-        click.echo(f"{done}{again}: {what}revision {answer['rev']}, event {answer['n']}, on {answer['durability']}")
+        before = " before" if answer["replayed"] else ""
+        id = f"{answer['id']}, " if "id" in answer else ""
+        click.echo(f"{done}{before}: {id}revision {answer['rev']}, event {answer['n']}, on {answer['durability']}")
         if answer.get("receipt"):
-            click.echo(_delivered(answer["receipt"]))
+            click.echo(_receipt_line(answer["receipt"]))
 
 
-def _reviewed(answer: dict[str, Any], as_json: bool) -> None:
-    """Say what would be published, and what about it looks odd."""
+def _print_dry_run(answer: dict[str, Any], as_json: bool) -> None:
+    """Print the entry as it would be published, and the warnings."""
     click.echo(json.dumps(answer) if as_json else _entry_lines(answer["entry"]).lstrip("\n"))
     for warning in answer["warnings"]:
         click.echo(f"warning: {warning['field']}: expected {warning['expected']}, got {warning['got']}", err=True)
 
 
-def _delivered(receipt: dict[str, Any]) -> str:
-    """A receipt in a line."""
+def _receipt_line(receipt: dict[str, Any]) -> str:
+    """Return a delivery receipt in one line."""
     count, missing = receipt["sent"], [f"{receipt[name]} {name}" for name in ("behind", "silent") if receipt[name]]
     times = f", half within {receipt['p50_ms']} ms, 99 of 100 within {receipt['p99_ms']} ms" if count else ""
     workers = len(receipt["workers"])
-    return ", ".join([f"given to {count} readers on {workers} workers{times}", *missing])
+    return ", ".join([f"delivered to {count} readers on {workers} workers{times}", *missing])
 
 
 def _body(file: TextIO) -> str:
+    """Read a body; exit with an error where it is not UTF-8."""
     try:
         return file.read(BODY_LIMIT)
     except UnicodeDecodeError as error:
-        fail(f"{file.name}: {_not_text(error)}", REFUSED)
+        fail(f"{file.name}: {_utf8_error(error)}", REFUSED)
 
 
-def _not_text(error: UnicodeDecodeError) -> str:
+def _utf8_error(error: UnicodeDecodeError) -> str:
     return f"expected UTF-8, got byte 0x{error.object[error.start]:02x} at {error.start}"
 
 
 def _entry(
     file: TextIO | None, headline: str | None, bylines: tuple[str, ...], tags: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The entry that the options describe."""
+    """Return the entry that the options describe."""
     entry: dict[str, Any] = {"headline": headline} if headline is not None else {}
     if file is not None:
         entry["body"] = _body(file)
@@ -78,15 +78,13 @@ def _entry(
 @click.command()
 @click.argument("stream")
 @click.argument("file", type=click.File(encoding="utf-8"), required=False)
-@click.option("--headline", help="Plain text, 300 characters at most.")
-@click.option("--byline", "bylines", multiple=True, metavar="NAME[, ORG]", help="Who wrote it; may be repeated.")
-@click.option("--tag", "tags", multiple=True, help="May be repeated.")
-@click.option(
-    "--idempotency-key", help="The same key stores one entry, however often it is sent. One is made if none is given."
-)
-@click.option("--dry-run", is_flag=True, help="Publish nothing: say whether it would be taken, and what looks odd.")
-@click.option("--each-line", is_flag=True, help="Publish each line of FILE, as it comes, as an entry's headline.")
-@click.option("--wait", is_flag=True, help="Wait for it to be given to the readers, and say to how many.")
+@click.option("--headline", help="Headline: plain text, at most 300 characters.")
+@click.option("--byline", "bylines", multiple=True, metavar="NAME[, ORG]", help="Author; may be repeated.")
+@click.option("--tag", "tags", multiple=True, help="Tag; may be repeated.")
+@click.option("--idempotency-key", help="Entries sent with the same key are stored once. Default: a new key.")
+@click.option("--dry-run", is_flag=True, help="Publish nothing: show the entry as it would be, and warnings.")
+@click.option("--each-line", is_flag=True, help="Publish each line of FILE, as it arrives, as a headline.")
+@click.option("--wait", is_flag=True, help="Wait until the entry is delivered, and print to how many readers.")
 @json_option
 @publishes
 def publish(
@@ -101,8 +99,8 @@ def publish(
 ) -> None:
     """Publish an entry to STREAM. FILE is its body in Markdown, - for standard input.
 
-    With --each-line, FILE (standard input, if not given) is read until it ends, and a line that is refused is passed
-    over. An idempotency key counts for each line by its number: what is read again from the beginning adds nothing.
+    With --each-line, FILE (default: standard input) is read until it ends; a refused line is reported and skipped. With
+    an idempotency key, each line has a key of its own by its number, so that a second run adds only new lines.
     """
     if each_line:
         if wait or dry_run or fields["headline"] is not None:
@@ -111,18 +109,18 @@ def publish(
         return
     entry = _entry(**fields)
     if dry_run:
-        _reviewed(publisher.dry_run(stream, entry), as_json)
+        _print_dry_run(publisher.dry_run(stream, entry), as_json)
         return
     answer = publisher.publish(stream, entry, idempotency_key=idempotency_key)
     if wait:
         answer["receipt"] = publisher.delivery(stream, answer["id"], n=answer["n"], wait=DELIVERY_WAIT)
-    _told(answer, "published", as_json)
+    _print_answer(answer, "published", as_json)
 
 
 def _publish_lines(
     publisher: Publisher, stream: str, file: TextIO | None, entry: dict[str, Any], key: str | None, as_json: bool
 ) -> None:
-    """Publish each line as it comes; exit status 1 where one was refused."""
+    """Publish each line as it arrives; exit with status 1 where a line was refused."""
     status = 0
     lines = iter(partial((file or sys.stdin).buffer.readline, BODY_LIMIT), b"")
     for number, line in enumerate(lines, 1):
@@ -133,13 +131,13 @@ def _publish_lines(
             headline = line.decode().strip()
             answer = publisher.publish(stream, {**entry, "headline": headline}, idempotency_key=line_key)
         except (Rejected, UnicodeDecodeError) as error:
-            why = _not_text(error) if isinstance(error, UnicodeDecodeError) else error
-            click.echo(f"pushserver: line {number}: {why}", err=True)
+            reason = _utf8_error(error) if isinstance(error, UnicodeDecodeError) else error
+            click.echo(f"pushserver: line {number}: {reason}", err=True)
             status = REFUSED
         except PublishError as error:
             fail(f"line {number}: {error}", status_of(error))
         else:
-            _told(answer, "published", as_json)
+            _print_answer(answer, "published", as_json)
     sys.exit(status)
 
 
@@ -149,10 +147,15 @@ def _publish_lines(
 @click.argument("file", type=click.File(encoding="utf-8"), required=False)
 @click.option("--headline", help="The new headline.")
 @click.option(
-    "--class", "kind", type=click.Choice(["minor", "update", "correction"]), default="update", show_default=True
+    "--class",
+    "kind",
+    type=click.Choice(["minor", "update", "correction"]),
+    default="update",
+    show_default=True,
+    help="Kind of change.",
 )
-@click.option("--note", help="What was wrong; a correction needs it.")
-@click.option("--if-rev", "rev", type=int, help="Only if this revision is the current one.")
+@click.option("--note", help="What was wrong; required for --class correction.")
+@click.option("--if-rev", "rev", type=int, help="Change the entry only if this is its current revision.")
 @json_option
 @publishes
 def correct(
@@ -172,67 +175,72 @@ def correct(
         patch["headline"] = headline
     if file is not None:
         patch["body"] = _body(file)
-    _told(publisher.correct(stream, id, patch, rev=rev), "corrected", as_json)
+    _print_answer(publisher.correct(stream, id, patch, rev=rev), "corrected", as_json)
 
 
 @click.command()
 @click.argument("stream")
 @click.argument("id")
 @click.option(
-    "--reason", type=click.Choice(["error", "legal", "duplicate", "moved"]), default="error", show_default=True
+    "--reason",
+    type=click.Choice(["error", "legal", "duplicate", "moved"]),
+    default="error",
+    show_default=True,
+    help="Why the entry is withdrawn.",
 )
-@click.option("--note", help="What readers of its address are told.")
+@click.option("--note", help="Text that the entry's URL shows from now on.")
 @json_option
 @publishes
 def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str | None, as_json: bool) -> None:
-    """Withdraw entry ID of STREAM: its text is gone from every page and every answer."""
-    _told(publisher.withdraw(stream, id, reason=reason, note=note), "withdrawn", as_json)
+    """Withdraw entry ID of STREAM: its text is removed from every page and every answer."""
+    _print_answer(publisher.withdraw(stream, id, reason=reason, note=note), "withdrawn", as_json)
 
 
 @click.command()
 @click.argument("stream")
-@click.option("--headline")
-@click.option("--kicker")
-@click.option("--dek")
-@click.option("--timezone", help="IANA name, as America/New_York.")
-@click.option("--lang", help="As en-US.")
-@click.option("--end", is_flag=True, help="The coverage is over.")
+@click.option("--headline", help="Headline of the page.")
+@click.option("--kicker", help="Short text above the headline.")
+@click.option("--dek", help="Summary below the headline.")
+@click.option("--timezone", help="IANA time zone, such as America/New_York.")
+@click.option("--lang", help="Language tag, such as en-US.")
+@click.option("--end", is_flag=True, help="End the stream.")
 @json_option
 @publishes
 def page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: str | None) -> None:
-    """Change the page of STREAM: only what is given. The first time it needs a headline."""
+    """Change the page of STREAM: only the fields in the options. A new page needs a headline."""
     patch = {name: value for name, value in fields.items() if value is not None}
     if patch:
-        _told(publisher.patch_page(stream, patch), "changed", as_json)
+        _print_answer(publisher.patch_page(stream, patch), "changed", as_json)
     if end:
-        _told(publisher.end(stream), "ended", as_json)
+        _print_answer(publisher.end(stream), "ended", as_json)
     if not patch and not end:
-        raise click.UsageError("Expected something to change, got no option.")
+        raise click.UsageError("Expected an option with a field to change, or --end.")
 
 
 @click.command()
 @click.argument("stream")
-@click.option("--cursor", default="", help="Where to go on, as --json shows it. Else the newest entries come first.")
-@click.option("--json", "as_json", is_flag=True, help="Print each frame as it came, one a line.")
-@click.option("--token", envvar="PUSHSERVER_TOKEN", default="", show_envvar=True, help="To read a private stream.")
+@click.option("--cursor", default="", help="Start after this cursor. Default: show the newest entries.")
+@click.option("--json", "as_json", is_flag=True, help="Print each frame as JSON, one a line.")
+@click.option("--token", envvar="PUSHSERVER_TOKEN", default="", show_envvar=True, help="Token for a private stream.")
 @url_option
 def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
-    """Show the entries of STREAM as they are published. Ctrl-C ends it."""
+    """Show the entries of STREAM as they are published, until Ctrl-C."""
 
     async def show() -> None:
-        async for frame in reader.follow(url, stream, cursor=cursor, token=token):
-            click.echo(json.dumps(frame, ensure_ascii=False) if as_json else _readable(frame))
+        async for frame in follow(url, stream, cursor=cursor, token=token):
+            click.echo(json.dumps(frame, ensure_ascii=False) if as_json else _as_text(frame))
 
     configure_logging("warning")
     try:
         asyncio.run(show())
-    except reader.TurnedAway as error:
+    except TurnedAway as error:
         fail(str(error), REFUSED)
     except (KeyboardInterrupt, BrokenPipeError):
         pass
 
 
-def _readable(frame: dict[str, Any]) -> str:
+def _as_text(frame: dict[str, Any]) -> str:
+    """Return a frame for people."""
     match frame["type"]:
         case "snapshot":
             entries = "\n".join(_entry_lines(entry) for entry in reversed(frame["entries"]))
@@ -244,9 +252,9 @@ def _readable(frame: dict[str, Any]) -> str:
         case "entry.withdraw":
             return f"\n{frame['at']}  withdrawn: {frame['id']} {frame.get('note', '')}"
         case "reset":
-            return f"\n(the server lost what it had acknowledged: {frame['reason']}; what is there follows)"
+            return f"\n(the server lost events: {frame['reason']}; what is stored now follows)"
         case "stream.end":
-            return f"\n{frame['at']}  the coverage has ended"
+            return f"\n{frame['at']}  the stream has ended"
         case kind:
             return f"({kind})"
 

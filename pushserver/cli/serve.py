@@ -1,4 +1,4 @@
-"""The commands that run the server: `serve`, and `worker`, which `serve` starts."""
+"""These commands run the server: `serve`, and `worker`, which `serve` starts."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ import click
 import httpx2
 
 from .. import settings
-from ..access import keys
-from ..server import supervisor
+from ..access import keyfile
+from ..server import supervisor, worker
 from ..store import embedded
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
 
-READY_EVERY = 0.05  # seconds between two looks at whether the server is up
+READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
 
 def _serve(play: bool, **values: Any) -> None:
-    """Run the server. Without --redis it starts an embedded store in the data folder, and stops it last."""
-    told = settings.Settings(**values)
-    configure_logging(told.log_level)
+    """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
+    chosen = settings.Settings(**values)
+    configure_logging(chosen.log_level)
     try:
-        status = asyncio.run(supervisor.serve(told, partial(greet, play=play)))
+        status = asyncio.run(supervisor.serve(chosen, partial(greet, play=play)))
     except (embedded.CannotStart, OSError) as error:
         fail(f"cannot start: {error}", NOT_REACHED)
     sys.exit(status)
 
 
 def _work(listener: int, lifeline: int, **values: Any) -> None:
-    """One worker process; started by `serve`."""
-    told = settings.Settings(**values)
-    configure_logging(told.log_level)
-    supervisor.work(told, listener, lifeline)
+    """Run one worker process; `serve` starts it."""
+    chosen = settings.Settings(**values)
+    configure_logging(chosen.log_level)
+    worker.work(chosen, listener, lifeline)
 
 
-async def greet(told: settings.Settings, url: str, *, play: bool) -> None:
-    """Say where things are, once the server answers; play the demo beside it."""
+async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
+    """Print the URLs and the key once the server is ready; play the demo, if asked to."""
     async with httpx2.AsyncClient() as http:
         while not await _is_ready(http, url):
             await asyncio.sleep(READY_EVERY)
-    stream = await asyncio.to_thread(demo.begin, url, told.key) if play else "demo"
-    key_file = Path(told.data).absolute() / keys.FILE
-    is_local = keys.local_key(Path(told.data)) == told.key
+    stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
+    key_file = Path(chosen.data).absolute() / keyfile.KEY_FILE
+    is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
     lines = [
         f"  pages        {url}/",
-        f"  publish key  {key_file if is_local else 'as given in PUSHSERVER_KEY'}",
+        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
     if play:
         lines.insert(0, f"  live demo    {url}/streams/{stream}")
-        # A thread that ends with the process: it publishes over HTTP as any script does, and owns nothing.
-        threading.Thread(target=demo.go_on, args=(url, told.key, stream), daemon=True).start()
+        # A daemon thread, so that the demo does not delay the end of the process.
+        threading.Thread(target=demo.go_on, args=(url, chosen.key, stream), daemon=True).start()
     click.echo("\npushserver is ready\n\n" + "\n".join(lines) + "\n")
 
 
@@ -68,7 +68,7 @@ async def _is_ready(http: httpx2.AsyncClient, url: str) -> bool:
 
 
 _knobs = [settings.option(field.name) for field in settings.KNOBS]
-_demo = click.Option(["play", "--demo"], is_flag=True, help="Play a made-up live page into a new stream.")
+_demo = click.Option(["play", "--demo"], is_flag=True, help="Publish a made-up live page to a new stream.")
 _inherited = [click.Argument(["listener"], type=int), click.Argument(["lifeline"], type=int)]
 COMMANDS = [
     click.Command("serve", callback=_serve, params=[_demo, *_knobs], help=_serve.__doc__),

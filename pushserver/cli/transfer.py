@@ -1,4 +1,4 @@
-"""The commands that carry a stream from one place to another: import, export."""
+"""These commands copy a stream from one server to another: import, export."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any, NamedTuple, TextIO
 import click
 
 from .. import model
-from ..client.publisher import Publisher, PublishError, content_key, encode
+from ..client import Publisher, PublishError
+from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
 from .options import REFUSED, fail, publishes, status_of
 
 LINE_LIMIT = 5 * 2**20  # characters of one line
-RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # sent together
+RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # of one request, at most
 
 
 class Line(NamedTuple):
-    """One line of an import, and where it stands."""
+    """Line is one line of an import: `kind` is page, entry or withdrawal, `length` is in characters."""
 
     number: int
     kind: str
@@ -36,14 +37,14 @@ class Line(NamedTuple):
 @click.option(
     "--speed",
     type=click.FloatRange(min=0.001),
-    help="Keep the gaps between entries, this many times faster. Else no gaps.",
+    help="Keep the time between entries, divided by this. Default: do not wait.",
 )
 @publishes
 def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None) -> None:
     """Publish the lines of FILE (- for standard input) to STREAM, with their times.
 
     Each line is {"page": {…}} or {"entry": {…}}. A line that was imported within the last 24 hours adds nothing. A line
-    of `pushserver export` is restored as it was, with its revision; one that is there already adds nothing, ever.
+    of `pushserver export` is restored with its revision; it adds nothing if that revision is stored already.
     """
     sending = Import(publisher, stream, file.name)
     previous_at: str | None = None
@@ -61,22 +62,22 @@ def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None
 
 
 class Import:
-    """Sends lines in their order, and counts what became of them; lines to restore go together."""
+    """Import sends lines in their order and counts what they added; lines to restore are sent together."""
 
     def __init__(self, publisher: Publisher, stream: str, name: str) -> None:
         self.added = self.known = 0
         self._publisher = publisher
         self._stream = stream
         self._name = name
-        self._waiting: list[Line] = []
+        self._batch: list[Line] = []
 
     def send(self, line: Line) -> None:
-        """Send a line, now or with those that follow. Ends the import where one is refused: those before it stay."""
+        """Send a line, now or with the next ones. A refused line ends the program; the lines before it stay."""
         if line.kind == "withdrawal" or "rev" in line.value:
-            characters = line.length + sum(other.length for other in self._waiting)
-            if len(self._waiting) == RESTORED_LINES or characters > RESTORED_CHARACTERS:
+            characters = line.length + sum(other.length for other in self._batch)
+            if len(self._batch) == RESTORED_LINES or characters > RESTORED_CHARACTERS:
                 self.flush()
-            self._waiting.append(line)
+            self._batch.append(line)
         else:
             self.flush()
             send = self._publisher.publish if line.kind == "entry" else self._publisher.put_page
@@ -87,10 +88,10 @@ class Import:
                 self._fail(line, error)
 
     def flush(self) -> None:
-        """Send what waits."""
-        if not self._waiting:
+        """Send the lines that wait to be restored."""
+        if not self._batch:
             return
-        lines, self._waiting = self._waiting, []
+        lines, self._batch = self._batch, []
         try:
             results = self._publisher.restore(self._stream, [encode({line.kind: line.value}) for line in lines])[
                 "results"
@@ -111,7 +112,7 @@ class Import:
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
-    """The numbered lines that are not blank. What cannot be read as text is left for `_record` to name."""
+    """Yield the numbered lines that are not blank. Bytes that are not UTF-8 are left to `_record`, which names them."""
     file.reconfigure(errors="surrogateescape")  # type: ignore[attr-defined]
     for number, line in enumerate(file, 1):
         if line.strip():
@@ -119,27 +120,27 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def _record(text: str, name: str, number: int) -> Line:
-    """A line by its kind, or the end of the import: the lines before it stay."""
+    """Parse a line; exit with an error where it is not valid. The lines before it stay."""
     try:
         value = read_json(text[:LINE_LIMIT].encode("utf-8", "surrogateescape"))
     except Refused as error:
         fault = error.faults[0]
-        said = f"{fault.field}: expected {fault.expected}, got {fault.got}"
-        fail(f"{name}, line {number}: {error.detail} {said}", REFUSED)
+        reason = f"{fault.field}: expected {fault.expected}, got {fault.got}"
+        fail(f"{name}, line {number}: {error.detail} {reason}", REFUSED)
     if isinstance(value, dict) and len(value) == 1:
-        ((kind, held),) = value.items()
-        if kind in ("page", "entry", "withdrawal") and isinstance(held, dict):
-            return Line(number, kind, held, len(text))
+        ((kind, fields),) = value.items()
+        if kind in ("page", "entry", "withdrawal") and isinstance(fields, dict):
+            return Line(number, kind, fields, len(text))
     expected = '{"page": …}, {"entry": …} or {"withdrawal": …}'
     fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
 
 
 def _wait_out(before: str | None, at: str, speed: float) -> None:
-    """Wait as long as lay between two entries, at this speed."""
+    """Wait for the time between two entries, divided by the speed."""
     try:
         gap = (model.milliseconds(at) - model.milliseconds(before)) / 1000 if before else 0.0
     except ValueError:
-        return  # the server refuses it by name
+        return  # the server refuses an invalid time, and names the field
     time.sleep(max(0.0, gap / speed))
 
 
@@ -147,10 +148,9 @@ def _wait_out(before: str | None, at: str, speed: float) -> None:
 @click.argument("stream")
 @publishes
 def export(publisher: Publisher, stream: str) -> None:
-    """Write all that STREAM holds to standard output, for `pushserver import`: all of it, or nothing.
+    """Write all of STREAM to standard output, for `pushserver import`. On an error nothing is written.
 
-    Entries as they are, with revision and correction, what was withdrawn, and the page, one a line. The key has to have
-    every right.
+    The lines are the page, the entries with revision and correction, and the withdrawals. The key needs every right.
     """
     with tempfile.TemporaryFile() as file:
         publisher.export(stream, file)

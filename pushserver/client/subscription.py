@@ -1,19 +1,19 @@
-"""The reader's side, pure: the rule by which a client knows that it has everything, and when it is to connect again.
+"""A subscription is the state of one reader of one stream: it decides what to apply and when to connect again.
 
-An event is applied if it is the next one and names the last one as the one before. Anything else means that something
-was lost on the way; the cure is always to connect again with the cursor, which the server answers with all that is
-missing, or with a snapshot.
+A reader applies an event only if the event is the next one and names the last applied one as its predecessor. Anything
+else means that something was lost on the way, and the reader connects again with its cursor: the server answers with
+all the missing events or with a snapshot.
 
     WAITING --due, wake--> CONNECTING --hello--> BEHIND <--caught up, head ahead--> LIVE
        ^                       |                   |                                 |
-       '--- no first frame, silence, a hole, closed, bye: wait at random, longer each time
+       '--- no first frame, silence, a gap, closed, bye: wait at random, longer each time
                                |                   |                                 |
                                '-- a final code, a refusal, the end of the coverage -'--> ENDED
 
-The rule has no clock, no dice and no connection. It is given the time in seconds (`at`) and a number from 0 up to 1
-(`chance`), and answers with what to do. Its driver calls `tick` when `due` has come, lets go of its connection at
-LEAVE, at CONNECT and in ENDED, and asks the server over HTTP why a try failed, where `asks` says that it may tell.
-`static/rule.js` is the same rule in the same words; `tests/test_rule.py` shows both the same schedules.
+The module does no I/O and reads no clock. Each method takes the time in seconds (`at`) and a random number from 0 up
+to 1 (`chance`), and returns what to do. The caller, such as `reader.follow`, calls `tick` at `due`, closes its
+connection at LEAVE, at CONNECT and in ENDED, and asks the server over HTTP why an attempt failed where `asks` is true.
+`static/rule.js` is the same state machine in JavaScript; `tests/client/test_subscription.py` compares the two.
 """
 
 from __future__ import annotations
@@ -22,79 +22,88 @@ from enum import Enum
 from typing import Any
 
 DELAY_FIRST, DELAY_MOST = 0.5, 20.0  # seconds, of the full-jitter wait before the next connection
-FIRST_FRAME = 4.0  # seconds for the first frame to come; twice that after each failure, up to DELAY_MOST
-SILENT_BEATS = 2.5  # heartbeats without a frame, after which the connection is taken for dead
-BEHIND_LIMIT = 5.0  # seconds that a head may be ahead while nothing comes
+FIRST_FRAME = 4.0  # seconds until the first frame must come; doubled after each failure, up to DELAY_MOST
+SILENT_BEATS = 2.5  # heartbeats without a frame, after which the connection counts as dead
+BEHIND_LIMIT = 5.0  # seconds that the server's head may be ahead while no event comes
 STEADY = 30.0  # seconds live, after which the next failure counts as the first
-HIDDEN_LEAST = 60.0  # seconds from try to try, while nobody looks
-PROVEN_MISSES = 3  # failures in a row before sockets that worked once are taken for blocked
-EVENTS_FOR = 600.0  # seconds for which it is remembered that sockets are blocked
-FINAL_CODES = frozenset({1008, 1009, *range(4400, 4408), 4410})  # close codes that mean: do not come back
-TOKEN_EXPIRED = 4401
+HIDDEN_LEAST = 60.0  # seconds between two attempts while the page is hidden
+PROVEN_MISSES = 3  # failures in a row after which WebSockets that worked once count as blocked
+EVENTS_FOR = 600.0  # seconds for which WebSockets count as blocked
+# Close codes, a copy of the server's in `wire.codes`, so that the client imports nothing of the server.
+NO_CODE = 1006  # RFC 6455, 7.4.1: the connection ended without a close frame
+TOKEN_EXPIRED, ENDED = 4401, 4410
+FINAL_CODES = frozenset({1008, 1009, *range(4400, 4408), ENDED})  # after these a reader does not connect again
 
 
 class State(Enum):
+    """State is the state of a subscription."""
+
     CONNECTING = "connecting"
     LIVE = "live"
-    BEHIND = "behind"  # connected; what the server has did not all come yet
+    BEHIND = "behind"  # connected; the server has events that have not come yet
     WAITING = "waiting"
-    ENDED = "ended"  # nothing comes any more; where the token has expired, a `wake` tries again
+    ENDED = "ended"  # final; but where the token has expired, `wake` tries again
 
 
 class Action(Enum):
-    """What to do."""
+    """Action tells the caller what to do."""
 
     NOTHING = "nothing"
     APPLY = "apply"  # show the frame
-    LEAVE = "leave"  # let go of the connection
-    CONNECT = "connect"  # let go of it, and connect with the cursor, by `transport`
+    LEAVE = "leave"  # close the connection
+    CONNECT = "connect"  # close the connection, and open one with the cursor, by `transport`
 
 
 class Transport(Enum):
+    """Transport is the protocol of a reader's connection."""
+
     SOCKET = "socket"
-    EVENTS = "events"  # Server-Sent Events, where sockets are not let through
+    EVENTS = "events"  # Server-Sent Events, where WebSockets do not get through
 
 
-class Follower:
-    """What a reader holds, the cursor and number of the last event it applied, and how it goes on."""
+class Subscription:
+    """Subscription is one reader's position in a stream, and the state of its connection.
+
+    `cursor` and `n` are those of the last applied event.
+    """
 
     def __init__(self, cursor: str = "", *, events_until: float = 0.0) -> None:
         self.state = State.WAITING
         self.cursor = cursor
         self.n = 0
-        self.due: float | None = None  # when `tick` is to be called; None: when something happens
-        self.stale: str | None = None  # since when the server has not heard of the store, as it said last
-        self.held = False  # the server answers, but something on the way holds back its events
-        self.expired = False  # ended for want of a good token
-        self.hidden = False  # nobody looks; set by the driver
-        self.asks = False  # a question over HTTP may tell why the last try failed
-        self.transport = Transport.SOCKET  # of the connection, or of the last one
-        self.events_until = events_until  # sockets are taken for blocked until then; the driver may remember it
+        self.due: float | None = None  # when `tick` must be called; None: not at any time
+        self.stale: str | None = None  # since when the server has had no contact with the store
+        self.buffered = False  # the server answers, but a proxy on the way buffers its events
+        self.expired = False  # ended because the token is not valid or has expired
+        self.hidden = False  # nobody looks at the page; set by the caller
+        self.asks = False  # an HTTP request may tell why the last attempt failed
+        self.transport = Transport.SOCKET  # of the current or the last connection
+        self.events_until = events_until  # WebSockets count as blocked until then; the caller may store it
         self.heartbeat = 15.0
         self._failures = 0
-        self._misses = 0  # tries by socket in a row on which nothing came, though the server answers
+        self._misses = 0  # WebSockets in a row on which nothing came, though the server answers
         self._sockets_work = False
         self._tried_at = float("-inf")
         self._not_before = float("-inf")
         self._live_since: float | None = None
         self._head = 0
         self._ahead_since: float | None = None
-        self._owed = False  # a snapshot was announced
+        self._owed = False  # a snapshot was announced and has not come yet
 
-    # --- what happens
+    # --- events
 
     def wake(self, at: float, chance: float) -> Action:
-        """Someone looks, the network is back, or it is the beginning: connect now, unless the server asked to wait."""
+        """Connect now, unless the server asked to wait: at the start, when a page is shown, when the network is up."""
         if self.state is State.WAITING or self.expired:
             self.state, self.expired = State.WAITING, False
             self.due = max(at, self._not_before)
-        elif self.due is not None and at >= self.due:  # it slept through its own deadline
+        elif self.due is not None and at >= self.due:  # the machine slept through the deadline
             self._leave(at, chance)
             self.due = at
         return self.tick(at, chance)
 
     def tick(self, at: float, chance: float) -> Action:
-        """What was due is due."""
+        """Do what is due at `at`: connect, or give up a connection on which nothing came in time."""
         if self.due is None or at < self.due:
             return Action.NOTHING
         if self.state is not State.WAITING:
@@ -105,14 +114,14 @@ class Follower:
         return self._connect(at)
 
     def close(self) -> Action:
-        """Put away: let go, and come back by `wake` alone."""
+        """Close the connection, and connect again only at `wake`."""
         if self.state is not State.ENDED:
             self.state = State.WAITING
         self.due, self.asks = None, False
         return Action.LEAVE
 
     def closed(self, code: int, at: float, chance: float) -> Action:
-        """The connection is gone: with this close code, or 1006 where there is none."""
+        """Take note that the connection was closed, with a close code or NO_CODE."""
         if self.state in (State.WAITING, State.ENDED):
             return Action.NOTHING
         if code in FINAL_CODES:
@@ -120,7 +129,7 @@ class Follower:
         return self._leave(at, chance, asks=self.state is State.CONNECTING)
 
     def answered(self, status: int, retry_after: float, at: float, chance: float) -> Action:
-        """How the server answers over HTTP, after a try that failed: a refused handshake, or the question why."""
+        """Take note of the HTTP status after a failed attempt: of the handshake, or of the request that `asks`."""
         if self.state is not State.WAITING or self.due is None:
             return Action.NOTHING
         if status == 204 or (400 <= status < 500 and status != 429):
@@ -129,7 +138,7 @@ class Follower:
             self._not_before = at + retry_after
             self.due += retry_after
         elif self.transport is Transport.EVENTS:
-            self.held, self.events_until = True, 0.0
+            self.buffered, self.events_until = True, 0.0
         else:
             self._misses += 1
             if self._takes_events(at):
@@ -138,7 +147,7 @@ class Follower:
         return self.tick(at, chance)
 
     def take(self, frame: dict[str, Any], at: float, chance: float) -> Action:
-        """Judge a frame, and move on where it is applied."""
+        """Judge a frame: APPLY it, ignore it, or LEAVE because something is missing before it."""
         if self.state in (State.WAITING, State.ENDED):
             return Action.NOTHING
         kind = frame["type"]
@@ -153,19 +162,21 @@ class Follower:
         elif kind == "reset":
             action = self._take_reset()
         else:
-            action = self._take_event(frame, at) if "n" in frame else Action.NOTHING  # or of a later version
+            action = (
+                self._take_event(frame, at) if "n" in frame else Action.NOTHING
+            )  # or a frame of a later protocol version
         if action is Action.LEAVE:
             return self._leave(at, chance)
         self._settle(at)
         return action
 
-    # --- frames; LEAVE is what does not fit
+    # --- frames; LEAVE where the frame does not follow
 
     def _take_hello(self, frame: dict[str, Any], at: float) -> Action:
         if self.state is not State.CONNECTING:
             return Action.LEAVE
         if self.transport is Transport.SOCKET:
-            self._sockets_work, self.held = True, False
+            self._sockets_work, self.buffered = True, False
         elif self._misses:
             self.events_until = at + EVENTS_FOR
         self._misses = 0
@@ -196,7 +207,7 @@ class Follower:
         if self._owed or self.state is State.CONNECTING or (n == self.n and cursor != self.cursor):
             return Action.LEAVE
         self.stale = frame.get("stale")
-        self.held = False
+        self.buffered = False
         self._head = n
         if n <= self.n:
             self._ahead_since = None
@@ -222,7 +233,7 @@ class Follower:
     # --- transitions
 
     def _settle(self, at: float) -> None:
-        """After a frame: is this all there is, and when must the next one have come?"""
+        """Set the state after a frame, and the time by which the next frame must have come."""
         if self.state in (State.CONNECTING, State.ENDED):
             return
         self.state = State.BEHIND if self._owed or self.n < self._head else State.LIVE
@@ -242,7 +253,7 @@ class Follower:
         return at < self.events_until or self._misses >= (PROVEN_MISSES if self._sockets_work else 1)
 
     def _leave(self, at: float, chance: float, *, most: float = 0.0, asks: bool = False) -> Action:
-        """Come back after a while: at random, so that many do not come at once."""
+        """Close the connection and wait at random: else all readers of a restarted server come at once."""
         if self._live_since is not None and at - self._live_since > STEADY:
             self._failures = 0
         most = max(most, min(DELAY_MOST, DELAY_FIRST * self._growth()))

@@ -1,12 +1,12 @@
-"""What a stream holds, as lines of an export: `{"page"}`, `{"entry"}`, `{"withdrawal"}`, each as it is stored. Pure.
+"""Lines of an export: `{"page": …}`, `{"entry": …}` or `{"withdrawal": …}`, each as it is stored. Pure.
 
-Each is checked by the rules for what publishers send, and has to come out of them as it came in: nothing is restored
-that could not have been stored.
+A line that is imported is validated as a request body is, and has to be equal to the stored form of its value: nothing
+is restored that could not have been stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -39,7 +39,7 @@ class Correction(CorrectionIn):
 
 
 class Entry(EntryIn):
-    """An entry at some revision. Its address is left out: that is the stream's."""
+    """An entry at some revision. It has no `url`, which follows from the stream and the id."""
 
     id: Id
     rev: Revision
@@ -50,7 +50,7 @@ class Entry(EntryIn):
 
 
 class Withdrawal(WithdrawalIn):
-    """That an entry was withdrawn, with what is kept of it."""
+    """A withdrawal of an entry, with the headline unless it was for legal reasons."""
 
     id: Id
     rev: Annotated[int, Field(ge=2, le=999_999_999)]
@@ -66,7 +66,7 @@ class Withdrawal(WithdrawalIn):
 
 
 class Page(PageIn):
-    """A page at some revision, with when it last changed, and when its coverage began."""
+    """A page at some revision, with its last update and the oldest instant that the stream ever showed."""
 
     rev: Revision
     state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
@@ -75,7 +75,7 @@ class Page(PageIn):
 
 
 class ExportLine(Model):
-    """A line of an export: one of the three."""
+    """A line of an export, which has one of these members."""
 
     page: Page | None = None
     entry: Entry | None = None
@@ -83,32 +83,35 @@ class ExportLine(Model):
 
 
 def read_line(value: Any) -> tuple[str, dict[str, Any]]:
-    """What a line holds: `entry`, `withdrawal` or `page`, and that in its stored form, without its address."""
+    """The kind of a line, `entry`, `withdrawal` or `page`, and its value as it is stored. Raises Invalid."""
     line = read(ExportLine, value)
     made = line.model_dump(exclude_none=True, by_alias=True)
     if len(made) != 1 or len(value) != 1:
         got = " and ".join(value) or "nothing"
-        raise Invalid("That is not a line of an export.", Fault("line", "an entry, a withdrawal or a page", got))
+        raise Invalid(
+            "A line of an export must be an object with one member: entry, withdrawal or page.",
+            Fault("line", "an entry, a withdrawal or a page", got),
+        )
     if line.entry:
         made["entry"]["flags"] = line.entry.flags.model_dump(exclude_defaults=True)
     for fault in _differences(made, value, ""):
-        raise Invalid("That is not as an export has it.", fault)
-    ((kind, held),) = value.items()
-    return kind, held
+        raise Invalid("This line differs from what an export contains.", fault)
+    ((kind, stored),) = value.items()
+    return kind, stored
 
 
-def _differences(made: Any, given: Any, path: str) -> Iterator[Fault]:
-    """Where what came is not what is made of it."""
-    if isinstance(made, dict) and isinstance(given, dict):
-        for name in {**made, **given}:
-            yield from _differences(made.get(name, ...), given.get(name, ...), f"{path}.{name}" if path else name)
-    elif isinstance(made, list) and isinstance(given, list) and len(made) == len(given):
-        for number, pair in enumerate(zip(made, given, strict=True)):
+def _differences(made: Any, sent: Any, path: str) -> Iterator[Fault]:
+    """A fault for each place where the value that was sent is not the one that is made of it."""
+    if isinstance(made, dict) and isinstance(sent, dict):
+        for name in {**made, **sent}:
+            yield from _differences(made.get(name, ...), sent.get(name, ...), f"{path}.{name}" if path else name)
+    elif isinstance(made, list) and isinstance(sent, list) and len(made) == len(sent):
+        for number, pair in enumerate(zip(made, sent, strict=True)):
             yield from _differences(*pair, f"{path}.{number}")
-    elif made != given:
-        yield Fault(path, *("nothing" if side is ... else shorten(dumps(side)) for side in (made, given)))
+    elif made != sent:
+        yield Fault(path, *("nothing" if side is ... else shorten(dumps(side)) for side in (made, sent)))
 
 
-def line(kind: str, held: dict[str, Any]) -> str:
-    """The line of an export that restores what is held; what is null or made from the stream's name is left out."""
-    return dumps({kind: {name: value for name, value in held.items() if value is not None and name != "url"}}) + "\n"
+def line(kind: str, stored: Mapping[str, Any]) -> str:
+    """The line of an export for a stored value, without `url` and fields that are null."""
+    return dumps({kind: {name: value for name, value in stored.items() if value is not None and name != "url"}}) + "\n"

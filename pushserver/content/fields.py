@@ -1,6 +1,6 @@
-"""What entries and pages are made of: texts, links, instants, blocks; each as it may be sent, and is stored. Pure.
+"""Fields of entries and pages: texts, links, instants, blocks. A value is validated, and stored cleaned. Pure.
 
-What a JSON schema cannot say of a string has a `format` of its own: `text`, `inline-html`, `markdown`, `time-zone`.
+Strings that a JSON schema cannot describe have a `format` of their own: `text`, `inline-html`, `markdown`, `time-zone`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ BODY_LIMIT, HTML_LIMIT = 50_000, 20_000  # characters
 
 
 def fault(error: markup.Unsafe) -> PydanticCustomError:
+    """The error of a check as pydantic's, which has the value expected and the value that came."""
     return PydanticCustomError("unsafe", "{expected}", {"expected": error.expected, "got": error.got})
 
 
 def checked(check: Any) -> AfterValidator:
-    """A check of ours as pydantic's: its refusal keeps what was expected and what came."""
+    """A validator for pydantic, of a check that returns the cleaned value or raises Unsafe."""
 
     def run(value: str) -> str:
         try:
@@ -42,7 +43,7 @@ _FIRST, _LAST = (round(datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000) for 
 
 
 def instant_of(text: str) -> str:
-    """An instant in our form, from ISO 8601 with any offset."""
+    """An instant in UTC, with milliseconds, from ISO 8601 with any offset. Raises Unsafe."""
     try:
         at = datetime.fromisoformat(text)
         ms = round(at.timestamp() * 1000)
@@ -50,16 +51,16 @@ def instant_of(text: str) -> str:
             return instant(ms)
     except (ValueError, OverflowError):
         pass
-    raise markup.Unsafe("an instant with its offset, as 2023-07-11T15:53:00Z", text)
+    raise markup.Unsafe("an instant with its offset, such as 2023-07-11T15:53:00Z", text)
 
 
-# The zones of the time zone database; a machine's own list has names that mean something else on the next one.
+# The zones of the tzdata package; the list of an operating system has names that are unknown on another one.
 _ZONES = frozenset(resources.files("tzdata").joinpath("zones").read_text("utf-8").split())
 
 
 def _zone(name: str) -> str:
     if name not in _ZONES:
-        raise markup.Unsafe("an IANA time zone, as America/New_York", name)
+        raise markup.Unsafe("an IANA time zone, such as America/New_York", name)
     return name
 
 
@@ -70,7 +71,7 @@ def _language(tag: str) -> str:
             return tag
     except (ValueError, UnknownLocaleError):
         pass
-    raise markup.Unsafe("a language tag, as en-US", tag)
+    raise markup.Unsafe("a language tag, such as en-US", tag)
 
 
 def _filled(text: str) -> str:
@@ -80,7 +81,7 @@ def _filled(text: str) -> str:
 
 
 def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
-    """At most so many characters, of what is stored: cleaning may make a text longer, and it must read again."""
+    """Limit the cleaned text to so many characters: cleaning may add some, and an export of it has to be valid."""
 
     def within(text: str) -> str:
         if length(text) > limit:
@@ -91,7 +92,7 @@ def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
 
 
 def _whole(value: Any) -> Any:
-    """1200.0 is the whole number 1200 to JSON (RFC 8259, 6: some languages write it so)."""
+    """Read 1200.0 as the whole number 1200: some languages write numbers so (RFC 8259, 6)."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -108,7 +109,7 @@ _line, _text, _html = (
 )
 _html_most = _most(HTML_LIMIT, markup.length)
 
-# Types with a name are one component of the description each, however often they are used.
+# A type with a name is one component of the description, however many fields have it.
 Line = TypeAliasType("Line", Annotated[str, _line, checked(markup.plain), checked(_filled), _most(300)])
 Text = TypeAliasType("Text", Annotated[str, _text, checked(markup.plain), checked(_filled), _most(10_000)])
 Html = TypeAliasType("Html", Annotated[str, _html, _html_most, checked(markup.inline), _html_most])
@@ -123,7 +124,7 @@ Pixels = Annotated[int, Field(ge=1, le=20_000), BeforeValidator(_whole)]
 
 
 class Model(BaseModel):
-    """Strict: no unknown field, no value of another type taken for the right one."""
+    """A model that refuses unknown fields, and does not convert values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -151,7 +152,7 @@ class Quote(Model):
 
 
 class Image(Model):
-    """A photograph. Size keeps the page from jumping, alt is for who cannot see it, credit is owed."""
+    """A picture. Its size is needed so that the page does not jump when it loads, alt for readers who cannot see it."""
 
     type: Literal["image"]
     src: Source
@@ -163,7 +164,7 @@ class Image(Model):
 
 
 class SocialPost(Model):
-    """A post quoted as text, so that it outlives the original and asks no third party."""
+    """A post quoted as text, so that it outlives the original, and pages load nothing from other sites."""
 
     type: Literal["social_post"]
     platform: Line
@@ -175,7 +176,7 @@ class SocialPost(Model):
 
 
 class Embed(Model):
-    """Something elsewhere, shown as a link to it."""
+    """A resource of another site, shown as a link."""
 
     type: Literal["embed"]
     url: Link

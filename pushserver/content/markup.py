@@ -1,7 +1,7 @@
-"""Text from outside made safe: inline HTML against a strict list, Markdown into blocks, plain text without controls.
+"""Sanitising: inline HTML by a list of tags, Markdown as blocks, plain text without control characters. Pure.
 
-Pure. Nothing is repaired in silence: what the list does not hold is refused by name, so that an editor's text is never
-stored as something else. nh3 runs over whatever passed, and its output is what is stored.
+Nothing is removed silently: HTML that is not on the list is refused by name, so that an editor's text is never stored
+as another one. nh3 cleans whatever passed, and its output is stored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CLEANER = nh3.Cleaner(tags=TAGS, attributes={"a": {"href"}}, url_schemes=LINK_S
 
 
 class Unsafe(ValueError):
-    """What was expected, and what came."""
+    """A text that is refused, with what was expected and what came."""
 
     def __init__(self, expected: str, got: str) -> None:
         got = got.strip() or "an empty string"
@@ -40,25 +40,25 @@ class Unsafe(ValueError):
 
 
 def plain(text: str) -> str:
-    """Plain text: NFC, trimmed, without control characters."""
-    found = _CONTROLS.search(text)
-    if found:
-        raise Unsafe("text without control or bidi override characters", f"U+{ord(found.group()):04X}")
+    """Plain text in NFC, without spaces at its ends. Raises Unsafe where it has a control character."""
+    match = _CONTROLS.search(text)
+    if match:
+        raise Unsafe("text without control or bidi override characters", f"U+{ord(match.group()):04X}")
     return unicodedata.normalize("NFC", text).strip()
 
 
 def length(html: str) -> int:
-    """The characters of inline HTML, without those that cleaning adds to each link."""
+    """The number of characters of inline HTML, without those that cleaning adds to each link."""
     return len(html) - len(_REL) * html.count(_REL)
 
 
 def link(url: str) -> str:
-    """An absolute http, https or mailto URL."""
+    """An absolute http, https or mailto URL. Raises Unsafe."""
     return _address(url, LINK_SCHEMES, "an absolute http, https or mailto URL")
 
 
 def source(url: str) -> str:
-    """Where a picture is: an absolute http or https URL, or a path on this site."""
+    """The address of a picture: an absolute http or https URL, or a path of the server. Raises Unsafe."""
     if re.fullmatch(r"/(?![/\\])[^\s\\]*", url):
         return plain(url)
     return _address(url, LINK_SCHEMES - {"mailto"}, "an http or https URL, or a path that begins with /")
@@ -68,9 +68,9 @@ def _address(url: str, schemes: set[str], expected: str) -> str:
     address = plain(url)
     try:
         parts = urlsplit(address)
-        # Whoever reads a link takes what stands before an @ for its host.
+        # https://bank.example@evil.example would be read as a link to bank.example.
         has_host = bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
-    except ValueError:  # no URL at all: brackets, a port that is no number
+    except ValueError:  # not a URL, such as http://[x or http://x:y
         raise Unsafe(expected, url) from None
     if parts.scheme == "mailto":
         has_host = not parts.netloc and "@" in parts.path
@@ -80,7 +80,7 @@ def _address(url: str, schemes: set[str], expected: str) -> str:
 
 
 class _Scan(HTMLParser):
-    """The start tags and the text of a fragment, as a second parser sees them, and what is neither."""
+    """The start tags, the text, and the comments and declarations of a fragment, by a parser that is not nh3's."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -110,7 +110,7 @@ class _Scan(HTMLParser):
 
 
 def inline(html: str) -> str:
-    """Inline HTML of the strict list, cleaned; anything else is refused by name."""
+    """Inline HTML of the listed tags, cleaned. Raises Unsafe, which names what is not on the list."""
     html = plain(html)
     before = _Scan(html)
     for tag, attributes in before.tags:
@@ -123,7 +123,7 @@ def inline(html: str) -> str:
         raise Unsafe("well-formed inline HTML, which every parser reads alike", html)
     if not after.text.strip():
         raise Unsafe("some text", html)
-    # A character reference is a character by now, and what is stored must read again as itself.
+    # &#8238; is a control character by now, and an export of the stored text has to be valid.
     if plain(cleaned) != cleaned or _CLEANER.clean(cleaned) != cleaned:
         raise Unsafe("characters that need no reference, and no space at the ends", html)
     return cleaned
@@ -142,31 +142,31 @@ def _check_tag(tag: str, attributes: list[tuple[str, str | None]]) -> None:
 
 
 def text(html: str) -> str:
-    """The words of inline HTML, a line break being a space."""
+    """The text of inline HTML, with a space for each line break."""
     return _Scan(html.replace("<br>", " ")).text
 
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": True})
-# Every link becomes a link here, so that one with a bad scheme is refused by name and not shown as brackets.
+# markdown-it would show a link with a bad scheme as brackets; here it becomes a link, and is refused by name.
 _MARKDOWN.validateLink = lambda url: True  # type: ignore[method-assign]
 
 
 def blocks(markdown: str) -> list[dict[str, Any]]:
-    """Markdown (CommonMark, inline HTML of the strict list) as blocks. The HTML in them is not yet cleaned."""
-    found: list[dict[str, Any]] = []
+    """Markdown (CommonMark) as blocks, whose HTML is still to be cleaned. Raises Unsafe for what no block has."""
+    converted: list[dict[str, Any]] = []
     tokens = _MARKDOWN.parse(markdown)
     at = 0
     while at < len(tokens):
         end = _close_of(tokens, at)
         block = _block(tokens[at], tokens[at + 1 : end])
         if block:
-            found.append(block)
+            converted.append(block)
         at = end + 1
-    return found
+    return converted
 
 
 def _close_of(tokens: list[Token], at: int) -> int:
-    """The index of the token that closes the one at `at`; itself where it has no inside."""
+    """The index of the token that closes the one at `at`, or `at` where that one has no end token."""
     depth = 0
     for index in range(at, len(tokens)):
         depth += tokens[index].nesting
@@ -190,12 +190,12 @@ def _block(head: Token, inside: list[Token]) -> dict[str, Any] | None:
             return {"type": "paragraph", "html": f"<code>{'<br>'.join(lines)}</code>"}
         case "html_block":
             return {"type": "paragraph", "html": head.content}
-        case _:  # a thematic break: blocks are apart without it
+        case _:  # a thematic break: blocks need no other separator
             return None
 
 
 def _heading(html: str) -> str:
-    """A heading's text. It is plain: emphasis adds nothing to it, and a link in it would be lost."""
+    """The plain text of a heading, without emphasis. Raises Unsafe for a link, which would be lost."""
     scan = _Scan(inline(html).replace("<br>", " "))
     if any(tag == "a" for tag, _ in scan.tags):
         raise Unsafe("headings without links", "a link in a heading")
@@ -213,7 +213,7 @@ def _items(inside: list[Token]) -> list[str]:
 
 
 def _html(inside: list[Token]) -> str:
-    """The inline HTML of a block's paragraphs, joined by line breaks."""
+    """The inline HTML of the paragraphs in a block, joined by line breaks."""
     lines = []
     for token in inside:
         if token.type == "inline":

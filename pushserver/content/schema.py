@@ -1,4 +1,4 @@
-"""What publishers may send: entries and pages, and what they become. Pure."""
+"""The bodies and queries that publishers may send, as pydantic models. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..errors import Fault, Invalid
-from ..model import instant
 from . import markup
 from .fields import (
     BODY_LIMIT,
@@ -26,9 +24,6 @@ from .fields import (
     Zone,
     fault,
 )
-from .validation import M, read
-
-# --- what comes in
 
 
 class CorrectionIn(Model):
@@ -161,100 +156,3 @@ class PageIn(Model):
     next: Coverage | None = None
     topics: list[Label] = Field([], max_length=50)
     updated_at: Instant | None = None
-
-
-# --- what it becomes
-
-
-def entry(entry_in: EntryIn, *, stream: str, id: str, at: int, held: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The entry that a publisher's input becomes at the instant `at`, in milliseconds; `held` is its last revision."""
-    published_at = held["published_at"] if held else entry_in.published_at or instant(at)
-    if entry_in.published_at not in (None, published_at):
-        fault = Fault("published_at", f"{published_at}, as it was published", str(entry_in.published_at))
-        raise Invalid("When an entry was published does not change; sort_at moves it.", fault)
-    kept = made(entry_in, id=id, rev=held["rev"] + 1 if held else 1, published_at=published_at)
-    stamps = _stamps(entry_in.correction, kept, held, at) if held else {}
-    return {**kept, **stamps, "url": entry_url(stream, id)}
-
-
-def entry_url(stream: str, id: str) -> str:
-    return f"/streams/{stream}/entries/{id}"
-
-
-def made(entry_in: EntryIn, *, id: str, rev: int, published_at: str) -> dict[str, Any]:
-    """A stored entry, but for its stamps and address."""
-    return {
-        "id": id,
-        "rev": rev,
-        **({"headline": entry_in.headline} if entry_in.headline else {}),
-        "blocks": [block.model_dump(exclude_none=True) for block in entry_in.blocks],
-        "bylines": [byline.model_dump(exclude_none=True) for byline in entry_in.bylines],
-        "tags": entry_in.tags,
-        "flags": entry_in.flags.model_dump(exclude_defaults=True),
-        "published_at": published_at,
-        "sort_at": entry_in.sort_at or published_at,
-    }
-
-
-_CONTENT = ("headline", "blocks", "bylines")
-
-
-def _stamps(correction: CorrectionIn | None, made: dict[str, Any], held: dict[str, Any], at: int) -> dict[str, Any]:
-    """When a revised entry says it was touched, and its last correction. Only a change of content is worth a stamp."""
-    kept: dict[str, Any] = {name: held[name] for name in ("updated_at", "correction") if name in held}
-    kind = correction.kind if correction else "update"
-    changed = any(made.get(name) != held.get(name) for name in _CONTENT)
-    if kind != "minor" and (changed or kind == "correction"):
-        kept["updated_at"] = instant(at)
-    if correction and kind == "correction":
-        kept["correction"] = {"class": kind, "note": correction.note, "at": instant(at)}
-    return kept
-
-
-def shown_at(entry: dict[str, Any], at: int) -> str:
-    """The newest instant that the page shows because of an entry that is stored at `at`, in milliseconds."""
-    return min(str(entry.get("updated_at") or entry["published_at"]), instant(at))
-
-
-def patch_entry(held: dict[str, Any], patch: Any) -> EntryIn:
-    """The input that a merge patch makes of an entry: what a publisher may send can be patched, and nothing else."""
-    own = {name: held[name] for name in EntryIn.model_fields if name in held and name != "correction"}
-    if isinstance(patch, dict) and patch.get("body") is not None:
-        own.pop("blocks", None)
-    return _patched(EntryIn, own, patch)
-
-
-def page(page_in: PageIn, *, at: int, held: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The page that a publisher's input becomes at the instant `at`, in milliseconds; `held` is its last revision."""
-    fields = page_in.model_dump(exclude_none=True)
-    if held and held["state"] == "ended" and "state" not in page_in.model_fields_set:
-        fields["state"] = "ended"  # an ended page can be mended; only who says so makes it live again
-    return {"rev": held["rev"] + 1 if held else 1, **fields, "updated_at": page_in.updated_at or instant(at)}
-
-
-def patch_page(held: dict[str, Any], patch: Any) -> PageIn:
-    """The input that a merge patch makes of a page."""
-    own = {name: held[name] for name in PageIn.model_fields if name in held and name != "updated_at"}
-    if own.get("state") == "ended":
-        del own["state"]
-    return _patched(PageIn, own, patch)
-
-
-def _patched(kind: type[M], own: dict[str, Any], patch: Any) -> M:
-    merged = _merged(own, patch)
-    if isinstance(patch, dict):  # a null takes away nothing that is not known: a misspelt name is told
-        merged |= {name: None for name in patch if name not in kind.model_fields}
-    return read(kind, merged)
-
-
-def _merged(target: Any, patch: Any) -> Any:
-    """RFC 7396, section 2: null takes a member away, an object is merged, anything else replaces."""
-    if not isinstance(patch, dict):
-        return patch
-    kept = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            kept.pop(name, None)
-        else:
-            kept[name] = _merged(kept.get(name), value)
-    return kept

@@ -1,4 +1,4 @@
-"""A value as a model says it must be, or a refusal that names field, expected and got. Pure."""
+"""Validation: a value as its model, or a refusal that names each bad field, what was expected and what came. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read(kind: type[M], value: Any) -> M:
-    """A value as the model says it must be, or a refusal that names every field that is not."""
+    """Validate a value. Raises Invalid with a fault for each of the first 20 bad fields."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         faults = [_fault_of(dict(problem)) for problem in error.errors(include_url=False)[:20]]
-        # The blocks were made of the body, which is what the publisher knows.
+        # Blocks are made of the Markdown in `body`: the publisher never sent a field `blocks.3.html`.
         if isinstance(value, dict) and isinstance(value.get("body"), str):
             faults = [fault._replace(field=re.sub(r"^blocks\b.*", "body", fault.field)) for fault in faults]
         raise Invalid(f"{faults[0].field}: expected {faults[0].expected}, got {faults[0].got}.", *faults) from None
@@ -33,7 +33,7 @@ _EXPECTED = {
     "list_type": "a list",
     "int_type": "a whole number",
     "bool_type": "true or false",
-    "none_required": "no such field here",
+    "none_required": "no such field",
     "string_too_short": "some text",
     "string_too_long": "at most {max_length} characters",
     "too_long": "at most {max_length} items",
@@ -44,17 +44,17 @@ _EXPECTED = {
 
 
 def _fault_of(problem: dict[str, Any]) -> Fault:
-    """One of pydantic's findings in our words."""
+    """An error of pydantic as a fault, in the words of this interface."""
     path, context, came = problem["loc"], problem.get("ctx", {}), problem["input"]
     steps = [str(step) for at, step in enumerate(path) if not _is_tag(path, at)]
     known = _EXPECTED.get(problem["type"])
-    # pydantic has the tags of a union in quotes.
+    # pydantic puts the tags of a union in quotes.
     expected = known.format(**context).replace("'", "") if known else problem["msg"].removeprefix("Input should be ")
     got = "nothing" if problem["type"] == "missing" else _seen(came)
     if problem["type"] == "union_tag_invalid":
         steps.append("type")
         got = _seen(came["type"])
-    elif "got" in context:  # one of our own checks
+    elif "got" in context:  # the error of a check in this package
         expected, got = context["expected"], context["got"]
         steps += [context["field"]] if "field" in context else []
     field = shorten(".".join(steps)) if steps else "body"
@@ -62,9 +62,9 @@ def _fault_of(problem: dict[str, Any]) -> Fault:
 
 
 def _is_tag(path: tuple[int | str, ...], at: int) -> bool:
-    """Whether a step of pydantic's path is not of the JSON that came: a block's type, between its index and its field.
+    """Whether a step of pydantic's path is the type of a block, between its index and its field: it is not in the JSON.
 
-    What is listed elsewhere has fields without fields of their own, so that nothing follows them.
+    In every other list, items have fields without fields of their own: there, a step after an index is the last one.
     """
     return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(path[at], str)
 

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .. import metrics, model
+from .. import metrics
 from ..codec import loads
+from ..content import changes
 from ..errors import Gone, Refused, Unavailable
-from ..model import Event
-from ..store.log import Append, Appended, Log, Moved
+from ..model import Append, Event
+from ..store.log import Appended, Log, RevisionConflict
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
     for event in reversed(events[:lost]):
         try:
             if publish:
-                found = await _publish(log, _append(stream, event))
+                found = await _publish(log, changes.publish_again(stream, event))
                 held.append(event._replace(cursor=found.cursor, n=found.n))
             else:
                 left.append(event)
@@ -49,7 +50,7 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
             continue
         except Unavailable:
             raise
-        except (Moved, Refused) as error:
+        except (RevisionConflict, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)
             left.append(event)
     held.sort(key=lambda event: event.n, reverse=True)
@@ -76,41 +77,18 @@ async def _publish(log: Log, append: Append) -> Appended:
     for _ in range(ATTEMPTS):
         try:
             return await log.append(append)
-        except Moved:
+        except RevisionConflict:
             held = await _held_rev(log, append)
             if held >= append.rev:
                 break
             append = append._replace(replaces=held)
-    raise Moved
+    raise RevisionConflict
 
 
 async def _held_rev(log: Log, append: Append) -> int:
     """The revision of an entry or a page that the store has; 0 for none."""
     if append.entry_id:
         text, _ = await log.entry(append.stream, append.entry_id)
-        held = loads(text.encode()) if text else None
-    else:
-        held = await log.page_of(append.stream)
-    return int(held["rev"]) if held else 0
-
-
-def _append(stream: str, event: Event) -> Append:
-    """The event as it was published, to be stored in place of the revision that it replaced."""
-    data = loads(event.data)
-    about = {"entry.put": "entry", "page.put": "page", "stream.end": "page"}.get(event.type)
-    state = data[about] if about else data
-    at = model.milliseconds(data["at"])
-    key, _, body_hash = event.request.partition(" ")
-    return Append(
-        stream=stream,
-        type=event.type,
-        data=data,
-        at=at,
-        state=state,
-        rev=state["rev"],
-        shown_at=event.shown_at,
-        entry_id=event.entry_id,
-        order=model.order_of(state) if event.type == "entry.put" else at,
-        key=key or f"lost-{event.cursor.nonce}",
-        body_hash=body_hash,
-    )
+        return int(loads(text.encode())["rev"]) if text else 0
+    page = await log.page_of(append.stream)
+    return page["rev"] if page else 0

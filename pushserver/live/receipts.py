@@ -16,7 +16,8 @@ import socket
 from collections import Counter
 from typing import Any
 
-from ..store.store import Channels, Store, StoreError
+from ..store.connection import Channels
+from ..store.store import Store, StoreError
 from .hub import Hub
 
 logger = logging.getLogger(__name__)

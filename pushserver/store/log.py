@@ -1,4 +1,4 @@
-"""The streams in the store: append to a stream's log, read its snapshot, resume from a cursor, tail.
+"""The log: append to a stream, read its snapshot, resume from a cursor, tail a partition.
 
 Keys are made by `_key` alone, from checked names.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
@@ -17,86 +15,55 @@ import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from .. import metrics, model
-from ..codec import dumps, loads
+from ..codec import loads
 from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
-from ..model import Cursor, Event
+from ..model import Append, Cursor, Event, StoredPage, StoredWithdrawal
 from ..settings import Settings
-from .store import Blocking, Kept, Store
-from .topology import Node, within
+from .connection import BlockingConnection, Node, within
+from .records import append_arguments, event_of, shown_page, withdrawal_data
+from .store import Durability, Store
 
 logger = logging.getLogger(__name__)
 
-BLOCK_MS = 2_000  # of a tail's read; well below COMMAND_TIMEOUT, so that a silent connection is found out
+BLOCK_MS = 2_000  # milliseconds of a tail's read; well below COMMAND_TIMEOUT, which would else end each quiet read
 STREAMS_LISTED = 100
-READ_EVENTS = 256  # of one read: a reply is held in memory whole
-
-PLAIN = re.compile(rb"[\w.:+-]*", re.ASCII)
-SHAPES = {  # of the fields of an event
-    b"e": re.compile(rb"[0-9a-f]{16}"),
-    b"n": re.compile(rb"[1-9][0-9]{0,14}"),
-    b"p": re.compile(rb"[0-9]+-[0-9]+\.[0-9a-f]+"),
-    b"u": re.compile(rb"[0-9a-f]{16}"),
-    **dict.fromkeys((b"t", b"s", b"k"), PLAIN),
-    b"d": re.compile(rb"\{.*\}", re.DOTALL),
-}
-
-
-class Append(NamedTuple):
-    """What one publish asks of the log. `rev` is the one that it makes, `replaces` the one before if not `rev` - 1.
-
-    `order` is the score of an entry, or of a withdrawal among those; `began_at` when the coverage did,
-    if that was before `shown_at`.
-    """
-
-    stream: str
-    type: str
-    data: dict[str, Any]
-    at: int
-    state: dict[str, Any]
-    rev: int
-    shown_at: str
-    entry_id: str = ""
-    order: int = 0
-    key: str = ""
-    body_hash: str = ""
-    replaces: int | None = None
-    began_at: str = ""
+READ_EVENTS = 256  # of each log in one read: redis-py reads a reply into memory whole
 
 
 class Appended(NamedTuple):
-    """What the log answered: for a key that it knew, the first answer again."""
+    """Appended is the log's answer to an append; for an idempotency key that it knows, the first answer again."""
 
     cursor: Cursor
     n: int
     entry_id: str
     rev: int
     replayed: bool
-    kept: Kept
+    durability: Durability
 
 
 class Snapshot(NamedTuple):
-    """A stream at one instant: its head, its page, entries as JSON in the order of the page, and its oldest instant."""
+    """Snapshot is a stream at one instant: head, page, entries as JSON in the page's order, oldest instant shown."""
 
     cursor: Cursor
     n: int
-    page: dict[str, Any]
+    page: StoredPage
     entries: list[str]
     older: bool
     began_at: str
-    withdrawals: list[dict[str, Any]]  # the newest first
+    withdrawals: list[StoredWithdrawal]  # the newest first
 
 
 class Contents(NamedTuple):
-    """What a stream holds as of the event `head`: the ids of entries, the lowest on the page first, and withdrawals."""
+    """Contents is the ids of a stream's entries, the lowest on the page first, and withdrawals, as of event `head`."""
 
     head: str
-    page: dict[str, Any] | None
+    page: StoredPage | None
     entries: list[str]
     withdrawals: list[str]
 
 
 class Resumed(NamedTuple):
-    """Everything after a cursor, which names event `n`, or the first part of it; or, with a reason, nothing."""
+    """Resumed is every event after a cursor, which names event `n`, or the first of them; with a reason, none."""
 
     reason: str | None
     n: int
@@ -104,16 +71,16 @@ class Resumed(NamedTuple):
     more: bool = False
 
 
-class Moved(Exception):
-    """The revision that was to be replaced is not the current one any more."""
+class RevisionConflict(Exception):
+    """RevisionConflict refuses an append: the revision that it replaces is not the current one."""
 
 
 class Log:
-    """The streams of one store. Safe to share between tasks."""
+    """Log is the streams of one store. Tasks may share it."""
 
     def __init__(self, store: Store, *, log_events: int, entry_limit: int, idempotency: int) -> None:
         self.store = store
-        unbound = aioredis.Redis()  # each call names the server that it goes to
+        unbound = aioredis.Redis()  # never connected: each call names the server that it goes to
         self._append, self._snapshot, self._resume, self._verify = [
             unbound.register_script(_script(name)) for name in ("append", "snapshot", "resume", "verify")
         ]
@@ -123,7 +90,7 @@ class Log:
 
     @classmethod
     def of(cls, store: Store, settings: Settings) -> Log:
-        """The log that the settings describe."""
+        """The log of a store, with the limits that the settings set."""
         return cls(
             store,
             log_events=settings.log_events,
@@ -131,64 +98,66 @@ class Log:
             idempotency=settings.idempotency,
         )
 
-    # --- what publishers do
+    # --- for publishers
 
     async def append(self, append: Append) -> Appended:
-        """Store one event. Raises Moved, Conflict, KeyReused, or Unavailable, which says whether it may be stored."""
-        stream = append.stream
-        keys = [self._key(stream, name) for name in ("log", "entries", "order", "page")]
+        """Store one event.
+
+        Raises RevisionConflict, Conflict, Gone, KeyReused, and Unavailable, which says whether it may be stored.
+        """
+        keys = [self._key(append.stream, name) for name in ("log", "entries", "order", "page")]
         keys += [
-            f"{self._tag(stream)}:streams",
-            self._key(stream, "withdrawn"),
-            self._key(stream, "gone"),
-            self._key(stream, f"idem:{append.key}"),
+            f"{self._tag(append.stream)}:streams",
+            *(self._key(append.stream, name) for name in ("withdrawn", "gone", f"idem:{append.key}")),
         ]
-        arguments: list[str | int] = [
-            *(append.type, dumps(append.data), append.at, secrets.token_hex(8), secrets.token_hex(8)),
-            *(append.entry_id, append.rev, dumps(append.state), append.order),
-            *(append.shown_at, stream, self._log_events, self._entry_limit),
-            *(append.key, append.body_hash, self._idempotency, append.state.get("state", "")),
-            append.rev - 1 if append.replaces is None else append.replaces,
-            append.began_at,
-        ]
+        arguments = append_arguments(
+            append, log_events=self._log_events, entry_limit=self._entry_limit, idempotency=self._idempotency
+        )
         try:
-            answer, kept = await self.store.keep(keys[0], lambda redis: self._append(keys, arguments, client=redis))
+            answer, durability = await self.store.keep(
+                keys[0], lambda redis: self._append(keys, arguments, client=redis)
+            )
         except (ConnectionError, TimeoutError) as error:
             metrics.PUBLISHED.labels("unavailable").inc()
-            logger.warning("publish to %s: outcome unknown: %s", stream, error)
-            detail = "The store did not answer; send it again with the same Idempotency-Key."
+            logger.warning("stream %s: publish with unknown outcome: %s", append.stream, error)
+            detail = "The store did not answer: repeat the request with the same Idempotency-Key."
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
             metrics.PUBLISHED.labels("unavailable").inc()
-            logger.warning("publish to %s: refused by the store: %s", stream, error)
-            raise Unavailable("The store takes no writes now; nothing was stored.") from error
-        match [part.decode() for part in answer]:
+            logger.warning("stream %s: publish refused by the store: %s", append.stream, error)
+            raise Unavailable("The store takes no writes; nothing was stored. Retry later.") from error
+        words = [word.decode() for word in answer]
+        self._check_stored(words, append)
+        metrics.PUBLISHED.labels(words[0]).inc()
+        return _appended(words, append.key, durability)
+
+    def _check_stored(self, answer: list[str], append: Append) -> None:
+        """Raise the refusal that append.lua answered, if any, but for `reused`, which `_appended` raises."""
+        match answer:
             case ["full", count]:
                 fault = Fault("stream", f"fewer than {self._entry_limit} entries", count)
-                raise Conflict("The stream is full; go on in a next one.", fault)
+                raise Conflict("The stream is full; nothing was stored. Continue in a new stream.", fault)
             case ["gone"]:
-                raise Gone("The entry was withdrawn; nothing was stored.", Fault("id", "an entry", append.entry_id))
+                fault = Fault("id", "an entry that is published", append.entry_id)
+                raise Gone("The entry was withdrawn; nothing was stored.", fault)
             case ["ended"]:
                 raise Conflict("The coverage has ended; nothing was stored.", Fault("stream", "a live one", "ended"))
             case ["rev", _]:
-                raise Moved
-            case stored:
-                metrics.PUBLISHED.labels(stored[0]).inc()
-                return _appended(stored, append.key, kept)
+                raise RevisionConflict
 
     async def first_answer(self, stream: str, key: str, body_hash: str) -> Appended | None:
-        """What an idempotency key was answered before. Raises KeyReused where that was to another body."""
+        """The first answer to an idempotency key; None for a new key. Raises KeyReused where the body was another."""
         name = self._key(stream, f"idem:{key}")
-        found, kept = await self.store.keep(name, lambda redis: cast(Awaitable[bytes | None], redis.get(name)))
-        if found is None:
+        first, durability = await self.store.keep(name, lambda redis: cast(Awaitable[bytes | None], redis.get(name)))
+        if first is None:
             return None
-        held_hash, *rest = json.loads(found)
-        return _appended(["replayed" if held_hash == body_hash else "reused", *rest], key, kept)
+        first_hash, *rest = json.loads(first)
+        return _appended(["replayed" if first_hash == body_hash else "reused", *rest], key, durability)
 
-    # --- what an export does
+    # --- for exports
 
     async def contents(self, stream: str) -> Contents | None:
-        """What a stream holds, by name; None for no such stream. A page that was never put is left out."""
+        """The names of all that a stream has; None for no such stream. A page that was never put is left out."""
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
             pipeline = redis.pipeline(transaction=True)
@@ -201,13 +170,13 @@ class Log:
         last, (page_json, updated_at, began_at), entries, withdrawals = await self.store.call(self._tag(stream), read)
         if not last:
             return None
-        page = _page(stream, page_json, updated_at)
+        page = shown_page(stream, page_json, updated_at)
         page["began_at"] = began_at.decode() if began_at else page["updated_at"]
         names = [[id.decode() for id in ids] for ids in (entries, sorted(withdrawals))]
         return Contents(last[0][0].decode(), page if page_json else None, *names)
 
-    async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
-        """The event as of which this is, and some `entries` or `withdrawn` ones as they are stored."""
+    async def stored(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
+        """Some `entries` or `withdrawn` ones as they are stored, and the redis id of the stream's event as of which."""
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
             pipeline = redis.pipeline(transaction=True)
@@ -218,7 +187,7 @@ class Log:
         last, values = await self.store.call(self._tag(stream), read)
         return last[0][0].decode() if last else "", [loads(value) for value in values if value]
 
-    # --- what readers do
+    # --- for readers
 
     async def snapshot(
         self, stream: str, *, limit: int, after: tuple[int, str] | None = None, withdrawals: int = 0
@@ -226,42 +195,43 @@ class Log:
         """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream."""
         keys = [self._key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone")]
         arguments = [limit, *(after or ("", "")), withdrawals]
-        found = await self.store.call(keys[0], lambda redis: self._snapshot(keys, arguments, client=redis))
-        if found is None:
+        answer = await self.store.call(keys[0], lambda redis: self._snapshot(keys, arguments, client=redis))
+        if answer is None:
             return None
-        record, page_json, updated_at, began_at, entries, older, gone = found
-        head = _event(record)
-        assert head is not None, "the script takes no other record for the head"
+        record, page_json, updated_at, began_at, entries, older, gone = answer
+        head = event_of(record)
+        assert head is not None, "snapshot.lua answers a record that is_event accepts"
         return Snapshot(
             head.cursor,
             head.n,
-            _page(stream, page_json, updated_at),
+            shown_page(stream, page_json, updated_at),
             [entry.decode() for entry in entries],
             bool(older),
-            (began_at or updated_at).decode(),  # a store that was filled by an earlier version has not noted it yet
-            [loads(withdrawal) for withdrawal in gone],
+            (began_at or updated_at).decode(),  # a stream that an earlier version filled has no began_at yet
+            [cast(StoredWithdrawal, loads(withdrawal)) for withdrawal in gone],
         )
 
     async def resume(
         self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int, in_part: bool = False
     ) -> Resumed:
-        """Everything after a cursor, verified by identity; else the reason why there is no such thing.
+        """Every event after a cursor, which is verified by epoch, id and nonce; or the reason why there is none.
 
-        What is more than the limits is `too_far`, unless it is asked for in parts: then as much as they allow comes.
+        More than `limit` events or `limit_bytes` of data is `too_far`; `in_part`, as much as the limits allow comes.
         """
         keys = [self._key(stream, name) for name in ("log", "withdrawn")]
         arguments = [*cursor, limit, limit_bytes, "part" if in_part else "whole"]
-        found = await self.store.call(keys[0], lambda redis: self._resume(keys, arguments, client=redis))
-        reason = found[0].decode()
+        answer = await self.store.call(keys[0], lambda redis: self._resume(keys, arguments, client=redis))
+        reason = answer[0].decode()
         if reason != "ok":
             return Resumed(reason, 0, [])
-        gone = {id.decode(): _told(withdrawal) for id, withdrawal in found[3]}
-        events = [event for event in map(_event, found[2]) if event]
-        told = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
-        return Resumed(None, int(found[1]), told, bool(found[4]))
+        _, n, records, withdrawals, more = answer
+        gone = {id.decode(): withdrawal_data(withdrawal) for id, withdrawal in withdrawals}
+        events = [event for event in map(event_of, records) if event]
+        shown = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
+        return Resumed(None, int(n), shown, bool(more))
 
-    async def streams(self) -> list[tuple[str, dict[str, Any]]]:
-        """The streams that changed last and their pages, the newest first."""
+    async def streams(self) -> list[tuple[str, StoredPage]]:
+        """The streams that changed last, STREAMS_LISTED at most, and their pages; the newest first."""
         on: dict[Node, dict[str, int]] = {}
         for node, partitions in (await self.store.primaries()).items():
             pipeline = node.redis.pipeline(transaction=False)
@@ -271,17 +241,17 @@ class Log:
             on[node] = {name.decode(): int(score) for part in parts for name, score in part}
         changed = sorted(((-score, name) for names in on.values() for name, score in names.items()))
         listed = [name for _, name in changed[:STREAMS_LISTED]]
-        pages: dict[str, dict[str, Any]] = {}
+        pages: dict[str, StoredPage] = {}
         for node, names in on.items():
             here = [name for name in listed if name in names]
             pipeline = node.redis.pipeline(transaction=False)
             for name in here:
                 pipeline.hmget(self._key(name, "page"), "json", "updated_at")
-            held = await within(pipeline.execute())
-            pages |= {name: _page(name, *fields) for name, fields in zip(here, held, strict=True)}
+            rows = await within(pipeline.execute())
+            pages |= {name: shown_page(name, *row) for name, row in zip(here, rows, strict=True)}
         return [(name, pages[name]) for name in listed]
 
-    async def entry(self, stream: str, id: str) -> tuple[str | None, dict[str, Any] | None]:
+    async def entry(self, stream: str, id: str) -> tuple[str | None, StoredWithdrawal | None]:
         """An entry as JSON, or its withdrawal; neither where there is no such entry."""
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
@@ -290,31 +260,33 @@ class Log:
             pipeline.hget(self._key(stream, "withdrawn"), id)
             return pipeline.execute()
 
-        found, withdrawal = await self.store.call(self._tag(stream), read)
-        return found.decode() if found else None, loads(withdrawal) if withdrawal else None
+        entry, withdrawal = await self.store.call(self._tag(stream), read)
+        return entry.decode() if entry else None, cast(StoredWithdrawal, loads(withdrawal)) if withdrawal else None
 
-    async def page_of(self, stream: str) -> dict[str, Any] | None:
-        """A stream's page as it is stored; None before its first."""
+    async def page_of(self, stream: str) -> StoredPage | None:
+        """A stream's page as it is stored; None where none was put."""
         name = self._key(stream, "page")
-        found = await self.store.call(name, lambda redis: cast(Awaitable[bytes | None], redis.hget(name, "json")))
-        return loads(found) if found else None
+        page = await self.store.call(name, lambda redis: cast(Awaitable[bytes | None], redis.hget(name, "json")))
+        return cast(StoredPage, loads(page)) if page else None
 
-    # --- what tails do
+    # --- for tails
 
     async def missing(self, events: Sequence[tuple[str, Cursor, str]]) -> list[int]:
-        """Which of these events, each of a stream of one partition, its log does not hold, by identity.
+        """The places, in `events`, of those that their logs do not have any more, by id and nonce.
 
-        Or does not go on from, where the log was read on to another redis id, and there is an event up to that.
+        Each is the stream, its last event that was read, and the redis id up to which the log was read; all streams are
+        of one partition. An event that the log has, but that another one follows up to that redis id, is missing too:
+        after a failover the log may have gone on with lower ids, which no read would show.
         """
         if not events:
             return []
         keys = [self._key(stream, "log") for stream, _, _ in events]
         arguments = [word for _, cursor, read_to in events for word in (cursor.id, cursor.nonce, read_to)]
-        found = await self.store.call(keys[0], lambda redis: self._verify(keys, arguments, client=redis))
-        return [number - 1 for number in found]
+        numbers = await self.store.call(keys[0], lambda redis: self._verify(keys, arguments, client=redis))
+        return [number - 1 for number in numbers]
 
     async def open_tail(self, partition: int) -> TailConnection:
-        """A connection of its own for blocking reads of a partition, on whoever has it now. Raises StoreError."""
+        """Open a connection for blocking reads of a partition, to its primary as of now. Raises StoreError, OSError."""
         await self.store.locate()
         connection = await self.store.connect(model.tag(partition))
         return TailConnection(connection, lambda stream: self._key(stream, "log").encode())
@@ -327,75 +299,40 @@ class Log:
 
 
 class TailConnection:
-    """One connection that reads the logs of a partition as they grow."""
+    """TailConnection reads the logs of a partition as they grow, on a connection of its own."""
 
-    def __init__(self, connection: Blocking, key: Callable[[str], bytes]) -> None:
+    def __init__(self, connection: BlockingConnection, key: Callable[[str], bytes]) -> None:
         self._connection = connection
         self._key = key
-        self._streams: dict[bytes, str] = {}  # that were asked for last, by their logs' keys
+        self._streams: dict[bytes, str] = {}  # that the last read named, by their logs' keys
         self.unblock = connection.unblock
         self.close = connection.close
 
     async def read(self, after: Mapping[str, str]) -> list[tuple[str, str, list[Event]]]:
-        """Wait up to BLOCK_MS for events after these redis ids: (stream, last redis id, events).
+        """Wait up to BLOCK_MS for events after these redis ids: (stream, last redis id, events). Raises StoreError.
 
-        Concrete ids only: `$` would mean a later now each time it is asked, and what came in between would not be read.
+        The ids are concrete: `$` is the end of the log when the command arrives, so that what was appended between two
+        reads would be skipped.
         """
         if list(self._streams.values()) != list(after):
             self._streams = {self._key(stream): stream for stream in after}
         streams, ids = self._streams, [after[stream] for stream in self._streams.values()]
-        reply = await self._connection.ask(
+        reply = await self._connection.execute(
             *("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS"), *streams, *ids
         )
         return [
-            (streams[key], records[-1][0].decode(), [event for event in map(_event, records) if event])
+            (streams[key], records[-1][0].decode(), [event for event in map(event_of, records) if event])
             for key, records in reply or ()
         ]
 
 
-def _event(record: list[Any]) -> Event | None:
-    """A record of the log as an event; None for a record that something else wrote, which is skipped.
-
-    `is_event` of events.lua judges the same: the two must agree on what is counted.
-    """
-    id, pairs = record
-    fields = dict(zip(pairs[::2], pairs[1::2], strict=False))
-    if not all(name in fields and pattern.fullmatch(fields[name]) for name, pattern in SHAPES.items()):
-        metrics.SKIPPED.inc()
-        logger.warning("skipped a record that is not an event: %s", id)
-        return None
-    epoch = fields[b"e"].decode()
-    prev_id, prev_nonce = fields[b"p"].decode().split(".")
-    return Event(
-        cursor=Cursor(epoch, id.decode(), fields[b"u"].decode()),
-        prev=Cursor(epoch, prev_id, prev_nonce),
-        n=int(fields[b"n"]),
-        type=fields[b"t"].decode(),
-        data=fields[b"d"],
-        shown_at=fields[b"s"].decode(),
-        entry_id=fields[b"k"].decode(),
-        request=fields.get(b"i", b"").decode(errors="replace"),
-    )
-
-
-def _told(withdrawal: bytes) -> bytes:
-    """A withdrawal as it was told to readers; the headline is kept for the entry's own page alone."""
-    return dumps({name: value for name, value in loads(withdrawal).items() if name != "headline"}).encode()
-
-
-def _page(stream: str, page_json: bytes | None, updated_at: bytes) -> dict[str, Any]:
-    """A stream's page as it is shown: the one that was put, or one made of its name; and when it last changed."""
-    page = loads(page_json) if page_json else model.unwritten_page(stream)
-    return {**page, "updated_at": updated_at.decode()}
-
-
-def _appended(answer: list[str], key: str, kept: Kept) -> Appended:
-    """What the script stored, now or before."""
+def _appended(answer: list[str], key: str, durability: Durability) -> Appended:
+    """The answer of append.lua as Appended. Raises KeyReused."""
     if answer[0] == "reused":
-        fault = Fault("Idempotency-Key", "one key for one request", key)
-        raise KeyReused("This Idempotency-Key came with another body before; nothing was stored.", fault)
+        fault = Fault("Idempotency-Key", "a new key for another request", key)
+        raise KeyReused("This Idempotency-Key was used with another body; nothing was stored.", fault)
     outcome, id, n, epoch, nonce, entry_id, rev = answer
-    return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed", kept)
+    return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed", durability)
 
 
 def _script(name: str) -> str:

@@ -10,13 +10,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..access.gate import PROTOCOL, Permit, permit
-from ..errors import Fault, Forbidden, Invalid, shorten
+from ..access.gate import PROTOCOL, permit
+from ..errors import Fault, Invalid, shorten
 from ..live.fanout import Feed, Reader, State
 from ..live.hub import Hub
 from ..live.stream import Channel
@@ -199,23 +198,3 @@ def format_of(connection: HTTPConnection) -> Format:
         return Format(name)
     except ValueError:
         raise Invalid("There is no such format.", Fault("format", "json or html", shorten(name))) from None
-
-
-def check_origin(connection: HTTPConnection) -> str | None:
-    """A browser says which page reads: the server's own, or one that was allowed, whose origin is given back.
-
-    `*` is for public streams and tokens that a page has: a cookie would let any page read as its visitor.
-    """
-    origin = connection.headers.get("origin")
-    allowed = {part.strip() for part in connection.app.state.settings.origins.split(",")}
-    reading: Permit | None = permit(connection)
-    if reading and reading.by_cookie:
-        allowed.discard("*")
-    if origin is None or urlsplit(origin).netloc == connection.headers.get("host"):
-        return None
-    if "*" in allowed or origin in allowed:
-        return origin
-    raise Forbidden(
-        "This page may not read here; PUSHSERVER_ORIGINS allows it.",
-        Fault("Origin", "an allowed origin", shorten(origin)),
-    )

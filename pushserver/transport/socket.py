@@ -186,12 +186,14 @@ class SocketReader(Reader, asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._transport.abort)
 
 
-async def detach(websocket: WebSocket, hub: Hub, channel: Channel, format: Format, cursor: Cursor | None) -> None:
+async def detach(
+    websocket: WebSocket, hub: Hub, channel: Channel, format: Format, cursor: Cursor | None, *, deflate: bool
+) -> None:
     """Accept a reader, give it the connection, and let it join."""
     reading = permit(websocket)
     coding, headers = Coding.MESSAGE, []
     offers = websocket.headers.get("sec-websocket-extensions")
-    if offers and websocket.app.state.settings.deflate and agrees_to_deflate(offers):
+    if offers and deflate and agrees_to_deflate(offers):
         coding, headers = Coding.DEFLATED, [(b"sec-websocket-extensions", DEFLATE.encode())]
     try:
         await websocket.accept(selected(websocket), headers)

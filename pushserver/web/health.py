@@ -1,4 +1,7 @@
-"""Is this worker alive, and can it do its work? Two questions: a store that is away makes it not ready, never dead."""
+"""Probes of a worker: it is alive while it answers, and ready while it can do its work.
+
+A store that is away makes a worker not ready, never dead: to restart it would only cut its readers off.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 ASKED_EVERY = 2.0  # seconds
 STALE_AFTER = 10.0  # seconds without an answer from the store
+_NO_STORE = {"Cache-Control": "no-store"}
 
 
 class Health:
-    """What is known of the store and the tails. The probes read it; they never wait for the store themselves."""
+    """Health asks the store regularly and keeps the result for the probes, which never wait for the store."""
 
     def __init__(self, store: Store, hub: Hub, receipts: Receipts) -> None:
         self._store = store
@@ -29,18 +33,18 @@ class Health:
         self._answered_at = float("-inf")
 
     async def run(self) -> None:
-        """Ask the store again and again, until cancelled."""
+        """Ping the store every 2 seconds, until cancelled."""
         while True:
             try:
                 await self._store.ping()
                 self._answered_at = asyncio.get_running_loop().time()
             except (StoreError, StoreUnfit) as error:
-                logger.warning("the store is not to be relied on: %s", error)
+                logger.warning("store check failed: %s", error)
                 self._answered_at = float("-inf")
             await asyncio.sleep(ASKED_EVERY)
 
     def checks(self) -> dict[str, bool]:
-        """What readiness is made of."""
+        """The checks that readiness needs, by name."""
         age = asyncio.get_running_loop().time() - self._answered_at
         return {
             "store": age < STALE_AFTER,
@@ -51,18 +55,22 @@ class Health:
         }
 
 
-async def exposed(request: Request) -> Response:
-    """`GET /metrics`: what the workers count."""
-    return Response(metrics.exposition(), headers={"Cache-Control": "no-store"}, media_type=metrics.CONTENT_TYPE)
+class HealthRoutes:
+    """Handlers of probes, and of the scrape of metrics."""
 
+    def __init__(self, health: Health) -> None:
+        self._health = health
 
-async def livez(request: Request) -> Response:
-    """`GET /livez`: the loop turns."""
-    return JSONResponse({"live": True}, headers={"Cache-Control": "no-store"})
+    async def scrape(self, request: Request) -> Response:
+        """`GET /metrics`: the metrics of every worker, in the text format of Prometheus."""
+        return Response(metrics.exposition(), headers=_NO_STORE, media_type=metrics.CONTENT_TYPE)
 
+    async def livez(self, request: Request) -> Response:
+        """`GET /livez`: 200, which a worker that hangs does not answer."""
+        return JSONResponse({"live": True}, headers=_NO_STORE)
 
-async def readyz(request: Request) -> Response:
-    """`GET /readyz`: 200 while all that readiness is made of is so; else 503."""
-    checks = request.app.state.health.checks()
-    ready = all(checks.values())
-    return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, {"Cache-Control": "no-store"})
+    async def readyz(self, request: Request) -> Response:
+        """`GET /readyz`: 200 if every check of the worker passes, else 503."""
+        checks = self._health.checks()
+        ready = all(checks.values())
+        return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, _NO_STORE)

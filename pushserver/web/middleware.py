@@ -1,11 +1,11 @@
-"""The headers of every answer, the rate at which readers are let in, and an answer for every exception."""
+"""The application around the routes: headers of every response, admission of readers, a response to every exception."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 
 from starlette.applications import Starlette
@@ -13,11 +13,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import Lifespan, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .. import metrics
-from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable
+from ..access.rates import RateLimit
+from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
+from ..live.hub import Hub
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
 
@@ -25,43 +28,52 @@ logger = logging.getLogger(__name__)
 
 
 class App(Starlette):
-    """Starlette's, which before all else puts off who comes in a storm.
+    """App is the ASGI application of a worker: it defers readers who come too fast, and completes response headers.
 
-    It puts the headers of every answer on what has not its own; a WebSocket's frames go by.
+    Both happen before Starlette's own middleware, so that they cost least in a storm, and cover the answer to a bug.
+    `hub` is for the server, which drains it before it stops.
     """
+
+    def __init__(
+        self, routes: Sequence[BaseRoute], *, hub: Hub, admission: RateLimit, lifespan: Lifespan[Starlette]
+    ) -> None:
+        super().__init__(routes=routes, lifespan=lifespan, exception_handlers=EXCEPTION_HANDLERS)
+        self.router.redirect_slashes = False
+        self.hub = hub
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             send = _with_headers(send)
-        wait = self.state.admission.wait(time.monotonic()) if _is_reader(scope) else 0.0
+        wait = self._admission.wait(time.monotonic()) if _subscribes(scope) else 0.0
         if wait:
             await _put_off(wait, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
 
-def _is_reader(scope: Scope) -> bool:
+def _subscribes(scope: Scope) -> bool:
     kind: str = scope["type"]
     return kind == "websocket" or (kind == "http" and str(scope["path"]).endswith("/sse"))
 
 
 async def _put_off(wait: float, scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell a reader when to come back."""
+    """Answer 503 with the seconds after which to come back."""
     metrics.PUT_OFF.inc()
-    told = _later(math.ceil(wait))
+    response = _later(math.ceil(wait))
     if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(told)
+        await WebSocket(scope, receive, send).send_denial_response(response)
     else:
-        await told(scope, receive, send)
+        await response(scope, receive, send)
 
 
 @lru_cache(maxsize=64)
 def _later(seconds: int) -> Response:
-    return answer(Unavailable("Too many readers come at once.", retry_after=seconds))
+    return answer(Unavailable("Too many readers arrive at once; retry later.", retry_after=seconds))
 
 
 def _with_headers(send: Send) -> Send:
-    def wrapped(message: Message) -> Awaitable[None]:  # no coroutine of its own: events go through here
+    def wrapped(message: Message) -> Awaitable[None]:  # a plain function: a coroutine would cost on each event sent
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
@@ -77,28 +89,27 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    """What the router itself refuses."""
+    """Answer what the router refuses: an unknown address or method."""
     assert isinstance(error, HTTPException)
-    path, method = request.scope["path"], request.method
+    path, method = shorten(request.scope["path"]), shorten(request.method)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        return answer(
-            NotAllowed(f"{path} has no {method}.", Fault("method", allowed, method), headers={"Allow": allowed})
-        )
-    return answer(NotFound(f"There is nothing at {path}."))
+        fault = Fault("method", allowed, method)
+        return answer(NotAllowed(f"{path} does not allow the method {method}.", fault, headers={"Allow": allowed}))
+    return answer(NotFound(f"There is no resource at {path}."))
 
 
 async def _store(request: Request, error: Exception) -> Response:
     logger.warning("%s %s: the store does not answer: %s", request.method, request.scope["path"], error)
-    return answer(Unavailable("The store does not answer."))
+    return answer(Unavailable("The store does not answer; retry later."))
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    """Ours: the log has the traceback, which Starlette raises on to the server after this answer."""
-    # uvicorn closes the connection after this answer; a client that was not told would send its next request into it.
-    refused = Refused("The server failed on this request; its log says why.", headers={"Connection": "close"})
+    """Answer an unexpected exception, whose traceback is logged: Starlette raises it again after this answer."""
+    # uvicorn closes the connection after this answer; without the header a client would send its next request into it.
+    refused = Refused("The server failed on this request; its log has the reason.", headers={"Connection": "close"})
     refused.status, refused.title, refused.kind = 500, "Server error", "server-error"
     return answer(refused)
 
 
-HANDLERS = {Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug}
+EXCEPTION_HANDLERS = {Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug}

@@ -1,4 +1,4 @@
-"""What people and crawlers GET: the page, the snapshot as JSON, the feeds, the list of streams."""
+"""The routes of people and crawlers: the page, the snapshot as JSON, the events, the feeds, the list of streams."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -17,16 +16,18 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, shorten, withdrawn
 from ..model import Cursor
-from ..page import feeds, render
-from ..settings import Settings
+from ..page import feeds, jsonld, render
+from ..page.edition import Edition
 from ..store.log import Log, Snapshot
 from ..wire.frames import encode
+from .conditions import not_modified
+from .request import JSON
 
 VERSION = metadata.version("pushserver")
 
-# Scripts and styles are the server's own; pictures come from where a newsroom keeps them. 'self' is the WebSocket too.
-# static/page.js owns the one policy by which text becomes HTML.
-_HEADERS = {
+# Scripts and styles are the server's own; pictures come from wherever a newsroom stores them. 'self' covers the
+# WebSocket. static/page.js has the one Trusted Types policy, by which text becomes HTML.
+_PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' https: http:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'; "
@@ -35,165 +36,167 @@ _HEADERS = {
 }
 
 
-async def index(request: Request) -> Response:
-    """`GET /`: every stream that is not private, the one that changed last first."""
-    log: Log = request.app.state.log
-    tokens: Tokens = request.app.state.tokens
-    streams = [(name, page) for name, page in await log.streams() if not tokens.is_private(name)]
-    return HTMLResponse(render.index(streams), headers=_HEADERS)
+class ReadingRoutes:
+    """Handlers of requests that read once: at most `page_entries` entries, or `replay_events` events."""
 
+    def __init__(
+        self,
+        log: Log,
+        tokens: Tokens,
+        *,
+        description: str,
+        page_entries: int,
+        replay_events: int,
+        replay_bytes: int,
+    ) -> None:
+        self._log = log
+        self._tokens = tokens
+        self._description = description
+        self._page_entries = page_entries
+        self._replay_events = replay_events
+        self._replay_bytes = replay_bytes
 
-async def openapi(request: Request) -> Response:
-    """`GET /openapi.json`: every address, what it takes and answers."""
-    return _unless_known(request, request.app.state.openapi)
+    async def index(self, request: Request) -> Response:
+        """`GET /`: every stream that is not private, the one that changed last first."""
+        streams = [(name, page) for name, page in await self._log.streams() if not self._tokens.is_private(name)]
+        return HTMLResponse(render.index(streams), headers=_PAGE_HEADERS)
 
+    async def openapi(self, request: Request) -> Response:
+        """`GET /openapi.json`: the description of every operation."""
+        return _hashed(request, self._description)
 
-async def page(request: Request) -> Response:
-    """`GET /streams/{stream}?before=`: the page, whole, carrying the cursor that its live part goes on from."""
-    limit = request.app.state.settings.page_entries
-    stream, snapshot, before = await _snapshot(request, limit)
-    etag = f'W/"{VERSION}.{snapshot.cursor}"'
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers={**_HEADERS, "ETag": etag})
-    parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
-    issue = _issue(request, stream, snapshot)
-    html = render.page(
-        stream,
-        snapshot.page,
-        parts,
-        cursor=str(snapshot.cursor),
-        limit=limit,
-        newer=before is not None,
-        url=issue.url,
-        json_ld=feeds.live_blog(issue),
-    )
-    return HTMLResponse(html, headers={**_HEADERS, "ETag": etag})
+    async def page(self, request: Request) -> Response:
+        """`GET /streams/{stream}?before=`: the page as HTML, with the cursor from which its script subscribes."""
+        limit, before = self._page_entries, _before(request)
+        stream, snapshot = await self._snapshot(request, limit, after=before)
+        headers = {**_PAGE_HEADERS, "ETag": f'W/"{VERSION}.{snapshot.cursor}"'}
+        unchanged = not_modified(request, headers)
+        if unchanged:
+            return unchanged
+        parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
+        edition = _edition(request, stream, snapshot)
+        head = {"url": edition.url, "json_ld": jsonld.live_blog(edition)}
+        cursor, newer = str(snapshot.cursor), before is not None
+        html = render.page(stream, snapshot.page, parts, cursor=cursor, limit=limit, newer=newer, **head)
+        return HTMLResponse(html, headers=headers)
 
+    async def entries(self, request: Request) -> Response:
+        """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
+        limit = _limit(request, self._page_entries)
+        _, snapshot = await self._snapshot(request, limit, after=_before(request))
+        headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
+        tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
+        body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
+        return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
 
-async def entries(request: Request) -> Response:
-    """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
-    most = request.app.state.settings.page_entries
-    _, snapshot, _ = await _snapshot(request, _limit(request.query_params.get("limit"), most))
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
-    body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
-    return Response(body, headers=headers, media_type="application/json")
+    async def events(self, request: Request) -> Response:
+        """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts."""
+        limit = _limit(request, self._replay_events)
+        stream, snapshot = await self._snapshot(request, 0)
+        after = _after(request, snapshot.cursor.epoch)
+        part = await self._log.resume(stream, after, limit=limit, limit_bytes=self._replay_bytes, in_part=True)
+        if part.reason:
+            missing = {"complete": False, "reason": part.reason, "entries": f"/streams/{stream}/entries"}
+            return _hashed(request, f"{dumps(missing)}\n")
+        last = part.events[-1].cursor if part.events else after
+        head = {"complete": True, "from": part.n, "cursor": str(last), "more": part.more}
+        frames = ",".join(encode(event) for event in part.events)
+        return _hashed(request, f'{dumps(head)[:-1]},"events":[{frames}]}}\n')
 
+    async def entry(self, request: Request) -> Response:
+        """`GET /streams/{stream}/entries/{id}`: the entry's own page, or JSON if `Accept` has no HTML; else 410."""
+        stream, id = model.check_stream(request.path_params["stream"]), request.path_params["id"]
+        stored, withdrawal = await self._log.entry(stream, id) if model.ID.fullmatch(id) else (None, None)
+        if not stored and not withdrawal:
+            raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
+        if "text/html" in request.headers.get("accept", ""):
+            _, snapshot = await self._snapshot(request, 0)
+            edition = _edition(request, stream, snapshot)
+            json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
+            head = {"url": edition.entry_url(id), "json_ld": json_ld}
+            html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
+            return HTMLResponse(html, 200 if stored else 410, headers={**_PAGE_HEADERS, "Vary": "Accept"})
+        if withdrawal:
+            raise withdrawn(withdrawal)
+        return Response(f"{stored}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type=JSON)
 
-async def events(request: Request) -> Response:
-    """`GET /streams/{stream}/events?after=&limit=`: what came after a cursor, or all from the beginning, in parts."""
-    stream = model.check_stream(request.path_params["stream"])
-    settings: Settings = request.app.state.settings
-    log: Log = request.app.state.log
-    limit = _limit(request.query_params.get("limit"), settings.replay_events)
-    snapshot = await log.snapshot(stream, limit=0)
-    if snapshot is None:
-        raise NotFound(f"There is no stream {stream}.")
-    given = request.query_params.get("after")
-    after = Cursor.parse(given) if given else Cursor.beginning(snapshot.cursor.epoch)
-    if after is None:
-        raise Invalid("That is not a cursor.", Fault("after", "a cursor, as frames have it", shorten(given)))
-    found = await log.resume(stream, after, limit=limit, limit_bytes=settings.replay_bytes, in_part=True)
-    if found.reason:
-        told = {"complete": False, "reason": found.reason, "entries": f"/streams/{stream}/entries"}
-        return _unless_known(request, f"{dumps(told)}\n")
-    last = found.events[-1].cursor if found.events else after
-    told = {"complete": True, "from": found.n, "cursor": str(last), "more": found.more}
-    frames = ",".join(encode(event) for event in found.events)
-    return _unless_known(request, f'{dumps(told)[:-1]},"events":[{frames}]}}\n')
+    async def feed_atom(self, request: Request) -> Response:
+        """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each withdrawal."""
+        return await self._feed(request, feeds.atom, "application/atom+xml")
 
+    async def feed_json(self, request: Request) -> Response:
+        """`GET /streams/{stream}/feed.json`: the newest entries as JSON Feed."""
+        return await self._feed(request, feeds.json_feed, "application/feed+json")
 
-def _unless_known(request: Request, body: str) -> Response:
-    """An answer that is the same for all who ask, unless the one who asks has it.
+    async def _feed(self, request: Request, make: Callable[[Edition], bytes | str], media_type: str) -> Response:
+        limit = self._page_entries
+        stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
+        # Links in a feed begin with the host that was asked, so a feed of one host is no copy of another's.
+        etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
+        headers = {"Cache-Control": "no-cache", "ETag": etag}
+        unchanged = not_modified(request, headers)
+        return unchanged or Response(make(_edition(request, stream, snapshot)), headers=headers, media_type=media_type)
 
-    A part of the log does not change, but that what was withdrawn since is told as that: a cache has to ask each time.
-    """
-    etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
-    headers = {"Cache-Control": "no-cache", "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
-
-
-async def entry(request: Request) -> Response:
-    """`GET /streams/{stream}/entries/{id}`: an entry's own page, or JSON if none is asked for; 410 once withdrawn."""
-    stream, id = model.check_stream(request.path_params["stream"]), request.path_params["id"]
-    log: Log = request.app.state.log
-    found, withdrawal = await log.entry(stream, id) if model.ID.fullmatch(id) else (None, None)
-    if not found and not withdrawal:
-        raise NotFound(f"There is no entry {shorten(id)} in {stream}.")
-    if "text/html" in request.headers.get("accept", ""):
-        snapshot = await log.snapshot(stream, limit=0)
+    async def _snapshot(
+        self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0
+    ) -> tuple[str, Snapshot]:
+        """The stream that the address names, and its newest entries, or those after a place. Raises NotFound."""
+        stream = model.check_stream(request.path_params["stream"])
+        snapshot = await self._log.snapshot(stream, limit=limit, after=after, withdrawals=withdrawals)
         if snapshot is None:
-            raise NotFound(f"There is no stream {stream}.")
-        issue = _issue(request, stream, snapshot)
-        head = {"url": issue.entry_url(id), "json_ld": feeds.posting(issue, json.loads(found)) if found else ""}
-        html = render.entry_page(snapshot.page, stream, entry_json=found, withdrawal=withdrawal, **head)
-        return HTMLResponse(html, 200 if found else 410, headers={**_HEADERS, "Vary": "Accept"})
-    if withdrawal:
-        raise withdrawn(withdrawal)
-    return Response(
-        f"{found}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type="application/json"
-    )
+            raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+        return stream, snapshot
 
 
-async def feed_atom(request: Request) -> Response:
-    """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each that was withdrawn."""
-    return await _feed(request, feeds.atom, "application/atom+xml")
-
-
-async def feed_json(request: Request) -> Response:
-    """`GET /streams/{stream}/feed.json`: the same as JSON Feed."""
-    return await _feed(request, feeds.json_feed, "application/feed+json")
-
-
-async def _feed(request: Request, make: Callable[[feeds.Issue], bytes | str], media_type: str) -> Response:
-    limit = request.app.state.settings.page_entries
-    stream, snapshot, _ = await _snapshot(request, limit, withdrawals=limit)
-    issue = _issue(request, stream, snapshot)
-    etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
-    headers = {"Cache-Control": "no-cache", "ETag": etag}
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(make(issue), headers=headers, media_type=media_type)
-
-
-def _issue(request: Request, stream: str, snapshot: Snapshot) -> feeds.Issue:
+def _edition(request: Request, stream: str, snapshot: Snapshot) -> Edition:
     base, entries = str(request.base_url).rstrip("/"), [json.loads(entry) for entry in snapshot.entries]
-    return feeds.Issue(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
+    return Edition(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
 
 
-async def _snapshot(
-    request: Request, limit: int, *, withdrawals: int = 0
-) -> tuple[str, Snapshot, tuple[int, str] | None]:
-    stream = model.check_stream(request.path_params["stream"])
-    before = _before(request.query_params.get("before"))
-    log: Log = request.app.state.log
-    snapshot = await log.snapshot(stream, limit=limit, after=before, withdrawals=withdrawals)
-    if snapshot is None:
-        raise NotFound(f"There is no stream {stream}; its first entry creates it.")
-    return stream, snapshot, before
+def _hashed(request: Request, body: str) -> Response:
+    """JSON with its hash as ETag.
+
+    A part of the log may change: an event of an entry that was withdrawn since becomes a withdrawal. So a cache has to
+    revalidate each time.
+    """
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'}
+    return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
 
 
 def _older(snapshot: Snapshot) -> str | None:
     return render.older_link(snapshot.entries) if snapshot.older else None
 
 
-def _limit(given: str | None, most: int) -> int:
-    if given is None:
+# --- parameters of the query
+
+
+def _limit(request: Request, most: int) -> int:
+    text = request.query_params.get("limit")
+    if text is None:
         return most
-    if not (given.isascii() and given.isdecimal() and len(given) < 6 and 1 <= int(given) <= most):
-        raise Invalid("That is not a limit.", Fault("limit", f"1 to {most}", shorten(given)))
-    return int(given)
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
+        raise Invalid(f"limit must be a number from 1 to {most}.", Fault("limit", f"1 to {most}", shorten(text)))
+    return int(text)
 
 
-def _before(given: str | None) -> tuple[int, str] | None:
-    """Where a slice begins, as `older` of the slice before gave it."""
-    if given is None:
+def _before(request: Request) -> tuple[int, str] | None:
+    """The place after which a slice begins, as `older` of the slice before names it."""
+    text = request.query_params.get("before")
+    if text is None:
         return None
-    found: Any = re.fullmatch(r"(-?[0-9]{1,16})\.([0-9A-Za-z_-]{1,64})", given)
-    if not found:
-        raise Invalid("That is not a place in the stream.", Fault("before", "what `older` said", shorten(given)))
-    return int(found[1]), found[2]
+    match = re.fullmatch(r"(-?[0-9]{1,16})\.([0-9A-Za-z_-]{1,64})", text)
+    if not match:
+        fault = Fault("before", "the value that `older` has", shorten(text))
+        raise Invalid("before must be the value that `older` of another answer has.", fault)
+    return int(match[1]), match[2]
+
+
+def _after(request: Request, epoch: str) -> Cursor:
+    """The cursor after which events are asked for; the beginning of the log where none is."""
+    text = request.query_params.get("after")
+    if not text:
+        return Cursor.beginning(epoch)
+    cursor = Cursor.parse(text)
+    if cursor is None:
+        raise Invalid("after must be the cursor of a frame.", Fault("after", "the cursor of a frame", shorten(text)))
+    return cursor

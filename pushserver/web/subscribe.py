@@ -1,44 +1,111 @@
-"""The routes of readers that stay: a stream over WebSocket."""
+"""The routes of subscribers, which stay connected: a stream over WebSocket, and as Server-Sent Events."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from ..errors import Fault, NotFound, Refused, Unavailable, UpgradeRequired, shorten
+from ..access.gate import permit
+from ..access.origins import Origins
+from ..errors import NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
 from ..problems import answer
 from ..store.store import StoreError
-from ..transport.asgi import DETACH, attend_socket, check_origin, extension, format_of
+from ..transport.asgi import DETACH, abort_of, attend, attend_socket, extension, format_of
 from ..transport.socket import detach
+from ..transport.sse import SseReader
+from ..wire.frames import Coding, Format
+
+_SSE_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",  # nginx would keep events until it has a bufferful
+}
 
 
-async def follow(websocket: WebSocket) -> None:
-    """`GET /streams/{stream}/ws?cursor=&format=json|html`. A refused handshake is answered with an HTTP status."""
-    hub: Hub = websocket.app.state.hub
-    try:
-        check_origin(websocket)
-        stream, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
-        channel = await hub.enter(stream)
-    except Refused as refused:
-        await websocket.send_denial_response(answer(refused))
-        return
-    except StoreError:
-        await websocket.send_denial_response(answer(Unavailable("The store does not answer.")))
-        return
-    # A cursor that cannot be read is a reader's bad luck, not an error it could mend: it gets the snapshot.
-    cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
-    follow_on = attend_socket if extension(websocket, DETACH) is None else detach
-    await follow_on(websocket, hub, channel, format, cursor)
+class SubscribeRoutes:
+    """Handlers of requests that subscribe to a stream of the hub. `deflate` lets WebSocket messages be compressed."""
+
+    def __init__(self, hub: Hub, *, origins: Origins, deflate: bool) -> None:
+        self._hub = hub
+        self._origins = origins
+        self._deflate = deflate
+
+    async def websocket(self, websocket: WebSocket) -> None:
+        """`GET /streams/{stream}/ws?cursor=&format=`. A handshake is refused with an HTTP status."""
+        try:
+            self._origins.check(websocket)
+            stream, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
+            channel = await self._hub.enter(stream)
+        except Refused as refused:
+            await websocket.send_denial_response(answer(refused))
+            return
+        except StoreError:
+            await websocket.send_denial_response(answer(Unavailable("The store does not answer; retry later.")))
+            return
+        # A cursor that is not valid gets the snapshot: a reader whose stored cursor is broken could not mend an error.
+        cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
+        if extension(websocket, DETACH) is None:
+            await attend_socket(websocket, self._hub, channel, format, cursor)
+        else:
+            await detach(websocket, self._hub, channel, format, cursor, deflate=self._deflate)
+
+    async def sse(self, request: Request) -> Response:
+        """`GET /streams/{stream}/sse?cursor=&format=`. `Last-Event-ID` wins: a browser sends it when it reconnects."""
+        origin = self._origins.check(request)
+        headers = {**_SSE_HEADERS, **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {})}
+        cursor = Cursor.parse(request.headers.get("last-event-id") or request.query_params.get("cursor", ""))
+        stream = check_stream(request.path_params["stream"])
+        return EventStream(request, self._hub, stream, format_of(request), cursor, headers)
 
 
-async def upgrade_required(request: Request) -> Response:
-    """The same address without an upgrade."""
-    raise UpgradeRequired("Open this address as a WebSocket.", Fault("Upgrade", "websocket", "none"))
+class EventStream(Response):
+    """EventStream is a response that goes on while its reader stays. Before the first byte it raises as a handler."""
+
+    def __init__(
+        self,
+        request: Request,
+        hub: Hub,
+        stream: str,
+        format: Format,
+        cursor: Cursor | None,
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(headers=headers)
+        self._fields = headers
+        self._request = request
+        self._hub = hub
+        self._stream = stream
+        self._format = format
+        self._cursor = cursor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._hub.follow(self._stream) as channel:
+            if channel.page["state"] == "ended" and self._cursor == channel.feed.head:
+                await Response(status_code=204)(scope, receive, send)  # an EventSource stops reconnecting
+                return
+            if self._request.method == "HEAD":  # a client that failed to connect asks for the reason
+                await Response(headers=self._fields)(scope, receive, send)
+                return
+            headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            reading = permit(self._request)
+            until = reading.until if reading else None
+            abort = abort_of(self._request)
+            reader = SseReader(self._format, channel.feed, abort, coding=Coding.EVENT, until=until)
+            reader.transmit = send
+            await attend(self._hub, channel, reader, self._cursor, _gone(receive))
 
 
-async def nowhere(websocket: WebSocket) -> None:
-    """Every other address, asked for as a WebSocket."""
-    await websocket.send_denial_response(answer(NotFound(f"There is nothing at {shorten(websocket.url.path)}.")))
+async def _gone(receive: Receive) -> None:
+    """Wait until the reader has disconnected."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unknown_websocket(websocket: WebSocket) -> None:
+    """Refuse a handshake at an address that has no WebSocket."""
+    await websocket.send_denial_response(answer(NotFound(f"No WebSocket at {shorten(websocket.url.path)}.")))

@@ -22,3 +22,8 @@ class Close(IntEnum):
     TOKEN_EXPIRED = 4401
     TOO_SLOW = 4408
     ENDED = 4410
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a reader must not come back with its cursor."""
+        return 4400 <= self <= 4407 or self in (Close.FLOOD, Close.TOO_BIG, Close.ENDED)

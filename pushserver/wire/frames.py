@@ -246,7 +246,12 @@ def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None
 
 
 def snapshot(
-    cursor: Cursor, n: int, *, page: dict[str, Any], entries: Sequence[str] = (), parts: Mapping[str, str] | None = None
+    cursor: Cursor,
+    n: int,
+    *,
+    page: Mapping[str, Any],
+    entries: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> str:
     """The newest entries, whole: as JSON in the order of the page, or, in the html format, as the parts of the page."""
     content = f'"entries":[{",".join(entries)}]' if parts is None else f'"parts":{dumps(parts)}'

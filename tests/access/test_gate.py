@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket as sockets
 import subprocess
 import sys
@@ -15,19 +14,17 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
-from starlette.endpoints import HTTPEndpoint
-from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Message
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from pushserver.client.reader import TurnedAway, follow
+from pushserver.client import TurnedAway, follow
 from pushserver.live.fanout import Feed, State
 from pushserver.model import Cursor, milliseconds
 from pushserver.transport.asgi import WebSocketReader
-from pushserver.web.app import KEYED, ROUTES
+from pushserver.web.openapi.operations import OPERATIONS, Operation
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format, Notice
 
@@ -61,66 +58,51 @@ def protocols(*names: str) -> list[Subprotocol]:
     return [Subprotocol(name) for name in names]
 
 
-# --- every route
+# --- every operation
 
 
-def reads(route: BaseRoute) -> bool:
-    """Whether a GET gets further than the router."""
-    if not isinstance(route, Route):
-        return isinstance(route, WebSocketRoute)
-    if isinstance(route.endpoint, type) and issubclass(route.endpoint, HTTPEndpoint):
-        return hasattr(route.endpoint, "get")
-    return route.methods is None or "GET" in route.methods
+READ = [operation for operation in OPERATIONS if operation.path.startswith("/streams/") and operation.method == "GET"]
 
 
-STREAM_ROUTES = [
-    route for route in ROUTES if isinstance(route, Route | WebSocketRoute) and route.path.startswith("/streams/")
-]
-
-
-def address(route: Route | WebSocketRoute, stream: str, id: str) -> str:
-    names = {"stream": stream, "id": id}
-    return re.sub(r"{(\w+)(:\w+)?}", lambda found: names.get(found[1], "x"), route.path)
-
-
-@pytest.mark.parametrize("route", STREAM_ROUTES, ids=lambda route: f"{type(route).__name__} {route.path}")
+@pytest.mark.parametrize("operation", READ, ids=lambda operation: operation.name)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_no_route_shows_a_private_stream_without_a_token(
-    server: Running, stream: str, route: Route | WebSocketRoute, method: str
+def test_no_operation_shows_a_private_stream_without_a_token(
+    server: Running, stream: str, operation: Operation, method: str
 ) -> None:
     id = server.publish_ok(stream, "Nobody's business")["id"]
-    is_keyed = route.endpoint in KEYED
-    upgrade = {}
-    if isinstance(route, WebSocketRoute):
-        version = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
-        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", **version}
-        method = "GET"
+    is_keyed = not operation.is_for_readers
     for name, entry_id in ((stream, id), (stream, "none"), (f"{stream}-not-there", id)):
-        path = address(route, name, entry_id)
-        refused = server.http.request(method, path, headers=upgrade)
+        path = operation.path.format(stream=name, id=entry_id)
+        refused = server.http.request(method, path)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="pushserver"')
         assert "Nobody" not in refused.text
-        of_others = server.http.request(method, path, headers={**upgrade, **bearer(token("other-*"))})
+        of_others = server.http.request(method, path, headers=bearer(token("other-*")))
         assert of_others.status_code == (401 if is_keyed else 403)
+    path = operation.path.format(stream=stream, id=id)
     if is_keyed:
-        path = address(route, stream, id)
         assert server.http.request(method, path, headers=bearer(token(stream))).status_code == 401
         assert server.http.request(method, path, headers=bearer(server.key)).status_code == 200
-    elif reads(route) and not upgrade:
-        with server.http.stream(method, address(route, stream, id), headers=bearer(token(stream))) as shown:
-            assert shown.status_code in (200, 426)
-            assert shown.headers["cache-control"] == "private, no-cache"
-            assert {"Authorization", "Cookie"} <= set(shown.headers["vary"].split(", "))
+        return
+    with server.http.stream(method, path, headers=bearer(token(stream))) as shown:
+        assert shown.status_code == (426 if operation.is_websocket else 200)
+        assert shown.headers["cache-control"] == "private, no-cache"
+        assert {"Authorization", "Cookie"} <= set(shown.headers["vary"].split(", "))
 
 
-def test_the_routes_with_a_key_of_their_own_are_few() -> None:
-    """Each is let pass the gate: whoever adds one answers for it."""
-    assert {endpoint.__name__ for endpoint in KEYED} == {"Delivery", "Export"}
+def test_no_handshake_shows_a_private_stream_without_a_token(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "Nobody's business")
+    version = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", **version}
+    for name in (stream, f"{stream}-not-there"):
+        refused = server.http.get(f"/streams/{name}/ws", headers=upgrade)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="pushserver"')
+        of_others = server.http.get(f"/streams/{name}/ws", headers={**upgrade, **bearer(token("other-*"))})
+        assert of_others.status_code == 403
 
 
-def test_every_route_that_is_under_a_stream_names_it() -> None:
-    assert all("stream" in route.param_convertors for route in STREAM_ROUTES)
-    assert len(STREAM_ROUTES) >= 6
+def test_few_operations_show_a_stream_for_a_publish_key() -> None:
+    """Each has no gate before it: whoever adds one answers for it."""
+    assert {operation.name for operation in READ if not operation.is_for_readers} == {"showDelivery", "exportStream"}
 
 
 def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Running, stream: str) -> None:

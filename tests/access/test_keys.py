@@ -1,44 +1,23 @@
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from pushserver.access.keys import Bucket
-from pushserver.errors import TooMany
+from pushserver.access.keys import Keys, new_key
+from pushserver.access.keystore import KeyStore
+from pushserver.errors import Forbidden, TooMany, Unauthorized
+from pushserver.store.store import Store
 
-from ..support.server import ROOT, Running, clean_environment
+from ..support.keys import as_key, create_key
+from ..support.server import Running
 
-
-def command(server: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`pushserver keys …`, against the server's own store."""
-    return subprocess.run(
-        [sys.executable, "-m", "pushserver", "keys", *arguments],
-        cwd=ROOT,
-        env={**clean_environment(), "PUSHSERVER_DATA": str(server.data)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def new_key(server: Running, *arguments: str) -> str:
-    done = command(server, "create", "desk", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def as_key(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
+pytestmark = pytest.mark.anyio
 
 
 def test_a_key_can_do_what_it_is_for_and_nothing_else(server: Running, stream: str) -> None:
-    key = new_key(server, "--streams", f"{stream},other-*", "--can", "publish,correct")
+    key = create_key(server, "--streams", f"{stream},other-*", "--can", "publish,correct")
     path = f"/streams/{stream}/entries"
     assert server.send("PUT", f"{path}/x", {"headline": "One"}, **as_key(key)).status_code == 201
     assert server.send("PATCH", f"{path}/x", {"headline": "Two"}, **as_key(key)).status_code == 200
@@ -50,33 +29,56 @@ def test_a_key_can_do_what_it_is_for_and_nothing_else(server: Running, stream: s
         server.publish(f"{stream}-more", {"headline": "x"}, **as_key(key)),
     ]
     assert [response.status_code for response in refused] == [403] * 4
+    assert [response.json()["detail"] for response in refused] == [
+        f"This publish key lacks the right `withdraw` for stream {stream}.",
+        f"This publish key lacks the right `page` for stream {stream}.",
+        f"This publish key lacks the right `page` for stream {stream}.",
+        f"This publish key lacks the right `publish` for stream {stream}-more.",
+    ]
     (fault,) = refused[0].json()["errors"]
-    assert (fault["field"], "withdraw" in fault["expected"], "publish, correct" in fault["got"]) == (
-        "Authorization",
-        True,
-        True,
-    )
+    assert fault == {
+        "field": "Authorization",
+        "expected": f"a key that can withdraw in {stream}",
+        "got": f"one that can publish, correct in {stream}, other-*",
+    }
 
 
-def test_a_revoked_key_is_refused_at_once_by_every_worker(start: Callable[..., Running], stream: str) -> None:
-    server = start("--workers", "2")
-    first, second = new_key(server), new_key(server)
-    assert server.publish(stream, {"headline": "x"}, **as_key(first)).status_code == 201
-    listed = {line.split()[0]: line for line in command(server, "list").stdout.splitlines()}
-    id = first.split("_")[1]
-    assert "never used" not in listed[id]
-    assert "never used" in listed[second.split("_")[1]]
-    assert command(server, "revoke", id).returncode == 0
-    for _ in range(10):  # each on a connection of its own, so that both workers are asked
-        response = server.publish(stream, {"headline": "x"}, Connection="close", **as_key(first))
-        assert response.status_code == 401
-    assert server.publish(stream, {"headline": "y"}, **as_key(second)).status_code == 201
-    assert id not in command(server, "list").stdout
+async def test_a_request_without_a_right_needs_a_key_of_the_stream(log_store: Store) -> None:
+    store = KeyStore(log_store)
+    id, text, key = new_key("desk", streams=["storm-*"], can=["publish"], rate=50, expires=None)
+    await store.add(id, key._asdict())
+    keys = Keys("pk_local", store)
+    await keys.admit(f"Bearer {text}", (), "storm-1")
+    with pytest.raises(Forbidden) as refused:
+        await keys.admit(f"Bearer {text}", (), "flood-1")
+    assert refused.value.detail == "This publish key is not valid for stream flood-1."
+    assert refused.value.faults[0].expected == "a key for flood-1"
 
 
-def test_a_key_ends_when_it_was_told_to(server: Running, stream: str) -> None:
-    past = new_key(server, "--expires", "2020-01-01T00:00:00Z")
-    future = new_key(server, "--expires", "2999-01-01T00:00:00+02:00")
+async def test_each_request_and_each_line_of_a_batch_draws_on_the_rate_of_the_key(log_store: Store) -> None:
+    store = KeyStore(log_store)
+    id, text, key = new_key("desk", streams=["*"], can=["publish"], rate=10, expires=None)
+    await store.add(id, key._asdict())
+    keys = Keys("pk_local", store)
+    quota = await keys.admit(f"Bearer {text}", ("publish",), "storm-1")
+    quota.charge(1_000)
+    with pytest.raises(TooMany, match="exceeds its rate"):
+        await keys.admit(f"Bearer {text}", ("publish",), "storm-1")
+    local = await keys.admit("Bearer pk_local", ("publish",), "storm-1")
+    local.charge(1_000)
+    await keys.admit("Bearer pk_local", ("publish",), "storm-1")
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Basic pk_local", "Bearer", "Bearer pk_other", "Bearer pk_0_"])
+async def test_a_request_without_a_known_key_is_unauthorized(log_store: Store, authorization: str | None) -> None:
+    keys = Keys("pk_local", KeyStore(log_store))
+    with pytest.raises(Unauthorized, match="requires a publish key"):
+        await keys.admit(authorization, ("publish",), "storm-1")
+
+
+def test_a_key_ends_at_its_expiry(server: Running, stream: str) -> None:
+    past = create_key(server, "--expires", "2020-01-01T00:00:00Z")
+    future = create_key(server, "--expires", "2999-01-01T00:00:00+02:00")
     refused = server.publish(stream, {"headline": "x"}, **as_key(past))
     assert (refused.status_code, "2020-01-01" in refused.text) == (401, True)
     assert server.publish(stream, {"headline": "x"}, **as_key(future)).status_code == 201
@@ -86,12 +88,12 @@ def test_a_key_ends_when_it_was_told_to(server: Running, stream: str) -> None:
     "change", [lambda key: key[:-1], lambda key: key[:-1] + "!", lambda key: key.replace("pk_", "pk_0"), str.upper]
 )
 def test_a_key_that_is_nearly_right_is_wrong(server: Running, stream: str, change: Callable[[str], str]) -> None:
-    key = change(new_key(server))
+    key = change(create_key(server))
     assert server.publish(stream, {"headline": "x"}, **as_key(key)).status_code == 401
 
 
-def test_a_key_that_is_used_too_often_is_told_when_to_come_back(server: Running, stream: str) -> None:
-    key = new_key(server, "--rate", "2")
+def test_a_key_that_exceeds_its_rate_is_answered_when_to_come_back(server: Running, stream: str) -> None:
+    key = create_key(server, "--rate", "2")
     answers = [server.publish(stream, {"headline": "x"}, **as_key(key)) for _ in range(10)]
     limited = [answer for answer in answers if answer.status_code == 429]
     assert len(limited) in range(1, 7)
@@ -99,16 +101,8 @@ def test_a_key_that_is_used_too_often_is_told_when_to_come_back(server: Running,
     assert len(server.snapshot(stream)["entries"]) == 10 - len(limited)
 
 
-def test_a_bucket_may_be_overdrawn_once() -> None:
-    bucket = Bucket(10)
-    bucket.take(10)
-    bucket.charge(1_000)
-    with pytest.raises(TooMany):
-        bucket.take(10)
-
-
 def test_a_scope_is_judged_before_the_body_is_read(server: Running, stream: str) -> None:
-    key = new_key(server, "--streams", "elsewhere")
+    key = create_key(server, "--streams", "elsewhere")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(
@@ -116,33 +110,3 @@ def test_a_scope_is_judged_before_the_body_is_read(server: Running, stream: str)
             "Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n".encode()
         )
         assert connection.recv(64).startswith(b"HTTP/1.1 403 ")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("create", "x", "--can", "everything"),
-        ("create", "x", "--expires", "soon"),
-        ("revoke", "none"),
-        ("create", "x", "--rate", "0"),
-        ("list", "--redis", "localhost:6379"),
-        ("list", "--redis", "redis://localhost:port"),
-    ],
-)
-def test_a_bad_command_says_what_was_expected(server: Running, arguments: tuple[str, ...]) -> None:
-    done = command(server, *arguments)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert "expected" in done.stderr or "not in the range" in done.stderr
-
-
-def test_without_a_store_the_command_says_so(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pushserver", "keys", "list", "--data", f"{tmp_path}/none"],
-        cwd=ROOT,
-        env={**clean_environment(), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, "expected a running server" in done.stderr) == (1, True)

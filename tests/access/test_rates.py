@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.access.rates import BURST, LONGEST, Admission
+from pushserver.access.rates import BURST, LONGEST, Bucket, RateLimit
+from pushserver.errors import TooMany
 
 rates = st.integers(0, 7).map(lambda power: 2**power)  # so that sums of their parts are exact
 gaps = st.lists(st.floats(0, 0.5), min_size=1, max_size=200)
@@ -11,10 +13,10 @@ gaps = st.lists(st.floats(0, 0.5), min_size=1, max_size=200)
 
 @given(rate=rates, gaps=gaps)
 def test_no_more_are_let_in_than_a_burst_and_what_the_rate_gives(rate: int, gaps: list[float]) -> None:
-    admission, now, let_in = Admission(rate), 1_000.0, []
+    limit, now, let_in = RateLimit(rate), 1_000.0, []
     for gap in gaps:
         now += gap
-        if not admission.wait(now):
+        if not limit.wait(now):
             let_in.append(now)
     for number, since in enumerate(let_in):
         assert len(let_in) - number <= rate * (BURST + let_in[-1] - since) + 1e-6
@@ -22,18 +24,27 @@ def test_no_more_are_let_in_than_a_burst_and_what_the_rate_gives(rate: int, gaps
 
 @given(rate=rates, count=st.integers(1, 300))
 def test_of_a_storm_a_burst_is_let_in_and_the_others_when_they_were_told(rate: int, count: int) -> None:
-    admission = Admission(rate)
-    told = [admission.wait(50.0) for _ in range(count)]
+    limit = RateLimit(rate)
+    told = [limit.wait(50.0) for _ in range(count)]
     later = [wait for wait in told if wait]
     assert len(told) - len(later) == min(count, rate * BURST)
     assert later == sorted(later)
     assert all(wait <= LONGEST for wait in later)
     if count <= rate * LONGEST:
-        assert [admission.wait(50.0 + wait) for wait in later] == [0.0] * len(later)
+        assert [limit.wait(50.0 + wait) for wait in later] == [0.0] * len(later)
 
 
 def test_a_place_that_was_promised_long_ago_puts_nobody_off() -> None:
-    admission = Admission(2)
-    waits = [admission.wait(0.0) for _ in range(20)]
+    limit = RateLimit(2)
+    waits = [limit.wait(0.0) for _ in range(20)]
     assert waits[-1] == 9.0
-    assert [admission.wait(100.0) for _ in range(4)] == [0.0, 0.0, 0.5, 1.0]
+    assert [limit.wait(100.0) for _ in range(4)] == [0.0, 0.0, 0.5, 1.0]
+
+
+def test_a_bucket_may_be_overdrawn_once() -> None:
+    bucket = Bucket(10)
+    bucket.take(10)
+    bucket.charge(1_000)
+    with pytest.raises(TooMany) as refused:
+        bucket.take(10)
+    assert 98 <= int(refused.value.headers["Retry-After"]) <= 99  # 981 requests at 10 a second

@@ -1,49 +1,30 @@
+"""`pushserver publish`, `correct`, `withdraw`, `page` and `tail`."""
+
 from __future__ import annotations
 
 import json
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pushserver import model, settings
-
-from ..support.server import ROOT, Run, Running, clean_environment
-
-DONE, REFUSED, WRONG_USAGE, NOT_REACHED = 0, 1, 2, 3
-
-PAGE: dict[str, Any] = {"headline": "Storm & tide", "timezone": "America/New_York", "lang": "en-US"}
-ENTRIES: list[dict[str, Any]] = [
-    {"headline": "First flood warning", "published_at": "2023-07-10T19:33:00Z", "bylines": [{"name": "Cy Roe"}]},
-    {"headline": "Ferries stop", "published_at": "2023-07-11T04:00:00Z", "body": "All are *in port*."},
-    {"headline": "Sea wall holds", "published_at": "2023-07-11T15:53:00Z", "tags": ["wall"]},
-]
-RECORDS: list[dict[str, Any]] = [{"page": PAGE}, *({"entry": entry} for entry in ENTRIES)]
-
-
-@contextmanager
-def started(url: str, data: Path, *arguments: str, input: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs beside the test; it is killed where it did not end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "pushserver", *arguments],
-        cwd=ROOT,
-        env={**clean_environment(), "PUSHSERVER_URL": url, "PUSHSERVER_DATA": str(data)},
-        stdin=subprocess.PIPE if input else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+from ..support.commands import (
+    DONE,
+    ENTRIES,
+    NOT_REACHED,
+    PAGE,
+    REFUSED,
+    WRONG_USAGE,
+    assert_nothing_stored,
+    file_of,
+    headlines,
+    read_until,
+    started,
+)
+from ..support.server import Run, Running
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,36 +37,6 @@ def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         with started(url, data, "publish", "storm", "--headline", "x") as process:
             yield process
-
-
-def lines(records: Sequence[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
-
-
-def file_of(folder: Path, content: bytes, name: str = "updates.jsonl") -> str:
-    path = folder / name
-    path.write_bytes(content)
-    return str(path)
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """What a command prints up to the line that has a text."""
-    assert process.stdout is not None
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if text in line:
-            return printed
-    raise AssertionError(f"{text!r} was not in {printed!r}")
-
-
-def headlines(server: Running, stream: str) -> list[str]:
-    """The headlines of a stream, the oldest first."""
-    return [entry["headline"] for entry in reversed(server.snapshot(stream)["entries"])]
-
-
-def assert_nothing_stored(server: Running, stream: str) -> None:
-    assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 
 # --- publish
@@ -173,7 +124,7 @@ def test_lines_that_are_sent_again_with_one_key_are_known(server: Running, strea
 
 def test_lines_end_where_no_line_could_be_published(server: Running, stream: str, run: Run) -> None:
     done = run("publish", stream, "--each-line", "--key", "wrong", input=b"0:0\n0:1\n")
-    assert (done.returncode, "line 1: Publishing needs a key" in done.stderr, "line 2" in done.stderr) == (
+    assert (done.returncode, "line 1: Publishing requires a publish key" in done.stderr, "line 2" in done.stderr) == (
         1,
         True,
         False,
@@ -238,23 +189,13 @@ def test_publish_of_a_body_that_is_not_utf_8_is_refused(
     assert_nothing_stored(server, stream)
 
 
-@pytest.mark.parametrize("suffix", ["#x", "?x", "/x", " x"])
-def test_a_name_that_is_not_one_of_a_stream_reaches_no_other_stream(
-    server: Running, stream: str, run: Run, tmp_path: Path, suffix: str
-) -> None:
-    done = run("import", stream + suffix, file_of(tmp_path, lines(RECORDS[:1])))
-    assert done.returncode == REFUSED
-    assert "stream: expected 1 to 64 characters" in done.stderr
-    assert_nothing_stored(server, stream)
-
-
 def test_publish_of_a_file_that_is_not_there_is_wrong_usage(run: Run, stream: str, tmp_path: Path) -> None:
     done = run("publish", stream, str(tmp_path / "nothing.md"))
     assert done.returncode == WRONG_USAGE
     assert "nothing.md" in done.stderr
 
 
-# --- import
+# --- correct, withdraw, page
 
 
 def test_an_entry_is_corrected_and_withdrawn(server: Running, stream: str, run: Run) -> None:
@@ -285,82 +226,6 @@ def test_the_page_is_changed_by_what_is_given_and_ended(server: Running, stream:
         "ended",
     ]
     assert run("page", stream).returncode == WRONG_USAGE
-
-
-def test_import_of_a_file_adds_it_once(server: Running, stream: str, run: Run, tmp_path: Path) -> None:
-    file = file_of(tmp_path, lines(RECORDS[:2]) + b"\n  \n" + lines(RECORDS[2:]))
-    first = run("import", stream, file)
-    assert (first.returncode, first.stdout) == (DONE, f"{stream}: 4 added, 0 known already\n")
-    snapshot = server.snapshot(stream)
-    assert snapshot["page"]["headline"] == "Storm & tide"
-    assert headlines(server, stream) == [entry["headline"] for entry in ENTRIES]
-    assert snapshot["entries"][-1]["published_at"] == "2023-07-10T19:33:00.000Z"
-    again = run("import", stream, file)
-    assert (again.returncode, again.stdout) == (DONE, f"{stream}: 0 added, 4 known already\n")
-    assert server.snapshot(stream) == snapshot
-
-
-def test_import_reads_standard_input(server: Running, stream: str, run: Run) -> None:
-    done = run("import", stream, "-", input=lines(RECORDS))
-    assert (done.returncode, done.stdout) == (DONE, f"{stream}: 4 added, 0 known already\n")
-    assert len(server.snapshot(stream)["entries"]) == 3
-
-
-def test_import_of_a_longer_file_adds_what_is_new(server: Running, stream: str, run: Run) -> None:
-    assert run("import", stream, "-", input=lines(RECORDS[:3])).returncode == DONE
-    done = run("import", stream, "-", input=lines(RECORDS))
-    assert (done.returncode, done.stdout) == (DONE, f"{stream}: 1 added, 3 known already\n")
-
-
-def test_import_of_nothing_adds_nothing(server: Running, stream: str, run: Run) -> None:
-    done = run("import", stream, "-", input=b"\n")
-    assert (done.returncode, done.stdout) == (DONE, f"{stream}: 0 added, 0 known already\n")
-    assert_nothing_stored(server, stream)
-
-
-@pytest.mark.parametrize(
-    ("line", "reasons"),
-    [
-        (b'{"entry": {"headline": "x"', ["JSON"]),
-        (b"not json", ["JSON", "not json"]),
-        (b'{"entry": {"headline": "Z\xfcrich"}}', ["UTF-8", "0xfc"]),
-        (b'{"entry": {"headline": "x", "headline": "y"}}', ["headline", "twice"]),
-        (b'{"article": {"headline": "x"}}', ['{"page"', '{"entry"', "article"]),
-        (b'{"entry": {"headline": "x"}, "page": {"headline": "x"}}', ['{"entry"']),
-        (b'{"entry": "x"}', ['{"entry"']),
-        (b'["entry"]', ['{"entry"']),
-        (b'{"entry": {"headline": "x", "titel": "y"}}', ["titel: expected no such field"]),
-        (b'{"page": {"headline": "x", "timezone": "Mars/Olympus"}}', ["timezone: expected an IANA time zone"]),
-    ],
-)
-def test_import_stops_at_a_bad_line_and_says_which(
-    server: Running, stream: str, run: Run, tmp_path: Path, line: bytes, reasons: list[str]
-) -> None:
-    file = file_of(tmp_path, lines(RECORDS[:2]) + b"\n" + line + b"\n" + lines(RECORDS[2:]))
-    done = run("import", stream, file)
-    assert done.returncode == REFUSED
-    assert f"{file}, line 4: " in done.stderr
-    assert all(reason in done.stderr for reason in reasons), done.stderr
-    assert headlines(server, stream) == ["First flood warning"]
-
-
-def test_import_with_a_speed_keeps_the_gaps_and_the_order(server: Running, stream: str, run: Run) -> None:
-    cursor = server.put_page(stream, PAGE).json()["cursor"]
-    done = run("import", stream, "-", "--speed", "200000", input=lines(RECORDS[1:]))
-    assert (done.returncode, done.stdout) == (DONE, f"{stream}: 3 added, 0 known already\n")
-    assert headlines(server, stream) == [entry["headline"] for entry in ENTRIES]
-    with started(server.url, server.data, "tail", stream, "--json", "--cursor", cursor) as process:
-        stored_at = [model.milliseconds(json.loads(read_until(process, "\n"))["at"]) for _ in ENTRIES]
-    published_at = [model.milliseconds(entry["published_at"]) for entry in ENTRIES]
-    for earlier, later in ((0, 1), (1, 2)):
-        gap = (published_at[later] - published_at[earlier]) / 200_000
-        assert stored_at[later] - stored_at[earlier] >= int(gap)
-
-
-@pytest.mark.parametrize("speed", ["0", "-1", "x"])
-def test_import_at_no_speed_is_wrong_usage(server: Running, stream: str, run: Run, speed: str) -> None:
-    assert run("import", stream, "-", "--speed", speed, input=lines(RECORDS)).returncode == WRONG_USAGE
-    assert_nothing_stored(server, stream)
 
 
 # --- tail
@@ -408,30 +273,7 @@ def test_tail_of_a_stream_that_is_not_there_is_refused(run: Run, stream: str) ->
     assert stream in done.stderr
 
 
-# --- the program itself
-
-
-def test_the_version_is_that_of_the_package(run: Run) -> None:
-    done = run("--version")
-    assert (done.returncode, done.stdout) == (DONE, f"pushserver, version {metadata.version('pushserver')}\n")
-
-
-def test_the_help_of_serve_lists_every_setting(run: Run) -> None:
-    done = run("serve", "--help")
-    assert done.returncode == DONE
-    shown = " ".join(done.stdout.split())
-    for field in settings.KNOBS:
-        assert f"--{field.name.replace('_', '-')} " in shown
-        assert field.metadata["help"] in shown
-        for variable in settings.variables(field.name):
-            assert variable in shown
-
-
-@pytest.mark.parametrize("arguments", [["nothing"], ["publish"], ["serve", "--port", "x"], ["serve", "--nothing"]])
-def test_wrong_usage_is_told_apart(run: Run, arguments: list[str]) -> None:
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
-    assert "Error: " in done.stderr
+# --- no server
 
 
 def test_a_server_that_is_not_there_is_told_apart(unreachable: subprocess.Popen[str]) -> None:

@@ -1,19 +1,14 @@
-"""The publisher's side: repeated until it is known, stored once, and what is refused has a name."""
+"""A publisher sends until the outcome is known, its entries are stored once, and each refusal has a class."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pushserver.client.publisher import (
+from pushserver.client import (
     AsyncPublisher,
     Changed,
     Conflict,
@@ -24,7 +19,6 @@ from pushserver.client.publisher import (
     Rejected,
     Unauthorized,
     Unreached,
-    retry_after,
 )
 
 from ..support.proxy import Proxy, to_server
@@ -63,12 +57,12 @@ async def test_publishers_through_a_network_that_cuts_store_each_entry_once(serv
 
 def all_entries(server: Running, stream: str) -> list[dict[str, Any]]:
     """Every entry of a stream, slice by slice."""
-    found, older = [], ""
+    entries, older = [], ""
     while True:
         answer = server.http.get(f"/streams/{stream}/entries{older}").json()
-        found += answer["entries"]
+        entries += answer["entries"]
         if not answer["older"]:
-            return found
+            return entries
         older = answer["older"]
 
 
@@ -132,7 +126,7 @@ def test_a_server_that_is_not_one_is_named(server: Running) -> None:
 
 
 def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.client.ATTEMPTS", 2)
+    monkeypatch.setattr("pushserver.client.retry.ATTEMPTS", 2)
     with Publisher(unused_url, "key") as publisher, pytest.raises(Unreached) as error:
         publisher.publish("x", {"headline": "One"}, idempotency_key="mine")
     assert (error.value.status, error.value.idempotency_key) == (0, "mine")
@@ -145,40 +139,6 @@ def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypa
 def test_what_no_attempt_could_mend_is_not_tried_again(url: str, key: str) -> None:
     with pytest.raises((Rejected, Unauthorized), match="expected"):
         Publisher(url, key).publish("x", {"headline": "One"})
-
-
-@given(st.text())
-def test_no_header_can_break_the_wait(given: str) -> None:
-    assert 0 <= retry_after(given) <= 60
-
-
-def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
-    time.tzset()
-    try:
-        assert 1 <= retry_after((datetime.now(UTC) + timedelta(seconds=40)).strftime("%a %b %d %H:%M:%S %Y")) <= 40
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@pytest.mark.parametrize(
-    ("given", "least", "most"),
-    [
-        (None, 0, 0),
-        ("3", 3, 3),
-        ("0.5", 0.5, 0.5),
-        ("-5", 0, 0),
-        ("soon", 0, 0),
-        ("nan", 0, 0),
-        ("1e999", 60, 60),
-        pytest.param(format_datetime(datetime.now(UTC) + timedelta(hours=1)), 60, 60, id="in an hour"),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
-        ("Wed, 99 Oct 2015 07:28:00 GMT", 0, 0),
-    ],
-)
-def test_a_server_is_given_the_time_it_asks_for_within_reason(given: str | None, least: float, most: float) -> None:
-    assert least <= retry_after(given) <= most
 
 
 def test_a_batch_is_answered_line_by_line_whatever_is_in_the_lines(server: Running, stream: str) -> None:

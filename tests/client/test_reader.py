@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from pushserver.client.reader import TurnedAway, follow
+from pushserver.client import TurnedAway, follow
 
 from ..support.server import Running
 

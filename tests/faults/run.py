@@ -12,7 +12,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from pushserver.client.publisher import AsyncPublisher, Gone, NotFound, PublishError, Unreached
+from pushserver.client import AsyncPublisher, Gone, NotFound, PublishError, Unreached
 
 from ..support.server import Running
 from .checker import Frame, Outcome, Violation, judge

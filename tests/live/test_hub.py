@@ -17,16 +17,16 @@ from pushserver.live import healing
 from pushserver.live.fanout import Reader, State
 from pushserver.live.hub import IDLE_BEATS, Hub
 from pushserver.live.stream import Channel
-from pushserver.model import Cursor, Event
+from pushserver.model import Append, Cursor, Event, StoredPage
 from pushserver.page import render
 from pushserver.settings import Settings
 from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log
+from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Format, Notice
 
-from ..support.server import entry_append
+from ..support.server import entry_append, withdrawal_append
 
 pytestmark = pytest.mark.anyio
 
@@ -329,7 +329,7 @@ async def test_a_log_that_began_anew_is_found_out_by_who_joins(hub: Hub, log: Lo
 async def test_what_the_store_lost_is_healed_and_its_readers_are_told(
     hub: Hub, log: Log, store_url: str, stream: str, found_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pushserver.tail.VERIFIED_EVERY", 0.1 if found_by == "a look now and then" else 60)
+    monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 0.1 if found_by == "a look now and then" else 60)
     first = await append(log, stream, "first")
     async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
         lost = await append_and_read(log, stream, reader, 2)
@@ -434,7 +434,7 @@ async def test_what_cannot_be_healed_yet_is_healed_later(
             lost = await append_and_read(log, stream, reader, 2)
             await lose(redis, stream, lost)
             await redis.config_set("maxmemory", "1")
-            monkeypatch.setattr("pushserver.tail.VERIFIED_EVERY", 0.1)  # else it is not found out before 5 s
+            monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 0.1)  # else it is not found out before 5 s
             async with asyncio.timeout(LIMIT):
                 while "could not be put right yet" not in caplog.text:
                     await asyncio.sleep(BEAT)
@@ -449,7 +449,7 @@ async def test_an_event_is_read_whose_id_is_below_what_else_was_in_the_log(
     hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record that is no event took the tail past the last event; it is lost, and the clock is behind."""
-    monkeypatch.setattr("pushserver.tail.VERIFIED_EVERY", 0.1)
+    monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 0.1)
     first = await append(log, stream, "first")
     async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
         skipped = metrics.SKIPPED._value.get()
@@ -649,9 +649,7 @@ async def test_what_was_read_for_the_first_does_not_outlive_its_withdrawal(log: 
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:
                 assert "regretted" in json.dumps(reader.frames)
-        at = model.now()
-        told = {"at": model.instant(at), "id": said.entry_id, "rev": 2, "reason": "error"}
-        await log.append(Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), said.entry_id, at))
+        await log.append(withdrawal_append(stream, said.entry_id))
         await live.until(lambda: "entry.withdraw" in live.kinds())
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:
@@ -751,7 +749,7 @@ async def test_an_event_is_rendered_once_however_many_read_it(
     rendered: list[int] = []
     frame = render.frame
 
-    def count(event: Event, page: dict[str, Any]) -> dict[str, Any]:
+    def count(event: Event, page: StoredPage) -> dict[str, Any]:
         rendered.append(event.n)
         return frame(event, page)
 

@@ -130,7 +130,7 @@ async def test_a_receipt_is_for_publishers_and_of_what_there_is(server: Running,
 
 
 async def test_a_channel_is_heard_after_a_quiet_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.store.QUIET", 0.05)
+    monkeypatch.setattr("pushserver.store.store.QUIET", 0.05)
     store = Store(store_url, partitions=16)
     try:
         async with store.channels("{p00}:a", "{p00}:b") as channels:
@@ -156,4 +156,4 @@ async def test_the_command_waits_and_says_to_how_many(two: Running, stream: str)
             text=True,
             check=True,
         )
-        assert f"given to {len(sockets)} readers on 2 workers, half within " in done.stdout
+        assert f"delivered to {len(sockets)} readers on 2 workers, half within " in done.stdout

@@ -16,9 +16,9 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.errors import Unavailable
 from pushserver.live.tail import State, Tail
-from pushserver.model import Event
+from pushserver.model import Append, Event
 from pushserver.store.embedded import embedded
-from pushserver.store.log import BLOCK_MS, Append, Appended, Log
+from pushserver.store.log import BLOCK_MS, Appended, Log
 from pushserver.store.store import Store, StoreError
 
 from ..support.server import entry_append

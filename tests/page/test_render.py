@@ -5,7 +5,7 @@ import zoneinfo
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from babel import localedata
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pushserver import model
 from pushserver.codec import dumps
-from pushserver.content import schema, validation
+from pushserver.content import changes, schema, validation
 from pushserver.errors import Refused
-from pushserver.model import Cursor, Event
+from pushserver.model import Cursor, Event, StoredPage
 from pushserver.page import render
 
 PAGE: dict[str, Any] = {
@@ -96,22 +96,22 @@ CURSOR = Cursor("0" * 16, "1689090780000-0", "f" * 16)
 EASTERN = render.Place("America/New_York", "en-US")
 
 
-def a_page(**fields: Any) -> dict[str, Any]:
+def a_page(**fields: Any) -> StoredPage:
     """The seed page, with other fields, as it is stored."""
-    return schema.page(validation.read(schema.PageIn, {**PAGE, **fields}), at=0)
+    return changes.revise_page(validation.read(schema.PageIn, {**PAGE, **fields}), at=0)
 
 
 def an_entry(value: dict[str, Any], id: str = "id") -> str:
     """An entry as it is stored: JSON."""
     entry_in = validation.read(schema.EntryIn, value)
-    return dumps(schema.entry(entry_in, stream="storm", id=id, at=1_689_090_780_000))
+    return dumps(changes.revise_entry(entry_in, stream="storm", id=id, at=1_689_090_780_000))
 
 
 def the_entries() -> list[str]:
     return [an_entry(value, f"id{number}") for number, value in enumerate(ENTRIES)]
 
 
-def whole_page(entries: Sequence[str], page: dict[str, Any] | None = None, older: str | None = None) -> str:
+def whole_page(entries: Sequence[str], page: StoredPage | None = None, older: str | None = None) -> str:
     page = page or a_page()
     return render.page(
         "storm",
@@ -125,7 +125,7 @@ def whole_page(entries: Sequence[str], page: dict[str, Any] | None = None, older
     )
 
 
-def framed(event_type: str, page: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def framed(event_type: str, page: StoredPage, data: dict[str, Any]) -> dict[str, Any]:
     """The frame of an event in the html format, as it is read on the other side of the wire."""
     at = "2023-07-11T15:53:00.000Z"
     event = Event(CURSOR, CURSOR, 7, event_type, dumps({"at": at, **data}).encode(), at)
@@ -133,7 +133,7 @@ def framed(event_type: str, page: dict[str, Any], data: dict[str, Any]) -> dict[
     return frame
 
 
-def put(entry: str, page: dict[str, Any]) -> dict[str, Any]:
+def put(entry: str, page: StoredPage) -> dict[str, Any]:
     return framed("entry.put", page, {"entry": json.loads(entry)})
 
 
@@ -338,7 +338,7 @@ def test_no_text_of_a_page_becomes_markup(texts: list[str]) -> None:
         links = [{"label": texts[at], "url": texts[at + 1]} for at in (4, 6, 8)]
         fields = {**a_page(), **dict(zip(names, texts, strict=False))}
         page = {**fields, "previous": links[:1], "next": links[1], "topics": links[2:]}
-        return whole_page([an_entry({"headline": "x"})], page)
+        return whole_page([an_entry({"headline": "x"})], cast(StoredPage, page))
 
     seen, harmless = Seen(page_of(texts)), Seen(page_of(["x"] * 10))
     assert seen.tags == harmless.tags
@@ -561,7 +561,7 @@ def test_a_frame_of_a_pinned_entry_names_the_pinned_section() -> None:
 
 
 def test_the_list_of_streams_names_each_and_when_it_changed() -> None:
-    page = {"headline": "Wind & <rain>", "updated_at": "2023-07-11T15:53:00.000Z"}
+    page = a_page(headline="Wind & <rain>", updated_at="2023-07-11T15:53:00Z")
     seen = Seen(render.index([("storm", page)]))
     assert "/streams/storm" in seen.values
     assert seen.texts["a"] == ["Wind & <rain>"]

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from pushserver.client.publisher import Publisher, Rejected, Unauthorized
+from pushserver.client import Publisher, Rejected, Unauthorized
 from pushserver.errors import Unavailable
-from pushserver.store.log import Log
-from pushserver.web import archive_routes
+from pushserver.model import Append
+from pushserver.publishing import archive
+from pushserver.store.log import Appended, Log
 
-from ..access.test_keys import new_key
-from ..cli.test_publish import DONE, REFUSED, file_of
+from ..support.commands import DONE, REFUSED, file_of
+from ..support.keys import create_key
 from ..support.proxy import Proxy, to_server
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 
@@ -206,11 +207,11 @@ class Restless(Log):
 
     changes = 0
 
-    async def held(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
+    async def stored(self, stream: str, name: str, ids: list[str]) -> tuple[str, list[dict[str, Any]]]:
         if self.changes:
             self.changes -= 1
             await self.append(entry_append(stream, "late"))
-        return await super().held(stream, name, ids)
+        return await super().stored(stream, name, ids)
 
 
 @pytest.mark.anyio
@@ -218,13 +219,37 @@ async def test_an_export_is_begun_again_where_the_stream_changed_and_given_up_in
     restless = Restless(log.store, log_events=1_000, entry_limit=500, idempotency=60)
     for number in range(60):
         await log.append(entry_append(stream, str(number)))
-    restless.changes = archive_routes.ATTEMPTS - 1
-    with await archive_routes.whole(restless, stream) as file:
+    restless.changes = archive.ATTEMPTS - 1
+    with await archive.Archive(restless).export(stream) as file:
         file.seek(0)
-        assert len(file.readlines()) == 60 + archive_routes.ATTEMPTS - 1
-    restless.changes = archive_routes.ATTEMPTS
+        assert len(file.readlines()) == 60 + archive.ATTEMPTS - 1
+    restless.changes = archive.ATTEMPTS
     with pytest.raises(Unavailable, match="changed each time"):
-        await archive_routes.whole(restless, stream)
+        await archive.Archive(restless).export(stream)
+
+
+class Doubled(Log):
+    """A log where another request has stored the same just before: the first append meets a moved revision."""
+
+    is_first = True
+
+    async def append(self, append: Append) -> Appended:
+        if self.is_first:
+            self.is_first = False
+            await super().append(append)
+        return await super().append(append)
+
+
+@pytest.mark.anyio
+async def test_lines_that_two_requests_restore_at_once_are_restored_once(log: Log, stream: str) -> None:
+    await log.append(entry_append(stream, "first", id="e1"))
+    entry, _ = await log.entry(stream, "e1")
+    value = {name: field for name, field in json.loads(str(entry)).items() if name != "url"}
+    doubled = Doubled(log.store, log_events=1_000, entry_limit=500, idempotency=60)
+    assert await archive.Archive(doubled).restore(f"{stream}-copy", "entry", value) is None
+    snapshot = await log.snapshot(f"{stream}-copy", limit=10)
+    assert snapshot
+    assert (snapshot.n, len(snapshot.entries)) == (1, 1)
 
 
 def test_an_export_during_publishing_is_of_one_instant(server: Running, publisher: Publisher, stream: str) -> None:
@@ -318,7 +343,7 @@ def test_what_is_there_is_never_changed(server: Running, publisher: Publisher, s
     assert statuses(results) == [412] * 7
     assert results[0]["current"]["headline"] == "Sea wall holds"
     assert results[0]["errors"] == [
-        {"field": "entry", "expected": "nothing there, or the same", "got": "revision 3, another one"}
+        {"field": "entry", "expected": "nothing stored, or the same", "got": "another one, of revision 3"}
     ]
     assert exported(publisher, stream) == before
     assert server.snapshot(stream)["n"] == 3
@@ -409,13 +434,13 @@ def test_an_archive_is_for_keys_that_have_every_right(server: Running, publisher
     server.publish_ok(stream, "One")
     every = ["publish", "correct", "withdraw", "page"]
     for missing in every:
-        key = new_key(server, "--can", ",".join(right for right in every if right != missing))
+        key = create_key(server, "--can", ",".join(right for right in every if right != missing))
         with Publisher(server.url, key) as other:
-            with pytest.raises(Unauthorized, match="not for that"):
+            with pytest.raises(Unauthorized, match="lacks the right"):
                 exported(other, stream)
-            with pytest.raises(Unauthorized, match="not for that"):
+            with pytest.raises(Unauthorized, match="lacks the right"):
                 restored(other, stream, [{"entry": ENTRY}])
-    with Publisher(server.url, new_key(server, "--can", ",".join(every))) as other:
+    with Publisher(server.url, create_key(server, "--can", ",".join(every))) as other:
         assert statuses(restored(other, stream, [{"entry": ENTRY}])) == [201]
         assert exported(other, stream).count(b"\n") == 2
 
@@ -424,5 +449,5 @@ def test_an_import_says_which_line_is_refused(server: Running, run: Run, stream:
     lines = [{"entry": {"headline": "New"}}, {"entry": ENTRY}, {"entry": {**ENTRY, "rev": 2}}, {"page": PAGE}]
     done = run("import", stream, "-", input=b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     assert done.returncode == REFUSED
-    assert "line 3: Something else is there already" in done.stderr
+    assert "line 3: Something else is stored in its place" in done.stderr
     assert {entry["rev"] for entry in server.snapshot(stream)["entries"]} == {1, 3}

@@ -198,7 +198,7 @@ def test_a_proxy_that_holds_events_back_is_named_and_the_page_goes_on(
         server.publish_ok(stream, "Held back")
         with page.expect_console_message(lambda message: "holds its events back" in message.text, timeout=BACK):
             pass
-        expect(page.locator("#status")).to_have_attribute("data-state", "held")
+        expect(page.locator("#status")).to_have_attribute("data-state", "buffered")
         expect(page.locator("#status")).to_have_text("Updates come late: something on the way here holds them back")
         expect(page.locator("article h3")).to_have_text("Held back")
         server.send("POST", f"/streams/{stream}/end", {})

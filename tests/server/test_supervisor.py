@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,19 +19,18 @@ import httpx2
 import pytest
 import redis
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
-from pushserver.client.publisher import Publisher, PublishError
+from pushserver.client import Publisher, PublishError
 from pushserver.client.reader import follow
-from pushserver.server import supervisor as server_module
 from pushserver.wire.codes import Close
 
+from ..support.processes import Start, eventually, free_port, read_to_close, stored, stores_on, worker_of, workers_of
 from ..support.server import (
+    LIMIT,
     ROOT,
     STOP_LIMIT,
     Running,
     clean_environment,
-    clients_of,
     is_alive,
     reader,
     receive,
@@ -41,58 +39,7 @@ from ..support.server import (
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 30.0  # seconds after which what is waited for will not come
-MANY = 2_000  # connections
-LISTENING = 0  # where /proc has the port at the other end of a connection
-READER_OBJECTS = 6  # that the collector of cycles knows: ours, and what uvloop has for a transport
 LAST = "the last one"  # the headline of the entry up to which readers read
-
-Start = Callable[..., Running]
-
-
-async def eventually(is_true: Callable[[], bool]) -> None:
-    """Wait for what happens in another process, or in a publisher's thread."""
-    async with asyncio.timeout(LIMIT):
-        while not is_true():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture(autouse=True)
-def no_store_left(tmp_path: Path) -> Iterator[None]:
-    """A killed server leaves its store; should the test end before the next start does away with it, it is ended."""
-    yield
-    for pidfile in tmp_path.glob("*/valkey.pid"):
-        for pid in stores_on(pidfile.parent):
-            os.kill(pid, signal.SIGKILL)
-
-
-def stores_on(data: Path) -> list[int]:
-    """The pids of the stores that run in a folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
-                found.append(int(process.name))
-        except OSError:  # it has ended
-            continue
-    return [pid for pid in found if is_alive(pid)]
-
-
-def workers_of(server: Running) -> list[int]:
-    """The pids of the workers that run."""
-    return [pid for pid in server.children() if pid not in stores_on(server.data) and is_alive(pid)]
-
-
-def worker_of(server: Running, socket: ClientConnection) -> int:
-    """The pid of the worker at the other end of a socket."""
-    (pid,) = (pid for pid in workers_of(server) if socket.local_address[1] in clients_of(pid))
-    return pid
-
-
-def free_port() -> int:
-    with sockets.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Publishing:
@@ -132,18 +79,6 @@ class Publishing:
         await asyncio.to_thread(self._thread.join)
 
 
-def stored(server: Running, stream: str) -> list[dict[str, Any]]:
-    """Every entry of a stream, the oldest first."""
-    entries: list[dict[str, Any]] = []
-    address: str | None = ""
-    while address is not None:
-        response = server.http.get(f"/streams/{stream}/entries{address}")
-        assert response.status_code == 200, response.text
-        entries += response.json()["entries"]
-        address = response.json()["older"]
-    return entries[::-1]
-
-
 def check_stored(server: Running, stream: str, publishing: Publishing) -> None:
     """All that was acknowledged is there, once, and nothing else."""
     entries = stored(server, stream)
@@ -175,16 +110,6 @@ async def follow_to_last(url: str, stream: str, cursor: str) -> list[tuple[str, 
     return applied
 
 
-async def read_to_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """What came until the server closed, and with which code."""
-    frames = []
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            frames.append(json.loads(await socket.recv()))
-    assert closed.value.rcvd is not None, "it was cut off"
-    return frames, closed.value.rcvd.code
-
-
 async def test_an_entry_reaches_the_readers_of_every_worker_once(start: Start, stream: str) -> None:
     server = start("--workers", "2", "--heartbeat", "0.3")
     cursor = server.publish_ok(stream, "one")["cursor"]
@@ -205,22 +130,6 @@ async def test_an_entry_reaches_the_readers_of_every_worker_once(start: Start, s
                 assert (await receive(socket))["type"] == "head"
 
 
-async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:
-    server = start("--workers", "2")
-    host, port = server.url.removeprefix("http://").split(":")
-    workers = workers_of(server)
-    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers))
-    before = [len(clients_of(pid)) for pid in workers]
-    async with AsyncExitStack() as stack:
-        opened = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(MANY)))
-        for _, writer in opened:
-            stack.callback(writer.close)
-        await eventually(lambda: sum(len(clients_of(pid)) for pid in workers) == MANY + sum(before))
-        shares = [(len(clients_of(pid)) - had) / MANY for pid, had in zip(workers, before, strict=True)]
-    # The kernel deals them out by chance: so far from half is more than four standard deviations.
-    assert all(0.45 < share < 0.55 for share in shares), shares
-
-
 async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothing(start: Start, stream: str) -> None:
     server = start("--workers", "2")
     cursor = server.publish_ok(stream, "one")["cursor"]
@@ -237,50 +146,6 @@ async def test_a_server_that_is_stopped_sends_its_readers_away_and_leaves_nothin
             assert (frames[0]["reason"], frames[0]["retry_ms"] > 0) == ("drain", True)
     assert [pid for pid in pids if is_alive(pid)] == []
     assert "Traceback" not in server.log
-
-
-def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
-    with server_module._listen(("127.0.0.1", 0), 30.0) as listener, sockets.create_connection(listener.getsockname()):
-        listener.setblocking(True)
-        connection, _ = listener.accept()
-        with connection:
-            # Linux doubles what it is asked for, to have room for its own.
-            assert connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) == 2 * server_module.SEND_BUFFER
-            held = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT)
-            assert held == 35_000
-
-
-def test_the_collector_of_cycles_looks_at_the_program_no_more() -> None:
-    counted = "import gc; from pushserver import server; print(len(gc.get_objects())); server.spare_collector()"
-    program = f"{counted}; print(len(gc.get_objects()))"
-    before, after = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
-    assert int(before) > 20_000
-    assert int(after) < 1_000
-
-
-async def test_a_reader_is_few_objects_to_the_collector_of_cycles(start: Start, stream: str, tmp_path: Path) -> None:
-    """A reader and its transport; no task, scope, parser, queue or timer is left of the handshake."""
-    say = "print('objects', len(gc.get_objects()), file=sys.stderr, flush=True)"
-    count = f"import gc, signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: gc.collect() and None or {say})\n"
-    (tmp_path / "sitecustomize.py").write_text(count)
-    server = start(env={"PYTHONPATH": str(tmp_path)})
-    server.publish_ok(stream, "one")
-    cursor = server.snapshot(stream)["cursor"]
-
-    async def objects() -> int:
-        told = server.log.count("objects ")
-        os.kill(workers_of(server)[0], signal.SIGUSR1)
-        await eventually(lambda: server.log.count("objects ") > told)
-        return int(server.log.rsplit("objects ", 1)[1].split()[0])
-
-    async with AsyncExitStack() as readers:
-        for _ in range(50):
-            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
-        before = await objects()
-        for _ in range(200):
-            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
-        each = (await objects() - before) / 200
-    assert 1 <= each <= READER_OBJECTS
 
 
 async def test_a_server_that_is_started_again_has_everything(start: Start, stream: str) -> None:
@@ -322,26 +187,6 @@ async def test_a_server_that_is_killed_comes_back_with_all_it_acknowledged(start
     check_stored(server, stream, publishing)
     assert stores_on(server.data) == [server.store_pid()]
     assert server.store_pid() in server.children()
-
-
-async def test_workers_whose_supervisor_is_killed_leave_and_a_new_server_starts(start: Start, stream: str) -> None:
-    port = free_port()
-    server = start("--workers", "2", "--port", str(port))
-    cursor = server.publish_ok(stream, "one")["cursor"]
-    workers, store = workers_of(server), server.store_pid()
-    assert len(workers) == 2
-    async with reader(server, stream, cursor=cursor) as socket:
-        await receive(socket, "hello")
-        os.kill(server.process.pid, signal.SIGKILL)
-        frames, code = await read_to_close(socket)
-    assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
-    server.close()
-    await eventually(lambda: not any(map(is_alive, workers)))
-    assert is_alive(store)
-    server = start("--workers", "2", "--port", str(port))
-    assert not is_alive(store)
-    assert [entry["headline"] for entry in stored(server, stream)] == ["one"]
-    assert server.publish_ok(stream, "two")["n"] == 2
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_its_readers_miss_nothing(start: Start, stream: str) -> None:
@@ -447,6 +292,18 @@ def test_a_store_that_is_not_to_be_relied_on_is_refused(start: Start, tmp_path: 
     status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url, "--partitions", "8", "--workers", "2")
     assert (status, "Traceback" in said) == (3, False), said
     assert "expected 16 partitions" in said
+
+
+def test_a_store_that_a_newer_version_made_is_refused(start: Start, tmp_path: Path) -> None:
+    server = start()
+    url = f"unix://{server.data}/valkey.sock"
+    with redis.Redis.from_url(url) as store:
+        assert store.get("pushserver:format") == b"1.0"
+        store.set("pushserver:format", "2.1")
+    status, said = serve("--port", "0", "--data", str(tmp_path), "--redis", url)
+    assert (status, "Traceback" in said) == (3, False), said
+    assert "expected a store of format 1, got 2.1" in said
+    assert "upgrade this server, or use another store" in said
 
 
 def test_a_password_of_the_store_is_not_logged(tmp_path: Path) -> None:

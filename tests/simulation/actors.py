@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.datastructures import Headers
@@ -14,10 +14,13 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 from pushserver import model
-from pushserver.client.reader import TurnedAway, follow
+from pushserver.client import TurnedAway, follow
 from pushserver.codec import loads
+from pushserver.content import changes
+from pushserver.content.schema import WithdrawalIn
 from pushserver.errors import Gone, Unavailable
-from pushserver.store.log import Append, Appended, Log, Moved
+from pushserver.model import Append, Idempotency, StoredEntry, StoredPage
+from pushserver.store.log import Appended, Log, RevisionConflict
 from pushserver.store.store import StoreError
 
 from ..faults.checker import Frame, Outcome
@@ -89,14 +92,21 @@ async def _settled(log: Log, attempt: Callable[[Log], Awaitable[Appended]]) -> A
     for _ in range(ATTEMPTS):
         try:
             return await attempt(log)
-        except Moved:
+        except RevisionConflict:
             continue
     raise Unavailable("Others are changing it at the same time.")
 
 
 async def _put(log: Log, stream: str, key: str) -> Appended:
     at = model.now()
-    entry = {"id": model.new_id(), "rev": 1, "headline": key, "flags": {}, "sort_at": model.instant(at)}
+    entry = {
+        "id": model.new_id(),
+        "rev": 1,
+        "headline": key,
+        "flags": {},
+        "sort_at": model.instant(at),
+        "published_at": model.instant(at),
+    }
     return await log.append(entry_append(stream, entry, at, key))
 
 
@@ -111,19 +121,9 @@ async def _withdraw(log: Log, stream: str, id: str, key: str) -> Appended:
     if first := await log.first_answer(stream, key, HASH):
         return first
     held, at = await _held(log, stream, id), model.now()
-    told = {"at": model.instant(at), "id": id, "rev": held["rev"] + 1, "reason": "error"}
-    append = Append(
-        stream=stream,
-        type="entry.withdraw",
-        data=told,
-        at=at,
-        state=told,
-        rev=told["rev"],
-        shown_at=model.instant(at),
-        entry_id=id,
-        order=at,
-        key=key,
-        body_hash=HASH,
+    entry = cast(StoredEntry, held)
+    append = changes.withdraw_entry(
+        stream, entry, WithdrawalIn(), at=at, idempotency=Idempotency(key, HASH, from_client=True)
     )
     return await log.append(append)
 
@@ -132,10 +132,8 @@ async def _page(log: Log, stream: str, key: str) -> Appended:
     if first := await log.first_answer(stream, key, HASH):
         return first
     held, at = await log.page_of(stream) or model.unwritten_page(stream), model.now()
-    page = {**held, "rev": held["rev"] + 1, "headline": key, "updated_at": model.instant(at)}
-    data = {"at": model.instant(at), "page": page}
-    shown_at = page["updated_at"]
-    return await log.append(Append(stream, "page.put", data, at, page, page["rev"], shown_at, key=key, body_hash=HASH))
+    page: StoredPage = {**held, "rev": held["rev"] + 1, "headline": key, "updated_at": model.instant(at)}
+    return await log.append(changes.put_page(stream, page, at=at, idempotency=Idempotency(key, HASH)))
 
 
 async def _held(log: Log, stream: str, id: str) -> dict[str, Any]:
@@ -148,19 +146,14 @@ async def _held(log: Log, stream: str, id: str) -> dict[str, Any]:
 
 
 def entry_append(stream: str, entry: dict[str, Any], at: int, key: str) -> Append:
-    return Append(
-        stream=stream,
-        type="entry.put",
-        data={"at": model.instant(at), "entry": entry},
+    """An entry of few fields as the publish path hands it to the log."""
+    append = changes.put_entry(
+        stream,
+        cast(StoredEntry, {"published_at": entry["sort_at"], **entry}),
         at=at,
-        state=entry,
-        rev=entry["rev"],
-        shown_at=model.instant(at),
-        entry_id=entry["id"],
-        order=model.order_of(entry),
-        key=key,
-        body_hash=HASH,
+        idempotency=Idempotency(key, HASH),
     )
+    return append._replace(shown_at=model.instant(at))
 
 
 class Reader:

@@ -36,7 +36,7 @@ class Result(NamedTuple):
 
 def run(seed: int) -> Result:
     """What the seed makes happen. The same each time."""
-    with simulated(seed) as loop, patch("pushserver.follow.connect", connect):
+    with simulated(seed) as loop, patch("pushserver.client.reader.connect", connect):
         world = _world(loop)
         story = Story(world)
         with listening(world):

@@ -12,8 +12,9 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, ResponseError
 
+from pushserver.store.connection import Node
 from pushserver.store.store import Store
-from pushserver.store.topology import LAST_SLOT, Node
+from pushserver.store.topology import LAST_SLOT
 
 from .loop import LATER, Loop
 from .memory import APPEND, Memory, id_of

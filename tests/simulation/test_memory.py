@@ -13,10 +13,10 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Refused
-from pushserver.model import Cursor
-from pushserver.store.log import Append, Log, Moved, TailConnection
+from pushserver.model import Append, Cursor
+from pushserver.store.connection import Node
+from pushserver.store.log import Log, RevisionConflict, TailConnection
 from pushserver.store.store import Store
-from pushserver.store.topology import Node
 
 from .actors import entry_append
 from .loop import simulated
@@ -100,7 +100,7 @@ class Schedule:
         chance, rev = self.chance, self.chance.randint(1, 3)
         kind = chance.choice(("entry.put", "entry.put", "entry.put", "entry.withdraw", "page.put"))
         entry = {"id": chance.choice(self.ids), "rev": rev, "headline": "é" * chance.randint(1, 9), "flags": {}}
-        entry["sort_at"] = model.instant(chance.randrange(5))
+        entry["sort_at"] = entry["published_at"] = model.instant(chance.randrange(5))
         key = chance.choice(("", "", f"k{chance.randrange(9)}"))
         append = entry_append(self.stream, entry, chance.randrange(10**6), key)
         append = append._replace(
@@ -110,7 +110,7 @@ class Schedule:
             append = append._replace(entry_id="", state={**entry, "state": chance.choice(("live", "live", "ended"))})
         if chance.random() < 0.2:
             append = append._replace(replaces=chance.randrange(3))
-        with suppress(Moved, Refused):
+        with suppress(RevisionConflict, Refused):
             self.cursors.append((await self.log.append(append)).cursor)
 
     async def resume(self) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from pushserver.client.subscription import Action, Follower
+from pushserver.client.subscription import Action, Subscription
 from pushserver.errors import Unavailable
 from pushserver.live import healing
 from pushserver.live.fanout import Feed
 from pushserver.live.hub import Hub
 from pushserver.live.resume import Openings
+from pushserver.store.connection import Node
 from pushserver.store.log import Log
-from pushserver.store.topology import Node
 from pushserver.wire.frames import Told
 
 from ..support.server import ROOT
@@ -143,11 +143,11 @@ def wait_for_a_connection_without_a_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_client_that_applies_whatever_comes(patch: pytest.MonkeyPatch) -> None:
-    def broken(follower: Follower, frame: Any, at: float) -> Action:
-        follower.n, follower.cursor = frame["n"], frame["cursor"]
+    def broken(subscription: Subscription, frame: Any, at: float) -> Action:
+        subscription.n, subscription.cursor = frame["n"], frame["cursor"]
         return Action.APPLY
 
-    patch.setattr(Follower, "_take_event", broken)
+    patch.setattr(Subscription, "_take_event", broken)
 
 
 BROKEN: dict[Callable[[pytest.MonkeyPatch], None], set[str]] = {

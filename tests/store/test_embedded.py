@@ -197,7 +197,7 @@ async def test_an_orphan_is_replaced_by_the_next_start(data: Path) -> None:
 
 
 async def test_an_orphan_that_does_not_stop_is_killed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    monkeypatch.setattr("pushserver.store.embedded.STOP_LIMIT", 0.3)
     orphan = await leave_orphan(data)
     os.kill(orphan, signal.SIGSTOP)
     async with embedded(data) as url, client_of(url) as store:
@@ -210,7 +210,7 @@ async def start_server(data: Path, does: str) -> asyncio.subprocess.Process:
     script = f"""
 import asyncio, pathlib
 import redis.asyncio
-from pushserver.embedded import embedded
+from pushserver.store.embedded import embedded
 
 async def main():
     async with embedded(pathlib.Path({str(data)!r})) as url:
@@ -250,7 +250,7 @@ async def test_a_store_that_is_killed_with_its_server_is_no_hindrance(data: Path
 
 async def test_no_other_process_is_ended_in_place_of_a_store(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose server was killed while it started has not written its pid yet: the file names another."""
-    monkeypatch.setattr("pushserver.embedded.STOP_LIMIT", 0.3)
+    monkeypatch.setattr("pushserver.store.embedded.STOP_LIMIT", 0.3)
     await leave_orphan(data)
     innocent = await asyncio.create_subprocess_exec("sleep", "60")
     try:
@@ -324,7 +324,7 @@ async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog
         (manifest,) = folder.glob("*.manifest")
         whole = manifest.read_bytes()
         manifest.write_bytes(b"rubbish\n")
-        with caplog.at_level(logging.ERROR, "pushserver.embedded"):
+        with caplog.at_level(logging.ERROR, "pushserver.store.embedded"):
             os.kill(store_pid(data), signal.SIGKILL)
             await eventually(lambda: caplog.text.count("did not start") >= 2)
         manifest.write_bytes(whole)
@@ -335,7 +335,7 @@ async def test_a_store_that_cannot_start_again_is_tried_again(data: Path, caplog
 
 async def test_it_is_stopped_even_while_it_is_being_started_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever in the start of the next store its keeper is when it is told."""
-    monkeypatch.setattr("pushserver.embedded.RESTART_DELAY", 0.0)
+    monkeypatch.setattr("pushserver.store.embedded.RESTART_DELAY", 0.0)
     for turn in range(25):
         async with asyncio.timeout(5):
             async with embedded(data) as url, client_of(url) as store:

@@ -2,98 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.content import schema, validation
-from pushserver.errors import Conflict, KeyReused, Unavailable
+from pushserver.errors import Conflict, KeyReused
 from pushserver.model import Cursor
-from pushserver.store.embedded import embedded
-from pushserver.store.log import Append, Appended, Log, Moved
-from pushserver.store.store import Store, StoreError, StoreUnfit
+from pushserver.store.log import Appended, Log, RevisionConflict
 
+from ..support.logs import execute, log_key, log_on, put, put_page, records, tag_of, withdraw
 from ..support.server import entry_append
 
 pytestmark = pytest.mark.anyio
 
 NEVER = "0-0.0000000000000000"  # what the first event of a log names as the one before
 NO_NONCE = "0" * 16
-
-
-def put(
-    stream: str,
-    headline: str = "one",
-    *,
-    id: str = "",
-    rev: int = 1,
-    at: int = 0,
-    key: str = "",
-    body_hash: str = "b0d7",
-    **fields: Any,
-) -> Append:
-    """An entry as the publish path hands it to the log."""
-    return entry_append(stream, headline, id=id, rev=rev, at=at, key=key, body_hash=body_hash, **fields)
-
-
-def put_page(stream: str, rev: int, headline: str = "Page") -> Append:
-    at = model.now()
-    page = {**schema.page(validation.read(schema.PageIn, {"headline": headline}), at=at), "rev": rev}
-    return Append(stream, "page.put", {"at": model.instant(at), "page": page}, at, page, rev, page["updated_at"])
-
-
-def withdraw(stream: str, id: str, at: int) -> Append:
-    """The withdrawal of an entry's first revision."""
-    told = {"at": model.instant(at), "id": id, "rev": 2, "reason": "error"}
-    return Append(stream, "entry.withdraw", told, at, told, 2, model.instant(at), id, at)
-
-
-def tag_of(stream: str) -> str:
-    return f"{{p{model.partition_of(stream, 16):02d}}}"
-
-
-def log_key(stream: str) -> str:
-    return f"{tag_of(stream)}:{stream}:log"
-
-
-@pytest.fixture
-async def store(store_url: str) -> AsyncIterator[aioredis.Redis]:
-    """The store, to be read and harmed past the log."""
-    async with aioredis.Redis.from_url(store_url) as store:
-        yield store
-
-
-async def execute(store: aioredis.Redis, *words: object) -> Any:
-    return await store.execute_command(*words)  # type: ignore[no-untyped-call]
-
-
-@asynccontextmanager
-async def log_on(url: str, *, partitions: int = 16, entry_limit: int = 500) -> AsyncIterator[Log]:
-    store = Store(url, partitions=partitions)
-    try:
-        yield Log(store, log_events=1_000, entry_limit=entry_limit, idempotency=60)
-    finally:
-        await store.close()
-
-
-async def records(store: aioredis.Redis, stream: str) -> list[dict[str, str]]:
-    """The log as it is stored; each record's redis id under `id`."""
-    found = []
-    for id, pairs in await execute(store, "XRANGE", log_key(stream), "-", "+"):
-        items = pairs.items() if isinstance(pairs, dict) else zip(pairs[::2], pairs[1::2], strict=True)
-        found.append({"id": id.decode(), **{name.decode(): value.decode() for name, value in items}})
-    return found
-
-
-async def add_foreign(store: aioredis.Redis, stream: str) -> str:
-    """A record that something else wrote into the log; its redis id."""
-    id: bytes = await execute(store, "XADD", log_key(stream), "*", "temperature", "21.5")
-    return id.decode()
 
 
 def headlines(entries: list[str]) -> list[str]:
@@ -178,14 +103,14 @@ async def test_a_revision_that_is_not_the_next_one_stores_nothing(
         await log.append(put_page(stream, number))
     before = await records(store, stream), await log.snapshot(stream, limit=10)
     for append in (put(stream, "stale", id="entry", rev=rev, key="stale"), put_page(stream, rev)):
-        with pytest.raises(Moved):
+        with pytest.raises(RevisionConflict):
             await log.append(append)
     assert (await records(store, stream), await log.snapshot(stream, limit=10)) == before
     assert not (await log.append(put(stream, "next", id="entry", rev=3, key="stale"))).replayed
 
 
 async def test_a_correction_of_what_does_not_exist_stores_nothing(log: Log, stream: str) -> None:
-    with pytest.raises(Moved):
+    with pytest.raises(RevisionConflict):
         await log.append(put(stream, rev=2))
     assert await log.snapshot(stream, limit=10) is None
 
@@ -428,94 +353,6 @@ async def test_the_beginning_of_a_log_is_a_cursor_while_its_first_event_is_held(
     assert (await log.resume(stream, beginning, limit=10, limit_bytes=10**6)).reason == "trimmed"
 
 
-# --- records that something else wrote
-
-
-async def test_a_foreign_record_is_skipped_by_resume(log: Log, store: aioredis.Redis, stream: str) -> None:
-    cursor = (await log.append(put(stream))).cursor
-    last = await log.append(put(stream))
-    await add_foreign(store, stream)
-    resumed = await log.resume(stream, cursor, limit=10, limit_bytes=10**6)
-    assert (resumed.reason, resumed.n, [event.cursor for event in resumed.events]) == (None, 1, [last.cursor])
-
-
-async def test_a_foreign_record_between_two_events_is_skipped_by_resume(
-    log: Log, store: aioredis.Redis, stream: str
-) -> None:
-    cursor = (await log.append(put(stream))).cursor
-    await log.append(put(stream))
-    await add_foreign(store, stream)
-    await log.append(put(stream))
-    resumed = await log.resume(stream, cursor, limit=10, limit_bytes=10**6)
-    assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == (None, 1, [2, 3])
-
-
-async def test_a_foreign_record_is_skipped_by_the_tail(log: Log, store: aioredis.Redis, stream: str) -> None:
-    cursor = (await log.append(put(stream))).cursor
-    second = await log.append(put(stream))
-    foreign = await add_foreign(store, stream)
-    connection = await log.open_tail(model.partition_of(stream, 16))
-    try:
-        ((name, last, events),) = await connection.read({stream: cursor.id})
-        assert (name, last, [event.cursor for event in events]) == (stream, foreign, [second.cursor])
-        await log.append(put(stream))
-        ((_, _, events),) = await connection.read({stream: foreign})
-        assert [(event.n, event.prev) for event in events] == [(3, second.cursor)]
-    finally:
-        await connection.close()
-
-
-async def test_a_foreign_record_changes_no_number_and_no_link(log: Log, store: aioredis.Redis, stream: str) -> None:
-    first = await log.append(put(stream, id="entry"))
-    await add_foreign(store, stream)
-    snapshot = await log.snapshot(stream, limit=10)
-    assert snapshot is not None
-    assert (snapshot.cursor, snapshot.n) == (first.cursor, 1)
-    answers = [
-        await log.append(append) for append in (put(stream, "corrected", id="entry", rev=2), put_page(stream, 1))
-    ]
-    assert [answer.n for answer in answers] == [2, 3]
-    resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
-    assert [(event.cursor, event.prev) for event in resumed.events] == [
-        (answers[0].cursor, first.cursor),
-        (answers[1].cursor, answers[0].cursor),
-    ]
-
-
-GOOD: dict[Any, Any] = {
-    "e": "0" * 16,
-    "n": "7",
-    "p": f"1-1.{'0' * 16}",
-    "u": "0" * 16,
-    "t": "entry.put",
-    "s": "",
-    "k": "x",
-    "d": "{}",
-}
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [{"n": "many"}, {"n": "-1"}, {"n": "1e99"}, {"p": "none"}, {"u": ""}, {"e": "x y"}, {"k": b"\xff"}, {"d": "[]"}],
-    ids=str,
-)
-async def test_a_record_that_only_looks_like_an_event_is_skipped_by_everyone(
-    log: Log, store: aioredis.Redis, stream: str, broken: dict[Any, Any]
-) -> None:
-    first = await log.append(put(stream))
-    await store.xadd(log_key(stream), {**GOOD, **broken})
-    second = await log.append(put(stream))
-    assert second.n == 2
-    resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
-    assert (resumed.reason, [event.cursor for event in resumed.events]) == (None, [second.cursor])
-    connection = await log.open_tail(model.partition_of(stream, 16))
-    try:
-        ((_, _, events),) = await connection.read({stream: first.cursor.id})
-    finally:
-        await connection.close()
-    assert [(event.n, event.prev) for event in events] == [(2, first.cursor)]
-
-
 async def test_a_log_with_an_event_missing_in_its_middle_is_replayed_to_nobody(
     log: Log, store: aioredis.Redis, stream: str
 ) -> None:
@@ -526,75 +363,3 @@ async def test_a_log_with_an_event_missing_in_its_middle_is_replayed_to_nobody(
     assert reasons == ["rollback", "rollback", None, None]  # the third's own absence costs its reader nothing
     part = await log.resume(stream, cursors[1], limit=1, limit_bytes=1, in_part=True)
     assert part.reason == "rollback"
-
-
-# --- the store
-
-
-async def test_a_store_made_with_other_partitions_is_refused(log: Log, store_url: str) -> None:
-    async with log_on(store_url, partitions=8) as other:
-        with pytest.raises(StoreUnfit, match=r"16 partitions.*8"):
-            await other.store.check()
-    await log.store.check()
-
-
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-async def test_a_store_that_evicts_is_refused(tmp_path: Path, policy: str) -> None:
-    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
-        await store.config_set("maxmemory", "100mb")
-        await log.store.check()
-        await store.config_set("maxmemory-policy", policy)
-        with pytest.raises(StoreUnfit, match=policy):
-            await log.store.check()
-
-
-async def test_the_embedded_store_answers_once_it_is_on_disk(log: Log, stream: str) -> None:
-    assert (await log.append(put(stream))).kept == ("disk", None)
-
-
-async def test_durability_is_what_the_store_does_now(tmp_path: Path, stream: str) -> None:
-    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
-        for name, value, expected in [
-            ("appendfsync", "everysec", "memory"),
-            ("appendfsync", "always", "disk"),
-            ("appendonly", "no", "memory"),
-        ]:
-            await store.config_set(name, value)
-            await log.store.ping()
-            assert (await log.append(put(stream))).kept == (expected, None)
-
-
-async def test_a_store_that_is_full_stores_nothing_and_goes_on_when_it_is_not(tmp_path: Path, stream: str) -> None:
-    async with embedded(tmp_path) as url, aioredis.Redis.from_url(url) as store, log_on(url) as log:
-        await log.append(put(stream))
-        before = await records(store, stream), await log.snapshot(stream, limit=10)
-        await store.config_set("maxmemory", "1")
-        with pytest.raises(Unavailable, match="nothing was stored"):
-            await log.append(put(stream, key="key"))
-        with pytest.raises(StoreError):  # nor is a worker ready that cannot publish
-            await log.store.ping()
-        assert (await records(store, stream), await log.snapshot(stream, limit=10)) == before
-        await store.config_set("maxmemory", "0")
-        assert (await log.append(put(stream, key="key"))).n == 2
-
-
-async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) -> None:
-    async with AsyncExitStack() as stack:
-        async with embedded(tmp_path) as url:
-            log = await stack.enter_async_context(log_on(url))
-            cursor = (await log.append(put(stream))).cursor
-        with pytest.raises(Unavailable) as refused:
-            await log.append(put(stream, key="key"))
-        assert int(refused.value.headers["Retry-After"]) > 0
-        for read in (
-            log.snapshot(stream, limit=1),
-            log.resume(stream, cursor, limit=1, limit_bytes=10**6),
-            log.streams(),
-            log.store.ping(),
-        ):
-            with pytest.raises(StoreError):
-                await read
-        with pytest.raises(StoreError):
-            await log.open_tail(model.partition_of(stream, 16))
-        async with embedded(tmp_path):
-            assert (await log.append(put(stream, key="key"))).n == 2

@@ -1,23 +1,22 @@
-"""Stores of one server, of several under Sentinels, of a cluster: which server has a key, and how well it is kept."""
+"""Stores of one server, of several under Sentinels, of a cluster: which server has a key."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pushserver import model
+from pushserver.access.keystore import KeyStore
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
-from pushserver.store.topology import Cluster, Node, Sentinels, Single, topology_of, within
+from pushserver.store.topology import Cluster, Sentinels, Single, topology_of
 
 from ..support.server import entry_append, until
-from ..support.stores import Server, Watched, cluster, watched
+from ..support.stores import Server, cluster
 
 pytestmark = pytest.mark.anyio
 
@@ -28,15 +27,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
         yield servers
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with watched(tmp_path_factory.mktemp("watched")) as pair:
-        yield pair
-
-
 @asynccontextmanager
-async def store_on(url: str, *, replicas: int = 0) -> AsyncIterator[Store]:
-    store = Store(url, partitions=16, replicas=replicas)
+async def store_on(url: str) -> AsyncIterator[Store]:
+    store = Store(url, partitions=16)
     try:
         await store.check()
         yield store
@@ -50,18 +43,6 @@ def log_of(store: Store) -> Log:
 
 def url_of(servers: list[Server]) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-
-
-# --- one server
-
-
-async def test_a_server_that_takes_a_connection_and_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.nodes.within", partial(within, limit=0.2))
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        node = Node(f"redis://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(StoreError, match=r"no answer within 0\.2 s"):
-            async with asyncio.timeout(10):
-                await node.connect()
 
 
 # --- the URL
@@ -117,8 +98,9 @@ async def test_a_cluster_has_each_partition_in_one_place(nodes: list[Server], st
             resumed = await log.resume(name, cursors[name], limit=10, limit_bytes=10**6)
             assert [event.cursor for event in resumed.events] == [second.cursor]
         assert {name for name, _ in await log.streams()} >= set(names)
-        await store.keep_key("k1", {"name": "desk"})
-        assert await store.key("k1") == {"name": "desk"}
+        keys = KeyStore(store)
+        await keys.add("k1", {"name": "desk"})
+        assert await keys.get("k1") == {"name": "desk"}
 
 
 async def test_workers_talk_to_each_other_through_a_cluster(nodes: list[Server]) -> None:
@@ -174,46 +156,3 @@ async def test_nothing_is_found_where_no_sentinel_is(unused_url: str) -> None:
     with pytest.raises(StoreError, match="live"):
         await store.ping()
     await store.close()
-
-
-async def test_a_server_that_is_left_ends_its_connections(store_url: str) -> None:
-    """A read that waits in a store which nobody calls the primary any more would wait there for ever."""
-    node = Node(store_url)
-    connection = await node.connect()
-    await connection.send_command("XREAD", "BLOCK", 0, "STREAMS", "nothing-here", "0-0")
-    reading = asyncio.create_task(connection.read_response())
-    await asyncio.sleep(0)
-    await node.close()
-    with pytest.raises(StoreError):
-        async with asyncio.timeout(5):
-            await reading
-
-
-# --- replicas
-
-
-async def test_replicas_that_have_it_are_counted_and_those_that_have_not_are_not_claimed(
-    pair: Watched, stream: str
-) -> None:
-    (replica,) = pair.replicas
-    async with store_on(pair.url, replicas=1) as store:
-        log = log_of(store)
-        append = entry_append(stream, "First", key="key")
-        assert (await log.append(append)).kept == ("replica", 1)
-        assert store.has_replicas()
-        replica.freeze()
-        try:
-            second = entry_append(stream, "Second", key="second")
-            assert (await log.append(second)).kept == ("memory", 0)
-            # A repeat writes nothing, and asks nevertheless whether they have it by now.
-            assert (await log.append(second)).kept == ("memory", 0)
-            await store.ping()
-            assert not store.has_replicas()
-        finally:
-            replica.thaw()
-        until(lambda: pair.primary.ask("WAIT", 1, 100) == 1)
-        again = await log.append(second)
-        assert (again.replayed, again.kept) == (True, ("replica", 1))
-        first = await log.first_answer(stream, "key", append.body_hash)
-        assert first
-        assert first.kept == ("replica", 1)

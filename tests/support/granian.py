@@ -14,7 +14,7 @@ import click
 from starlette.applications import Starlette
 
 from pushserver import settings
-from pushserver.access import keys
+from pushserver.access import keyfile
 from pushserver.cli.serve import greet
 from pushserver.settings import Settings
 from pushserver.store.embedded import embedded
@@ -42,7 +42,7 @@ async def serve(told: Settings) -> None:
         port = probe.getsockname()[1]
     data = Path(told.data)
     async with embedded(data) as url:
-        told = dataclasses.replace(told, redis=url, key=keys.make_local_key(data), port=port)
+        told = dataclasses.replace(told, redis=url, key=keyfile.make_local_key(data), port=port)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "granian", "tests.support.granian:app", "--factory", "--interface", "asgi"),
             *("--host", told.host, "--port", str(port), "--loop", "uvloop", "--no-log"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from pushserver.client.subscription import Action, Follower, State
+from pushserver.client.subscription import Action, State, Subscription
 
 HEARTBEAT = 15
 CODES = [1000, 1006, 1012, 1013, 4408, 4429]
@@ -30,7 +30,7 @@ class Schedule:
         self.shown: list[str] = []  # cursors: all that the page is made of
         self.at = 0.0
         self._random = random.Random(seed)
-        self._follower = Follower()
+        self._subscription = Subscription()
         self._log: list[str] = []  # cursors: the history as the server has it now
         self._chains: dict[str, list[str]] = {}  # of every cursor there ever was: the history up to it
         self._trimmed = 0
@@ -53,37 +53,37 @@ class Schedule:
         self._call("wake", self.at, 0.5)
         for _ in range(200):
             self._deliver(1000)
-            if self._follower.state is State.LIVE and self.shown == self._log:
+            if self._subscription.state is State.LIVE and self.shown == self._log:
                 return
             self.at += 2
             if len(self._log) <= len(self.shown):  # a rollback that was kept secret comes out with the next events
                 self._publish()
             self._head()
             self._due()
-            if self._follower.state is State.ENDED:
+            if self._subscription.state is State.ENDED:
                 self._ended()
                 return
-        raise AssertionError(f"never whole again: {self._follower.state}, {len(self.shown)} of {len(self._log)}")
+        raise AssertionError(f"never whole again: {self._subscription.state}, {len(self.shown)} of {len(self._log)}")
 
     # --- the client
 
     def _call(self, name: str, *given: Any) -> None:
-        follower = self._follower
+        subscription = self._subscription
         if name == "hide":
-            (follower.hidden,) = given
+            (subscription.hidden,) = given
             action = Action.NOTHING
         else:
-            action = getattr(follower, name)(*given)
-        self.calls.append([name, given, outcome(action, follower)])
+            action = getattr(subscription, name)(*given)
+        self.calls.append([name, given, outcome(action, subscription)])
         if name == "take" and (given[0]["type"] == "reset" or given[0].get("complete") is False):
             self._announced = action is not Action.LEAVE
         if action is Action.APPLY:
             self._show(given[0])
-        if action in (Action.LEAVE, Action.CONNECT) or follower.state is State.ENDED:
+        if action in (Action.LEAVE, Action.CONNECT) or subscription.state is State.ENDED:
             self._wire, self._announced = None, False
         if action is Action.CONNECT:
             self._connect()
-        if action is Action.LEAVE and follower.asks and self._random.random() < 0.7:
+        if action is Action.LEAVE and subscription.asks and self._random.random() < 0.7:
             self._call("answered", self._random.choice(STATUSES), 5.0, self.at, self._random.random())
 
     def _show(self, frame: dict[str, Any]) -> None:
@@ -95,10 +95,10 @@ class Schedule:
         self._announced = False
         self.shown = list(self._chains[cursor]) if frame["type"] == "snapshot" else [*self.shown, cursor]
         assert self.shown == self._chains[cursor], f"a hole before {cursor}"
-        assert (self._follower.n, self._follower.cursor) == (len(self.shown), cursor)
+        assert (self._subscription.n, self._subscription.cursor) == (len(self.shown), cursor)
 
     def _due(self) -> None:
-        due = self._follower.due
+        due = self._subscription.due
         if due is not None and due <= self.at:
             self._call("tick", self.at, self._random.random())
 
@@ -113,13 +113,13 @@ class Schedule:
     # --- the server
 
     def _connect(self) -> None:
-        if self._follower.hidden and self._connected_at is not None:
+        if self._subscription.hidden and self._connected_at is not None:
             assert self.at >= self._connected_at + 60, "too often, for one that nobody looks at"
         self._connected_at = self.at
         self._wire = []
         if self._deaf:
             return
-        cursor, length = self._follower.cursor, len(self._log)
+        cursor, length = self._subscription.cursor, len(self._log)
         place = len(self._chains.get(cursor, ()))
         whole = self._trimmed < place <= length and self._log[place - 1] == cursor
         hello = {"type": "hello", "head": self._newest(), "from": place if whole else length, "complete": whole}
@@ -139,7 +139,7 @@ class Schedule:
     def _send(self, *frames: dict[str, Any]) -> None:
         if self._wire:  # not before hello, nor to the deaf
             self._wire += frames
-        elif self._wire is not None and self._follower.state in (State.LIVE, State.BEHIND):
+        elif self._wire is not None and self._subscription.state in (State.LIVE, State.BEHIND):
             self._wire += frames
 
     def _publish(self, kind: str = "entry.put") -> None:
@@ -209,8 +209,8 @@ class Schedule:
         self._deaf = self._random.random() < 0.3
 
     def _turn_away(self) -> None:
-        self._call("hide", not self._follower.hidden)
-        if not self._follower.hidden:
+        self._call("hide", not self._subscription.hidden)
+        if not self._subscription.hidden:
             self._wake()
 
     def _wake(self) -> None:
@@ -220,7 +220,21 @@ class Schedule:
         self._call("close")
 
 
-def outcome(action: Action, follower: Follower) -> list[Any]:
+def outcome(action: Action, subscription: Subscription) -> list[Any]:
     """What the rule says and is after a call, as JSON has it."""
-    said = [action.value, follower.state.value, follower.n, follower.cursor, follower.due, follower.stale]
-    return [*said, follower.held, follower.expired, follower.asks, follower.transport.value, follower.events_until]
+    said = [
+        action.value,
+        subscription.state.value,
+        subscription.n,
+        subscription.cursor,
+        subscription.due,
+        subscription.stale,
+    ]
+    return [
+        *said,
+        subscription.buffered,
+        subscription.expired,
+        subscription.asks,
+        subscription.transport.value,
+        subscription.events_until,
+    ]

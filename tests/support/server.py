@@ -18,8 +18,9 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 
 from pushserver import model
-from pushserver.content import schema, validation
-from pushserver.store.log import Append
+from pushserver.content import changes, schema, validation
+from pushserver.content.changes import NO_KEY
+from pushserver.model import Append, Idempotency
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -146,20 +147,17 @@ def entry_append(
     """An entry as the publish path hands it to the log."""
     at = at or model.now()
     entry_in = validation.read(schema.EntryIn, {"headline": headline, **fields})
-    entry = {**schema.entry(entry_in, stream=stream, id=id or model.new_id(), at=at), "rev": rev}
-    return Append(
-        stream=stream,
-        type="entry.put",
-        data={"at": model.instant(at), "entry": entry},
-        at=at,
-        state=entry,
-        rev=rev,
-        shown_at=entry["published_at"],
-        entry_id=entry["id"],
-        order=model.order_of(entry),
-        key=key,
-        body_hash=body_hash,
-    )
+    entry = changes.revise_entry(entry_in, stream=stream, id=id or model.new_id(), at=at)
+    entry["rev"] = rev
+    return changes.put_entry(stream, entry, at=at, idempotency=Idempotency(key, body_hash))
+
+
+def withdrawal_append(stream: str, id: str, *, rev: int = 1, at: int = 0, idempotency: Idempotency = NO_KEY) -> Append:
+    """The withdrawal of an entry's revision, as the publish path hands it to the log; no headline is stored."""
+    entry = changes.revise_entry(validation.read(schema.EntryIn, {"headline": "x"}), stream=stream, id=id, at=0)
+    entry["rev"] = rev
+    append = changes.withdraw_entry(stream, entry, schema.WithdrawalIn(), at=at or model.now(), idempotency=idempotency)
+    return append._replace(state=append.data)
 
 
 def clean_environment() -> dict[str, str]:

@@ -399,7 +399,7 @@ async def test_a_reader_whose_socket_takes_less_than_it_could_gets_everything(
         return os_write(file, data[: len(data) // 2])
 
     with monkeypatch.context() as patch:
-        patch.setattr("pushserver.sockets.os.write", write)
+        patch.setattr("pushserver.transport.socket.os.write", write)
         feed.join(reading, 0, HEAD, LARGE)
         await until(lambda: len(listening.heard) == sum(written))
     assert len(written) == len(LARGE)

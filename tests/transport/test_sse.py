@@ -64,18 +64,6 @@ def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: R
         assert came.frame["entry"]["headline"] == "two \u2028 lines"
 
 
-def test_last_event_id_wins_over_the_cursor(server: Running, stream: str) -> None:
-    cursors = [server.publish_ok(stream, str(number))["cursor"] for number in range(4)]
-    for query, headers, expected in [
-        (f"cursor={cursors[0]}", {}, [2, 3, 4]),
-        (f"cursor={cursors[0]}", {"Last-Event-ID": cursors[2]}, [4]),
-        ("cursor=nonsense", {"Last-Event-ID": cursors[1]}, [3, 4]),
-    ]:
-        with listening(server, stream, query, **headers) as frames:
-            assert next(frames).frame["complete"] is True
-            assert [next(frames).frame["n"] for _ in expected] == expected
-
-
 def test_the_html_format_is_the_same_as_on_the_socket(server: Running, stream: str) -> None:
     server.publish_ok(stream, "One")
     with listening(server, stream, "format=html") as frames:
@@ -98,36 +86,6 @@ def test_an_ended_stream_tells_its_end_once_and_then_to_stop(server: Running, st
         assert [sent for sent in frames if sent.frame["type"] != "head"] == [], "it goes on after the end"
     response = server.http.get(f"/streams/{stream}/sse", headers={"Last-Event-ID": ended.id})
     assert response.status_code == 204
-
-
-@pytest.mark.parametrize(
-    ("path", "headers", "status"),
-    [
-        ("no-such-stream/sse", {}, 404),
-        ("UPPER/sse", {}, 422),
-        ("{stream}/sse?format=xml", {}, 422),
-        ("{stream}/sse", {"Origin": "https://elsewhere.example"}, 403),
-    ],
-)
-def test_what_is_refused_is_a_problem(
-    server: Running, stream: str, path: str, headers: dict[str, str], status: int
-) -> None:
-    server.publish_ok(stream, "one")
-    response = server.http.get(f"/streams/{path.replace('{stream}', stream)}", headers=headers)
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
-
-
-def test_an_allowed_origin_may_read(start: Callable[..., Running], stream: str) -> None:
-    server = start("--origins", "https://news.example")
-    server.publish_ok(stream, "one")
-    with server.http.stream("GET", f"/streams/{stream}/sse", headers={"Origin": "https://news.example"}) as response:
-        assert response.headers["access-control-allow-origin"] == "https://news.example"
-
-
-def test_a_head_request_has_an_end(server: Running, stream: str) -> None:
-    server.publish_ok(stream, "one")
-    response = server.http.head(f"/streams/{stream}/sse")
-    assert (response.status_code, response.headers["x-accel-buffering"]) == (200, "no")
 
 
 def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], stream: str) -> None:

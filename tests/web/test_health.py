@@ -6,12 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import httpx2
 import pytest
 import redis.asyncio as aioredis
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from pushserver.store.embedded import SOCKET
+from pushserver.store.store import StoreError
+from pushserver.web import health
+from pushserver.web.health import Health, HealthRoutes
 
 from ..support.server import Running, reader, receive
 
@@ -93,3 +101,86 @@ async def test_a_worker_is_not_ready_while_its_store(
         again = server.publish(stream, {"headline": "meanwhile"}, Idempotency_Key="meanwhile")
         assert (again.json()["n"], again.status_code) == (2, 200 if takes_writes else 201)
         assert (await receive(socket, "entry.put"))["n"] == 2  # by a reader who never noticed
+
+
+class Checks:
+    """Health with these checks."""
+
+    def __init__(self, **checks: bool) -> None:
+        self._checks = checks
+
+    def checks(self) -> dict[str, bool]:
+        return self._checks
+
+
+def probe(path: str, **checks: bool) -> httpx2.Response:
+    """The answer of the routes to a probe."""
+    routes = HealthRoutes(cast(Health, Checks(**checks)))
+    handler = {"/livez": routes.livez, "/readyz": routes.readyz}[path]
+    return TestClient(Starlette(routes=[Route(path, handler)])).get(path)
+
+
+def test_a_worker_is_ready_if_every_check_passes() -> None:
+    answer = probe("/readyz", store=True, tail=True)
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "store": True, "tail": True})
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_one_check_that_fails_is_named() -> None:
+    answer = probe("/readyz", store=False, tail=True)
+    assert (answer.status_code, answer.json()) == (503, {"ready": False, "store": False, "tail": True})
+
+
+def test_a_worker_that_is_not_ready_is_alive() -> None:
+    answer = probe("/livez", store=False)
+    assert (answer.status_code, answer.json()) == (200, {"live": True})
+
+
+def test_metrics_are_scraped_in_the_format_of_prometheus(server: Running) -> None:
+    answer = server.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "# HELP " in answer.text
+
+
+class Store:
+    """A store that answers a ping as it is said to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.pinged = asyncio.Event()
+
+    async def ping(self) -> None:
+        self.pinged.set()
+        if self.error:
+            raise self.error
+
+    def has_replicas(self) -> bool:
+        return True
+
+
+async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "ASKED_EVERY", 0)
+    store = Store()
+    worker = SimpleNamespace(is_sound=lambda: True, draining=False)
+    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)))
+    assert checked.checks() == {"store": False, "replicas": True, "tail": True, "receipts": True, "staying": True}
+    task = asyncio.create_task(checked.run())
+    await asked(store)
+    assert checked.checks()["store"]
+    store.error = StoreError("away")
+    await asked(store)
+    assert not checked.checks()["store"]
+    store.error = None
+    await asked(store)
+    assert checked.checks()["store"]
+    worker.draining = True
+    assert not checked.checks()["staying"]
+    task.cancel()
+
+
+async def asked(store: Store) -> None:
+    """Wait until the store was asked, and the answer was noted: it is, when the next question comes."""
+    for _ in range(2):
+        store.pinged.clear()
+        await store.pinged.wait()

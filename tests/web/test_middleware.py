@@ -1,10 +1,23 @@
-"""The headers that keep a browser from taking an answer for something else. A new kind of answer joins the table."""
+"""What happens around every route: headers that keep a browser from misreading an answer, and admission of readers.
+
+A new kind of answer joins the table.
+"""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+from pushserver.web.middleware import App
 
 from ..support.server import Running
 
@@ -60,7 +73,7 @@ ANSWERS = [
 
 
 @pytest.fixture(scope="module")
-def told(server: Running) -> Running:
+def filled(server: Running) -> Running:
     """The server with a stream of one entry and a withdrawal."""
     for path in (ENTRY, GONE):
         assert server.send("PUT", path, {"headline": "One"}).status_code in (200, 201, 410)
@@ -89,9 +102,9 @@ def ask(server: Running, line: str, headers: str) -> tuple[int, list[tuple[str, 
 
 @pytest.mark.parametrize(("line", "sent", "status", "is_page"), ANSWERS)
 def test_every_answer_is_what_it_says_and_lets_nothing_foreign_run(
-    told: Running, line: str, sent: str, status: int, is_page: bool
+    filled: Running, line: str, sent: str, status: int, is_page: bool
 ) -> None:
-    answered, headers = ask(told, line, sent)
+    answered, headers = ask(filled, line, sent)
     assert answered == status
     names = [name for name, _ in headers]
     assert "server" not in names
@@ -110,9 +123,50 @@ def test_every_answer_is_what_it_says_and_lets_nothing_foreign_run(
 
 
 @pytest.mark.parametrize("path", ["/streams/headers", "/streams/headers/entries", "/static/page.js"])
-def test_an_answer_that_nothing_changed_has_them_too(told: Running, path: str) -> None:
-    etag = dict(ask(told, f"GET {path}", "")[1])["etag"]
-    status, headers = ask(told, f"GET {path}", f"If-None-Match: {etag}\r\n")
+def test_an_answer_that_nothing_changed_has_them_too(filled: Running, path: str) -> None:
+    etag = dict(ask(filled, f"GET {path}", "")[1])["etag"]
+    status, headers = ask(filled, f"GET {path}", f"If-None-Match: {etag}\r\n")
     assert status == 304
     assert dict(headers)["x-content-type-options"] == "nosniff"
     assert ("script-src 'self'" in dict(headers)["content-security-policy"]) is (path == "/streams/headers")
+
+
+class Full:
+    """A rate at which nobody else is let in for the next two and a half seconds."""
+
+    def wait(self, now: float) -> float:
+        return 2.5
+
+
+async def nothing(request: Request) -> Response:
+    return Response(status_code=204)
+
+
+@asynccontextmanager
+async def no_work(app: Starlette) -> AsyncIterator[None]:
+    yield
+
+
+FULL = App([Route("/{path:path}", nothing)], hub=cast(Any, None), admission=cast(Any, Full()), lifespan=no_work)
+
+
+def test_a_subscriber_who_comes_too_fast_is_told_when_to_come_back() -> None:
+    client = TestClient(FULL)
+    answer = client.get("/streams/a/sse")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/streams/a/ws"):
+        pass
+    assert (denied.value.status_code, denied.value.headers["retry-after"]) == (503, "3")
+
+
+def test_a_reader_who_reads_once_is_not_put_off() -> None:
+    assert TestClient(FULL).get("/streams/a").status_code == 204
+
+
+def test_an_unknown_address_and_method_are_named(server: Running) -> None:
+    unknown = server.http.get("/nothing")
+    assert (unknown.status_code, "/nothing" in unknown.json()["detail"]) == (404, True)
+    method = server.http.request("DELETE", "/livez")
+    assert (method.status_code, method.headers["allow"]) == (405, "GET, HEAD")
+    assert method.json()["errors"] == [{"field": "method", "expected": "GET, HEAD", "got": "DELETE"}]

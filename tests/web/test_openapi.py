@@ -12,18 +12,19 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
-from starlette.routing import Route, WebSocketRoute
 
 from pushserver.settings import Settings
-from pushserver.web import app, reading_routes
-from pushserver.web.openapi import document
+from pushserver.web import reading_routes
+from pushserver.web.openapi import document, table
 from pushserver.web.openapi.operations import EXAMPLES, OPERATIONS
 from pushserver.web.request import JSON, MERGE_PATCH, NDJSON
 
-from ..support.server import Running, running
+from ..support.server import ROOT, Running, running
 
-DOCUMENT = document.document(reading_routes.VERSION, Settings())
-METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
+DEFAULTS = Settings()
+DOCUMENT = document.document(
+    reading_routes.VERSION, page_entries=DEFAULTS.page_entries, replay_events=DEFAULTS.replay_events
+)
 
 words = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=40)
 web = st.from_regex(r"https://[a-z]{1,9}\.example/[a-z0-9/]{0,9}", fullmatch=True)
@@ -101,17 +102,22 @@ def prepare(case: schemathesis.Case[Any], own: Running) -> None:
         assert own.send("PUT", path, {"headline": "Entry", "body": "Its *text*"}).status_code == 201
 
 
-def test_every_route_is_described_and_every_description_has_its_route() -> None:
-    routes = set()
-    for route in app.ROUTES:
-        assert isinstance(route, Route | WebSocketRoute)
-        path = route.path.replace(":path", "")
-        if isinstance(route, Route):
-            methods = route.methods or {name for name in METHODS if hasattr(route.endpoint, name.lower())}
-            routes |= {(method, path) for method in methods if method != "HEAD"}
-        else:
-            routes.add(("GET", path))
-    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+def test_an_address_and_a_name_stand_for_one_operation() -> None:
+    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == len(OPERATIONS)
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_the_protocol_page_has_every_address() -> None:
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    assert table.insert(page) == page, "make docs"
+    for operation in OPERATIONS:
+        assert page.count(f"| `{operation.method} {operation.path}` | {operation.does} |") == 1
+
+
+@pytest.mark.parametrize("page", ["", table.BEGIN, f"{table.END}\n{table.BEGIN}\n", 2 * f"{table.BEGIN}\n{table.END}"])
+def test_a_page_without_the_place_for_the_table_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="expected one"):
+        table.insert(page)
 
 
 def test_the_description_is_served_and_kept(own: Running) -> None:

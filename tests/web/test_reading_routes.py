@@ -1,4 +1,4 @@
-"""Catching up over plain HTTP."""
+"""What people and crawlers GET: pages, snapshots, events, and when a copy of them is current."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def events(server: Running, stream: str, query: str = "") -> dict[str, Any]:
 def test_all_there_is_comes_in_parts_in_order_once(server: Running, stream: str) -> None:
     for number in range(25):
         server.publish_ok(stream, str(number))
-    told: list[dict[str, Any]] = []
+    read: list[dict[str, Any]] = []
     query = "limit=7"
     while True:
         part = events(server, stream, query)
-        assert (part["complete"], part["from"]) == (True, len(told))
-        told += part["events"]
+        assert (part["complete"], part["from"]) == (True, len(read))
+        read += part["events"]
         query = f"limit=7&after={part['cursor']}"
         if not part["more"]:
             break
-    assert [event["n"] for event in told] == list(range(1, 26))
-    assert [event["prev"] for event in told[1:]] == [event["cursor"] for event in told[:-1]]
-    assert told[3]["entry"]["headline"] == "3"
+    assert [event["n"] for event in read] == list(range(1, 26))
+    assert [event["prev"] for event in read[1:]] == [event["cursor"] for event in read[:-1]]
+    assert read[3]["entry"]["headline"] == "3"
     end = events(server, stream, query)
-    assert (end["events"], end["more"], end["from"], end["cursor"]) == ([], False, 25, told[-1]["cursor"])
+    assert (end["events"], end["more"], end["from"], end["cursor"]) == ([], False, 25, read[-1]["cursor"])
 
 
 def test_a_part_is_sent_once_until_something_in_it_is_withdrawn(server: Running, stream: str) -> None:
@@ -65,10 +65,86 @@ def test_what_the_log_does_not_reach_back_to_is_said(start: Callable[..., Runnin
     for number in range(400):
         server.publish_ok(stream, str(number))
     for query in ("", f"after={cursor}"):
-        told = events(server, stream, query)
-        assert told == {"complete": False, "reason": "trimmed", "entries": f"/streams/{stream}/entries"}
+        assert events(server, stream, query) == {
+            "complete": False,
+            "reason": "trimmed",
+            "entries": f"/streams/{stream}/entries",
+        }
     other = cursor.replace(cursor.split(".")[1], "0" * 16)
     assert events(server, stream, f"after={other}")["reason"] == "epoch"
+
+
+SURFACES = ["", "/entries", "/events", "/feed.atom", "/feed.json"]
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_current_copy_is_not_sent_again(server: Running, stream: str, surface: str) -> None:
+    server.publish_ok(stream, "one")
+    path = f"/streams/{stream}{surface}"
+    etag = server.http.get(path).headers["etag"]
+    opaque = etag.removeprefix("W/")
+    for condition in (etag, opaque, f"W/{opaque}", f'"x", {etag}', "*"):
+        answer = server.http.get(path, headers={"If-None-Match": condition})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
+    for condition in (f'"x{opaque[1:]}', f'{opaque[:-1]}x"', opaque[1:-1], '"x"', ""):
+        assert server.http.get(path, headers={"If-None-Match": condition}).status_code == 200
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_head_request_has_the_headers_and_no_body(server: Running, stream: str, surface: str) -> None:
+    server.publish_ok(stream, "one")
+    path = f"/streams/{stream}{surface}"
+    got, head = server.http.get(path), server.http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert (head.headers["etag"], head.headers["content-type"]) == (got.headers["etag"], got.headers["content-type"])
+
+
+def test_slices_lead_to_the_oldest_entry(server: Running, stream: str) -> None:
+    for number in range(5):
+        server.publish_ok(stream, str(number))
+    headlines: list[str] = []
+    older = "?"
+    while older:
+        part = server.http.get(f"/streams/{stream}/entries{older}&limit=2").json()
+        headlines += [entry["headline"] for entry in part["entries"]]
+        older = part["older"]
+    assert headlines == ["4", "3", "2", "1", "0"]
+
+
+@pytest.mark.parametrize(
+    "query", ["before=x", "before=1", "before=1.", "before=1.a.b", "limit=0", "limit=101", "limit=x"]
+)
+def test_a_bad_slice_is_refused_by_the_name_of_the_parameter(server: Running, stream: str, query: str) -> None:
+    server.publish_ok(stream, "one")
+    response = server.http.get(f"/streams/{stream}/entries?{query}")
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, query.partition("=")[0])
+
+
+def test_an_entry_is_json_unless_html_is_accepted(server: Running, stream: str) -> None:
+    id = server.publish_ok(stream, "One")["id"]
+    path = f"/streams/{stream}/entries/{id}"
+    for accept, kind in (("*/*", "application/json"), ("text/html,*/*", "text/html; charset=utf-8")):
+        answer = server.http.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.headers["content-type"], answer.headers["vary"]) == (200, kind, "Accept")
+        assert "One" in answer.text
+    server.send("DELETE", f"{path}?note=Taken+back.", b"")
+    for accept in ("*/*", "text/html"):
+        answer = server.http.get(path, headers={"Accept": accept})
+        assert answer.status_code == 410
+        assert "Taken back." in answer.text
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+@pytest.mark.parametrize("id", ["none", "-", "x" * 65])
+def test_an_entry_that_does_not_exist_is_not_found(server: Running, stream: str, accept: str, id: str) -> None:
+    server.publish_ok(stream, "one")
+    assert server.http.get(f"/streams/{stream}/entries/{id}", headers={"Accept": accept}).status_code == 404
+
+
+def test_an_entry_may_have_the_name_of_an_address(server: Running, stream: str) -> None:
+    path = f"/streams/{stream}/entries/entries"
+    assert server.send("PUT", path, {"headline": "One"}).status_code == 201
+    assert server.http.get(path).json()["headline"] == "One"
 
 
 @pytest.mark.parametrize(("query", "field"), [("after=x", "after"), ("limit=0", "limit"), ("limit=1001", "limit")])

@@ -1,5 +1,6 @@
-"""What the server answers, as models. Nothing is judged by them: they are there to be described, and derive from what
-may be sent wherever the two are the same. Pure.
+"""The bodies of responses, as models for the description. Pure.
+
+Nothing is validated by them. They derive from the models of request bodies wherever the two are the same.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from ...content.schema import EntryFields, PageIn
 
 
 def _always(schema: dict[str, Any]) -> None:
-    """A field that has nothing to say is left out; any other is always there."""
+    """Require every field but those whose default is null: such a field is left out where it has no value."""
     properties = schema["properties"]
     schema["required"] = [name for name in properties if properties[name].get("default", "") is not None]
 
 
 class Answer(BaseModel):
-    """There may be more in it some day: whoever reads it passes over what they do not know."""
+    """A response body. Clients ignore fields that they do not know: later versions may add some."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra=_always)
 
@@ -43,7 +44,7 @@ class Entry(EntryFields, Answer):
 
 
 class Page(PageIn, Answer):
-    """A stream's own fields as they are stored; revision 0 is one that nobody has written yet."""
+    """A stream's own fields as they are stored; revision 0 is the default page of a stream that was never set one."""
 
     rev: int
     state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
@@ -71,7 +72,7 @@ class EventsPart(Answer):
 
 
 class EventsMissing(Answer):
-    """Why what came after the cursor cannot be told; `entries` leads to the snapshot."""
+    """The reason why events after the cursor are missing; `entries` is the address of the snapshot."""
 
     complete: Literal[False]
     reason: str
@@ -79,7 +80,7 @@ class EventsMissing(Answer):
 
 
 class Outcome(Answer):
-    """What a change made: a revision, and an event."""
+    """The result of a change: a revision, and an event."""
 
     rev: int
     n: int
@@ -94,7 +95,7 @@ class EntryOutcome(Outcome):
 
 
 class Unchanged(Answer):
-    """A change that changes nothing is no event."""
+    """The result of a request that changes nothing, for which there is no event."""
 
     id: str
     rev: int
@@ -117,7 +118,7 @@ class Worker(Times):
 
 
 class Receipt(Times):
-    """Who was given an event, on which workers, and how late."""
+    """How many readers were sent an event, by which workers, and how late."""
 
     reached: bool
     sent: int
@@ -135,7 +136,7 @@ class Withdrawn(EntryOutcome):
 
 
 class Fault(Answer):
-    """One thing that is wrong, or odd, with what came."""
+    """One thing that is wrong, or unusual, in a request."""
 
     field: str
     expected: str
@@ -143,7 +144,7 @@ class Fault(Answer):
 
 
 class DryRun(Answer):
-    """What publishing an entry would make of it."""
+    """The entry as publishing it would store and show it."""
 
     entry: Entry
     html: str
@@ -174,6 +175,6 @@ class Problem(Answer):
 
 
 class ChangedProblem(Problem):
-    """Somebody else was first; `current` is what is there now."""
+    """A change that another one preceded; `current` is the entry or page now."""
 
     current: Entry | Page | None = Field()

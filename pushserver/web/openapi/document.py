@@ -1,4 +1,4 @@
-"""What `GET /openapi.json` says (OpenAPI 3.1). Pure. The bodies are described by the models that judge them."""
+"""The OpenAPI 3.1 description of the server. Pure. Bodies are described by the models that validate them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ... import errors
-from ...settings import Settings
 from . import answers
 from .operations import (
     ANSWER_HEADERS,
@@ -27,13 +26,13 @@ from .operations import (
 PROBLEM = "application/problem+json"
 
 
-def document(version: str, settings: Settings) -> Schema:
-    """The description of a server that runs with these settings."""
+def document(version: str, *, page_entries: int, replay_events: int) -> Schema:
+    """The description of a server of this version, with the most entries and events that one answer has."""
     schemas = _schemas()
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
-    for path, most in (("entries", settings.page_entries), ("events", settings.replay_events)):
+    for path, most in (("entries", page_entries), ("events", replay_events)):
         parameters = paths[f"/streams/{{stream}}/{path}"]["get"]["parameters"]
         next(each for each in parameters if each["name"] == "limit")["schema"]["maximum"] = most
     return {
@@ -51,7 +50,7 @@ def document(version: str, settings: Settings) -> Schema:
 
 
 def _operation(operation: Operation) -> Schema:
-    told: Schema = {
+    described: Schema = {
         "operationId": operation.name,
         "summary": operation.does,
         "parameters": [*_path(operation.path), *_query(operation.query), *map(_header, operation.headers)],
@@ -59,31 +58,31 @@ def _operation(operation: Operation) -> Schema:
     }
     if operation.takes:
         content = {kind: _content(what, _examples(operation.name, kind)) for kind, what in operation.takes.items()}
-        told["requestBody"] = {"required": operation.body_required, "content": content}
-    if operation.right is None and "stream" in operation.path:
-        told["security"] = [{}, {"token": []}]  # only private streams ask for one
+        described["requestBody"] = {"required": operation.body_required, "content": content}
+    if operation.is_for_readers:
+        described["security"] = [{}, {"token": []}]  # only private streams ask for one
     if operation.right is not None:
-        told["security"] = [{"key": []}]
-        told["description"] = f"Needs a key that can {operation.right}." if operation.right else "Needs a key."
-    return told
+        described["security"] = [{"key": []}]
+        described["description"] = f"Needs a key that can {operation.right}." if operation.right else "Needs a key."
+    return described
 
 
 def _responses(operation: Operation) -> Schema:
-    told: Schema = {}
+    responses: Schema = {}
     for status, answer in operation.answers.items():
-        told[str(status)] = {"description": answer.says}
+        responses[str(status)] = {"description": answer.says}
         if answer.content:
-            told[str(status)]["content"] = {kind: _content(what) for kind, what in answer.content.items()}
+            responses[str(status)]["content"] = {kind: _content(what) for kind, what in answer.content.items()}
         if answer.headers:
-            told[str(status)]["headers"] = {name: ANSWER_HEADERS[name] for name in answer.headers}
+            responses[str(status)]["headers"] = {name: ANSWER_HEADERS[name] for name in answer.headers}
     for refused in map(int, operation.refuses.split()):
-        refusal = told.setdefault(str(refused), {"description": f"{_titles()[refused]}."})
+        refusal = responses.setdefault(str(refused), {"description": f"{_titles()[refused]}."})
         refusal.setdefault("content", {})[PROBLEM] = _content(
             answers.ChangedProblem if refused == errors.Changed.status else answers.Problem
         )
         if refused in REFUSAL_HEADERS:
             refusal["headers"] = {name: ANSWER_HEADERS[name] for name in REFUSAL_HEADERS[refused]}
-    return dict(sorted(told.items()))
+    return dict(sorted(responses.items()))
 
 
 @functools.cache
@@ -93,8 +92,8 @@ def _titles() -> dict[int, str]:
 
 def _content(what: type[BaseModel] | str | Schema, examples: Schema | None = None) -> Schema:
     name = what if isinstance(what, str) else getattr(what, "__name__", "")
-    found: Schema = {"schema": _ref(name) if name else what}
-    return {**found, "examples": examples} if examples else found
+    content: Schema = {"schema": _ref(name) if name else what}
+    return {**content, "examples": examples} if examples else content
 
 
 def _path(path: str) -> list[Schema]:
@@ -104,16 +103,16 @@ def _path(path: str) -> list[Schema]:
 
 def _query(query: type[BaseModel] | dict[str, Schema]) -> list[Schema]:
     if not isinstance(query, dict):
-        query = {name: _given(part) for name, part in _properties(query).items()}
+        query = {name: _not_null(part) for name, part in _properties(query).items()}
     return [{"name": name, "in": "query", "schema": dict(part)} for name, part in query.items()]
 
 
-def _given(part: Schema) -> Schema:
-    """A field of a query: one that is missing is null in its model, and never null in an address."""
+def _not_null(part: Schema) -> Schema:
+    """The schema of a field without null: a field that is missing is null in its model, and never null in a query."""
     if "anyOf" not in part:
         return part
-    (given,) = [other for other in part["anyOf"] if other != _NULL]
-    return dict(given)
+    (schema,) = [other for other in part["anyOf"] if other != _NULL]
+    return dict(schema)
 
 
 def _header(name: str) -> Schema:
@@ -129,8 +128,8 @@ _REF = "#/components/schemas/{model}"
 
 
 def _properties(model: type[BaseModel]) -> dict[str, Schema]:
-    found: dict[str, Schema] = model.model_json_schema(ref_template=_REF)["properties"]
-    return found
+    properties: dict[str, Schema] = model.model_json_schema(ref_template=_REF)["properties"]
+    return properties
 
 
 def _models() -> Iterator[type[BaseModel]]:
@@ -143,8 +142,8 @@ def _schemas() -> Schema:
     others: list[type[BaseModel]] = [answers.Problem, answers.ChangedProblem]
     others += [model for either in EITHER.values() for model in either]
     models: list[type[BaseModel]] = list(dict.fromkeys([*_models(), *others]))
-    _, found = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
-    schemas: Schema = found["$defs"]
+    _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    schemas: Schema = generated["$defs"]
     schemas["FlagsPatch"] = _patch(schemas["Flags"])
     schemas["PagePatch"] = _patch(schemas["PageIn"], needed=("headline",))
     schemas["EntryPatch"] = _entry_patch(schemas["EntryIn"])
@@ -157,9 +156,9 @@ def _ref(name: str) -> Schema:
 
 
 def _patch(whole: Schema, needed: tuple[str, ...] = ()) -> Schema:
-    """What a merge patch may be: any of the fields, and null for one that is to go."""
-    given = {name: _given(part) for name, part in whole["properties"].items()}
-    properties = {name: part if name in needed else {"anyOf": [part, _NULL]} for name, part in given.items()}
+    """The schema of a merge patch: any of the fields, or null for a field to remove."""
+    fields = {name: _not_null(part) for name, part in whole["properties"].items()}
+    properties = {name: part if name in needed else {"anyOf": [part, _NULL]} for name, part in fields.items()}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 

@@ -1,6 +1,6 @@
-"""Every address: what it takes, and all that it may answer. `openapi` makes the description of this.
+"""Every operation of the HTTP interface: its address, what it takes, what it answers and who may call it. Pure.
 
-Pure. One more route is one more `Operation`, and a test finds the route that has none.
+The routes, the gate of private streams, the description and the table in docs/protocol.md are made from this list.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Content = dict[str, type[BaseModel] | str | Schema]  # by media type: a model, t
 
 @dataclass(frozen=True)
 class Answer:
-    """What an address answers."""
+    """One response of an operation, as the description has it."""
 
     says: str
     content: Content = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one address. `right` is what a key must allow, '' for any key, None where none is asked for."""
+    """One method of one address. `right` is what the publish key must allow, '' for any key, None for no key at all."""
 
     method: str
     path: str
@@ -51,6 +51,16 @@ class Operation:
     right: str | None = None
     body_required: bool = True
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it switches protocols."""
+        return 101 in self.answers
+
+    @property
+    def is_for_readers(self) -> bool:
+        """Whether it shows a stream to whoever may read it, without a publish key."""
+        return self.right is None and "{stream}" in self.path
+
 
 # --- words of the description
 
@@ -60,15 +70,19 @@ PATH = {
     "id": {"type": "string", "pattern": f"^{ID.pattern}$"},
 }
 REQUEST_HEADERS = {
-    "Idempotency-Key": ("The same key with the same body is done once.", _KEY, "desk-0042"),
-    "If-Match": ("The revision that is to change; * for any.", r'^(\*|"[0-9]{1,9}")$', '"1"'),
-    "If-None-Match": ("* changes only what is not there yet.", r"^\*$", "*"),
+    "Idempotency-Key": ("A request with the same key and the same body is carried out once.", _KEY, "desk-0042"),
+    "If-Match": ("The revision to change; * for any.", r'^(\*|"[0-9]{1,9}")$', '"1"'),
+    "If-None-Match": ("* changes only what does not exist yet.", r"^\*$", "*"),
 }
 ANSWER_HEADERS: dict[str, Schema] = {
     "ETag": {"required": True, "schema": TEXT},
     "Location": {"required": True, "schema": {"type": "string", "format": "uri-reference"}},
-    "Idempotency-Key": {"required": True, "schema": TEXT, "description": "The key of this request, made if none came."},
-    "Idempotent-Replayed": {"schema": {"const": "true"}, "description": "This is what was answered the first time."},
+    "Idempotency-Key": {
+        "required": True,
+        "schema": TEXT,
+        "description": "The key of this request, made by the server where the client sent none.",
+    },
+    "Idempotent-Replayed": {"schema": {"const": "true"}, "description": "The answer is that of the first request."},
     "WWW-Authenticate": {"required": True, "schema": TEXT},
     "Retry-After": {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}},
 }
@@ -93,42 +107,42 @@ EITHER: dict[str, tuple[type[BaseModel], ...]] = {
 
 # --- every operation
 
-FEWER = "It is stored, on fewer replicas than the server was told to wait for."
+FEWER = "Stored, on fewer replicas than the server waits for."
 _fewer = {202: Answer(FEWER, {JSON: answers.EntryOutcome}, STORED)}
-_new = {201: Answer("It is new.", {JSON: answers.EntryOutcome}, STORED), **_fewer}
+_new = {201: Answer("Created.", {JSON: answers.EntryOutcome}, STORED), **_fewer}
 _page = {
-    200: Answer("It changed.", {JSON: answers.Outcome}, STORED),
-    201: Answer("It is new.", {JSON: answers.Outcome}, STORED),
+    200: Answer("Changed.", {JSON: answers.Outcome}, STORED),
+    201: Answer("Created.", {JSON: answers.Outcome}, STORED),
     202: Answer(FEWER, {JSON: answers.Outcome}, STORED),
 }
-_put = Answer("It changed; or nothing did.", {JSON: "EntryChanged"}, ("ETag",))
+_put = Answer("Changed, or not different from the current one.", {JSON: "EntryChanged"}, ("ETag",))
 _html = Answer("The page.", {HTML: TEXT})
 _counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
-_same = Answer("It is still what the ETag named.", {}, ("ETag",))
+_same = Answer("Not modified: the copy that the ETag names is current.", {}, ("ETag",))
 
 OPERATIONS = [
-    Operation("GET", "/", "listStreams", "The streams, the last changed first.", {200: _html}, "503"),
-    Operation("GET", "/livez", "isAlive", "Whether the worker lives.", {200: Answer("Yes.", {JSON: answers.Live})}),
-    Operation("GET", "/metrics", "countAll", "What the workers count, for Prometheus.", {200: _counts}),
+    Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "503"),
+    Operation("GET", "/livez", "isAlive", "Answer while the worker runs.", {200: Answer("Yes.", {JSON: answers.Live})}),
+    Operation("GET", "/metrics", "countAll", "The metrics of all workers, for Prometheus.", {200: _counts}),
     Operation(
         "GET",
         "/readyz",
         "isReady",
-        "Whether the worker reaches the store, reads it, and stays.",
+        "Tell whether the worker reaches and reads the store, and is not stopping.",
         {200: Answer("Yes.", {JSON: answers.Ready}), 503: Answer("No.", {JSON: answers.Ready})},
     ),
     Operation(
         "GET",
         "/openapi.json",
         "describe",
-        "This description.",
+        "The description of every operation (OpenAPI 3.1).",
         {200: Answer("OpenAPI 3.1.", {JSON: {"type": "object"}}, ("ETag",)), 304: _same},
     ),
     Operation(
         "GET",
         "/streams/{stream}",
         "showPage",
-        "The page, whole, with the cursor that it goes live from; or a slice of older entries.",
+        "The page as HTML, with the cursor from which it subscribes; with `before`, a slice of older entries.",
         {200: Answer("The page.", {HTML: TEXT}, ("ETag",)), 304: _same},
         READING,
         query={"before": BEFORE},
@@ -137,7 +151,7 @@ OPERATIONS = [
         "PUT",
         "/streams/{stream}",
         "putPage",
-        "Set the page whole.",
+        "Replace the page.",
         _page,
         f"{WRITING} 412",
         {JSON: schema.PageIn},
@@ -148,7 +162,7 @@ OPERATIONS = [
         "PATCH",
         "/streams/{stream}",
         "patchPage",
-        "Change the fields of the page that the patch names (RFC 7396). The first needs a headline.",
+        "Change the fields of the page that the merge patch names (RFC 7396). The first patch needs a headline.",
         _page,
         f"{WRITING} 412",
         {MERGE_PATCH: "PagePatch", JSON: "PagePatch"},
@@ -159,7 +173,7 @@ OPERATIONS = [
         "POST",
         "/streams/{stream}/end",
         "endStream",
-        "End the coverage, and say where it goes on.",
+        "End the coverage; `next` names the follow-up page.",
         _page,
         f"{WRITING} 412",
         {JSON: schema.EndIn},
@@ -171,7 +185,7 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/entries",
         "listEntries",
-        "The page and the newest entries, or a slice of older ones: one instant of the stream.",
+        "The page and the newest entries at one instant; with `before`, a slice of older entries.",
         {200: Answer("The snapshot.", {JSON: answers.Snapshot}, ("ETag",)), 304: _same},
         READING,
         query={"before": BEFORE, "limit": {"type": "integer", "minimum": 1}},
@@ -180,10 +194,10 @@ OPERATIONS = [
         "POST",
         "/streams/{stream}/entries",
         "publishEntry",
-        f"Publish an entry, in a new stream where there is none; or up to {BATCH_LINES}, one a line.",
+        f"Publish an entry, or a batch of up to {BATCH_LINES}, one a line. The first entry creates the stream.",
         {
             200: Answer(
-                "It was published before; a dry run; or a batch, with a line for each of its lines.",
+                "A repeated request, a dry run, or a batch: a line of the answer for each of its lines.",
                 {JSON: "Published", NDJSON: TEXT},
                 ("Idempotent-Replayed",),
             ),
@@ -199,15 +213,15 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/entries/{id}",
         "showEntry",
-        "The entry, as its own page or as JSON.",
-        {200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}), 410: Answer("It was withdrawn.", {HTML: TEXT})},
+        "The entry as HTML, a page of its own, or as JSON.",
+        {200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}), 410: Answer("Withdrawn.", {HTML: TEXT})},
         f"{READING} 410",
     ),
     Operation(
         "PUT",
         "/streams/{stream}/entries/{id}",
         "putEntry",
-        "Put the entry whole: new under an id of one's own, or corrected.",
+        "Create the entry under this id, or replace it.",
         {200: _put, **_new},
         f"{WRITING} 410 412",
         {JSON: schema.EntryIn},
@@ -218,7 +232,7 @@ OPERATIONS = [
         "PATCH",
         "/streams/{stream}/entries/{id}",
         "correctEntry",
-        "Correct the fields of the entry that the patch names (RFC 7396).",
+        "Correct the fields of the entry that the merge patch names (RFC 7396).",
         {200: _put, **_fewer},
         f"{WRITING} 404 410 412",
         {MERGE_PATCH: "EntryPatch", JSON: "EntryPatch"},
@@ -229,9 +243,9 @@ OPERATIONS = [
         "DELETE",
         "/streams/{stream}/entries/{id}",
         "withdrawEntry",
-        "Withdraw the entry: its text is told again by nobody.",
+        "Withdraw the entry: its text is no longer served at any address.",
         {
-            200: Answer("It is withdrawn.", {JSON: answers.Withdrawn}, STORED),
+            200: Answer("Withdrawn.", {JSON: answers.Withdrawn}, STORED),
             202: Answer(FEWER, {JSON: answers.Withdrawn}, STORED),
         },
         f"{KEYED} 404 409 410 412 422",
@@ -243,7 +257,7 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/entries/{id}/delivery",
         "showDelivery",
-        "The receipt of the entry's event `n`, or of its newest: who was given it.",
+        "The receipt of the entry's event `n`, or of its newest: how many readers were sent it, and how late.",
         {200: Answer("The receipt.", {JSON: answers.EntryReceipt})},
         f"{KEYED} 404 422",
         query=schema.DeliveryIn,
@@ -267,7 +281,7 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/export",
         "exportStream",
-        "All that is stored of the stream, a line each.",
+        "Export the page, the entries and the withdrawals of the stream, a line each.",
         {200: Answer("The lines.", {NDJSON: TEXT})},
         f"{KEYED} 404 422",
         right="publish, correct, withdraw, page",
@@ -276,7 +290,7 @@ OPERATIONS = [
         "POST",
         "/streams/{stream}/restore",
         "restoreStream",
-        "Put the lines of an export back, up to the first that is refused.",
+        "Import the lines of an export, up to the first that is refused.",
         {200: Answer("A line for each of the lines.", {NDJSON: TEXT})},
         f"{KEYED} 413 415 422",
         {NDJSON: TEXT},
@@ -286,7 +300,7 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/events",
         "listEvents",
-        "What came after a cursor, or all from the beginning, in parts; or why that cannot be told.",
+        "The events after a cursor, or from the first, in parts; or the reason why some are missing.",
         {200: Answer("A part.", {JSON: "Events"}, ("ETag",)), 304: _same},
         READING,
         query={"after": CURSOR, "limit": {"type": "integer", "minimum": 1}},
@@ -295,8 +309,11 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/sse",
         "followEvents",
-        "The stream as it goes on, as Server-Sent Events: docs/protocol.md has the frames.",
-        {200: Answer("Frames follow.", {"text/event-stream": TEXT}), 204: Answer("It has ended, and all was told.")},
+        "Subscribe to the stream as Server-Sent Events.",
+        {
+            200: Answer("Frames follow.", {"text/event-stream": TEXT}),
+            204: Answer("The stream has ended, and the reader has every event."),
+        },
         READING,
         query=FOLLOW,
     ),
@@ -304,7 +321,7 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/ws",
         "follow",
-        "The stream as it goes on, over WebSocket: docs/protocol.md has the frames.",
+        "Subscribe to the stream over WebSocket.",
         {101: Answer("Frames follow, each a text message in JSON.")},
         f"{READING} 426",
         query=FOLLOW,

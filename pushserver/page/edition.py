@@ -1,0 +1,97 @@
+"""An edition of a stream: what its feeds and its structured data are made of. Pure.
+
+Nothing in it depends on when it is asked for: the same state of a stream makes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from markupsafe import Markup
+
+from ..content import markup
+from ..model import StoredEntry, StoredPage, StoredWithdrawal
+from . import render
+from .render import Place
+
+TITLE_LIMIT = 100  # characters of the text that stands for a headline where an entry has none
+
+
+class Edition(NamedTuple):
+    """Edition is a stream at one instant: its page, its newest entries as stored, and its newest withdrawals.
+
+    `base` is the address of the server as its readers see it, such as https://news.example. `began_at` is the oldest
+    instant that the stream ever showed.
+    """
+
+    base: str
+    stream: str
+    page: StoredPage
+    entries: list[StoredEntry]
+    withdrawals: list[StoredWithdrawal]
+    began_at: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.base}/streams/{self.stream}"
+
+    @property
+    def host(self) -> str:
+        """The host of the server, which stands for the name of the publisher."""
+        return urlsplit(self.base).netloc
+
+    def entry_url(self, id: str) -> str:
+        return f"{self.url}/entries/{id}"
+
+    def title(self, entry: StoredEntry) -> str:
+        """The headline, or the beginning of the text."""
+        headline: str | None = entry.get("headline")
+        return headline or beginning(text(entry), TITLE_LIMIT)
+
+    def content(self, entry: StoredEntry) -> Markup:
+        """The entry as HTML for other sites: with absolute addresses of pictures, and with its direction."""
+        blocks = [self._with_source(block) for block in entry["blocks"]]
+        content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
+        return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
+
+    def pictures(self, entry: StoredEntry) -> list[str]:
+        """The absolute addresses of an entry's pictures."""
+        return [self._with_source(block)["src"] for block in entry["blocks"] if block["type"] == "image"]
+
+    def _with_source(self, block: dict[str, Any]) -> dict[str, Any]:
+        is_local = block.get("src", "").startswith("/")
+        return {**block, "src": self.base + block["src"]} if is_local else block
+
+
+def text(entry: StoredEntry) -> str:
+    """The words of an entry, without its headline."""
+    return " ".join(words for block in entry["blocks"] for words in _words(block))
+
+
+def beginning(text: str, limit: int) -> str:
+    """The beginning of a text, at most `limit` characters, up to the last word that fits where there are any."""
+    if len(text) <= limit:
+        return text
+    start = text[: limit - 1]
+    return f"{start.rpartition(' ')[0] or start}…"
+
+
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a value: one that has none is left out, not null."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _words(block: dict[str, Any]) -> list[str]:
+    match block["type"]:
+        case "list":
+            return [markup.text(item) for item in block["items"]]
+        case "heading" | "social_post":
+            return [block["text"]]
+        case "image":
+            return [block["caption"]]
+        case "embed":
+            return [block["title"]]
+        case _:
+            return [markup.text(block["html"])]

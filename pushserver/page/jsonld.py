@@ -1,0 +1,93 @@
+"""JSON-LD in the vocabulary of schema.org, for the head of a page: a LiveBlogPosting, or a BlogPosting. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import zoneinfo
+from datetime import datetime
+from typing import Any
+
+from markupsafe import Markup
+
+from ..model import StoredCorrection, StoredEntry
+from .edition import Edition, beginning, present, text
+
+UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
+
+
+def live_blog(edition: Edition) -> Markup:
+    """The LiveBlogPosting for the head of the stream's page."""
+    page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
+    pictures = [src for entry in edition.entries for src in edition.pictures(entry)]
+    names = {person["name"]: None for entry in edition.entries for person in entry["bylines"]}
+    return _script(
+        {
+            "@context": "https://schema.org",
+            "@type": "LiveBlogPosting",
+            "headline": page["headline"],
+            "description": page.get("dek"),
+            "inLanguage": page["lang"],
+            "url": edition.url,
+            "mainEntityOfPage": {"@type": "WebPage", "@id": edition.url},
+            "datePublished": _at(min(page.get("coverage_start") or edition.began_at, edition.began_at), zone),
+            "dateModified": _at(page["updated_at"], zone),
+            "coverageStartTime": _at(page.get("coverage_start") or edition.began_at, zone),
+            "coverageEndTime": _at(page.get("coverage_end"), zone),
+            "keywords": [topic["label"] for topic in page["topics"]] or None,
+            "image": pictures[:1] or None,
+            "author": _people(names) or _organization(edition),
+            "publisher": _organization(edition),
+            "liveBlogUpdate": [_update(edition, entry, zone) for entry in edition.entries[:UPDATES]],
+        }
+    )
+
+
+def posting(edition: Edition, entry: StoredEntry) -> Markup:
+    """The BlogPosting for the head of an entry's own page."""
+    update = _update(edition, entry, zoneinfo.ZoneInfo(edition.page["timezone"]))
+    return _script({"@context": "https://schema.org", **update, "url": edition.entry_url(entry["id"])})
+
+
+def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> dict[str, Any]:
+    people = _people({person["name"]: None for person in entry["bylines"]})
+    return present(
+        {
+            "@type": "BlogPosting",
+            "headline": entry.get("headline") or edition.page["headline"],
+            "url": f"{edition.url}#e-{entry['id']}",
+            "datePublished": _at(entry["published_at"], zone),
+            "dateModified": _at(entry.get("updated_at"), zone),
+            "articleBody": beginning(text(entry), BODY_LIMIT) or entry["headline"],
+            "author": people or _organization(edition),
+            "image": edition.pictures(entry) or None,
+            "correction": _correction(entry.get("correction"), zone),
+        }
+    )
+
+
+def _correction(correction: StoredCorrection | None, zone: zoneinfo.ZoneInfo) -> dict[str, Any] | None:
+    if correction is None:
+        return None
+    at = _at(correction["at"], zone)
+    return {"@type": "CorrectionComment", "text": correction["note"], "datePublished": at}
+
+
+def _organization(edition: Edition) -> dict[str, str]:
+    """The publisher, of which the server knows the address alone."""
+    return {"@type": "Organization", "name": edition.host, "url": f"{edition.base}/"}
+
+
+def _people(names: dict[str, None]) -> list[dict[str, str]]:
+    return [{"@type": "Person", "name": name} for name in names]
+
+
+def _at(instant: str | None, zone: zoneinfo.ZoneInfo) -> str | None:
+    """An instant with the offset that the page's zone has at that instant."""
+    return datetime.fromisoformat(instant).astimezone(zone).isoformat(timespec="seconds") if instant else None
+
+
+def _script(fields: dict[str, Any]) -> Markup:
+    """JSON for a script element: every character that could end the element, or one of its lines, is escaped."""
+    source = json.dumps(present(fields), ensure_ascii=False)
+    return Markup(re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", source))

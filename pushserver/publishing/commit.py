@@ -1,0 +1,72 @@
+"""Optimistic concurrency: a change is made from the revision that is current, and stored only if it still is.
+
+Two scripts that edit one entry never overwrite each other unseen. With a precondition the second is refused; without
+one, its change is made again from the new revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from ..errors import Changed, Conflict, Fault
+from ..model import Idempotency, StoredEntry, StoredPage
+from ..store.log import Appended, Log, RevisionConflict
+
+ATTEMPTS = 5  # at a revision that others change at the same time
+
+T = TypeVar("T")
+
+
+class Published(NamedTuple):
+    """The outcome of a change; `is_new` where nothing was stored under the name before."""
+
+    appended: Appended
+    is_new: bool
+
+
+class Precondition(NamedTuple):
+    """What has to be current for a change to be made (RFC 9110, 13.1.1 and 13.1.2); without fields, nothing.
+
+    `rev` is from `If-Match: "3"`, `exists` from `If-Match: *`, `is_new` from `If-None-Match: *`.
+    """
+
+    rev: int | None = None
+    exists: bool = False
+    is_new: bool = False
+
+    def check(self, current: StoredEntry | StoredPage | None) -> None:
+        """Raises Changed, with what is current, where the precondition does not hold."""
+        actual = f'revision "{current["rev"]}"' if current else "nothing stored"
+        if self.is_new and current:
+            fault = Fault("If-None-Match", "nothing stored", actual)
+            raise Changed("It exists already; leave If-None-Match out to change it.", fault, current)
+        if self.exists and not current:
+            raise Changed("It does not exist yet.", Fault("If-Match", "any revision", actual), None)
+        if self.rev is not None and (not current or current["rev"] != self.rev):
+            fault = Fault("If-Match", f'revision "{self.rev}"', actual)
+            raise Changed("It was changed meanwhile; read the current revision and decide again.", fault, current)
+
+
+async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try a change from what is current, and again where another change came first. Raises Conflict in the end."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await attempt()
+        except RevisionConflict:
+            continue
+    raise Conflict("Others are changing it at the same time; send the request again.")
+
+
+async def changed_once(
+    log: Log, stream: str, idempotency: Idempotency, attempt: Callable[[], Awaitable[T]]
+) -> T | Published:
+    """As `retried`, but a request that was answered before gets the same answer.
+
+    Without this a repeated change would be judged against the revision that it made itself. Raises KeyReused where the
+    key came with another body.
+    """
+    first = None
+    if idempotency.from_client:
+        first = await log.first_answer(stream, idempotency.key, idempotency.body_hash)
+    return Published(first, is_new=False) if first else await retried(attempt)

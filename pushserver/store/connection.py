@@ -1,0 +1,146 @@
+"""The connections to one server of the store: a pool that requests share, and connections for commands that block.
+
+redis-py's own retries are off: it would send a publish a second time, which could store it twice, and would repeat a
+blocking read without a sign that the first one never returned. Limits in time are set by `within`, for its own reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+import hiredis
+import redis.asyncio as aioredis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, TimeoutError
+
+CONNECTIONS = 64  # in a server's pool; a request that finds none free waits a second, then is answered 503
+COMMAND_TIMEOUT = 5.0  # seconds
+QUIET = 5.0  # seconds without a message after which a subscription's connection is checked with PING
+OPTIONS: dict[str, Any] = {
+    "protocol": 2,
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,  # see `within`
+    "socket_connect_timeout": COMMAND_TIMEOUT,
+}
+
+T = TypeVar("T")
+
+
+async def within(command: Awaitable[T], limit: float = COMMAND_TIMEOUT) -> T:
+    """Await a command for `limit` seconds at most. Raises redis-py's TimeoutError.
+
+    redis-py would use `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation: the task that was cancelled
+    goes on.
+    """
+    try:
+        async with asyncio.timeout(limit):
+            return await command
+    except builtins.TimeoutError:
+        raise TimeoutError(f"no answer within {limit} s") from None
+
+
+class Node:
+    """A node is one server of the store: its pool, and the connections that were opened for blocking commands."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._pool = aioredis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=1, **OPTIONS)
+        self.redis = aioredis.Redis(connection_pool=self._pool)
+        self.durability = "memory"  # until `Store.ping` has verified more
+        self.replicas = 0  # that acknowledged the last write for which they were asked
+        self._own: set[AbstractConnection] = set()
+
+    async def connect(self) -> AbstractConnection:
+        """Open a connection outside the pool, for the caller to `disconnect`. Raises StoreError."""
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        self._own.add(connection)
+        try:
+            # redis-py limits the TCP connect, but not the AUTH and SELECT after it: a silent server would hang here.
+            await within(connection.connect())  # type: ignore[no-untyped-call]
+        except BaseException:
+            await self.disconnect(connection)
+            raise
+        return connection
+
+    async def disconnect(self, connection: AbstractConnection) -> None:
+        """Close a connection that `connect` opened."""
+        self._own.discard(connection)
+        await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close every connection. A command that waits for its answer fails with StoreError."""
+        for connection in tuple(self._own):
+            await self.disconnect(connection)
+        await self._pool.disconnect(inuse_connections=True)
+
+
+class BlockingConnection:
+    """A blocking connection is one that a single caller uses, for commands that wait in the store."""
+
+    client_id: int
+
+    def __init__(self, node: Node, connection: AbstractConnection) -> None:
+        self._node = node
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, node: Node) -> BlockingConnection:
+        """Connect to a node, and learn the client id by which `unblock` names the connection. Raises StoreError."""
+        connection = cls(node, await node.connect())
+        try:
+            connection.client_id = int(await connection.execute("CLIENT", "ID"))
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def execute(self, *command: str | bytes | int) -> Any:
+        """Send a command and await its answer. Raises StoreError, also where the node was closed meanwhile."""
+        return await within(self._execute(command))
+
+    async def _execute(self, command: tuple[str | bytes | int, ...]) -> Any:
+        # A tail's XREAD names every followed stream: redis-py's own packing, in Python, takes several times as long.
+        await self._connection.send_packed_command([hiredis.pack_command(command)])  # type: ignore[arg-type]
+        return await self._connection.read_response()
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Subscribe to sharded channels of one hash slot. Raises StoreError."""
+        await self.execute("SSUBSCRIBE", *channels)
+        for _ in channels[1:]:  # the server confirms each channel by itself
+            await within(self._connection.read_response())
+
+    async def next_message(self) -> Any:
+        """The next message of a subscription; None after QUIET seconds without one. Raises StoreError."""
+        try:
+            async with asyncio.timeout(QUIET):
+                # By default redis-py disconnects when a read is cancelled, and reconnects without the subscription:
+                # the next read would wait for messages that nobody sends to it.
+                return await self._connection.read_response(disconnect_on_error=False)
+        except builtins.TimeoutError:
+            return None
+
+    async def unblock(self) -> None:
+        """Make the blocked command return now (CLIENT UNBLOCK). Where none is blocked, nothing happens."""
+        await within(self._node.redis.client_unblock(self.client_id))
+
+    async def close(self) -> None:
+        await self._node.disconnect(self._connection)
+
+
+class Channels:
+    """Channels are a subscription to sharded channels of the store, read one message at a time."""
+
+    def __init__(self, connection: BlockingConnection) -> None:
+        self._connection = connection
+
+    async def read(self) -> bytes | None:
+        """The next message; None where none came for QUIET seconds and the store answers PING. Raises StoreError."""
+        reply = await self._connection.next_message() or await self._connection.execute("PING")
+        if reply[0] == b"sunsubscribe":
+            raise ConnectionError("the slot of the channels has moved to another server")
+        return reply[2] if reply[0] == b"smessage" else None  # else it is the answer to PING

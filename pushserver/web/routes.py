@@ -1,0 +1,101 @@
+"""The routes follow from the table of operations: paths, methods, and who may come in.
+
+A path's stream is matched as a path, slashes and all, so that a bad name is refused by name and not as an unknown
+address. A valid name has no slash, so the paths of more segments come first: whatever is valid matches its own route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from ..access.gate import Gate
+from ..access.tokens import Tokens
+from ..errors import Fault, UpgradeRequired
+from .openapi.operations import OPERATIONS, Operation
+
+Handler = Callable[[Request], Awaitable[Response]]
+SocketHandler = Callable[[WebSocket], Awaitable[None]]
+
+
+def make_routes(
+    handlers: Mapping[str, Handler],
+    sockets: Mapping[str, SocketHandler],
+    tokens: Tokens,
+    operations: Sequence[Operation] = OPERATIONS,
+) -> list[BaseRoute]:
+    """Make the routes of all operations, from the handlers by their operation's name.
+
+    An operation that needs no publish key is for readers: a gate asks them for a token where the stream is private.
+    Raises LookupError where an operation has no handler, or a handler no operation.
+    """
+    http = [operation for operation in operations if not operation.is_websocket]
+    websocket = [operation for operation in operations if operation.is_websocket]
+    _check_names("HTTP", http, handlers)
+    _check_names("WebSocket", websocket, sockets)
+    handlers = {**handlers, **{operation.name: upgrade_required for operation in websocket}}
+    resources: dict[str, dict[str, ASGIApp]] = {}
+    for operation in operations:
+        app = _gated(operation, _application(handlers[operation.name]), tokens)
+        resources.setdefault(operation.path, {})[operation.method] = app
+    paths = sorted(resources, key=lambda path: path.count("/"), reverse=True)
+    return [
+        *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
+        *(Route(_pattern(path), Resource(resources[path]), name=path) for path in paths),
+    ]
+
+
+class Resource:
+    """Resource is an ASGI application that passes a request to the application of its method, or refuses it with 405.
+
+    A GET's application answers HEAD too: the server sends no body then.
+    """
+
+    def __init__(self, methods: Mapping[str, ASGIApp]) -> None:
+        self._methods = {**({"HEAD": methods["GET"]} if "GET" in methods else {}), **methods}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._methods.get(scope["method"])
+        if app is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._methods))})
+        await app(scope, receive, send)
+
+
+async def upgrade_required(request: Request) -> Response:
+    """Refuse a plain request for the address of a WebSocket (RFC 9110, 15.5.22)."""
+    fault = Fault("Upgrade", "websocket", request.headers.get("upgrade", "none"))
+    raise UpgradeRequired("Open this address as a WebSocket.", fault)
+
+
+def _check_names(kind: str, operations: Sequence[Operation], handlers: Mapping[str, object]) -> None:
+    missing = sorted({operation.name for operation in operations} ^ handlers.keys())
+    if missing:
+        raise LookupError(f"{kind} operations without a handler, or handlers without an operation: {missing}")
+
+
+def _pattern(path: str) -> str:
+    return path.replace("{stream}", "{stream:path}")
+
+
+def _application(handler: Handler) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
+
+
+def _gated(operation: Operation, app: ASGIApp, tokens: Tokens) -> ASGIApp:
+    return Gate(app, tokens) if operation.is_for_readers and tokens.any_private else app
+
+
+def _socket_route(operation: Operation, handler: SocketHandler, tokens: Tokens) -> WebSocketRoute:
+    route = WebSocketRoute(_pattern(operation.path), handler, name=operation.name)
+    route.app = _gated(operation, route.app, tokens)
+    return route

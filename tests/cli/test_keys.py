@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..support.keys import keys_command
+from ..support.server import ROOT, Running, clean_environment
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", "x", "--can", "everything"),
+        ("create", "x", "--expires", "soon"),
+        ("revoke", "none"),
+        ("create", "x", "--rate", "0"),
+        ("list", "--redis", "localhost:6379"),
+        ("list", "--redis", "redis://localhost:port"),
+    ],
+)
+def test_a_bad_command_says_what_was_expected(server: Running, arguments: tuple[str, ...]) -> None:
+    done = keys_command(server, *arguments)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "expected" in done.stderr or "not in the range" in done.stderr
+
+
+def test_without_a_store_the_command_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pushserver", "keys", "list", "--data", f"{tmp_path}/none"],
+        cwd=ROOT,
+        env={**clean_environment(), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "expected a running server" in done.stderr) == (1, True)

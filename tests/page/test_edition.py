@@ -1,0 +1,55 @@
+"""What feeds and structured data have in common: titles, texts, addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pushserver.page.edition import Edition, beginning, present, text
+
+from ..support.samples import STORED_ENTRY, STORED_PAGE
+
+EDITION = Edition("https://news.example:8443", "storm", STORED_PAGE, [], [], "2023-07-11T15:53:00.000Z")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("", ""),
+        ("ten letter", "ten letter"),
+        ("two more words", "two more…"),
+        ("two wordsmore", "two…"),
+        ("onlyonewordhere", "onlyonewo…"),
+        ("字" * 11, "字" * 9 + "…"),
+    ],
+)
+def test_a_beginning_ends_with_a_word_where_it_can(source: str, expected: str) -> None:
+    assert beginning(source, 10) == expected
+    assert len(expected) <= 10
+
+
+def test_the_words_of_an_entry_are_those_of_all_its_blocks() -> None:
+    blocks: list[dict[str, Any]] = [
+        {"type": "heading", "text": "Heading"},
+        {"type": "paragraph", "html": "One<br>two &amp; <em>three</em>"},
+        {"type": "list", "items": ["four", "<b>five</b>"]},
+        {"type": "quote", "html": "six", "cite": "Ada"},
+        {"type": "image", "caption": "seven", "alt": "no", "credit": "no"},
+        {"type": "embed", "title": "eight", "url": "https://a.example/"},
+        {"type": "social_post", "text": "nine", "author_name": "no"},
+    ]
+    assert text({**STORED_ENTRY, "blocks": blocks}) == "Heading One two & three four five six seven eight nine"
+
+
+def test_addresses_are_absolute() -> None:
+    assert EDITION.url == "https://news.example:8443/streams/storm"
+    assert EDITION.entry_url("e1") == "https://news.example:8443/streams/storm/entries/e1"
+    assert EDITION.host == "news.example:8443"
+    assert EDITION.pictures(STORED_ENTRY) == ["https://news.example:8443/static/demo/harbour.svg"]
+    elsewhere = {"type": "image", "src": "https://pictures.example/a.jpg"}
+    assert EDITION.pictures({**STORED_ENTRY, "blocks": [elsewhere]}) == ["https://pictures.example/a.jpg"]
+
+
+def test_a_field_without_a_value_is_left_out() -> None:
+    assert present({"a": None, "b": [], "c": "", "d": False}) == {"b": [], "c": "", "d": False}

@@ -1,0 +1,91 @@
+"""The JSON-LD in the head of pages, as crawlers read it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from pushserver.model import StoredEntry, StoredPage
+from pushserver.page import jsonld
+from pushserver.page.edition import Edition
+
+from ..support.samples import ENTRY, PAGE, STORED_ENTRY, STORED_PAGE
+from ..support.server import Running
+
+
+def read_json_ld(server: Running, path: str) -> dict[str, Any]:
+    html = server.http.get(path, headers={"Accept": "text/html"}).text
+    (text,) = re.findall(r'<script id="json-ld" type="application/ld\+json">(.*?)</script>', html, re.DOTALL)
+    fields: dict[str, Any] = json.loads(text)
+    return fields
+
+
+def test_the_page_tells_crawlers_what_it_is(server: Running, stream: str) -> None:
+    server.put_page(stream, PAGE)
+    path = f"/streams/{stream}"
+    server.send("PUT", f"{path}/entries/first", ENTRY)
+    correction = {"class": "correction", "note": "It was three."}
+    server.send("PATCH", f"{path}/entries/first", {"headline": "Four </script>", "correction": correction})
+    blog = read_json_ld(server, path)
+    assert (blog["@type"], blog["headline"], blog["url"]) == (
+        "LiveBlogPosting",
+        PAGE["headline"],
+        server.url + path,
+    )
+    assert (blog["coverageStartTime"], blog["datePublished"]) == ("2023-07-11T08:00:00-04:00",) * 2
+    assert "coverageEndTime" not in blog
+    (update,) = blog["liveBlogUpdate"]
+    assert (update["headline"], update["articleBody"]) == ("Four </script>", "One two three & four The harbour.")
+    assert (update["datePublished"], update["url"]) == ("2023-07-11T11:53:00-04:00", f"{server.url}{path}#e-first")
+    assert [author["name"] for author in update["author"]] == ["Ada Brook", "Cy Roe"]
+    assert update["correction"]["text"] == "It was three."
+    assert read_json_ld(server, f"{path}/entries/first")["url"] == f"{server.url}{path}/entries/first"
+    server.send("POST", f"{path}/end", {})
+    assert read_json_ld(server, path)["coverageEndTime"]
+
+
+def test_crawlers_are_told_who_publishes_and_what_in_every_update(server: Running, stream: str) -> None:
+    server.publish(stream, {"headline": "Nothing but this"})
+    server.publish(stream, {"body": "word " * 1_000})
+    blog = read_json_ld(server, f"/streams/{stream}")
+    site = {"@type": "Organization", "name": server.url.removeprefix("http://"), "url": f"{server.url}/"}
+    long, short = blog["liveBlogUpdate"]
+    assert [part["author"] for part in (blog, long, short)] == [site] * 3
+    assert blog["publisher"] == site
+    assert short["articleBody"] == "Nothing but this"
+    assert long["articleBody"] == "word " * 198 + "word…"
+
+
+def test_what_is_imported_was_published_before_it_was_imported(server: Running, stream: str) -> None:
+    server.publish(stream, {"headline": "One", "published_at": "2023-07-11T15:53:00Z"})
+    blog = read_json_ld(server, f"/streams/{stream}")
+    assert blog["datePublished"] == blog["coverageStartTime"] == blog["liveBlogUpdate"][0]["datePublished"]
+
+
+def test_a_stream_with_nothing_but_a_page_is_described(server: Running, stream: str) -> None:
+    server.put_page(stream, {"headline": "Nothing yet", "lang": "ar", "dir": "rtl"})
+    blog = read_json_ld(server, f"/streams/{stream}")
+    assert (blog["inLanguage"], blog["liveBlogUpdate"]) == ("ar", [])
+    assert "image" not in blog
+
+
+@pytest.mark.parametrize("text", ["</script><script>", "<!--", "a & b", "one\u2028two\u2029three", '"\\'])
+def test_no_text_ends_the_script_element_that_it_stands_in(text: str) -> None:
+    page: StoredPage = {**STORED_PAGE, "headline": text, "updated_at": "2023-07-11T15:53:00.000Z"}
+    html = jsonld.live_blog(Edition("https://news.example", "storm", page, [], [], "2023-07-11T15:53:00.000Z"))
+    assert not set(html) & set("<>&\u2028\u2029")
+    assert json.loads(html)["headline"] == text
+
+
+def test_a_page_describes_its_newest_entries_alone() -> None:
+    """Every reader of the page loads what is described."""
+    page: StoredPage = {**STORED_PAGE, "updated_at": "2023-07-11T15:53:00.000Z"}
+    entries: list[StoredEntry] = [
+        {**STORED_ENTRY, "id": f"e{number}", "published_at": "2023-07-11T15:53:00.000Z"} for number in range(60)
+    ]
+    html = jsonld.live_blog(Edition("https://news.example", "storm", page, entries, [], "2023-07-11T15:53:00.000Z"))
+    updates = json.loads(html)["liveBlogUpdate"]
+    assert [update["url"].rpartition("#")[2] for update in updates] == [f"e-e{number}" for number in range(50)]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import socket as sockets
+from contextlib import AsyncExitStack
+
+import pytest
+
+from pushserver.server.listener import SEND_BUFFER, listen, raise_file_limit, reserve
+
+from ..support.processes import Start, eventually, workers_of
+from ..support.server import clients_of
+
+pytestmark = pytest.mark.anyio
+
+MANY = 2_000  # connections
+LISTENING = 0  # where /proc has the port at the other end of a connection
+
+
+def test_the_kernel_keeps_little_for_a_reader_and_not_for_long() -> None:
+    with listen(("127.0.0.1", 0), 30.0) as listener, sockets.create_connection(listener.getsockname()):
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        with connection:
+            # Linux doubles what it is asked for, to have room for its own.
+            assert connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF) == 2 * SEND_BUFFER
+            assert connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT) == 35_000
+
+
+def test_an_address_that_is_reserved_is_listened_on_by_several_and_taken_for_others() -> None:
+    with reserve(listen(("127.0.0.1", 0), 30.0)) as reserved:
+        address = reserved.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            sockets.create_connection(address)
+        with listen(address, 30.0, shared=True), listen(address, 30.0, shared=True):
+            sockets.create_connection(address).close()
+            with pytest.raises(OSError, match="in use") as taken:
+                listen(address, 30.0)
+    assert taken.value.errno == errno.EADDRINUSE
+
+
+def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
+    try:
+        listener = listen(("::1", 0), 30.0)
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    with reserve(listener) as reserved:
+        assert reserved.family == sockets.AF_INET6
+        assert reserved.getsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY) == 1
+
+
+def test_as_many_files_may_be_open_as_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:
+    server = start("--workers", "2")
+    host, port = server.url.removeprefix("http://").split(":")
+    workers = workers_of(server)
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers))
+    before = [len(clients_of(pid)) for pid in workers]
+    async with AsyncExitStack() as stack:
+        opened = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(MANY)))
+        for _, writer in opened:
+            stack.callback(writer.close)
+        await eventually(lambda: sum(len(clients_of(pid)) for pid in workers) == MANY + sum(before))
+        shares = [(len(clients_of(pid)) - had) / MANY for pid, had in zip(workers, before, strict=True)]
+    # The kernel deals them out by chance: so far from half is more than four standard deviations.
+    assert all(0.45 < share < 0.55 for share in shares), shares

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from pushserver.wire.codes import Close
+
+from ..support.processes import Start, eventually, free_port, read_to_close, stored, workers_of
+from ..support.server import is_alive, reader, receive
+
+pytestmark = pytest.mark.anyio
+
+READER_OBJECTS = 6  # that the collector of cycles knows: ours, and what uvloop has for a transport
+
+
+def test_the_collector_of_cycles_looks_at_the_program_no_more() -> None:
+    counted = "import gc; from pushserver.server import worker; print(len(gc.get_objects())); worker.spare_collector()"
+    program = f"{counted}; print(len(gc.get_objects()))"
+    before, after = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.split()
+    assert int(before) > 20_000
+    assert int(after) < 1_000
+
+
+async def test_a_reader_is_few_objects_to_the_collector_of_cycles(start: Start, stream: str, tmp_path: Path) -> None:
+    """A reader and its transport; no task, scope, parser, queue or timer is left of the handshake."""
+    say = "print('objects', len(gc.get_objects()), file=sys.stderr, flush=True)"
+    count = f"import gc, signal, sys\nsignal.signal(signal.SIGUSR1, lambda *_: gc.collect() and None or {say})\n"
+    (tmp_path / "sitecustomize.py").write_text(count)
+    server = start(env={"PYTHONPATH": str(tmp_path)})
+    server.publish_ok(stream, "one")
+    cursor = server.snapshot(stream)["cursor"]
+
+    async def objects() -> int:
+        told = server.log.count("objects ")
+        os.kill(workers_of(server)[0], signal.SIGUSR1)
+        await eventually(lambda: server.log.count("objects ") > told)
+        return int(server.log.rsplit("objects ", 1)[1].split()[0])
+
+    async with AsyncExitStack() as readers:
+        for _ in range(50):
+            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
+        before = await objects()
+        for _ in range(200):
+            await receive(await readers.enter_async_context(reader(server, stream, cursor=cursor)))
+        each = (await objects() - before) / 200
+    assert 1 <= each <= READER_OBJECTS
+
+
+async def test_workers_whose_supervisor_is_killed_leave_and_a_new_server_starts(start: Start, stream: str) -> None:
+    port = free_port()
+    server = start("--workers", "2", "--port", str(port))
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    workers, store = workers_of(server), server.store_pid()
+    assert len(workers) == 2
+    async with reader(server, stream, cursor=cursor) as socket:
+        await receive(socket, "hello")
+        os.kill(server.process.pid, signal.SIGKILL)
+        frames, code = await read_to_close(socket)
+    assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
+    server.close()
+    await eventually(lambda: not any(map(is_alive, workers)))
+    assert is_alive(store)
+    server = start("--workers", "2", "--port", str(port))
+    assert not is_alive(store)
+    assert [entry["headline"] for entry in stored(server, stream)] == ["one"]
+    assert server.publish_ok(stream, "two")["n"] == 2

@@ -1,0 +1,76 @@
+"""The processes of a server: its workers and its store, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from .server import LIMIT, Running, clients_of, is_alive
+
+Start = Callable[..., Running]
+
+
+async def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait for what happens in another process, or in a publisher's thread."""
+    async with asyncio.timeout(LIMIT):
+        while not is_true():
+            await asyncio.sleep(0.02)
+
+
+def stores_on(data: Path) -> list[int]:
+    """The pids of the stores that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
+                found.append(int(process.name))
+        except OSError:  # it has ended
+            continue
+    return [pid for pid in found if is_alive(pid)]
+
+
+def workers_of(server: Running) -> list[int]:
+    """The pids of the workers that run."""
+    return [pid for pid in server.children() if pid not in stores_on(server.data) and is_alive(pid)]
+
+
+def worker_of(server: Running, socket: ClientConnection) -> int:
+    """The pid of the worker at the other end of a socket."""
+    (pid,) = (pid for pid in workers_of(server) if socket.local_address[1] in clients_of(pid))
+    return pid
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def stored(server: Running, stream: str) -> list[dict[str, Any]]:
+    """Every entry of a stream, the oldest first."""
+    entries: list[dict[str, Any]] = []
+    address: str | None = ""
+    while address is not None:
+        response = server.http.get(f"/streams/{stream}/entries{address}")
+        assert response.status_code == 200, response.text
+        entries += response.json()["entries"]
+        address = response.json()["older"]
+    return entries[::-1]
+
+
+async def read_to_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
+    """What came until the server closed, and with which code."""
+    frames = []
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            frames.append(json.loads(await socket.recv()))
+    assert closed.value.rcvd is not None, "it was cut off"
+    return frames, closed.value.rcvd.code

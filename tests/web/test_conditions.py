@@ -1,0 +1,62 @@
+"""If-None-Match by RFC 9110, 13.1.2."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.requests import Request
+
+from pushserver.web.conditions import if_none_match, not_modified
+
+
+@pytest.mark.parametrize(
+    ("field", "etag", "matches"),
+    [
+        ('"a"', '"a"', True),
+        ('W/"a"', '"a"', True),
+        ('"a"', 'W/"a"', True),
+        ('W/"a"', 'W/"a"', True),
+        ('"x", W/"a" ,"y"', '"a"', True),
+        (', ,"x",, "a",', '"a"', True),
+        ('"x,a"', '"x,a"', True),
+        ("*", '"a"', True),
+        (" * ", '"a"', True),
+        ('""', '""', True),
+        ("", '"a"', False),
+        ('"ab"', '"a"', False),
+        ('"a"', '"ab"', False),
+        ('"xa", "ax"', '"a"', False),
+        ('"A"', '"a"', False),
+        ('"x,a"', '"a"', False),
+        ("a", '"a"', False),  # a tag stands in quotes
+        ('"a', '"a"', False),
+        ('w/"a"', '"a"', False),  # W is case-sensitive (8.8.3)
+        ('"*"', '"a"', False),
+        ('*, "a"', '"a"', False),
+        ('"x" "a"', '"a"', False),
+    ],
+)
+def test_a_condition_matches_the_tags_that_it_names(field: str, etag: str, matches: bool) -> None:
+    assert if_none_match(field, etag) is matches
+
+
+def request(*fields: str) -> Request:
+    return Request(
+        {"type": "http", "method": "GET", "headers": [(b"if-none-match", field.encode()) for field in fields]}
+    )
+
+
+@pytest.mark.parametrize("fields", [('"a"',), ('"x"', 'W/"a"'), ("*",)])
+def test_a_current_copy_is_answered_with_its_headers_alone(fields: tuple[str, ...]) -> None:
+    answer = not_modified(request(*fields), {"ETag": '"a"', "Cache-Control": "no-cache"})
+    assert answer is not None
+    assert (answer.status_code, answer.body) == (304, b"")
+    assert (answer.headers["etag"], answer.headers["cache-control"]) == ('"a"', "no-cache")
+
+
+@pytest.mark.parametrize("fields", [(), ('"x"', '"y"'), ('"aa"',)])
+def test_any_other_copy_is_not(fields: tuple[str, ...]) -> None:
+    assert not_modified(request(*fields), {"ETag": '"a"'}) is None
+
+
+def test_a_long_field_that_is_not_valid_takes_no_long_time_to_refuse() -> None:
+    assert not if_none_match('"x"' + ", " * 30_000 + "!", '"a"')

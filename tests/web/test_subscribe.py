@@ -1,0 +1,117 @@
+"""How a subscription begins, over WebSocket and as Server-Sent Events: from which cursor, or with which refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from ..support.server import Running, reader, receive
+
+REFUSED = [
+    ("no-such-stream", "", {}, 404),
+    ("UPPER", "", {}, 422),
+    ("{stream}", "format=xml", {}, 422),
+    ("{stream}", "", {"Origin": "https://elsewhere.example"}, 403),
+]
+
+
+def first_frames(server: Running, stream: str, query: str, count: int, **headers: str) -> list[dict[str, Any]]:
+    """The frames that Server-Sent Events begin with, without heartbeats."""
+    frames: list[dict[str, Any]] = []
+    with server.http.stream("GET", f"/streams/{stream}/sse?{query}", headers=headers) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                frames.append(json.loads(line.removeprefix("data: ")))
+                frames = [frame for frame in frames if frame["type"] != "head"]
+            if len(frames) == count:
+                break
+    return frames
+
+
+def test_last_event_id_wins_over_the_cursor(server: Running, stream: str) -> None:
+    cursors = [server.publish_ok(stream, str(number))["cursor"] for number in range(4)]
+    for query, headers, expected in [
+        (f"cursor={cursors[0]}", {}, [2, 3, 4]),
+        (f"cursor={cursors[0]}", {"Last-Event-ID": cursors[2]}, [4]),
+        ("cursor=nonsense", {"Last-Event-ID": cursors[1]}, [3, 4]),
+    ]:
+        hello, *events = first_frames(server, stream, query, 1 + len(expected), **headers)
+        assert hello["complete"] is True
+        assert [event["n"] for event in events] == expected
+
+
+@pytest.mark.parametrize("cursor", ["", "nonsense", "v1.0.0-0.0"])
+def test_a_cursor_that_is_not_valid_gets_the_snapshot(server: Running, stream: str, cursor: str) -> None:
+    server.publish_ok(stream, "one")
+    hello, snapshot = first_frames(server, stream, f"cursor={cursor}", 2)
+    assert (hello["complete"], hello["reason"], snapshot["type"]) == (False, "no_cursor", "snapshot")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cursor", ["", "nonsense"])
+async def test_so_it_does_over_websocket(server: Running, stream: str, cursor: str) -> None:
+    server.publish_ok(stream, "one")
+    async with reader(server, stream, cursor=cursor) as socket:
+        assert (await receive(socket))["reason"] == "no_cursor"
+        assert (await receive(socket))["type"] == "snapshot"
+
+
+@pytest.mark.parametrize(("name", "query", "headers", "status"), REFUSED)
+def test_a_refusal_of_server_sent_events_is_a_problem(
+    server: Running, stream: str, name: str, query: str, headers: dict[str, str], status: int
+) -> None:
+    server.publish_ok(stream, "one")
+    response = server.http.get(f"/streams/{name.replace('{stream}', stream)}/sse?{query}", headers=headers)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("name", "query", "headers", "status"), REFUSED)
+async def test_a_refusal_of_a_handshake_is_a_problem(
+    server: Running, stream: str, name: str, query: str, headers: dict[str, str], status: int
+) -> None:
+    server.publish_ok(stream, "one")
+    format = query.removeprefix("format=") or "json"
+    with pytest.raises(InvalidStatus) as refused:
+        async with reader(server, name.replace("{stream}", stream), format=format, additional_headers=headers):
+            pass
+    response = refused.value.response
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_an_allowed_origin_may_read(start: Callable[..., Running], stream: str) -> None:
+    server = start("--origins", "https://news.example")
+    server.publish_ok(stream, "one")
+    with server.http.stream("GET", f"/streams/{stream}/sse", headers={"Origin": "https://news.example"}) as response:
+        assert response.headers["access-control-allow-origin"] == "https://news.example"
+        assert response.headers["vary"] == "Origin"
+
+
+def test_a_head_request_has_an_end(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    response = server.http.head(f"/streams/{stream}/sse")
+    assert (response.status_code, response.headers["x-accel-buffering"]) == (200, "no")
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert server.http.head("/streams/no-such-stream/sse").status_code == 404
+
+
+def test_who_has_all_of_an_ended_stream_is_told_to_stop(server: Running, stream: str) -> None:
+    first = server.publish_ok(stream, "one")["cursor"]
+    last = server.send("POST", f"/streams/{stream}/end", {}).json()["cursor"]
+    assert server.http.get(f"/streams/{stream}/sse?cursor={last}").status_code == 204
+    assert first_frames(server, stream, f"cursor={first}", 2)[1]["type"] == "stream.end"
+
+
+@pytest.mark.anyio
+async def test_another_address_has_no_websocket(server: Running) -> None:
+    address = server.url.replace("http", "ws", 1)
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(f"{address}/nothing", proxy=None):
+            pass
+    response = refused.value.response
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
