@@ -200,7 +200,7 @@ class Handshake(asyncio.Protocol):
     # --- what is checked before
 
     def _check(self) -> tuple[HTTPStatus, str] | None:
-        """What is wrong with the request, None where nothing is; RFC 6455, 4.2.1."""
+        """The status and text of a refusal, None where the handshake is valid (RFC 6455, 4.2.1)."""
         http = self._http
         headers: dict[bytes, list[bytes]] = {}
         for name, value in http.headers:
