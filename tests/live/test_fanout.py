@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,25 +12,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from pushserver.live.fanout import SWEEPS, Fanout
 from pushserver.live.reader import Reader, ReaderState
-from pushserver.live.ring import BrokenChain, Ring
-from pushserver.model import Cursor, Event
+from pushserver.live.ring import Ring
+from pushserver.model import Cursor
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, EventFrame, Format, Notice
 
-EPOCH = "e" * 16
-
-
-def cursor(n: int) -> Cursor:
-    return Cursor(EPOCH, f"{n}-0", f"{n:016x}")
-
-
-def rendered() -> dict[str, Any]:
-    return {"html": "<p>"}
-
-
-def frame(n: int, *, size: int = 0, html: Callable[[], dict[str, Any]] = rendered) -> EventFrame:
-    data = json.dumps({"at": "x" * size}).encode()
-    return EventFrame(Event(cursor(n), cursor(n - 1), n, "entry.put", data, ""), html)
+from ..support.frames import EPOCH, cursor, frame, rendered
 
 
 def fanout_of(events: int, *, ring_events: int = 100, ring_bytes: int = 10**9) -> Fanout:
@@ -42,7 +28,7 @@ def fanout_of(events: int, *, ring_events: int = 100, ring_bytes: int = 10**9) -
 
 
 class RecordingReader(Reader):
-    """Remembers what it was given; takes `room` writes before it pauses."""
+    """RecordingReader keeps the batches that it received; it takes `room` writes before it pauses."""
 
     def __init__(self, format: Format = Format.JSON, room: float = float("inf")) -> None:
         super().__init__(format)
@@ -66,7 +52,7 @@ class RecordingReader(Reader):
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers of the events it was given."""
+        """The numbers of the events it received."""
         texts = [text for written in self.texts for text in written if text]
         return [fields["n"] for fields in map(json.loads, texts) if "n" in fields]
 
@@ -253,56 +239,6 @@ def test_a_reader_that_takes_something_now_and_then_stays() -> None:
     assert (reader.closed_with, reader.numbers) == (None, list(range(1, 10)))
 
 
-def test_the_ring_is_bounded_by_bytes_and_keeps_the_newest() -> None:
-    fanout = fanout_of(0, ring_bytes=2_500)
-    for n in range(1, 6):
-        fanout.append(frame(n, size=1_000))
-    assert [fanout.ring.seek(cursor(n)) is not None for n in range(6)] == [False, False, False, True, True, True]
-    fanout.append(frame(6, size=9_000))
-    assert (fanout.ring.seek(cursor(5)), fanout.ring.seek(cursor(6))) == (fanout.ring.start, fanout.ring.end)
-
-
-def test_what_came_before_the_ring_is_taken_into_it_as_far_as_it_has_room() -> None:
-    fanout = Fanout(Ring(cursor(9), 9, max_events=5, max_bytes=10**9))
-    fanout.append(frame(10))
-    fanout.append(frame(11))
-    fanout.ring.recall([frame(n) for n in range(6, 11)])
-    assert [fanout.ring.seek(cursor(n)) is not None for n in range(5, 12)] == [False, *[True] * 6]
-    assert [frame_of.event.n for frame_of in fanout.ring.newest()] == [11, 10, 9, 8, 7]
-    reader = RecordingReader()
-    fanout.join(reader, fanout.ring.start, cursor(6), [])
-    assert reader.numbers == [7, 8, 9, 10, 11]
-    fanout.append(frame(12))
-    assert (fanout.ring.seek(cursor(6)), fanout.ring.seek(cursor(7))) == (None, fanout.ring.start)
-
-
-def test_what_came_before_the_ring_is_bounded_by_bytes_too() -> None:
-    fanout = Fanout(Ring(cursor(9), 9, max_events=100, max_bytes=2_500))
-    fanout.ring.recall([frame(n, size=1_000) for n in range(6, 10)])
-    assert [fanout.ring.seek(cursor(n)) is not None for n in range(6, 10)] == [False, True, True, True]
-
-
-def test_only_what_the_ring_goes_on_from_is_taken_into_it() -> None:
-    fanout = fanout_of(3)
-    fanout.ring.recall([frame(n) for n in range(-5, -2)])
-    assert (fanout.ring.start, fanout.ring.seek(cursor(-6))) == (0, None)
-    fanout.restart(cursor(5), 5, [Notice("{}")])
-    fanout.ring.recall([frame(4), frame(5)])
-    assert fanout.ring.seek(cursor(4)) is None, "it would come before what tells everyone that the log is another"
-
-
-def test_a_cursor_with_another_nonce_is_not_in_the_ring() -> None:
-    assert fanout_of(3).ring.seek(cursor(2)._replace(nonce="f" * 16)) is None
-
-
-@pytest.mark.parametrize("n", [1, 3, 5])
-def test_an_event_that_does_not_follow_is_refused(n: int) -> None:
-    fanout = fanout_of(3)
-    with pytest.raises(BrokenChain):
-        fanout.append(frame(n))
-    assert fanout.ring.n == 3
-
-
 def test_leaving_twice_changes_nothing() -> None:
     fanout = fanout_of(1)
     readers = [RecordingReader() for _ in range(3)]
@@ -316,28 +252,19 @@ def test_leaving_twice_changes_nothing() -> None:
     assert [reader.numbers for reader in readers] == [[], [2], [2]]
 
 
-def test_what_was_withdrawn_is_not_sent_by_who_still_holds_it() -> None:
+def test_a_withdrawn_text_is_not_sent_from_a_batch_that_was_made_before() -> None:
     fanout = fanout_of(0)
     reader = RecordingReader()
     fanout.join(reader, 0, cursor(fanout.ring.n_at(0)), [])
     fanout.append(frame(1))
     run(fanout)
-    held = reader.batches[-1]
+    batch = reader.batches[-1]
 
-    def become(frame: EventFrame) -> None:
+    def replace(frame: EventFrame) -> None:
         frame.replace(frame.event.withdrawn(b'{"id":"x"}'), rendered)
 
-    fanout.withdraw("", become)
-    assert [json.loads(text)["type"] for text in held.texts()] == ["entry.withdraw"]
-
-
-def test_a_feed_knows_what_was_withdrawn_since() -> None:
-    fanout = fanout_of(3)
-    withdrawal = frame(4)
-    withdrawal.event = withdrawal.event._replace(type="entry.withdraw")
-    fanout.append(withdrawal)
-    fanout.append(frame(5))
-    assert [fanout.ring.withdraws_after(fanout.ring.position_of(n)) for n in (0, 3, 4, 5)] == [True, True, False, False]
+    fanout.withdraw("", replace)
+    assert [json.loads(text)["type"] for text in batch.texts()] == ["entry.withdraw"]
 
 
 def test_a_pass_ends_while_readers_come_and_go() -> None:
@@ -373,7 +300,7 @@ def test_at_the_end_who_has_not_had_everything_is_not_sent_away_yet() -> None:
     assert [(reader.closed_with, reader.numbers) for reader in readers] == [(Close.ENDED, [1])] * 3
 
 
-def test_a_frame_that_cannot_be_made_leaves_a_feed_that_lets_its_readers_go() -> None:
+def test_readers_can_be_closed_after_a_pass_that_failed() -> None:
     fanout = fanout_of(0)
     readers = [RecordingReader(Format.HTML) for _ in range(3)]
     for reader in readers:
@@ -389,7 +316,7 @@ def test_a_frame_that_cannot_be_made_leaves_a_feed_that_lets_its_readers_go() ->
     assert ([reader.closed_with for reader in readers], fanout.readers) == ([Close.RESTART] * 3, 0)
 
 
-def test_a_frame_knows_how_many_it_was_given_to_and_after_how_long() -> None:
+def test_a_frame_counts_its_readers_by_latency() -> None:
     clock = iter([1_007, 1_250])
     fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**9), now=lambda: next(clock))
     slow = RecordingReader(room=1)
@@ -406,23 +333,23 @@ def test_a_frame_knows_how_many_it_was_given_to_and_after_how_long() -> None:
     assert sum(event.latencies.values()) == 3
 
 
-@pytest.mark.parametrize("frame_of", [[7], [5, 7]], ids=["one of them", "one of them, after another one"])
-def test_who_read_ahead_what_the_log_lost_since_is_sent_back(frame_of: list[int]) -> None:
+@pytest.mark.parametrize("names", [[7], [5, 7]], ids=["one of them", "one of them, after another one"])
+def test_a_reader_who_read_ahead_an_event_that_the_log_lost_since_is_closed(names: list[int]) -> None:
     """A log that was rolled back goes on with another event in the same place, which follows what the fanout has."""
     fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**6))
-    behind, wrong = RecordingReader(), [RecordingReader() for _ in frame_of]
+    behind, wrong = RecordingReader(), [RecordingReader() for _ in names]
     fanout.join(behind, 0, cursor(0), [])
-    for reader, name in zip(wrong, frame_of, strict=True):
+    for reader, name in zip(wrong, names, strict=True):
         fanout.join(reader, fanout.ring.position_of(2), cursor(name), [])
     fanout.append(frame(1))
-    assert [reader.state for reader in wrong] == [ReaderState.OPEN] * len(frame_of)
+    assert [reader.state for reader in wrong] == [ReaderState.OPEN] * len(names)
     fanout.append(frame(2))
     run(fanout)
-    assert [reader.closed_with for reader in wrong] == [Close.RESTART] * len(frame_of)
+    assert [reader.closed_with for reader in wrong] == [Close.RESTART] * len(names)
     assert behind.numbers == [1, 2]
 
 
-def test_who_read_ahead_goes_on_where_the_feed_has_the_same() -> None:
+def test_a_reader_who_read_ahead_goes_on_where_the_ring_gets_the_same_event() -> None:
     fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**6))
     ahead = RecordingReader()
     fanout.join(ahead, fanout.ring.position_of(2), cursor(2), [])

@@ -99,7 +99,7 @@ class Worker:
             wire.refuse(503)
 
     def holds(self, lost: Stored, taken: Sequence[Stored]) -> LiveStream | None:
-        """The live whose ring has an event, and will when all of what was taken has come."""
+        """The stream whose ring has an event, and will when all of what was taken has come."""
         live = self.hub._streams.get(lost.stream) if self.process.alive else None
         if live is None:
             return None
@@ -262,7 +262,7 @@ class World:
         oldest = records.all[0].id if records and records.all else None
         for name, loss in self.losses.items():
             if oldest and self.key(name[0], "log") == key:
-                holders = [(worker, held) for worker, held in loss.holders if id_of(held.ring.head.id) >= oldest]
+                holders = [(worker, live) for worker, live in loss.holders if id_of(live.ring.head.id) >= oldest]
                 self.losses[name] = loss._replace(holders=holders)
 
     def _epoch(self, stream: str) -> str | None:

@@ -28,7 +28,7 @@ from ..support.server import Running, reader, receive, running
 
 pytestmark = pytest.mark.anyio
 
-# On our server a socket is detached; on any other the adapter sends the same frames.
+# On our server a socket is detached; on any other the ASGI reader sends the same frames.
 SERVERS = {"detached": "pushserver", "adapter": "tests.support.granian"}
 # What is a server's to limit, and not the application's.
 on_our_server = pytest.mark.parametrize("module", ["detached"], indirect=True, scope="module")
@@ -313,7 +313,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
 async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
     start: Callable[..., Running], stream: str
 ) -> None:
-    """The fanout has let go of it: nothing else would look at it again, and it would keep its place for ever."""
+    """The fan-out has removed it: nothing else would visit it again, and it would keep its place for ever."""
     server = start("--readers", "1")
     entry = {"headline": "x", "blocks": [{"type": "paragraph", "html": "x" * 19_000}] * 3}
     for _ in range(100):
