@@ -1,5 +1,8 @@
 # make run    the server, an embedded store and a live demo on http://127.0.0.1:8000
-# make test   every test, installing what they need
+# make test   order and counts, and the page in a browser: what every commit passes, in a few minutes
+# make test-all  that and the tests marked `full`: attacks in a browser, networks that fail, every fault, requests that are
+#             made from the description, more seeds, more examples; under an hour. Both install what they need.
+#             Neither looks at a clock: what is measured in seconds is a command of bench/, or `make kills`.
 # make check  format, lint, types
 # make soak   faults at random, MINUTES=10 of them
 # make bench  this server beside others, in a few minutes; ARGUMENTS=--full for all of it
@@ -18,15 +21,19 @@ TIMES ?= 50
 FAILOVERS ?= 10
 READERS ?= 2000
 ARGUMENTS ?=
+TESTS_AT_ONCE ?= 3
 
-.PHONY: run test check bench soak kills lock docs format packages
+.PHONY: run test test-all check bench soak kills lock docs format packages
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run
 	$(BIN)/pushserver serve $(SERVE)
 
 test: $(VENV)/dev packages
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not full"
+
+test-all: $(VENV)/dev packages
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --hypothesis-profile test-all
 
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)

@@ -28,6 +28,12 @@ RESETS = Counter(
 LOST = Counter("pushserver_events_lost", "Events lost by the store after they were acknowledged, per worker, count.")
 HEALED = Counter("pushserver_events_healed", "Lost events stored again, by this or another worker, count.")
 TAILS_LOST = Counter("pushserver_tails_lost", "Connections lost while reading a partition from the store, count.")
+UNKNOWN_EVENTS = Counter(
+    "pushserver_events_unknown", "Events of a type unknown to this version, passed on to readers unchanged, count."
+)
+UNKNOWN_BLOCKS = Counter(
+    "pushserver_blocks_unknown", "Blocks of a type unknown to this version, left out of pages and feeds, count."
+)
 SKIPPED = Counter("pushserver_records_skipped", "Records in the log skipped because they are not events, count.")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,14 +11,29 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pushserver.store.embedded import embedded
 from pushserver.store.log import Log
 from pushserver.store.store import Store
 
-from .support.server import ROOT, Run, Running, clean_environment, running
+from .support.server import LIMIT, ROOT, Run, Running, clean_environment, running
 
 _numbers = itertools.count(1)
+
+# Examples: few and the same each time for `make test`, so that a failure is of the change; many and others for
+# `make test-all`. None of them is timed: how long one takes says how busy the machine is.
+settings.register_profile(
+    "test", max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "test-all", max_examples=1_000, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("test")
+
+# A shell has what it runs in the background ignore Ctrl-C, and the commands that tests start would ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -81,17 +97,17 @@ def unused_url() -> Iterator[str]:
 
 @pytest.fixture
 def run(server: Running) -> Run:
-    """Run a command against the server, with what it is given on standard input; by default it finds the key itself."""
+    """Run a command against the server, with this on its standard input; by default it finds the key itself."""
 
     def _run(*arguments: str, input: bytes = b"", **env: str) -> subprocess.CompletedProcess[str]:
-        told = {"PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data), **env}
+        variables = {"PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data), **env}
         done = subprocess.run(
             [sys.executable, "-m", "pushserver", *arguments],
             cwd=ROOT,
-            env={**clean_environment(), **told},
+            env={**clean_environment(), **variables},
             input=input,
             capture_output=True,
-            timeout=60,
+            timeout=LIMIT,
             check=False,
         )
         assert b"Traceback" not in done.stderr, done.stderr.decode()

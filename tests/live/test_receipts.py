@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
-import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection
 
 from pushserver.store.store import Store
 
-from ..support.server import ROOT, Running, clean_environment, reader, receive, running
+from ..support.server import LIMIT, ROOT, Running, clean_environment, clients_of, reader, receive, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -77,24 +78,29 @@ async def test_a_worker_that_does_not_answer_is_named_silent(start: Callable[...
     entry = server.publish_ok(stream, "first")
     while len(delivery(server, stream, entry["id"])["workers"]) < 2:  # the second one is still starting
         pass
-    frozen, _ = (pid for pid in server.children() if pid != server.store_pid())
-    os.kill(frozen, signal.SIGSTOP)
-    try:
-        for _ in range(20):  # a connection that the kernel gave to the frozen worker is not answered
-            try:
-                response = server.http.request(
-                    "GET",
-                    f"/streams/{stream}/entries/{entry['id']}/delivery?n=1&wait=0",
-                    headers={"Authorization": f"Bearer {server.key}", "Connection": "close"},
-                    timeout=2,
-                )
-                break
-            except httpx2.TimeoutException:
-                continue
-        receipt = response.json()
-        assert (receipt["reached"], receipt["silent"], len(receipt["workers"])) == (False, 1, 1)
-    finally:
-        os.kill(frozen, signal.SIGCONT)
+    frozen, awake = (pid for pid in server.children() if pid != server.store_pid())
+    with connected_to(server, awake) as connection:
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            path = f"/streams/{stream}/entries/{entry['id']}/delivery?n=1&wait=0"
+            connection.request("GET", path, headers={"Authorization": f"Bearer {server.key}"})
+            receipt = json.loads(connection.getresponse().read())
+            assert (receipt["reached"], receipt["silent"], len(receipt["workers"])) == (False, 1, 1)
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+
+
+@contextmanager
+def connected_to(server: Running, worker: int) -> Iterator[HTTPConnection]:
+    """A connection that the kernel gave to this worker."""
+    while True:
+        with closing(HTTPConnection(server.url.removeprefix("http://"), timeout=LIMIT)) as connection:
+            connection.connect()
+            port = connection.sock.getsockname()[1]
+            until(lambda port=port: any(port in clients_of(pid) for pid in server.children()))  # type: ignore[misc]
+            if port in clients_of(worker):
+                yield connection
+                return
 
 
 async def test_without_readers_there_is_nobody_to_reach(two: Running, stream: str) -> None:
@@ -130,7 +136,7 @@ async def test_a_receipt_is_for_publishers_and_of_what_there_is(server: Running,
 
 
 async def test_a_channel_is_heard_after_a_quiet_time(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.store.store.QUIET", 0.05)
+    monkeypatch.setattr("pushserver.store.connection.QUIET", 0.05)
     store = Store(store_url, partitions=16)
     try:
         async with store.channels("{p00}:a", "{p00}:b") as channels:

@@ -6,8 +6,9 @@ import pytest
 
 from pushserver import model
 from pushserver.codec import dumps
-from pushserver.live.fanout import Feed
-from pushserver.live.stream import Channel
+from pushserver.live.fanout import Fanout
+from pushserver.live.ring import Ring
+from pushserver.live.stream import LiveStream
 from pushserver.model import Cursor, Event
 from pushserver.store.log import Snapshot
 from pushserver.wire.frames import Format
@@ -22,9 +23,9 @@ def cursor(n: int) -> Cursor:
 
 
 @pytest.fixture
-def channel() -> Channel:
-    feed = Feed(cursor(2), 2, ring_events=1, ring_bytes=10**6)
-    return Channel("storm", feed, model.unwritten_page("storm"))
+def stream() -> LiveStream:
+    fanout = Fanout(Ring(cursor(2), 2, max_events=1, max_bytes=10**6))
+    return LiveStream("storm", fanout, model.unwritten_page("storm"), give_up=lambda stream, why: None)
 
 
 def put(n: int, headline: str) -> Event:
@@ -38,27 +39,27 @@ def withdrawal(n: int, of: int) -> Event:
 
 
 @pytest.mark.parametrize("format", Format)
-def test_frames_that_readers_have_yet_to_send_forget_it(channel: Channel, format: Format) -> None:
+def test_frames_that_readers_have_yet_to_send_forget_it(stream: LiveStream, format: Format) -> None:
     """They were read from the log before the ring, or have left it since."""
-    before, other = channel.frame(put(1, SECRET)), channel.frame(put(2, "something else"))
+    before, other = stream.event_frame(put(1, SECRET)), stream.event_frame(put(2, "something else"))
     assert SECRET in before.text(format)
-    channel.take(withdrawal(3, of=1))
+    stream.append(withdrawal(3, of=1))
     assert SECRET not in before.text(format)
     assert "entry.withdraw" in before.text(format)
     assert "something else" in other.text(format)
 
 
 @pytest.mark.parametrize("format", Format)
-def test_snapshots_that_readers_have_yet_to_send_forget_it(channel: Channel, format: Format) -> None:
+def test_snapshots_that_readers_have_yet_to_send_forget_it(stream: LiveStream, format: Format) -> None:
     entries = [dumps(entry_append("storm", text, id=id).state) for id, text in (("id1", SECRET), ("id2", "other"))]
-    view = channel.view(Snapshot(cursor(2), 2, channel.page, entries, False, model.instant(0), []))
+    view = stream.snapshot_frame(Snapshot(cursor(2), 2, stream.page, entries, False, model.instant(0), []))
     assert SECRET in view.text(format)
-    channel.take(withdrawal(3, of=1))
+    stream.append(withdrawal(3, of=1))
     assert SECRET not in view.text(format)
     assert "other" in view.text(format)
 
 
-def test_nothing_is_kept_for_that(channel: Channel) -> None:
+def test_nothing_is_kept_for_that(stream: LiveStream) -> None:
     for n in range(3, 50):
-        channel.take(put(n, "one"))
-    assert len(channel._frames) <= 2
+        stream.append(put(n, "one"))
+    assert len(stream._frames) <= 2

@@ -23,7 +23,7 @@ from pushserver.web.app import create_app
 from .server import ROOT
 
 
-def told(arguments: list[str]) -> Settings:
+def settings_of(arguments: list[str]) -> Settings:
     """The settings, from these flags and the environment."""
     options = [settings.option(field.name) for field in settings.KNOBS]
     command = click.Command("serve", callback=lambda **values: values, params=[*options])
@@ -32,25 +32,25 @@ def told(arguments: list[str]) -> Settings:
 
 
 def app() -> Starlette:
-    return create_app(told([]))
+    return create_app(settings_of([]))
 
 
-async def serve(told: Settings) -> None:
+async def serve(chosen: Settings) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    with socket.create_server((told.host, 0)) as probe:
+    with socket.create_server((chosen.host, 0)) as probe:
         port = probe.getsockname()[1]
-    data = Path(told.data)
+    data = Path(chosen.data)
     async with embedded(data) as url:
-        told = dataclasses.replace(told, redis=url, key=keyfile.make_local_key(data), port=port)
+        chosen = dataclasses.replace(chosen, redis=url, key=keyfile.make_local_key(data), port=port)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "granian", "tests.support.granian:app", "--factory", "--interface", "asgi"),
-            *("--host", told.host, "--port", str(port), "--loop", "uvloop", "--no-log"),
+            *("--host", chosen.host, "--port", str(port), "--loop", "uvloop", "--no-log"),
             cwd=ROOT,
-            env=settings.environment(told),
+            env=settings.environment(chosen),
         )
         try:
-            await greet(told, f"http://{told.host}:{port}", play=False)
+            await greet(chosen, f"http://{chosen.host}:{port}", play=False)
             await stop.wait()
         finally:
             process.terminate()
@@ -58,4 +58,4 @@ async def serve(told: Settings) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(told(sys.argv[2:])))
+    asyncio.run(serve(settings_of(sys.argv[2:])))

