@@ -57,7 +57,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 def open_live(page: Page, server: Running | Proxy, stream: str) -> None:
     page.goto(f"{server.url}/streams/{stream}")
-    expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
 
 
 def live_parts(page: Page) -> dict[str, str]:
@@ -177,7 +177,7 @@ def test_a_page_finds_its_way_back_after_a_restart(page: Page, start: Callable[.
     expect(page.locator("#status")).to_have_attribute("data-state", "waiting")
     server = start("--port", port)
     server.publish_ok(stream, "Posted while nobody was connected, perhaps")
-    expect(page.locator("article h3")).to_have_text("Posted while nobody was connected, perhaps", timeout=30_000)
+    expect(page.locator("article h3")).to_have_text("Posted while nobody was connected, perhaps")
     assert_same_as_fresh(page, server, stream)
 
 
@@ -228,7 +228,7 @@ def test_the_back_button_brings_a_live_page_back(page: Page, server: Running, st
     server.publish_ok(stream, "While away")
     page.go_back()
     expect(page.locator("article h3")).to_have_text("While away")
-    expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
 
 
 def test_the_embedding_of_the_readme_works_as_it_stands(

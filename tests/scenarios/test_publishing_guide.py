@@ -75,7 +75,7 @@ def running(server: Running, folder: Path, kind: str, text: str) -> Iterator[sub
 
 def run(server: Running, folder: Path, piece: tuple[str, str]) -> None:
     with running(server, folder, *piece) as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=90)
         assert process.returncode == 0, said
 
 
@@ -125,7 +125,7 @@ async def follows(server: Running, folder: Path, piece: tuple[str, str]) -> None
     async with reader(server, "storm", cursor=server.snapshot("storm")["cursor"]) as socket:
 
         async def published() -> str:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 headline: str = (await receive(socket, "entry.put"))["entry"]["headline"]
                 return headline
 

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Dialog, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, Route, expect, sync_playwright
 
+from .server import LIMIT
+
+expect.set_options(timeout=LIMIT * 1000)  # else 5 s, in which a busy machine may not have drawn a page
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 # {kind, text}: of the classes that are known, in our own spelling
@@ -62,6 +65,14 @@ class Judge:
             found.append(f"{self.page.url} with {len(self.page.frames)} frames, {len(self.context.pages)} pages")
         wrong = [*self._noted, *found]
         assert not wrong, "\n".join(wrong)
+
+    def names(self, fault: str) -> bool:
+        """Whether `judge` refuses the page, and names this."""
+        try:
+            self.judge()
+        except AssertionError as refused:
+            return fault in str(refused)
+        return False
 
 
 @contextmanager
