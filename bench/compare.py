@@ -25,7 +25,7 @@ import uvloop
 from pushserver.bench import usage
 from pushserver.bench.publisher import PublishRefused
 from pushserver.bench.reader import ServerUnavailable
-from pushserver.bench.swarm import raise_file_limit
+from pushserver.bench.swarm import check_file_limit
 
 from . import table
 from .contenders import CONTENDERS, Contender, NotInstallable, Rig, frame_of
@@ -67,7 +67,7 @@ def main(
         report = json.loads(before.read_text())
     else:
         size = WHOLE if full else SHORT
-        if error := raise_file_limit(size.idle_readers[1]):
+        if error := check_file_limit(size.idle_readers[1]):
             raise click.ClickException(error)
         chosen = [each for each in WORKLOADS if not workloads or each.letter in workloads]
         names = {name.strip().lower() for name in only.split(",")} - {""}

@@ -17,7 +17,7 @@ from pushserver.codec import dumps
 from pushserver.content import changes, schema, validation
 from pushserver.model import Cursor, Event
 from pushserver.page import render
-from pushserver.wire.frames import Coding, Format, Frame, coded
+from pushserver.wire.frames import Coding, EventFrame, Format, encode_text
 
 TIMES = 200
 
@@ -29,22 +29,24 @@ def main() -> None:
     for format in Format:
         frames = [_frame(entry) for entry in entries]
         plain, deflated = [
-            sum(len(frame.wire(format, coding)) for frame in frames) / len(frames)
+            sum(len(frame.encoded(format, coding)) for frame in frames) / len(frames)
             for coding in (Coding.MESSAGE, Coding.DEFLATED)
         ]
         texts = [frame.text(format) for frame in frames]
-        times = [timeit.timeit(partial(coded, text, Coding.DEFLATED, None), number=TIMES) / TIMES for text in texts]
+        times = [
+            timeit.timeit(partial(encode_text, text, Coding.DEFLATED, None), number=TIMES) / TIMES for text in texts
+        ]
         print(f"| {format.value} | {plain:.0f} | {deflated:.0f} | {statistics.mean(times) * 1e6:.0f} |")
 
 
-def _frame(sent: dict[str, Any]) -> Frame:
+def _frame(sent: dict[str, Any]) -> EventFrame:
     """Return the frame of an entry."""
     at, id = model.now(), model.new_id()
     entry = changes.revise_entry(validation.read(schema.EntryIn, sent), stream="demo", id=id, at=at)
     cursor = Cursor("e" * 16, f"{at}-0", "a" * 16)
     data = dumps({"at": model.instant(at), "entry": {**entry, "rev": 1}}).encode()
     event = Event(cursor, cursor, 1, "entry.put", data, model.instant(at), id)
-    return Frame(event, partial(render.frame, event, {**model.unwritten_page("demo"), "timezone": "Etc/UTC"}))
+    return EventFrame(event, partial(render.frame, event, {**model.unwritten_page("demo"), "timezone": "Etc/UTC"}))
 
 
 if __name__ == "__main__":

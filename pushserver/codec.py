@@ -43,12 +43,12 @@ def read_json(body: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise Malformed("A JSON object names a member twice.", Fault(shorten(twice), "each name once", "twice"))
-    return found
+    return members
 
 
 def _no_constant(name: str) -> NoReturn:

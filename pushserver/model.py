@@ -18,6 +18,7 @@ from .errors import Fault, Invalid, shorten
 
 STREAM = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")  # of an entry; publishers may bring their own
+EVENT_TYPES = frozenset({"entry.put", "entry.withdraw", "page.put", "stream.end"})  # a later version may have more
 PINNED = 2**52  # above every instant in milliseconds, and with one added still exact in a double
 
 
@@ -120,9 +121,17 @@ class Event(NamedTuple):
         """When the store appended it, in milliseconds since 1970, by the store's clock."""
         return int(self.cursor.id.partition("-")[0])
 
+    @property
+    def is_known(self) -> bool:
+        """Whether this version knows the type. An unknown event is sent to readers as it is, and shown on no page."""
+        return self.type in EVENT_TYPES
+
     def withdrawn(self, data: bytes) -> Event:
-        """The event after its entry was withdrawn: the same place in the order, with the withdrawal as its content."""
-        return self._replace(type="entry.withdraw", data=data, request="") if self.type == "entry.put" else self
+        """The event after its entry was withdrawn: the same place in the order, with the withdrawal as its content.
+
+        An event of an unknown type is replaced too, as it may contain the entry's text.
+        """
+        return self._replace(type="entry.withdraw", data=data, request="") if self.type != "entry.withdraw" else self
 
 
 # --- entries and pages as they are stored

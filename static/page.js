@@ -6,6 +6,7 @@
 
 import { Stream } from "./stream.js";
 
+const SHOWN = new Set(["snapshot", "reset", "entry.put", "entry.withdraw", "page.put", "stream.end"]);
 const LATEST = 5; // headlines in the list of the latest; render.py keeps the same number
 const WORDS = {
   connecting: "Connecting…",
@@ -136,6 +137,7 @@ function putPage(page) {
 
 /** @param {CustomEvent} event */
 function apply({ detail: frame }) {
+  if (!SHOWN.has(frame.type)) return; // of a later version: its parts and page may be made for another page.js
   const zone = byId("header").dataset.timezone;
   byId("json-ld")?.remove(); // it tells crawlers of the page as it was loaded
   if (frame.parts) replaceParts(frame.parts);

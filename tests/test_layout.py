@@ -117,3 +117,50 @@ def test_the_mirror_of_a_test_is_a_module() -> None:
         if path.parent.name in packages:
             module = PACKAGE / path.parent.name / re.sub("^test_", "", path.name)
             assert module.exists() or module.with_suffix("").is_dir(), path
+
+
+# Modules whose names are not the code's own.
+NAMES_OF_OTHERS = {
+    "web.openapi.answers": "its classes are named as the components of the OpenAPI document",
+    "content.export": "its classes are named as the members of an export's lines",
+}
+
+
+def definitions(path: Path) -> Iterator[str]:
+    """The public classes and functions that a module defines at its top."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node.name
+
+
+def test_a_public_name_is_defined_once() -> None:
+    """The client counts by itself: it is used alone, and names the server's refusals as the server does."""
+    places: dict[tuple[bool, str], list[str]] = {}
+    for path in MODULES:
+        if name_of(path) not in NAMES_OF_OTHERS:
+            for name in definitions(path):
+                places.setdefault((name_of(path).startswith("client."), name), []).append(name_of(path))
+    assert {name: modules for (_, name), modules in places.items() if len(modules) > 1} == {}
+
+
+EMPTY_WORDS = {"told", "held", "kept", "found", "given"}  # as names they do not say what they name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_names_say_what_they_name(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    assert not names & EMPTY_WORDS
+
+
+# A docstring's first sentence has a subject and a verb; with these words it begins in the middle of a thought.
+FALSE_STARTS = ("What ", "Who ", "Whom ", "Whoever ", "That ", "Those ", "Which ", "How ", "Where ")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_docstring_begins_with_its_subject(path: Path) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    texts = [ast.get_docstring(node) or "" for node in nodes]
+    assert not [text for text in texts if text.startswith(FALSE_STARTS)]

@@ -1,4 +1,4 @@
-"""What every request that reads a stream goes through: a private one is for those alone whose token says so.
+"""The gate lets only readers with a valid token read a private stream.
 
 The gate stands before every operation of readers that names a stream, by the route's own parameter: a handler does not
 ask for it, and cannot forget to. Where nothing is private there is no gate.
@@ -24,7 +24,10 @@ PERMIT = "pushserver.permit"  # in the scope
 
 
 class Permit(NamedTuple):
-    """What lets a reader read a private stream: until when, in seconds since 1970, and whether it came by itself."""
+    """A Permit lets a reader read a private stream until an instant, in seconds since 1970.
+
+    `by_cookie` says that the browser sent the token by itself, not the page.
+    """
 
     until: float
     by_cookie: bool
@@ -32,8 +35,8 @@ class Permit(NamedTuple):
 
 def permit(connection: HTTPConnection) -> Permit | None:
     """The reader's permit, None where the stream is public. Nothing may be sent that is later than its end."""
-    found: Permit | None = connection.scope.get(PERMIT)
-    return found
+    reading: Permit | None = connection.scope.get(PERMIT)
+    return reading
 
 
 class Gate:
@@ -79,18 +82,18 @@ def _token(connection: HTTPConnection) -> tuple[str, bool]:
     """The token, and whether a browser sent it by itself. What was said for this request goes before that."""
     schemes = [value.partition(" ") for value in connection.headers.getlist("authorization")]
     offered = connection.scope.get("subprotocols", [])
-    roads = {
+    sources = {
         "Authorization": [token.strip() for scheme, _, token in schemes if scheme.lower() == "bearer"],
         "Sec-WebSocket-Protocol": [
             name.removeprefix(TOKEN_PROTOCOL) for name in offered if name.startswith(TOKEN_PROTOCOL)
         ],
         "Cookie": _cookies(connection),
     }
-    for field, found in roads.items():
-        if len(found) > 1:
-            raise bad_token("More than one token came.", field, "one token", str(len(found)))
-        if found:
-            return found[0], field == "Cookie"
+    for field, values in sources.items():
+        if len(values) > 1:
+            raise bad_token("More than one token came.", field, "one token", str(len(values)))
+        if values:
+            return values[0], field == "Cookie"
     expected = f"Authorization: Bearer, the cookie {COOKIE}, or the WebSocket subprotocol {TOKEN_PROTOCOL}<token>"
     raise BadToken("This stream is private.", Fault("token", expected, "none"), headers={"WWW-Authenticate": CHALLENGE})
 

@@ -39,7 +39,7 @@ KINDS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256", ("RSA", None): "
 
 
 class Key(NamedTuple):
-    """What a token may be signed with: a public key or a secret, for one algorithm. `id` is the JWKS's `kid`."""
+    """A Key verifies tokens: it is a public key or a secret, for one algorithm. `id` is the JWKS's `kid`."""
 
     id: str | None
     algorithm: str
@@ -73,10 +73,10 @@ class Tokens:
             raise ValueError(_expected("KEYS", "a file of keys, since some streams are private", "none"))
         if not settings.token_audience:
             raise ValueError(_expected("AUDIENCE", "what tokens name as their audience", "nothing"))
-        found = read_keys(Path(settings.token_keys))
-        keys = [key for key in found if key.algorithm in algorithms]
+        file_keys = read_keys(Path(settings.token_keys))
+        keys = [key for key in file_keys if key.algorithm in algorithms]
         if not keys:
-            got = ", ".join(sorted({key.algorithm for key in found})) or "none"
+            got = ", ".join(sorted({key.algorithm for key in file_keys})) or "none"
             raise ValueError(_expected("KEYS", f"a key for {' or '.join(algorithms)}", f"keys for {got}"))
         return cls(private, keys, algorithms, settings.token_audience)
 
@@ -131,7 +131,7 @@ class Tokens:
         raise bad_token("The token's signature is wrong.", "signature", "that of a key that is known", "another")
 
     def _payload(self, token: str, key: Key) -> bytes | None:
-        """What this key has signed, None where it has not."""
+        """The payload of a token that this key signed, None where it did not."""
         try:
             payload: bytes = self._jws.decode_complete(token, key.key, algorithms=[key.algorithm])["payload"]
         except jwt.PyJWTError:
@@ -210,10 +210,10 @@ def read_keys(path: Path) -> list[Key]:
 
 def _of_jwks(content: bytes) -> list[Key]:
     try:
-        found = read_json(content)
+        document = read_json(content)
     except Refused as refused:
         raise ValueError(f"expected {refused.faults[0].expected}, got {refused.faults[0].got}") from None
-    members = found.get("keys") if isinstance(found, dict) else None
+    members = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
         raise ValueError('expected a JWKS, {"keys": [{…}]}, got other JSON')
     keys = [_of_jwk(member, number) for number, member in enumerate(members, 1)]

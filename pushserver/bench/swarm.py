@@ -284,7 +284,7 @@ class ReaderPool:
             await process.close()
 
 
-def raise_file_limit(readers: int) -> str:
+def check_file_limit(readers: int) -> str:
     """Raise this process's limit of open files for so many readers; return an error where the limit is too low."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and readers + SPARE_FILES > most:

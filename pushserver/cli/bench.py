@@ -24,7 +24,7 @@ from ..bench.measurement import Outcome
 from ..bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, refusal
 from ..bench.reader import Endpoint, ServerUnavailable, stamp
 from ..bench.run import ServerProcesses
-from ..bench.swarm import ReaderPool, raise_file_limit
+from ..bench.swarm import ReaderPool, check_file_limit
 from ..client import Unauthorized
 from ..client.publisher import authorization, encode
 from .options import NOT_REACHED, REFUSED, data_option, fail, json_option, key_option
@@ -104,7 +104,7 @@ def bench(
     plan = Plan(**counts)
     if bool(url) == local:
         raise click.UsageError("Expected URL or --local, one of them.")
-    if error := raise_file_limit(plan.readers):
+    if error := check_file_limit(plan.readers):
         fail(f"{plan.readers} readers: {error}", REFUSED)
     try:
         key = key or keyfile.local_key(Path(data)) or ""

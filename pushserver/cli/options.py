@@ -60,12 +60,12 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
             with Publisher(url, key) as publisher:
                 command(publisher, **values)
         except PublishError as error:
-            fail(str(error), status_of(error))
+            fail(str(error), exit_status(error))
 
     return url_option(key_option(data_option(run)))
 
 
-def status_of(error: PublishError) -> int:
+def exit_status(error: PublishError) -> int:
     """Return the exit status for an error."""
     return NOT_REACHED if isinstance(error, Unreached) else REFUSED
 

@@ -13,7 +13,7 @@ import click
 
 from ..client import Publisher, PublishError, Rejected, TurnedAway, follow
 from ..content import markup
-from .options import REFUSED, configure_logging, fail, json_option, publishes, status_of, url_option
+from .options import REFUSED, configure_logging, exit_status, fail, json_option, publishes, url_option
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
 DELIVERY_WAIT = 5.0  # seconds to wait until all workers have an entry
@@ -135,7 +135,7 @@ def _publish_lines(
             click.echo(f"pushserver: line {number}: {reason}", err=True)
             status = REFUSED
         except PublishError as error:
-            fail(f"line {number}: {error}", status_of(error))
+            fail(f"line {number}: {error}", exit_status(error))
         else:
             _print_answer(answer, "published", as_json)
     sys.exit(status)
@@ -196,7 +196,7 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
     _print_answer(publisher.withdraw(stream, id, reason=reason, note=note), "withdrawn", as_json)
 
 
-@click.command()
+@click.command(name="page")
 @click.argument("stream")
 @click.option("--headline", help="Headline of the page.")
 @click.option("--kicker", help="Short text above the headline.")
@@ -206,7 +206,7 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
 @click.option("--end", is_flag=True, help="End the stream.")
 @json_option
 @publishes
-def page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: str | None) -> None:
+def change_page(publisher: Publisher, stream: str, end: bool, as_json: bool, **fields: str | None) -> None:
     """Change the page of STREAM: only the fields in the options. A new page needs a headline."""
     patch = {name: value for name, value in fields.items() if value is not None}
     if patch:
@@ -283,4 +283,4 @@ def _text(inline: str) -> str:
     return "\n  ".join(markup.text(line) for line in inline.split("<br>"))
 
 
-COMMANDS = [publish, correct, withdraw, page, tail]
+COMMANDS = [publish, correct, withdraw, change_page, tail]

@@ -16,14 +16,14 @@ from ..client import Publisher, PublishError
 from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
-from .options import REFUSED, fail, publishes, status_of
+from .options import REFUSED, exit_status, fail, publishes
 
 LINE_LIMIT = 5 * 2**20  # characters of one line
 RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # of one request, at most
 
 
-class Line(NamedTuple):
-    """Line is one line of an import: `kind` is page, entry or withdrawal, `length` is in characters."""
+class ImportLine(NamedTuple):
+    """ImportLine is one line of an import: `kind` is page, entry or withdrawal, `length` is in characters."""
 
     number: int
     kind: str
@@ -69,9 +69,9 @@ class Import:
         self._publisher = publisher
         self._stream = stream
         self._name = name
-        self._batch: list[Line] = []
+        self._batch: list[ImportLine] = []
 
-    def send(self, line: Line) -> None:
+    def send(self, line: ImportLine) -> None:
         """Send a line, now or with the next ones. A refused line ends the program; the lines before it stay."""
         if line.kind == "withdrawal" or "rev" in line.value:
             characters = line.length + sum(other.length for other in self._batch)
@@ -107,8 +107,8 @@ class Import:
         self.known += known
         self.added += not known
 
-    def _fail(self, line: Line, error: PublishError) -> None:
-        fail(f"{self._name}, line {line.number}: {error}", status_of(error))
+    def _fail(self, line: ImportLine, error: PublishError) -> None:
+        fail(f"{self._name}, line {line.number}: {error}", exit_status(error))
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
@@ -119,7 +119,7 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _record(text: str, name: str, number: int) -> Line:
+def _record(text: str, name: str, number: int) -> ImportLine:
     """Parse a line; exit with an error where it is not valid. The lines before it stay."""
     try:
         value = read_json(text[:LINE_LIMIT].encode("utf-8", "surrogateescape"))
@@ -130,7 +130,7 @@ def _record(text: str, name: str, number: int) -> Line:
     if isinstance(value, dict) and len(value) == 1:
         ((kind, fields),) = value.items()
         if kind in ("page", "entry", "withdrawal") and isinstance(fields, dict):
-            return Line(number, kind, fields, len(text))
+            return ImportLine(number, kind, fields, len(text))
     expected = '{"page": …}, {"entry": …} or {"withdrawal": …}'
     fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from babel import Locale, UnknownLocaleError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -188,6 +188,10 @@ Block = Annotated[
     Paragraph | Heading | List | Quote | Image | SocialPost | Embed,
     Field(discriminator="type"),
 ]
+BLOCK_TYPES = frozenset(
+    get_args(kind.model_fields["type"].annotation)[0]
+    for kind in (Paragraph, Heading, List, Quote, Image, SocialPost, Embed)
+)  # a later version may have stored more
 Blocks = Annotated[list[Block], Field(max_length=200)]
 
 

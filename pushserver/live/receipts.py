@@ -1,7 +1,8 @@
-"""What became of an event: which workers have it, how many readers were given it, and how late.
+"""A receipt says how an event was delivered: which workers have it, how many readers received it, and how late.
 
-Frames count as they are given out, so this costs the road nothing until somebody asks. Then every worker is asked over
-a channel of the store (sharded, so that one node knows how many were reached), and tells what its own feed knows.
+Frames count their readers as they are written, so delivery costs nothing more until a receipt is asked for. Then every
+worker is asked over a channel of the store, and answers with its own report. The channel is sharded: one node of a
+cluster knows how many workers it reached.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from .hub import Hub
 
 logger = logging.getLogger(__name__)
 
-ASK, TELL = "{p00}:asked", "{p00}:told:"  # channels: to every worker, and to the one that asked
-MOST_AT_ONCE = 64  # questions that a worker works on; one more is not answered, and its asker counts a silent worker
-GRACE = 2.0  # seconds, beyond the wait, for the answers to come
+ASK, TELL = "{p00}:asked", "{p00}:told:"  # channels: to every worker, and the prefix of one worker's own
+MAX_QUESTIONS = 64  # that a worker answers at a time; one more is dropped, and its worker counts as silent
+GRACE = 2.0  # seconds, beyond the wait, for the answers to arrive
 RETRY = 1.0  # seconds before a lost channel is opened again
 
 
 class Receipts:
-    """Asks all workers about an event, and answers for this one. `run` owns the channels."""
+    """Receipts asks all workers about an event, and answers for this one. `run` owns the channels."""
 
     def __init__(self, store: Store, hub: Hub) -> None:
         self._store = store
@@ -40,12 +41,12 @@ class Receipts:
         self.open = False
 
     async def run(self) -> None:
-        """Hear what others ask and tell, until cancelled."""
+        """Read the channels until cancelled."""
         while True:
             try:
                 async with self._store.channels(ASK, TELL + self._name) as channels:
                     self.open = True
-                    await self._hear(channels)
+                    await self._read(channels)
             except (StoreError, OSError) as error:
                 logger.warning("receipts: the store does not answer: %s", error)
                 await asyncio.sleep(RETRY)
@@ -53,58 +54,60 @@ class Receipts:
                 self.open = False
 
     async def of(self, stream: str, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
-        """The receipt of an entry's event `n`, or of its newest; waits so many seconds for all workers to have it."""
+        """The receipt of an entry's event `n`, or of its newest.
+
+        It waits so many seconds until all workers have delivered the event. Raises StoreError.
+        """
         question = secrets.token_hex(8)
         answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._questions[question] = answers
-        told: list[dict[str, Any]] = []
+        reports: list[dict[str, Any]] = []
         try:
-            asked = await self._tell(
-                ASK, question=question, worker=self._name, stream=stream, entry=entry_id, n=n, wait=wait
-            )
+            fields = {"question": question, "worker": self._name, "stream": stream, "entry": entry_id}
+            workers = await self._send(ASK, **fields, n=n, wait=wait)
             try:
                 async with asyncio.timeout(wait + GRACE):
-                    while len(told) < asked:
-                        told.append(await answers.get())
+                    while len(reports) < workers:
+                        reports.append(await answers.get())
             except TimeoutError:
-                pass  # who has not answered by now is silent
+                pass  # a worker that hangs is reported as silent, and must not hold up the answer
         finally:
             del self._questions[question]
-        return _receipt(told, silent=asked - len(told))
+        return _receipt(reports, silent=workers - len(reports))
 
-    async def _hear(self, channels: Channels) -> None:
+    async def _read(self, channels: Channels) -> None:
         while True:
-            message = await channels.read()
-            if message is None:
+            data = await channels.read()
+            if data is None:
                 continue
-            told = json.loads(message)
-            if "report" in told:
-                answers = self._questions.get(told["question"])
+            message = json.loads(data)
+            if "report" in message:
+                answers = self._questions.get(message["question"])
                 if answers is not None:
-                    answers.put_nowait(told["report"])
-            elif len(self._answering) < MOST_AT_ONCE:
-                task = asyncio.create_task(self._answer(told))
+                    answers.put_nowait(message["report"])
+            elif len(self._answering) < MAX_QUESTIONS:
+                task = asyncio.create_task(self._answer(message))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, asked: dict[str, Any]) -> None:
-        report = await self._hub.report(asked["stream"], asked["entry"], asked["n"], wait=asked["wait"])
+    async def _answer(self, question: dict[str, Any]) -> None:
+        report = await self._hub.report(question["stream"], question["entry"], question["n"], wait=question["wait"])
+        answer = {"question": question["question"], "report": {"worker": self._name, **report}}
         try:
-            await self._tell(
-                TELL + asked["worker"], question=asked["question"], report={"worker": self._name, **report}
-            )
+            await self._send(TELL + question["worker"], **answer)
         except StoreError as error:
-            logger.warning("receipts: an answer was not told: %s", error)
+            logger.warning("receipts: an answer was not sent: %s", error)
 
-    async def _tell(self, channel: str, **fields: Any) -> int:
+    async def _send(self, channel: str, **fields: Any) -> int:
+        """Publish a message; the number of workers that it reached."""
         return await self._store.publish(channel, json.dumps(fields))
 
 
-def _receipt(told: list[dict[str, Any]], *, silent: int) -> dict[str, Any]:
-    """The answers of the workers, and their sum."""
+def _receipt(reports: list[dict[str, Any]], *, silent: int) -> dict[str, Any]:
+    """The reports of the workers, and their sum."""
     late: Counter[int] = Counter()
     workers = []
-    for report in sorted(told, key=lambda report: str(report["worker"])):
+    for report in sorted(reports, key=lambda report: str(report["worker"])):
         own: Counter[int] = Counter(dict(report.pop("late")))
         late += own
         workers.append({**report, "sent": own.total(), **_quantiles(own)})
@@ -119,7 +122,7 @@ def _receipt(told: list[dict[str, Any]], *, silent: int) -> dict[str, Any]:
 
 
 def _quantiles(late: Counter[int]) -> dict[str, int | None]:
-    """After how many milliseconds half of the readers, 99 of 100, and the last had been given it."""
+    """The milliseconds after which half of the readers, 99 of 100, and the last had received the event."""
     return {name: _quantile(late, part) for name, part in (("p50_ms", 0.5), ("p99_ms", 0.99), ("last_ms", 1.0))}
 
 

@@ -1,122 +1,145 @@
-"""How a reader begins: from the ring where that reaches back to its cursor, else from the log, else with a snapshot.
+"""A reader begins from the ring if its cursor is there, else from the log, else with a snapshot.
 
-All that it missed or none of it: never a part. What one reader costs is had by all who ask for the same.
+It receives all that it missed or a snapshot, never a part. Readers who ask for the same at the same time share one read
+of the store and one encoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import Unavailable
 from ..model import Cursor
-from ..settings import Settings
 from ..store.log import Log, Resumed, Snapshot
-from ..wire.frames import Format, Frame, Notice, Told, View
-from .reads import Reads
-from .stream import Channel
+from ..wire.frames import EventFrame, Format, Frame, Notice, SnapshotFrame
+from .stream import LiveStream
+
+T = TypeVar("T")
 
 
-class Opening(NamedTuple):
-    """Where a reader goes on in the feed, the event before that, and what it is told until there."""
+class Start(NamedTuple):
+    """Start is where a reader joins: a position in the ring, the event before it, and the frames that come first."""
 
     position: int
     cursor: Cursor
-    told: Sequence[Told]
+    first: Sequence[Frame]
 
 
-class AtOdds(Exception):
-    """The log has another event where the feed has one of its own."""
+class LogDiffers(Exception):
+    """The log has another event at a place where the ring has one of its own."""
 
 
 class LogGone(Unavailable):
-    """There is no log any more."""
+    """The stream's log no longer exists."""
 
 
-class Openings:
-    """Answers to the readers who come to the streams of this worker."""
+class SharedReads:
+    """SharedReads lets tasks that want the same read of the store share one: a storm of readers costs one read."""
 
-    def __init__(self, log: Log, settings: Settings) -> None:
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def read(self, key: Hashable, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of the read under way for a key; without one, `read` begins it."""
+        task: asyncio.Task[T] | None = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.get_running_loop().create_task(read())
+            task.add_done_callback(lambda _: self._tasks.pop(key))
+        return await asyncio.shield(task)  # a reader that disconnects must not cancel the read of the others
+
+
+class Resumption:
+    """Resumption finds the start of each reader who joins a stream of this worker.
+
+    `page_entries` are in a snapshot; a reader who missed more than `replay_events` or `replay_bytes` gets a snapshot.
+    `heartbeat` is the seconds between two head frames.
+    """
+
+    def __init__(self, log: Log, *, page_entries: int, replay_events: int, replay_bytes: int, heartbeat: float) -> None:
         self._log = log
-        self._settings = settings
-        self._reads = Reads()
+        self._page_entries = page_entries
+        self._replay_events = replay_events
+        self._replay_bytes = replay_bytes
+        self._heartbeat = heartbeat
+        self._reads = SharedReads()
 
-    async def of(self, channel: Channel, format: Format, cursor: Cursor | None) -> Opening | None:
-        """What a reader is told first; None where what was read is overtaken.
+    async def start(self, stream: LiveStream, format: Format, cursor: Cursor | None) -> Start | None:
+        """The start of a reader with this cursor; None where a withdrawal came during the read, which must be repeated.
 
-        Raises AtOdds, LogGone, Unavailable, StoreError.
+        Raises LogDiffers, LogGone, Unavailable, StoreError.
         """
-        if cursor and (opening := self._within(channel, cursor)):
-            return opening
-        resumed, missed = await self._resume(channel, cursor, format)
+        if cursor and (start := self._from_ring(stream, cursor)):
+            return start
+        resumed, missed = await self._replay(stream, cursor, format)
         if cursor and resumed.reason is None:
             last = resumed.events[-1].cursor if resumed.events else cursor
-            position = _position(channel, last, resumed.n + len(resumed.events))
-            if position >= channel.feed.start and not channel.feed.withdraws_after(position):
-                channel.feed.recall(missed)
-                alone = Opening(position, last, [self._hello(channel, resumed.n), *missed])
-                return self._within(channel, cursor) or alone
-        snapshot, view = await self._current(channel)
-        position = _position(channel, snapshot.cursor, snapshot.n)
-        if position < channel.feed.start:
+            position = _position(stream, last, resumed.n + len(resumed.events))
+            if position >= stream.ring.start and not stream.ring.withdraws_after(position):
+                stream.ring.recall(missed)
+                from_log = Start(position, last, [self._hello(stream, resumed.n), *missed])
+                return self._from_ring(stream, cursor) or from_log
+        return await self._from_snapshot(stream, resumed.reason or "too_far")
+
+    async def _from_snapshot(self, stream: LiveStream, reason: str) -> Start | None:
+        snapshot, frame = stream.latest_snapshot() or await self._latest_snapshot(stream)
+        position = _position(stream, snapshot.cursor, snapshot.n)
+        if position < stream.ring.start:
             raise Unavailable("The stream moves faster than it can be read.")
-        if channel.feed.withdraws_after(position):  # what was read holds a text that this worker knows to be withdrawn
+        if stream.ring.withdraws_after(position):  # the snapshot shows a text that was withdrawn after it
             return None
-        hello = self._hello(channel, snapshot.n, resumed.reason or "too_far")
-        return Opening(position, snapshot.cursor, [hello, view])
+        return Start(position, snapshot.cursor, [self._hello(stream, snapshot.n, reason), frame])
 
-    async def snapshot(self, channel: Channel) -> tuple[Snapshot, View]:
-        """The stream as it is, and what readers are told of it; one read for all who ask at the same time.
+    async def _latest_snapshot(self, stream: LiveStream) -> tuple[Snapshot, SnapshotFrame]:
+        snapshot, frame = await self.snapshot(stream)
+        stream.keep_snapshot(snapshot, frame)
+        return snapshot, frame
 
-        Raises LogGone, StoreError.
-        """
+    async def snapshot(self, stream: LiveStream) -> tuple[Snapshot, SnapshotFrame]:
+        """The stream as the store has it, and as a frame. Raises LogGone, StoreError."""
 
-        async def read() -> tuple[Snapshot, View]:
-            snapshot = await self._log.snapshot(channel.stream, limit=self._settings.page_entries)
+        async def read() -> tuple[Snapshot, SnapshotFrame]:
+            snapshot = await self._log.snapshot(stream.name, limit=self._page_entries)
             if snapshot is None:
-                raise LogGone("The stream is gone.")
-            return snapshot, channel.view(snapshot)
+                raise LogGone(f"The log of stream {stream.name} no longer exists.")
+            return snapshot, stream.snapshot_frame(snapshot)
 
-        return await self._reads.share(channel.stream, read)
+        return await self._reads.read(stream.name, read)
 
-    async def _current(self, channel: Channel) -> tuple[Snapshot, View]:
-        """The stream as of the feed's head; what was read last, while nothing came since."""
-        if channel.shown is None or channel.shown[0].cursor != channel.feed.head:
-            channel.shown = await self.snapshot(channel)
-        return channel.shown
-
-    async def _resume(self, channel: Channel, cursor: Cursor | None, format: Format) -> tuple[Resumed, Sequence[Frame]]:
-        """What came after a cursor, as frames; one read, and one encoding, for all who ask at the same time."""
+    async def _replay(
+        self, stream: LiveStream, cursor: Cursor | None, format: Format
+    ) -> tuple[Resumed, Sequence[EventFrame]]:
+        """The log's events after a cursor, as frames."""
         if cursor is None:
             return Resumed("no_cursor", 0, []), ()
-        if cursor.epoch != channel.feed.head.epoch:
+        if cursor.epoch != stream.ring.head.epoch:
             return Resumed("epoch", 0, []), ()
-        most = self._settings.replay_events
-        if format is Format.HTML:  # to render more events than a page has entries costs more than to render the page
-            most = min(most, self._settings.page_entries)
+        most = self._replay_events
+        if format is Format.HTML:  # rendering more events than a page has entries costs more than rendering the page
+            most = min(most, self._page_entries)
 
-        async def read() -> tuple[Resumed, Sequence[Frame]]:
-            limit_bytes = self._settings.replay_bytes
-            resumed = await self._log.resume(channel.stream, cursor, limit=most, limit_bytes=limit_bytes)
-            return resumed, [channel.frame(event) for event in resumed.events]
+        async def read() -> tuple[Resumed, Sequence[EventFrame]]:
+            resumed = await self._log.resume(stream.name, cursor, limit=most, limit_bytes=self._replay_bytes)
+            return resumed, [stream.event_frame(event) for event in resumed.events]
 
-        return await self._reads.share((channel.stream, cursor, most), read)
+        return await self._reads.read((stream.name, cursor, most), read)
 
-    def _within(self, channel: Channel, cursor: Cursor) -> Opening | None:
-        """The opening of a reader whose cursor the ring reaches back to."""
-        position = channel.feed.seek(cursor)
+    def _from_ring(self, stream: LiveStream, cursor: Cursor) -> Start | None:
+        """The start after a cursor that the ring reaches back to."""
+        position = stream.ring.seek(cursor)
         if position is None:
             return None
-        return Opening(position, cursor, [self._hello(channel, channel.feed.n_at(position))])
+        return Start(position, cursor, [self._hello(stream, stream.ring.n_at(position))])
 
-    def _hello(self, channel: Channel, start: int, reason: str | None = None) -> Notice:
-        return channel.hello(start, reason, self._settings.heartbeat)
+    def _hello(self, stream: LiveStream, start: int, reason: str | None = None) -> Notice:
+        return stream.hello(start, reason, self._heartbeat)
 
 
-def _position(channel: Channel, cursor: Cursor, n: int) -> int:
-    """The place in the feed after an event of the log. Raises AtOdds where the feed has another one there."""
-    feed = channel.feed
-    position = feed.position_of(n)
-    if (cursor.epoch != feed.head.epoch or feed.start <= position <= feed.end) and feed.seek(cursor) != position:
-        raise AtOdds
+def _position(stream: LiveStream, cursor: Cursor, n: int) -> int:
+    """The position in the ring after the log's event `n`. Raises LogDiffers where the ring has another event there."""
+    ring = stream.ring
+    position = ring.position_of(n)
+    if (cursor.epoch != ring.head.epoch or ring.start <= position <= ring.end) and ring.seek(cursor) != position:
+        raise LogDiffers
     return position

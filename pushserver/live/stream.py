@@ -1,148 +1,258 @@
-"""A stream that a worker follows: its feed, its page as of the feed's head, who uses it, what is known of an event."""
+"""A live stream is a stream that this worker follows: its ring, its readers, its page, and the passes over them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from .. import metrics
 from ..codec import loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
 from ..store.log import Snapshot
 from ..wire import frames
-from ..wire.frames import Format, Frame, Notice, View
-from .fanout import Feed
+from ..wire.codes import Close
+from ..wire.frames import EventFrame, Format, Frame, Notice, SnapshotFrame
+from .fanout import Fanout
 
-HELLOS = 64  # that are kept for others who are greeted the same
+logger = logging.getLogger(__name__)
+
+HELLOS = 64  # hello frames that are kept for other readers who start at the same place
+STRETCH = 0.001  # seconds that a pass runs before the event loop does other work
+REST = 1.0  # a pass begins after a rest of so many times what the last one took: events meanwhile share its writes
+MAX_REST = 0.02  # seconds
+IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 
 
-class Channel:
-    """A followed stream: its feed, its page as of the feed's head, and who uses it.
+class LiveStream:
+    """LiveStream is one followed stream: its ring and readers, and its page as of the ring's head.
 
-    `past` is what the feed held before the log was put right: the next failover may be to a replica that has even less.
-    `shown` is what readers were shown of it last: those who come before the next event are shown the same.
+    `past` is what the ring had before the stream was recovered from a loss: the next failover may be to a replica that
+    lacks even more. `give_up` is called when a pass fails, with the stream and the reason.
     """
 
-    def __init__(self, stream: str, feed: Feed, page: StoredPage) -> None:
-        self.stream = stream
-        self.feed = feed
+    def __init__(
+        self, name: str, fanout: Fanout, page: StoredPage, *, give_up: Callable[[LiveStream, str], None]
+    ) -> None:
+        self.name = name
+        self.fanout = fanout
+        self.ring = fanout.ring
         self.page = page
-        self.users = 0
-        self.idle = 0
-        self.passing = False
-        self.began_at = self.rests_until = 0.0  # the last pass; seconds on the loop's clock
-        self.mending: asyncio.Task[None] | None = None
         self.past: Sequence[Event] = ()
-        self.shown: tuple[Snapshot, View] | None = None
-        self._passed = asyncio.Event()
+        self.users = 0  # readers that have a place in it, whether they have joined yet or not
+        self.is_open = True  # until the worker stops following it
+        self._give_up = give_up
+        self._idle_beats = 0
+        self._is_passing = False
+        self._began_at = self._rests_until = 0.0  # of the last pass; seconds on the loop's clock
+        self._pass_ended = asyncio.Event()
         self._hellos: dict[tuple[Cursor, int, str | None], Notice] = {}
-        # Whatever a reader may still hold and has not sent yet.
-        self._frames: WeakSet[Frame] = WeakSet()
-        self._views: WeakKeyDictionary[View, Snapshot] = WeakKeyDictionary()
+        self._latest: tuple[Snapshot, SnapshotFrame] | None = None
+        # A withdrawal replaces the content of every frame that a reader may have and has not sent yet.
+        self._frames: WeakSet[EventFrame] = WeakSet()
+        self._snapshots: WeakKeyDictionary[SnapshotFrame, Snapshot] = WeakKeyDictionary()
+
+    # --- readers
+
+    def enter(self) -> None:
+        """Take a place for a reader."""
+        self.users += 1
+
+    def leave(self) -> None:
+        """Give a reader's place back."""
+        self.users -= 1
+
+    def close(self) -> None:
+        """Stop: no reader may join any more."""
+        self.is_open = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it had no reader for more than IDLE_BEATS heartbeats."""
+        return self._idle_beats > IDLE_BEATS
+
+    async def drop_all(self, code: Close, farewell: Notice) -> None:
+        """Close every reader."""
+        await _in_stretches(self.fanout.drop_all(code, farewell))
+
+    async def sweep(self) -> None:
+        """Close the readers who take nothing."""
+        await _in_stretches(self.fanout.sweep())
+
+    async def beat(self, at: str, stale: str | None) -> None:
+        """Write a heartbeat to every reader; once the coverage has ended, close those who have everything instead.
+
+        `at` is the instant, `stale` the one since which the log has not been read.
+        """
+        if self.page["state"] == "ended":
+            await _in_stretches(self.fanout.dismiss(Close.ENDED))
+        head = frames.heartbeat(self.ring.head, self.ring.n, readers=self.fanout.readers, at=at, stale=stale)
+        await _in_stretches(self.fanout.beat(head))
+        self._latest = None
+        self._idle_beats = 0 if self.users else self._idle_beats + 1
+
+    # --- frames
 
     def hello(self, start: int, reason: str | None, heartbeat: float) -> Notice:
-        """The first frame of a reader: the same one for all who start at the same place, so that they share a write."""
-        key = (self.feed.head, start, reason)
-        found = self._hellos.get(key)
-        if found is None:
+        """A reader's first frame: the same object for all who start at the same place, so that they share a write."""
+        key = (self.ring.head, start, reason)
+        hello = self._hellos.get(key)
+        if hello is None:
             if len(self._hellos) >= HELLOS:
                 self._hellos.clear()
-            head, n = self.feed.head, self.feed.n
-            found = frames.hello(self.stream, head, n, start=start, reason=reason, heartbeat=heartbeat)
-            self._hellos[key] = found
-        return found
+            head, n = self.ring.head, self.ring.n
+            hello = frames.hello(self.name, head, n, start=start, reason=reason, heartbeat=heartbeat)
+            self._hellos[key] = hello
+        return hello
 
-    def frame(self, event: Event) -> Frame:
-        """What readers are told of an event, with the page as it is now."""
-        frame = Frame(event, partial(render.frame, event, self.page))
+    def event_frame(self, event: Event) -> EventFrame:
+        """An event as a frame, rendered with the page as it is now."""
+        frame = EventFrame(event, partial(render.frame, event, self.page))
         self._frames.add(frame)
         return frame
 
-    def view(self, snapshot: Snapshot) -> View:
-        """What readers are told of a snapshot."""
-        view = View(snapshot.cursor, partial(_shown, snapshot))
-        self._views[view] = snapshot
-        return view
+    def snapshot_frame(self, snapshot: Snapshot) -> SnapshotFrame:
+        """A snapshot as a frame."""
+        frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_text, snapshot))
+        self._snapshots[frame] = snapshot
+        return frame
 
-    def held(self, most: int) -> list[Event]:
-        """The newest events that are in memory here, the newest first."""
-        return [*(frame.event for frame in self.feed.newest()), *self.past][:most]
+    def latest_snapshot(self) -> tuple[Snapshot, SnapshotFrame] | None:
+        """The snapshot that was kept since the last event and heartbeat, if it is as of the ring's head."""
+        return self._latest if self._latest and self._latest[0].cursor == self.ring.head else None
 
-    def take(self, event: Event) -> None:
-        """Give readers the next event. Raises BrokenChain."""
+    def keep_snapshot(self, snapshot: Snapshot, frame: SnapshotFrame) -> None:
+        """Keep a snapshot for the readers who come before the next event."""
+        self._latest = snapshot, frame
+
+    def recent_events(self, most: int) -> list[Event]:
+        """The newest events that this worker has in memory, the newest first."""
+        return [*(frame.event for frame in self.ring.newest()), *self.past][:most]
+
+    # --- events
+
+    def append(self, event: Event) -> None:
+        """Give readers the next event. Raises BrokenChain where it does not follow the last one."""
+        if not event.is_known:
+            metrics.UNKNOWN_EVENTS.inc()
         self.page = _page_after(self.page, event)
         if event.type == "entry.withdraw":
-            self._forget(event)
-        self.feed.append(self.frame(event))
+            self._withdraw(event)
+        self.fanout.append(self.event_frame(event))
 
-    def _forget(self, withdrawal: Event) -> None:
-        """Leave nothing of what an entry said: in the feed, in what it held before, in what waits to be sent."""
+    def _withdraw(self, withdrawal: Event) -> None:
+        """Remove an entry's text from memory: from the ring, from `past`, and from frames that wait to be sent."""
 
-        def become(frame: Frame) -> None:
+        def replace(frame: EventFrame) -> None:
             event = frame.event.withdrawn(withdrawal.data)
-            frame.become(event, partial(render.frame, event, self.page))
+            frame.replace(event, partial(render.frame, event, self.page))
 
-        about = withdrawal.entry_id
-        self.feed.withdraw(about, become)
+        id = withdrawal.entry_id
+        self.fanout.withdraw(id, replace)
         for frame in tuple(self._frames):
-            if frame.event.entry_id == about and frame.event.type == "entry.put":
-                become(frame)
-        for view, snapshot in tuple(self._views.items()):
-            entries = [entry for entry in snapshot.entries if not (about in entry and json.loads(entry)["id"] == about)]
+            if frame.event.entry_id == id and frame.event.type != "entry.withdraw":
+                replace(frame)
+        self._withdraw_from_snapshots(id)
+        self.past = [event.withdrawn(withdrawal.data) if event.entry_id == id else event for event in self.past]
+
+    def _withdraw_from_snapshots(self, id: str) -> None:
+        for frame, snapshot in tuple(self._snapshots.items()):
+            entries = [entry for entry in snapshot.entries if not (id in entry and json.loads(entry)["id"] == id)]
             if len(entries) < len(snapshot.entries):
-                self._views[view] = snapshot._replace(entries=entries)
-                view.become(partial(_shown, self._views[view]))
-        self.past = [event.withdrawn(withdrawal.data) if event.entry_id == about else event for event in self.past]
+                self._snapshots[frame] = snapshot._replace(entries=entries)
+                frame.replace(partial(_snapshot_text, self._snapshots[frame]))
 
-    def pass_ended(self) -> None:
-        """Tell those who wait for a pass."""
-        self._passed.set()
-        self._passed = asyncio.Event()
+    def restart(self, snapshot: Snapshot, first: Sequence[Frame], past: Sequence[Event]) -> None:
+        """Go on from a snapshot. Every reader receives these frames in place of what it had not received yet."""
+        self.page, self.past = snapshot.page, past
+        self.fanout.restart(snapshot.cursor, snapshot.n, first)
+        self.begin_pass()
 
-    async def until_given(self, n: int) -> None:
-        """Wait until every reader that could take it has been given event `n`."""
-        while self.feed.given < n:
-            await self._passed.wait()
+    # --- passes
+
+    def begin_pass(self) -> None:
+        """Begin a pass after the rest that follows the last one, unless one is under way or about to begin."""
+        if not self._is_passing:
+            loop = asyncio.get_running_loop()
+            self._is_passing = True
+            self._began_at = max(self._rests_until, loop.time())
+            loop.call_at(self._began_at, self._run_pass)
+
+    def _run_pass(self) -> None:
+        """Run the pass for a stretch, and again until it has ended."""
+        loop = asyncio.get_running_loop()
+        try:
+            goes_on = self.fanout.run(loop.time, loop.time() + STRETCH)
+        except Exception as error:  # a bug; if the pass just ended here, readers would silently receive nothing more
+            logger.exception("stream %s: a pass failed", self.name)
+            self._give_up(self, repr(error))
+            return
+        if goes_on:
+            loop.call_soon(self._run_pass)
+            return
+        now = loop.time()
+        self._is_passing = False
+        self._rests_until = now + min(REST * (now - self._began_at), MAX_REST)
+        self._pass_ended.set()
+        self._pass_ended = asyncio.Event()
+        if self.fanout.is_pending:
+            self.begin_pass()
+
+    async def _until_delivered(self, n: int) -> None:
+        """Wait until event `n` was written to every reader that could take it."""
+        while self.fanout.delivered < n:
+            await self._pass_ended.wait()
 
     async def report(self, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
-        """What is known here of an entry's event `n`, or of its newest: {state, readers, behind, late}.
+        """The delivery of an entry's event `n`, or of its newest: {state, readers, behind, late}.
 
-        `state` is `waiting` while the event has not come, `reached` when a pass has given it out, `forgotten` when it
-        is not in the ring any more. `late` counts readers by milliseconds.
+        `state` is `waiting` while the event has not come, for which this waits so many seconds; `reached` when a pass
+        has delivered it; `forgotten` when it has left the ring. `late` counts readers by milliseconds.
         """
-        feed = self.feed
+        fanout = self.fanout
         if n is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self.until_given(n)
-            if feed.given < n:
-                return report("waiting", feed.readers, behind=feed.readers)
-        frame = next((frame for frame in feed.about(entry_id) if n is None or frame.event.n == n), None)
+                    await self._until_delivered(n)
+            if fanout.delivered < n:
+                return report("waiting", fanout.readers, behind=fanout.readers)
+        frame = next((frame for frame in self.ring.about(entry_id) if n is None or frame.event.n == n), None)
         if frame is None:
-            return report("forgotten", feed.readers)
-        return report("reached", feed.readers, behind=feed.behind(frame), late=sorted(frame.sent.items()))
+            return report("forgotten", fanout.readers)
+        return report("reached", fanout.readers, behind=fanout.behind(frame), late=sorted(frame.latencies.items()))
 
 
 def report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
-    """What a worker tells of an event."""
+    """One worker's report on an event, as other workers read it."""
     return {"state": state, "readers": readers, "behind": behind, "late": late}
 
 
+async def _in_stretches(steps: Iterator[None]) -> None:
+    """Take the steps, and let the event loop do other work after each stretch of them."""
+    loop = asyncio.get_running_loop()
+    over = loop.time() + STRETCH
+    for _ in steps:
+        if loop.time() >= over:
+            await asyncio.sleep(0)
+            over = loop.time() + STRETCH
+
+
 def _page_after(page: StoredPage, event: Event) -> StoredPage:
-    """The page as of an event, given the page before it."""
+    """The page as of an event, from the page as of the event before it."""
     if event.type in ("page.put", "stream.end"):
         page = loads(event.data)["page"]
         return {**page, "updated_at": event.shown_at}
     return {**page, "updated_at": max(page["updated_at"], event.shown_at)}
 
 
-def _shown(snapshot: Snapshot, format: Format) -> str:
-    """A snapshot as readers of a format get it."""
+def _snapshot_text(snapshot: Snapshot, format: Format) -> str:
+    """A snapshot frame's text in a format."""
     if format is Format.JSON:
         return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
     older = render.older_link(snapshot.entries) if snapshot.older else None

@@ -1,11 +1,11 @@
-"""The tail of one partition: one connection that blocks on the logs of every stream followed there.
+"""A tail reads the logs of one partition as they grow: one connection that blocks on every stream followed there.
 
     IDLE --follow()--> CONNECTING --connected, verified--> READING --unfollowed all--> IDLE
                            ^                                  |
                            '----------- LOST <----error-------'
 
-LOST waits a little longer each time, with jitter, then connects again. Ids that were read stay concrete across it, so
-nothing between two reads is skipped; what a connection may have missed for good is found by `verify`.
+LOST waits a little longer each time, with jitter, then connects again. The id of the last event that was read stays
+concrete across a reconnect, so no event between two reads is skipped; `verify` finds events that the store lost.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
 from .. import metrics
-from ..model import Event, now
+from ..model import Event, now, partition_of
 from ..store.log import BLOCK_MS, Log, TailConnection
 from ..store.store import StoreError
 
 logger = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0  # seconds
-VERIFIED_EVERY = 5.0  # seconds; a log that was rolled back may go on with lower ids, which no read would show
-SILENCE = 10.0  # seconds without an answer after which a tail is not to be relied on
+VERIFIED_EVERY = 5.0  # seconds; a log that was rolled back may go on with lower ids, which a read does not return
+SILENCE = 10.0  # seconds without an answer from the store after which a tail is unsound
 
 
-class State(Enum):
+class TailState(Enum):
+    """The state of a tail, as in the diagram above."""
+
     IDLE = "idle"
     CONNECTING = "connecting"
     READING = "reading"
@@ -36,7 +38,12 @@ class State(Enum):
 
 
 class Tail:
-    """Reads the followed streams of a partition and hands their events on, in order. `run` is its only task."""
+    """Tail reads the followed streams of one partition and delivers their events in order. `run` is its only task.
+
+    `deliver` is called with a stream's name and its next events; `verify` with the id up to which each stream's log was
+    read, by name. `stale_since` is the instant since which the logs have not been read, in milliseconds since 1970, and
+    None while they are read.
+    """
 
     def __init__(
         self,
@@ -46,32 +53,33 @@ class Tail:
         deliver: Callable[[str, list[Event]], None],
         verify: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
-        self.state = State.IDLE
+        self.state = TailState.IDLE
         self._log = log
         self._partition = partition
         self._deliver = deliver
         self._verify = verify
-        self._after: dict[str, str] = {}  # stream -> redis id of its last event that was read
-        self._asked: dict[str, str] | None = None  # what the read that is under way was asked for
-        self._connection: TailConnection | None = None  # that is being read
+        self._after: dict[str, str] = {}  # Redis id of the last event that was read, by stream
+        self._reading: dict[str, str] | None = None  # the ids that the read under way began with
+        self._connection: TailConnection | None = None  # the one that is being read
         self._followed = asyncio.Event()
         self._answered_at = 0.0
         self._verified_at = 0.0
-        self.stale_since: int | None = None  # milliseconds since 1970; while it is not known what the logs hold
+        self.stale_since: int | None = None
 
     def is_sound(self) -> bool:
-        """Whether what it follows is being read, and was verified of late."""
+        """Whether the followed streams are being read, and were verified within SILENCE."""
         at = asyncio.get_running_loop().time()
-        return self.state is State.IDLE or at - min(self._answered_at, self._verified_at) < SILENCE
+        return self.state is TailState.IDLE or at - min(self._answered_at, self._verified_at) < SILENCE
 
     async def follow(self, stream: str, after: str) -> None:
-        """Read a stream from the event after this redis id on; interrupts the read that goes on without it."""
+        """Read a stream from the event after this Redis id on; a read without the stream is interrupted."""
         self._after[stream] = after
         self._followed.set()
-        # The read may be on its way to the server when this arrives there, and block right after: so until it is seen
-        # to ask for the stream. A read that is not interrupted ends by itself after BLOCK_MS.
-        deadline = asyncio.get_running_loop().time() + BLOCK_MS / 1000
-        while self._asked is not None and stream not in self._asked and asyncio.get_running_loop().time() < deadline:
+        # One interruption may not do: if it reaches the server before the read does, the read blocks right after it.
+        # So it is repeated until a read names the stream. A read that is not interrupted ends after BLOCK_MS.
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BLOCK_MS / 1000
+        while self._reading is not None and stream not in self._reading and loop.time() < deadline:
             assert self._connection is not None, "a read is under way"
             await self._connection.unblock()
 
@@ -84,29 +92,29 @@ class Tail:
         delay = RETRY_FIRST
         while True:
             if not self._after:
-                self.state = State.IDLE
+                self.state = TailState.IDLE
                 self._followed.clear()
                 await self._followed.wait()
-                # It has until SILENCE to begin.
+                # Else the tail would be unsound before its first read: it was idle for longer than SILENCE.
                 self._answered_at = self._verified_at = asyncio.get_running_loop().time()
             try:
-                self.state = State.CONNECTING
+                self.state = TailState.CONNECTING
                 connection = await self._log.open_tail(self._partition)
                 try:
                     await self._verify_all()
-                    self.state = State.READING
+                    self.state = TailState.READING
                     self.stale_since = None
                     delay = RETRY_FIRST
                     await self._read(connection)
                 finally:
-                    self._asked = None
+                    self._reading = None
                     await connection.close()
             except (StoreError, OSError) as error:
-                self.state = State.LOST
+                self.state = TailState.LOST
                 metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
                 self.stale_since = self.stale_since or now()
-                logger.warning("tail lost: %s; again in %.1f s at most", error, delay)
+                logger.warning("tail lost: %s; partition %d is read again within %.1f s", error, self._partition, delay)
                 await asyncio.sleep(random.uniform(0, delay))
                 delay = min(delay * 2, RETRY_MOST)
 
@@ -119,14 +127,54 @@ class Tail:
         self._connection = connection
         self._answered_at = loop.time()
         while self._after:
-            asked = self._asked = dict(self._after)
-            answer = await connection.read(asked)
-            self._asked = None
+            reading = self._reading = dict(self._after)
+            answer = await connection.read(reading)
+            self._reading = None
             self._answered_at = loop.time()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:
                 await self._verify_all()
             for stream, last, events in answer:
-                # What was unfollowed meanwhile, or followed anew from elsewhere, is not what this read was asked for.
-                if self._after.get(stream) == asked[stream]:
+                # A stream that was unfollowed meanwhile, or followed from another id, would get events out of order.
+                if self._after.get(stream) == reading[stream]:
                     self._after[stream] = last
                     self._deliver(stream, events)
+
+
+class Tails:
+    """Tails are the tails of all partitions: they follow a stream on the partition that has its log."""
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        deliver: Callable[[str, list[Event]], None],
+        verify: Callable[[Mapping[str, str]], Awaitable[None]],
+    ) -> None:
+        self._tails = [
+            Tail(log, partition, deliver=deliver, verify=verify) for partition in range(log.store.partitions)
+        ]
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for tail in self._tails:
+                tasks.create_task(tail.run())
+
+    def is_sound(self) -> bool:
+        """Whether every followed partition is being read."""
+        return all(tail.is_sound() for tail in self._tails)
+
+    async def follow(self, stream: str, after: str) -> None:
+        """Read a stream from the event after this Redis id on."""
+        await self._of(stream).follow(stream, after)
+
+    def unfollow(self, stream: str) -> None:
+        """Stop reading a stream."""
+        self._of(stream).unfollow(stream)
+
+    def stale_since(self, stream: str) -> int | None:
+        """The instant since which a stream's log has not been read, in milliseconds since 1970; None while it is."""
+        return self._of(stream).stale_since
+
+    def _of(self, stream: str) -> Tail:
+        return self._tails[partition_of(stream, len(self._tails))]

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from markupsafe import Markup
 
 from ..content import markup
+from ..content.fields import BLOCK_TYPES
 from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
 from .render import Place
@@ -48,11 +49,11 @@ class Edition(NamedTuple):
     def title(self, entry: StoredEntry) -> str:
         """The headline, or the beginning of the text."""
         headline: str | None = entry.get("headline")
-        return headline or beginning(text(entry), TITLE_LIMIT)
+        return headline or beginning(plain_text(entry), TITLE_LIMIT)
 
     def content(self, entry: StoredEntry) -> Markup:
         """The entry as HTML for other sites: with absolute addresses of pictures, and with its direction."""
-        blocks = [self._with_source(block) for block in entry["blocks"]]
+        blocks = [self._with_source(block) for block in entry["blocks"] if block["type"] in BLOCK_TYPES]
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
         return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
 
@@ -65,7 +66,7 @@ class Edition(NamedTuple):
         return {**block, "src": self.base + block["src"]} if is_local else block
 
 
-def text(entry: StoredEntry) -> str:
+def plain_text(entry: StoredEntry) -> str:
     """The words of an entry, without its headline."""
     return " ".join(words for block in entry["blocks"] for words in _words(block))
 
@@ -93,5 +94,7 @@ def _words(block: dict[str, Any]) -> list[str]:
             return [block["caption"]]
         case "embed":
             return [block["title"]]
-        case _:
+        case "paragraph" | "quote":
             return [markup.text(block["html"])]
+        case _:  # a block of a later version has no words that this version knows
+            return []

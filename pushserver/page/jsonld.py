@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..model import StoredCorrection, StoredEntry
-from .edition import Edition, beginning, present, text
+from .edition import Edition, beginning, plain_text, present
 
 UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
 
@@ -58,7 +58,7 @@ def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> di
             "url": f"{edition.url}#e-{entry['id']}",
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
-            "articleBody": beginning(text(entry), BODY_LIMIT) or entry["headline"],
+            "articleBody": beginning(plain_text(entry), BODY_LIMIT) or entry.get("headline"),
             "author": people or _organization(edition),
             "image": edition.pictures(entry) or None,
             "correction": _correction(entry.get("correction"), zone),

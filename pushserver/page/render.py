@@ -18,7 +18,9 @@ import jinja2
 from babel import Locale, dates
 from markupsafe import Markup
 
+from .. import metrics
 from ..codec import dumps
+from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
@@ -40,7 +42,7 @@ def _local(at: str, place: Place) -> tuple[datetime, Locale]:
     return datetime.fromisoformat(at).astimezone(zone), Locale.parse(place.lang, sep="-")
 
 
-def stamp(at: str, place: Place, length: Any = "medium") -> str:
+def timestamp(at: str, place: Place, length: Any = "medium") -> str:
     """An instant as text in the place's zone, with the zone's name at that instant: Jul 11, 2023, 11:53 AM EDT."""
     moment, locale = _local(at, place)
     time = dates.format_time(moment, "short", moment.tzinfo, locale).replace("\u202f", " ")
@@ -85,7 +87,7 @@ _TEMPLATES = jinja2.Environment(
 def _parts(place: Place) -> Any:
     """The macros of parts.html, with the filters that depend on the place."""
     environment = _TEMPLATES.overlay()
-    environment.filters = {**_TEMPLATES.filters, "when": lambda at: stamp(at, place)}
+    environment.filters = {**_TEMPLATES.filters, "when": lambda at: timestamp(at, place)}
     return environment.get_template("parts.html").module
 
 
@@ -93,6 +95,7 @@ def _parts(place: Place) -> Any:
 def entry(entry_json: str, place: Place) -> Markup:
     """The list item of an entry. A revision is rendered once, however many pages and frames show it."""
     fields = json.loads(entry_json)
+    metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     return Markup(_parts(place).entry(fields, order_of(fields)))
 
 
@@ -123,7 +126,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
     place = Place.of(page)
     macros = _parts(place)
     return {
-        "header": Markup(macros.header(page, stamp(page["updated_at"], place, "long"))),
+        "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
         "intro": Markup(macros.intro(page, zone_name(place))),
         "topics": Markup(macros.topics(page)),
     }
@@ -141,20 +144,23 @@ def older_link(entries: Sequence[str]) -> str:
 
 
 def frame(event: Event, page: StoredPage) -> dict[str, Any]:
-    """The fields of an event's frame in the html format. `page` is the page after the event."""
+    """The fields of an event's frame in the html format. `page` is the page after the event.
+
+    An event of an unknown type keeps the fields that it has.
+    """
     data: dict[str, Any] = json.loads(event.data)
     place = Place.of(page)
     match event.type:
         case "entry.put":
             fields = data["entry"]
             key = day_of(fields, place)
-            updated = _parts(place).updated(page, stamp(page["updated_at"], place, "long"))
+            updated = _parts(place).updated(page, timestamp(page["updated_at"], place, "long"))
             data["entry"] = {name: fields[name] for name in ("id", "rev", "sort_at")}
             data["html"] = entry(dumps(fields), place)
             data["day"] = {"id": key, "html": _day(key, place, Markup(""))}
             data["parts"] = {"updated": updated}
         case "entry.withdraw":
-            data["parts"] = {"updated": _parts(place).updated(page, stamp(page["updated_at"], place, "long"))}
+            data["parts"] = {"updated": _parts(place).updated(page, timestamp(page["updated_at"], place, "long"))}
         case "page.put" | "stream.end":
             data["page"] = page_head(page)
             data["parts"] = page_parts(page)
@@ -187,7 +193,7 @@ def entry_page(
     template = _TEMPLATES.get_template("entry.html")
     shown = entry(entry_json, place) if entry_json else None
     title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
-    when = stamp(withdrawal["at"], place) if withdrawal else None
+    when = timestamp(withdrawal["at"], place) if withdrawal else None
     return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
 
 
@@ -195,7 +201,7 @@ def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
     """The page that lists the streams, with the headline and the time of the last update of each."""
     place = Place("UTC", "en")
     items = [
-        {"stream": stream, "headline": page["headline"], "when": stamp(page["updated_at"], place)}
+        {"stream": stream, "headline": page["headline"], "when": timestamp(page["updated_at"], place)}
         for stream, page in streams
     ]
     return _TEMPLATES.get_template("index.html").render(streams=items)

@@ -191,22 +191,22 @@ async def _store_lock(data: Path) -> int:
     loop = asyncio.get_running_loop()
     for number, patience in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, START_LIMIT)):
         deadline = loop.time() + patience
-        told: set[int] = set()
+        signalled: set[int] = set()
         while loop.time() < deadline:
             lock = _lock(path)
             if lock is not None:
                 return lock
-            for pid in _holders(data, path) - told:
+            for pid in _holders(data, path) - signalled:
                 logger.warning("ending the store that a killed server left, pid %s, with %s", pid, number)
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
-                told.add(pid)
+                signalled.add(pid)
             await asyncio.sleep(0.02)
     raise CannotStart(f"the lock {path} is held, and its holder does not end")
 
 
 def _holders(data: Path, path: Path) -> set[int]:
-    """Who has the store's lock open: only a store inherits it.
+    """The pids of the processes that have the store's lock open: only a store inherits it.
 
     The pid file is believed only where there is no /proc to look into: it may be of a store before, whose pid is
     another process's by now.

@@ -1,7 +1,7 @@
-"""A reader on any ASGI server: what WebSocket and Server-Sent Events have in common.
+"""An ASGI reader receives its frames from a task, on any ASGI server: the common part of WebSocket and SSE.
 
-The reader holds one batch at most. While it is being sent the reader is paused, and the feed passes it by; when
-it is sent the feed writes all that came meanwhile, in one batch.
+It has one batch at most. While the task sends that batch the reader is paused, and the fanout passes it by; then the
+fanout writes everything that came meanwhile, in one batch.
 """
 
 from __future__ import annotations
@@ -16,74 +16,78 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..access.gate import PROTOCOL, permit
 from ..errors import Fault, Invalid, shorten
-from ..live.fanout import Feed, Reader, State
+from ..live.fanout import Fanout
 from ..live.hub import Hub
-from ..live.stream import Channel
+from ..live.reader import Reader, ReaderState
+from ..live.stream import LiveStream
 from ..model import Cursor
 from ..wire.codes import Close
-from ..wire.frames import Batch, Coding, Format, Notice, Told
+from ..wire.frames import Batch, Coding, Format, Frame, Notice
 
-CLOSE_LIMIT = 10.0  # seconds for a reader to take what is being sent and the farewell
-NOTHING = Batch((), Format.JSON)
-# Scope extensions of our server:
+CLOSE_LIMIT = 10.0  # seconds for a reader to take what is being sent, and the last frame
+EMPTY = Batch((), Format.JSON)
+# Scope extensions that pushserver's own HTTP protocol offers:
 ABORT = "pushserver.abort"  # a function that cuts the connection, whatever waits to be sent
-DETACH = "pushserver.detach"  # a function that gives a WebSocket's transport to a protocol, once it is accepted
+DETACH = "pushserver.detach"  # a function that gives the transport of an accepted WebSocket to a protocol
 
 
 class AsgiReader(Reader):
-    """A reader whose frames a task sends. A transport subclasses it with `_send` and `_end`."""
+    """AsgiReader is a reader whose frames a task sends. A transport subclasses it with `_send` and `_end`.
 
-    __slots__ = ("_abort", "_batch", "_code", "_farewell", "_feed", "_sending", "_timer", "_until", "_wake")
+    `abort` cuts the connection. From `until` on, in seconds since 1970, nothing is sent.
+    """
+
+    __slots__ = ("_abort", "_batch", "_code", "_fanout", "_farewell", "_sending", "_timer", "_wake", "until")
 
     def __init__(
         self,
         format: Format,
-        feed: Feed,
+        fanout: Fanout,
         abort: Callable[[], object],
         *,
         coding: Coding = Coding.MESSAGE,
         until: float | None = None,
     ) -> None:
         super().__init__(format, coding)
-        self._feed = feed
+        self.until = until
+        self._fanout = fanout
         self._abort = abort
-        self._until = until  # seconds since 1970; from then on nothing is sent
-        self._batch = NOTHING
+        self._batch = EMPTY
         self._sending = False
         self._code = Close.RESTART
         self._farewell: Notice | None = None
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def _send(self, frame: Told) -> None:
+    async def _send(self, frame: Frame) -> None:
         raise NotImplementedError
 
     async def _end(self, code: Close) -> None:
         raise NotImplementedError
 
     def write(self, batch: Batch) -> None:
-        if self.state is State.CLOSED:  # its token expired before it had joined
+        if self.state is ReaderState.CLOSED:  # its token expired before it joined; opening it again would hang the task
             return
         self._batch = batch
-        self.state = State.PAUSED
+        self.state = ReaderState.PAUSED
         self._wake.set()
 
     def close(self, code: Close, farewell: Notice | None = None) -> None:
-        """Say farewell after what is being sent; a reader that takes nothing any more is cut off.
+        """Send the last frame after what is being sent; cut off a reader that takes nothing any more.
 
-        So is one whose token expires in the middle: what it has not taken by then would reach it later.
+        A reader whose token expires during a batch is cut off too: the rest would reach it after the expiry.
         """
-        self.state = State.CLOSED
+        self.state = ReaderState.CLOSED
         if code is Close.TOO_SLOW or (code is Close.TOKEN_EXPIRED and self._sending):
             self._abort()
         else:
             self._code, self._farewell = code, farewell
             self._wake.set()
-            # Whoever reads nothing would be waited for without end: the feed has let go of it and looks at it no more.
+            # Without a limit a client that reads nothing would keep its place: no sweep visits a closed reader.
             self._timer = asyncio.get_running_loop().call_later(CLOSE_LIMIT, self._abort)
 
     def release(self) -> None:
-        """The answer has ended: what its connection is used for next is not to be cut off."""
+        """End the time limit: the answer is over, and its connection may be in use for another one."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -92,30 +96,33 @@ class AsgiReader(Reader):
         while True:
             await self._wake.wait()
             self._wake.clear()
-            batch, self._batch = self._batch, NOTHING
+            batch, self._batch = self._batch, EMPTY
             self._sending = True
             for frame in batch.frames:
-                if self._until is not None and time.time() >= self._until:
+                if self.until is not None and time.time() >= self.until:
                     break
                 await self._send(frame)
                 self.stalled = 0
             self._sending = False
-            if self.state is State.CLOSED:
+            if self.state is ReaderState.CLOSED:
                 break
-            self._feed.resume(self)
+            self._fanout.resume(self)
         if self._farewell is not None:
             await self._send(self._farewell)
         await self._end(self._code)
 
 
 class WebSocketReader(AsgiReader):
-    """A reader on a WebSocket whose messages the server frames. `websocket` is set before it runs."""
+    """WebSocketReader is a reader on a WebSocket of an ASGI server, which does the framing.
+
+    `websocket` is set before `run`.
+    """
 
     __slots__ = ("websocket",)
 
     websocket: WebSocket
 
-    async def _send(self, frame: Told) -> None:
+    async def _send(self, frame: Frame) -> None:
         await self.websocket.send_text(frame.text(self.format))
 
     async def _end(self, code: Close) -> None:
@@ -125,74 +132,76 @@ class WebSocketReader(AsgiReader):
         try:
             await super().run()
         except WebSocketDisconnect:
-            pass  # `_gone` hears of it too, and ends the connection
+            pass  # `_until_gone` receives the disconnect too, and ends the connection
 
 
 async def attend_socket(
-    websocket: WebSocket, hub: Hub, channel: Channel, format: Format, cursor: Cursor | None
+    websocket: WebSocket, hub: Hub, stream: LiveStream, format: Format, cursor: Cursor | None
 ) -> None:
-    """Accept a reader, which has a place in the channel, and send to it until it has gone."""
+    """Accept a WebSocket whose reader has a place in the stream, and send to it until it has gone."""
     reading = permit(websocket)
     try:
         await websocket.accept(selected(websocket))
         until = reading.until if reading else None
-        reader = WebSocketReader(format, channel.feed, abort_of(websocket), until=until)
+        reader = WebSocketReader(format, stream.fanout, abort_of(websocket), until=until)
         reader.websocket = websocket
-        await attend(hub, channel, reader, cursor, _gone(websocket, channel.feed, reader))
+        await attend(hub, stream, reader, cursor, _until_gone(websocket, stream.fanout, reader))
     finally:
-        hub.leave(channel)
+        hub.leave(stream)
 
 
 def selected(websocket: WebSocket) -> str | None:
-    """Of the subprotocols that a client offers this alone is selected: the answer does not repeat a token."""
+    """The subprotocol to select: PROTOCOL if it is offered, never one that has a token in it."""
     return PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", ()) else None
 
 
-async def _gone(websocket: WebSocket, feed: Feed, reader: Reader) -> None:
-    """Wait until the reader has gone. It has nothing to say: a message ends the connection."""
+async def _until_gone(websocket: WebSocket, fanout: Fanout, reader: Reader) -> None:
+    """Wait until the client has disconnected. Readers send no messages: one closes the connection."""
     while (await websocket.receive())["type"] != "websocket.disconnect":
-        feed.drop(reader, Close.BAD_MESSAGE)
+        fanout.drop(reader, Close.BAD_MESSAGE)
 
 
-async def attend(hub: Hub, channel: Channel, reader: AsgiReader, cursor: Cursor | None, gone: Awaitable[None]) -> None:
+async def attend(
+    hub: Hub, stream: LiveStream, reader: AsgiReader, cursor: Cursor | None, gone: Awaitable[None]
+) -> None:
     """Let a reader join and send to it, until it is gone or was closed."""
-    feed = channel.feed
+    fanout = stream.fanout
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(reader.run())
-        expiry = _expire(feed, reader)
+        expiry = _expire(fanout, reader)
         try:
-            await hub.welcome(channel, reader, cursor)
+            await hub.welcome(stream, reader, cursor)
             await gone
         finally:
-            feed.leave(reader)
+            fanout.leave(reader)
             reader.release()
             sending.cancel()
             if expiry:
                 expiry.cancel()
 
 
-def _expire(feed: Feed, reader: AsgiReader) -> asyncio.TimerHandle | None:
+def _expire(fanout: Fanout, reader: AsgiReader) -> asyncio.TimerHandle | None:
     """Close the reader at the end of its token, if it has one."""
-    if reader._until is None:
+    if reader.until is None:
         return None
-    return asyncio.get_running_loop().call_later(reader._until - time.time(), feed.drop, reader, Close.TOKEN_EXPIRED)
+    return asyncio.get_running_loop().call_later(reader.until - time.time(), fanout.drop, reader, Close.TOKEN_EXPIRED)
 
 
 def abort_of(connection: HTTPConnection) -> Callable[[], object]:
-    """What cuts the connection; under a server that offers nothing, the end of its task."""
+    """The function that cuts a connection; on a server without the extension it cancels the current task."""
     task = asyncio.current_task()
     assert task is not None
-    found: Callable[[], object] = extension(connection, ABORT) or task.cancel
-    return found
+    abort: Callable[[], object] = extension(connection, ABORT) or task.cancel
+    return abort
 
 
 def extension(connection: HTTPConnection, name: str) -> Any:
-    """An extension of ASGI that the server offers, or None."""
+    """An ASGI extension that the server offers, or None."""
     return (connection.scope.get("extensions") or {}).get(name)
 
 
 def format_of(connection: HTTPConnection) -> Format:
-    """The format that a reader asks for."""
+    """The format that a reader asks for. Raises Invalid."""
     name = connection.query_params.get("format", "json")
     try:
         return Format(name)

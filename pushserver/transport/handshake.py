@@ -200,19 +200,19 @@ class Handshake(asyncio.Protocol):
     # --- what is checked before
 
     def _check(self) -> tuple[HTTPStatus, str] | None:
-        """What is wrong with the request, None where nothing is; RFC 6455, 4.2.1."""
+        """The status and text of a refusal, None where the handshake is valid (RFC 6455, 4.2.1)."""
         http = self._http
-        found: dict[bytes, list[bytes]] = {}
+        headers: dict[bytes, list[bytes]] = {}
         for name, value in http.headers:
             if name.startswith(b"sec-websocket-"):
-                found.setdefault(name, []).append(value)
+                headers.setdefault(name, []).append(value)
         if http.scope["method"] != "GET":
             return HTTPStatus.METHOD_NOT_ALLOWED, f"Expected GET, got {http.scope['method']}.\n"
         if http.scope["http_version"] != "1.1":
             return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"Expected HTTP/1.1, got {http.scope['http_version']}.\n"
-        if found.get(b"sec-websocket-version") != [b"13"]:
+        if headers.get(b"sec-websocket-version") != [b"13"]:
             return HTTPStatus.UPGRADE_REQUIRED, "Expected one Sec-WebSocket-Version, 13.\n"
-        keys = found.get(b"sec-websocket-key", [])
+        keys = headers.get(b"sec-websocket-key", [])
         if len(keys) != 1 or not _is_key(keys[0]):
             return HTTPStatus.BAD_REQUEST, "Expected one Sec-WebSocket-Key, 16 bytes in base64.\n"
         self._key = keys[0].decode()

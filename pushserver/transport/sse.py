@@ -1,7 +1,7 @@
-"""Server-Sent Events out (WHATWG HTML, 9.2): the frames of a stream to whoever cannot have a WebSocket.
+"""Server-Sent Events (WHATWG HTML, 9.2) carry a stream's frames to clients that cannot open a WebSocket.
 
-Each frame is one event without a type, its data the frame's JSON, its id the cursor that a reader comes back with. What
-was lost is told by a frame, as everywhere: an EventSource cannot read headers or close codes.
+Each frame is one event without a type: its data is the frame's JSON, its id the cursor to reconnect with. Every outcome
+is a frame, also a close, because an EventSource shows a page neither headers nor close codes.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import random
 from starlette.types import Send
 
 from ..wire.codes import Close
-from ..wire.frames import Told
+from ..wire.frames import Frame
 from .asgi import AsgiReader
 
-RETRY_LEAST_MS, RETRY_MOST_MS = 1_000, 5_000  # after which a browser comes back by itself; each is told its own
+MIN_RETRY_MS, MAX_RETRY_MS = 1_000, 5_000  # after which a browser reconnects; random, so that not all come at once
 
 
 class SseReader(AsgiReader):
-    """A reader on an HTTP answer that does not end. `transmit` is set before it runs."""
+    """SseReader is a reader on an HTTP answer that stays open. `transmit` is set before `run`."""
 
     __slots__ = ("transmit",)
 
     transmit: Send
 
-    async def _send(self, frame: Told) -> None:
-        await self._body(frame.wire(self.format, self.coding))
+    async def _send(self, frame: Frame) -> None:
+        await self._body(frame.encoded(self.format, self.coding))
 
     async def _end(self, code: Close) -> None:
         await self.transmit({"type": "http.response.body", "body": b""})
 
     async def run(self) -> None:
-        await self._body(f"retry: {random.randint(RETRY_LEAST_MS, RETRY_MOST_MS)}\n\n".encode())
+        await self._body(f"retry: {random.randint(MIN_RETRY_MS, MAX_RETRY_MS)}\n\n".encode())
         await super().run()
 
     async def _body(self, part: bytes) -> None:

@@ -20,7 +20,7 @@ from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..access.tokens import Tokens
 from ..codec import dumps
-from ..live.hub import Hub
+from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
 from ..settings import Settings
 from ..store.log import Log
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> App:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError."""
     store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
     log = Log.of(store, settings)
-    hub = Hub(log, settings)
+    hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
     health = Health(store, hub, receipts)
     tokens = Tokens.of(settings)

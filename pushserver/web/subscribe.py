@@ -38,8 +38,8 @@ class SubscribeRoutes:
         """`GET /streams/{stream}/ws?cursor=&format=`. A handshake is refused with an HTTP status."""
         try:
             self._origins.check(websocket)
-            stream, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
-            channel = await self._hub.enter(stream)
+            name, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
+            stream = await self._hub.enter(name)
         except Refused as refused:
             await websocket.send_denial_response(answer(refused))
             return
@@ -49,9 +49,9 @@ class SubscribeRoutes:
         # A cursor that is not valid gets the snapshot: a reader whose stored cursor is broken could not mend an error.
         cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
         if extension(websocket, DETACH) is None:
-            await attend_socket(websocket, self._hub, channel, format, cursor)
+            await attend_socket(websocket, self._hub, stream, format, cursor)
         else:
-            await detach(websocket, self._hub, channel, format, cursor, deflate=self._deflate)
+            await detach(websocket, self._hub, stream, format, cursor, deflate=self._deflate)
 
     async def sse(self, request: Request) -> Response:
         """`GET /streams/{stream}/sse?cursor=&format=`. `Last-Event-ID` wins: a browser sends it when it reconnects."""
@@ -83,8 +83,8 @@ class EventStream(Response):
         self._cursor = cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._hub.follow(self._stream) as channel:
-            if channel.page["state"] == "ended" and self._cursor == channel.feed.head:
+        async with self._hub.follow(self._stream) as stream:
+            if stream.page["state"] == "ended" and self._cursor == stream.ring.head:
                 await Response(status_code=204)(scope, receive, send)  # an EventSource stops reconnecting
                 return
             if self._request.method == "HEAD":  # a client that failed to connect asks for the reason
@@ -95,9 +95,9 @@ class EventStream(Response):
             reading = permit(self._request)
             until = reading.until if reading else None
             abort = abort_of(self._request)
-            reader = SseReader(self._format, channel.feed, abort, coding=Coding.EVENT, until=until)
+            reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until)
             reader.transmit = send
-            await attend(self._hub, channel, reader, self._cursor, _gone(receive))
+            await attend(self._hub, stream, reader, self._cursor, _gone(receive))
 
 
 async def _gone(receive: Receive) -> None:

@@ -1,4 +1,4 @@
-"""The close codes of a WebSocket (RFC 6455, 7.4; 4000 and above are ours)."""
+"""Close codes say why a WebSocket was closed (RFC 6455, 7.4; codes from 4000 on are this protocol's own)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from enum import IntEnum
 
 
 class Close(IntEnum):
-    """Close codes. 4400 to 4407 and 4410 mean: do not come back; the others: come back with your cursor.
+    """A close code tells a reader whether to reconnect.
 
-    After 4401 a reader may come back with a new token.
+    After 4400 to 4407 and 4410 a reader does not reconnect; after 4401 it may, with a new token. After any other code
+    it reconnects with its cursor.
     """
 
     PROTOCOL_ERROR = 1002

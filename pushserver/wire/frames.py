@@ -1,13 +1,11 @@
-"""An event as the bytes of the wire, made once per worker and variant. What a frame holds is in docs/protocol.md.
+"""Frames are the messages of the reader protocol (docs/protocol.md), encoded once per worker and variant.
 
-No frame has a field of one reader in it: the same bytes go to every reader of the stream and variant, which is a format
+No frame has a field of one reader: the same bytes go to every reader of the stream and variant. A variant is a format
 and a coding.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -15,22 +13,23 @@ from typing import Any
 
 from ..codec import dumps
 from ..model import Cursor, Event
+from .websocket import RSV1, TEXT, deflated, message
 
-PIECE = 65_536  # bytes from which on a piece, which is written at once, is full; it ends with a whole frame
-DEFLATED_FROM = 256  # bytes of a text; below them deflating costs more than it saves
+PIECE = 65_536  # bytes; a piece is written at once, and ends with the frame that makes it this long
+DEFLATED_FROM = 256  # bytes; compressing a shorter text costs more than it saves
 
 
 class Format(Enum):
-    """What a reader asked for: the fields of an entry, or the entry as the page shows it."""
+    """A format is what a reader asks for: the fields of an entry, or the entry as HTML of the page."""
 
     JSON = "json"
     HTML = "html"
 
-    __hash__ = object.__hash__  # Enum's own is written in Python, and every look into a dict would call it
+    __hash__ = object.__hash__  # Enum's own hash is Python code, and every dict lookup would call it
 
 
 class Coding(Enum):
-    """How a text becomes bytes: as a WebSocket's message, plain or deflated, or as a Server-Sent Event."""
+    """A coding makes bytes of a text: a WebSocket message, plain or compressed, or a Server-Sent Event."""
 
     MESSAGE = "message"
     DEFLATED = "deflated"
@@ -39,10 +38,10 @@ class Coding(Enum):
     __hash__ = object.__hash__  # as above
 
 
-class Told:
-    """What a frame tells: its text in each format, and its bytes in each variant, made when a reader first wants them.
+class Frame:
+    """Frame is a message to readers: its text in each format and its bytes in each variant, made on first use.
 
-    `cursor` is where it moves a reader to, if it does.
+    `cursor` is the event that the frame moves a reader to, or None.
     """
 
     __slots__ = ("__weakref__", "_bytes", "_texts")
@@ -56,59 +55,66 @@ class Told:
         return None
 
     def text(self, format: Format) -> str:
-        """The frame's text; the first call for a format encodes it."""
+        """The frame's text; the first call for a format makes it."""
         text = self._texts.get(format)
         if text is None:
             text = self._texts[format] = self._encode(format)
         return text
 
-    def wire(self, format: Format, coding: Coding) -> bytes:
+    def encoded(self, format: Format, coding: Coding) -> bytes:
         """The frame's bytes; the first call for a variant makes them."""
-        found = self._bytes.get((format, coding))
-        if found is None:
-            found = self._bytes[format, coding] = coded(self.text(format), coding, self.cursor)
-        return found
+        data = self._bytes.get((format, coding))
+        if data is None:
+            data = self._bytes[format, coding] = encode_text(self.text(format), coding, self.cursor)
+        return data
 
     def _encode(self, format: Format) -> str:
         raise NotImplementedError
 
+    def _clear(self) -> None:
+        """Drop the texts and bytes: they show content that was replaced."""
+        self._texts, self._bytes = {}, {}
 
-class Frame(Told):
-    """An event, and what is known of its delivery.
 
-    `sent` counts the readers that were given it live, by how many milliseconds after it was stored.
+class EventFrame(Frame):
+    """EventFrame carries one event of the log.
+
+    `latencies` counts the readers that received it live, by milliseconds after it was stored.
     """
 
-    __slots__ = ("_html", "event", "sent")
+    __slots__ = ("_html", "event", "latencies")
 
     def __init__(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
         super().__init__()
         self.event = event
-        self.sent: Counter[int] = Counter()
+        self.latencies: Counter[int] = Counter()
         self._html = html
 
     @property
     def cursor(self) -> Cursor:
         return self.event.cursor
 
-    def become(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
-        """Tell something else in the same place: also to those who hold the frame and have not sent it yet."""
+    def replace(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
+        """Carry another event in the same place, also to readers whose copy waits to be sent."""
         self.event = event
         self._html = html
-        self._texts, self._bytes = {}, {}
+        self._clear()
 
-    def note_sent(self, readers: int, at: int) -> None:
-        """So many readers were given it at this instant, in milliseconds. Above 100 ms, two digits tell enough."""
+    def count_readers(self, readers: int, at: int) -> None:
+        """Count readers that received the frame at this instant, in milliseconds since 1970.
+
+        A latency above 100 ms is rounded up to two digits, so that the counter stays small.
+        """
         late = max(0, at - self.event.stored_at)
         digits = 10 ** max(0, len(str(late)) - 2)
-        self.sent[-(-late // digits) * digits] += readers
+        self.latencies[-(-late // digits) * digits] += readers
 
     def _encode(self, format: Format) -> str:
         return encode(self.event) if format is Format.JSON else _head_of(self.event) + dumps(self._html())[1:]
 
 
 def encode(event: Event) -> str:
-    """An event in the json format. The log holds most of it as JSON already: it is not parsed to be sent."""
+    """An event in the json format. The log stores most of it as JSON already, so it is not parsed."""
     return _head_of(event) + event.data.decode()[1:]
 
 
@@ -116,8 +122,8 @@ def _head_of(event: Event) -> str:
     return f'{{"type":"{event.type}","n":{event.n},"cursor":"{event.cursor}","prev":"{event.prev}",'
 
 
-class Notice(Told):
-    """A frame that is about no event."""
+class Notice(Frame):
+    """Notice is a frame about the connection or the stream, not about an event: hello, head, reset, bye."""
 
     __slots__ = ("body",)
 
@@ -129,8 +135,8 @@ class Notice(Told):
         return self.body
 
 
-class View(Told):
-    """A frame that shows a whole stream."""
+class SnapshotFrame(Frame):
+    """SnapshotFrame shows a whole stream as of one event; `make` gives its text in a format."""
 
     __slots__ = ("_cursor", "_make")
 
@@ -139,10 +145,10 @@ class View(Told):
         self._cursor = cursor
         self._make = make
 
-    def become(self, make: Callable[[Format], str]) -> None:
-        """Show something else: also to those who hold it and have not sent it yet."""
+    def replace(self, make: Callable[[Format], str]) -> None:
+        """Show another text, also to readers whose copy waits to be sent."""
         self._make = make
-        self._texts, self._bytes = {}, {}
+        self._clear()
 
     @property
     def cursor(self) -> Cursor:
@@ -153,40 +159,43 @@ class View(Told):
 
 
 class Batch:
-    """What one write to a reader carries: whole frames, in order, in one variant; shared by all who miss the same."""
+    """Batch is the content of one write: whole frames, in order, in one variant, shared by readers that miss the same.
 
-    __slots__ = ("_first", "_rest", "coding", "format", "frames", "readers")
+    `readers` counts the readers that received it live and are not yet counted in its frames; the fanout adds to it.
+    """
 
-    def __init__(self, frames: Sequence[Told], format: Format, coding: Coding = Coding.MESSAGE) -> None:
+    __slots__ = ("_first", "_first_end", "coding", "format", "frames", "readers")
+
+    def __init__(self, frames: Sequence[Frame], format: Format, coding: Coding = Coding.MESSAGE) -> None:
         self.frames = frames
         self.format = format
         self.coding = coding
-        self.readers = 0  # that were given it live and are not counted in its frames yet
+        self.readers = 0
         self._first: tuple[bytes, bool] | None = None
-        self._rest = 0  # the first frame that `first` does not carry
+        self._first_end = 0  # index of the first frame after the first piece
 
-    def settle(self, at: int) -> None:
-        """Count its readers in its frames."""
+    def count_readers(self, at: int) -> None:
+        """Count its readers in its frames, at an instant in milliseconds since 1970."""
         for frame in self.frames:
-            if isinstance(frame, Frame):
-                frame.note_sent(self.readers, at)
+            if isinstance(frame, EventFrame):
+                frame.count_readers(self.readers, at)
         self.readers = 0
 
     def texts(self) -> Iterator[str]:
-        """What is sent, each made when it is about to be."""
+        """The texts of the frames, each made when it is about to be sent."""
         return (frame.text(self.format) for frame in self.frames)
 
     def first(self) -> tuple[bytes, bool]:
-        """What is written at once, and whether that is all: a piece of it, joined once for all who share it."""
-        found = self._first
-        if found is None:
-            piece, self._rest = self._piece(0)
-            found = self._first = piece, self._rest == len(self.frames)
-        return found
+        """The first piece, joined once for all readers, and whether it is the whole batch."""
+        first = self._first
+        if first is None:
+            piece, self._first_end = self._piece(0)
+            first = self._first = piece, self._first_end == len(self.frames)
+        return first
 
     def rest(self) -> Iterator[bytes]:
-        """What comes after `first`, piece by piece, each made when it is about to be sent: frames may have changed."""
-        at = self._rest
+        """The pieces after the first, each made when it is about to be sent: a frame may be replaced meanwhile."""
+        at = self._first_end
         while at < len(self.frames):
             piece, at = self._piece(at)
             yield piece
@@ -194,17 +203,17 @@ class Batch:
     def _piece(self, start: int) -> tuple[bytes, int]:
         parts, size, end = [], 0, start
         while end < len(self.frames) and size < PIECE:
-            part = self.frames[end].wire(self.format, self.coding)
+            part = self.frames[end].encoded(self.format, self.coding)
             parts.append(part)
             size += len(part)
             end += 1
         return b"".join(parts), end
 
 
-def coded(text: str, coding: Coding, cursor: Cursor | None) -> bytes:
-    """A text as a reader's transport sends it."""
+def encode_text(text: str, coding: Coding, cursor: Cursor | None) -> bytes:
+    """The bytes of a text in a coding. `cursor` becomes the id of a Server-Sent Event (WHATWG HTML, 9.2)."""
     if coding is Coding.EVENT:
-        # The text is JSON on one line. To the standard these two are no ends of a line, to many a client they are.
+        # The text is JSON on one line. U+2028 and U+2029 end no line by the standard, but many clients split there.
         data = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
         id = f"id: {cursor}\n" if cursor else ""
         return f"{id}data: {data}\n\n".encode()
@@ -214,32 +223,14 @@ def coded(text: str, coding: Coding, cursor: Cursor | None) -> bytes:
     return message(payload, TEXT)
 
 
-FIN, RSV1, TEXT, CLOSE = 0x80, 0x40, 0x1, 0x8
-
-
-def message(payload: bytes, kind: int) -> bytes:
-    """A whole WebSocket frame from a server (RFC 6455, 5.2): its length in 7, 16 or 64 bits, and no mask."""
-    size = len(payload)
-    if size < 126:
-        return struct.pack("!BB", FIN | kind, size) + payload
-    if size < 65_536:
-        return struct.pack("!BBH", FIN | kind, 126, size) + payload
-    return struct.pack("!BBQ", FIN | kind, 127, size) + payload
-
-
-def close_message(code: int) -> bytes:
-    """A close frame (5.5.1)."""
-    return message(struct.pack("!H", code), CLOSE)
-
-
-def deflated(payload: bytes) -> bytes:
-    """A payload compressed by itself (RFC 7692, 7.2.1): with no context, it is the same for every reader."""
-    deflate = zlib.compressobj(wbits=-15)
-    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+# --- the frames that are about no event, and snapshots
 
 
 def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None, heartbeat: float) -> Notice:
-    """The first frame: what follows is everything after event `start`, or, with a reason, a snapshot."""
+    """The first frame: the events after number `start` follow, or, with a reason, a snapshot.
+
+    `cursor` and `n` name the newest event; `heartbeat` is the seconds between two head frames.
+    """
     whole = {"complete": True} if reason is None else {"complete": False, "reason": reason}
     fields = {"type": "hello", "stream": stream, "epoch": cursor.epoch, "head": _head(cursor, n), "from": start}
     return Notice(dumps({**fields, **whole, "heartbeat": heartbeat}))
@@ -259,24 +250,24 @@ def snapshot(
 
 
 def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str, stale: str | None) -> Notice:
-    """The newest event again, so that a reader who lost it finds out; `readers` are those of this worker.
+    """A head frame repeats the newest event, so that a reader who lost it notices.
 
-    `stale` is since when the log has not been read: there may be newer events.
+    `readers` counts this worker's readers of the stream. `stale` is the instant since which the log has not been read:
+    there may be newer events.
     """
     late = {"stale": stale} if stale else {}
     return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at, **late}))
 
 
 def bye(reason: str, retry_ms: int) -> Notice:
-    """The last frame before a close: come back, spread over `retry_ms`."""
+    """The last frame before a close: the reader reconnects after a random part of `retry_ms` milliseconds."""
     return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms}))
 
 
 def reset(reason: str, withdrawn: Sequence[str]) -> Notice:
-    """The log lost what it had acknowledged: these entries, or revisions of them, are not there; a snapshot follows."""
+    """The log lost acknowledged events: the entries `withdrawn`, or revisions of them, are gone; a snapshot follows."""
     return Notice(dumps({"type": "reset", "reason": reason, "withdrawn": withdrawn}))
 
 
 def _head(cursor: Cursor, n: int) -> dict[str, Any]:
-    """The newest event, as frames name it."""
     return {"n": n, "cursor": str(cursor)}

@@ -23,7 +23,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from pushserver.client import TurnedAway, follow
-from pushserver.live.fanout import Feed, State
+from pushserver.live.fanout import Fanout
+from pushserver.live.reader import ReaderState
+from pushserver.live.ring import Ring
 from pushserver.model import Cursor, milliseconds
 from pushserver.transport.asgi import WebSocketReader
 from pushserver.web.openapi.operations import OPERATIONS, Operation
@@ -366,20 +368,20 @@ async def test_a_reader_whose_time_is_over_is_sent_nothing_whoever_notices_first
 
     websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, receive, send)
     await websocket.accept()
-    feed = Feed(Cursor("e", "1-1", "n"), 1, ring_events=10, ring_bytes=1_000)
+    fanout = Fanout(Ring(Cursor("e", "1-1", "n"), 1, max_events=10, max_bytes=1_000))
     by_timer = ended.startswith("by the timer")
-    late = WebSocketReader(Format.JSON, feed, abort=sent.clear, until=time.time() + (60 if by_timer else -1))
+    late = WebSocketReader(Format.JSON, fanout, abort=sent.clear, until=time.time() + (60 if by_timer else -1))
     late.websocket = websocket
     sending = asyncio.create_task(late.run())
     if by_timer:
-        feed.drop(late, Close.TOKEN_EXPIRED)
-        feed.join(late, feed.end, feed.head, [Notice("opening")])
-        assert list(feed.beat(Notice("heartbeat"))) == [None]
+        fanout.drop(late, Close.TOKEN_EXPIRED)
+        fanout.join(late, fanout.ring.end, fanout.ring.head, [Notice("opening")])
+        assert list(fanout.beat(Notice("heartbeat"))) == [None]
     else:
-        feed.join(late, feed.end, feed.head, [Notice("opening")])
-        while late.state is not State.OPEN:
+        fanout.join(late, fanout.ring.end, fanout.ring.head, [Notice("opening")])
+        while late.state is not ReaderState.OPEN:
             await asyncio.sleep(0)
-        feed.drop(late, Close.TOKEN_EXPIRED)
+        fanout.drop(late, Close.TOKEN_EXPIRED)
     await sending
     assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
     assert sent[1]["code"] == Close.TOKEN_EXPIRED

@@ -1,30 +1,62 @@
-"""A takedown reaches what a worker holds of an entry, wherever that is."""
+"""A live stream withdraws a text from all of a worker's memory, runs passes, and gives up where one fails."""
 
 from __future__ import annotations
+
+import asyncio
+from typing import Any
 
 import pytest
 
 from pushserver import model
 from pushserver.codec import dumps
-from pushserver.live.fanout import Feed
-from pushserver.live.stream import Channel
+from pushserver.live.fanout import Fanout
+from pushserver.live.reader import Reader
+from pushserver.live.ring import Ring
+from pushserver.live.stream import IDLE_BEATS, LiveStream
 from pushserver.model import Cursor, Event
 from pushserver.store.log import Snapshot
-from pushserver.wire.frames import Format
+from pushserver.wire.codes import Close
+from pushserver.wire.frames import Batch, Format, Notice
 
 from ..support.server import entry_append
 
-SECRET = "what nobody may read any more"
+SECRET = "a text that was withdrawn"
+LIMIT = 20.0  # seconds after which a test gives up waiting
 
 
 def cursor(n: int) -> Cursor:
     return Cursor("e" * 16, f"{n}-0", f"{n:016x}")
 
 
+class Reading(Reader):
+    """Reading is a reader that keeps the texts it received, or fails."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(Format.JSON)
+        self.texts: list[str] = []
+        self.more = asyncio.Event()
+        self._fails = fails
+
+    def write(self, batch: Batch) -> None:
+        texts = list(batch.texts())
+        if self._fails and texts:
+            raise KeyError("at")
+        self.texts += texts
+        self.more.set()
+
+    def close(self, code: Close, farewell: Notice | None = None) -> None:
+        raise AssertionError("closed")
+
+
+def live(given_up: list[str], *, max_events: int = 1) -> LiveStream:
+    fanout = Fanout(Ring(cursor(2), 2, max_events=max_events, max_bytes=10**6))
+    page = model.unwritten_page("storm")
+    return LiveStream("storm", fanout, page, give_up=lambda stream, why: given_up.append(why))
+
+
 @pytest.fixture
-def channel() -> Channel:
-    feed = Feed(cursor(2), 2, ring_events=1, ring_bytes=10**6)
-    return Channel("storm", feed, model.unwritten_page("storm"))
+def stream() -> LiveStream:
+    return live([])
 
 
 def put(n: int, headline: str) -> Event:
@@ -33,32 +65,119 @@ def put(n: int, headline: str) -> Event:
 
 
 def withdrawal(n: int, of: int) -> Event:
-    told = {"at": model.instant(n), "id": f"id{of}", "rev": 2, "reason": "error"}
-    return Event(cursor(n), cursor(n - 1), n, "entry.withdraw", dumps(told).encode(), model.instant(n), f"id{of}")
+    fields = {"at": model.instant(n), "id": f"id{of}", "rev": 2, "reason": "error"}
+    return Event(cursor(n), cursor(n - 1), n, "entry.withdraw", dumps(fields).encode(), model.instant(n), f"id{of}")
+
+
+# --- withdrawals
 
 
 @pytest.mark.parametrize("format", Format)
-def test_frames_that_readers_have_yet_to_send_forget_it(channel: Channel, format: Format) -> None:
+def test_a_withdrawn_text_is_removed_from_frames_that_wait_to_be_sent(stream: LiveStream, format: Format) -> None:
     """They were read from the log before the ring, or have left it since."""
-    before, other = channel.frame(put(1, SECRET)), channel.frame(put(2, "something else"))
+    before, other = stream.event_frame(put(1, SECRET)), stream.event_frame(put(2, "something else"))
     assert SECRET in before.text(format)
-    channel.take(withdrawal(3, of=1))
+    stream.append(withdrawal(3, of=1))
     assert SECRET not in before.text(format)
     assert "entry.withdraw" in before.text(format)
     assert "something else" in other.text(format)
 
 
 @pytest.mark.parametrize("format", Format)
-def test_snapshots_that_readers_have_yet_to_send_forget_it(channel: Channel, format: Format) -> None:
+def test_a_withdrawn_text_is_removed_from_snapshots_that_wait_to_be_sent(stream: LiveStream, format: Format) -> None:
     entries = [dumps(entry_append("storm", text, id=id).state) for id, text in (("id1", SECRET), ("id2", "other"))]
-    view = channel.view(Snapshot(cursor(2), 2, channel.page, entries, False, model.instant(0), []))
-    assert SECRET in view.text(format)
-    channel.take(withdrawal(3, of=1))
-    assert SECRET not in view.text(format)
-    assert "other" in view.text(format)
+    frame = stream.snapshot_frame(Snapshot(cursor(2), 2, stream.page, entries, False, model.instant(0), []))
+    assert SECRET in frame.text(format)
+    stream.append(withdrawal(3, of=1))
+    assert SECRET not in frame.text(format)
+    assert "other" in frame.text(format)
 
 
-def test_nothing_is_kept_for_that(channel: Channel) -> None:
+def test_a_withdrawn_text_is_removed_from_the_events_before_a_recovery(stream: LiveStream) -> None:
+    snapshot = Snapshot(cursor(2), 2, stream.page, [], False, model.instant(0), [])
+    asyncio.run(restart(stream, snapshot, [put(1, SECRET)]))
+    stream.append(withdrawal(3, of=1))
+    assert [event.type for event in stream.recent_events(10)] == ["entry.withdraw", "entry.withdraw"]
+    assert SECRET.encode() not in b"".join(event.data for event in stream.recent_events(10))
+
+
+async def restart(stream: LiveStream, snapshot: Snapshot, past: list[Event]) -> None:
+    stream.restart(snapshot, [], past)
+
+
+def test_frames_that_nothing_else_refers_to_are_not_kept(stream: LiveStream) -> None:
     for n in range(3, 50):
-        channel.take(put(n, "one"))
-    assert len(channel._frames) <= 2
+        stream.append(put(n, "one"))
+    assert len(stream._frames) <= 2
+
+
+# --- what readers share
+
+
+def test_a_snapshot_is_kept_until_the_next_event(stream: LiveStream) -> None:
+    snapshot = Snapshot(cursor(2), 2, stream.page, [], False, model.instant(0), [])
+    assert stream.latest_snapshot() is None
+    stream.keep_snapshot(snapshot, stream.snapshot_frame(snapshot))
+    kept: Any = stream.latest_snapshot()
+    assert kept[0] is snapshot
+    stream.append(put(3, "one"))
+    assert stream.latest_snapshot() is None
+
+
+def test_readers_who_start_at_the_same_place_share_a_hello(stream: LiveStream) -> None:
+    first = stream.hello(2, None, 15.0)
+    assert stream.hello(2, None, 15.0) is first
+    assert stream.hello(1, None, 15.0) is not first
+    stream.append(put(3, "one"))
+    assert stream.hello(2, None, 15.0) is not first
+
+
+# --- passes
+
+
+@pytest.mark.anyio
+async def test_a_pass_delivers_what_was_appended(stream: LiveStream) -> None:
+    reader = Reading()
+    stream.fanout.join(reader, stream.ring.end, stream.ring.head, [])
+    reader.more.clear()
+    stream.append(put(3, "one"))
+    stream.begin_pass()
+    stream.begin_pass()  # one is about to begin
+    async with asyncio.timeout(LIMIT):
+        await reader.more.wait()
+        report = await stream.report("id3", 3, wait=LIMIT)
+    assert (report["state"], report["readers"], report["behind"]) == ("reached", 1, 0)
+    assert len(reader.texts) == 1
+
+
+@pytest.mark.anyio
+async def test_a_pass_that_fails_gives_the_stream_up() -> None:
+    given_up: list[str] = []
+    stream = live(given_up)
+    stream.fanout.join(Reading(fails=True), stream.ring.end, stream.ring.head, [])
+    stream.append(put(3, "one"))
+    stream.begin_pass()
+    async with asyncio.timeout(LIMIT):
+        while not given_up:
+            await asyncio.sleep(0)
+    assert given_up == ["KeyError('at')"]
+
+
+@pytest.mark.anyio
+async def test_an_event_that_does_not_come_is_waited_for_no_longer_than_asked(stream: LiveStream) -> None:
+    assert (await stream.report("id9", 9, wait=0.01))["state"] == "waiting"
+    assert (await stream.report("id1", 1, wait=0.01))["state"] == "forgotten"
+
+
+@pytest.mark.anyio
+async def test_a_stream_is_idle_after_some_heartbeats_without_a_user(stream: LiveStream) -> None:
+    for _ in range(IDLE_BEATS):
+        await stream.beat(model.instant(0), None)
+    assert not stream.is_idle
+    stream.enter()
+    await stream.beat(model.instant(0), None)
+    stream.leave()
+    assert not stream.is_idle
+    for _ in range(IDLE_BEATS + 1):
+        await stream.beat(model.instant(0), None)
+    assert stream.is_idle

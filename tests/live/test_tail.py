@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Unavailable
-from pushserver.live.tail import State, Tail
+from pushserver.live.tail import Tail, TailState
 from pushserver.model import Append, Event
 from pushserver.store.connection import within
 from pushserver.store.embedded import embedded
@@ -275,14 +275,14 @@ def append_now(store: redis.Redis, stream: str, last: Appended) -> str:
 async def test_a_tail_that_follows_nothing_is_sound_and_holds_no_connection(
     log: Log, tail: Tail, recorder: Recorder, store: aioredis.Redis, stream: str
 ) -> None:
-    await eventually(lambda: tail.state is State.IDLE)
+    await eventually(lambda: tail.state is TailState.IDLE)
     assert tail.is_sound()
     await tail.follow(stream, BEGINNING)
     await until_it_blocks(store)
-    assert (tail.state, tail.is_sound()) == (State.READING, True)
+    assert (tail.state, tail.is_sound()) == (TailState.READING, True)
     tail.unfollow(stream)
     await log.append(put(stream))  # ends the read
-    await eventually(lambda: tail.state is State.IDLE)
+    await eventually(lambda: tail.state is TailState.IDLE)
     assert (tail.is_sound(), await blocked_reads(store), recorder.events) == (True, [], {})
     await tail.follow(stream, BEGINNING)
     await recorder.until_delivered(stream, 1)

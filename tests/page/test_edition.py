@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pushserver.page.edition import Edition, beginning, present, text
+from pushserver.page.edition import Edition, beginning, plain_text, present
 
 from ..support.samples import STORED_ENTRY, STORED_PAGE
 
@@ -39,7 +39,7 @@ def test_the_words_of_an_entry_are_those_of_all_its_blocks() -> None:
         {"type": "embed", "title": "eight", "url": "https://a.example/"},
         {"type": "social_post", "text": "nine", "author_name": "no"},
     ]
-    assert text({**STORED_ENTRY, "blocks": blocks}) == "Heading One two & three four five six seven eight nine"
+    assert plain_text({**STORED_ENTRY, "blocks": blocks}) == "Heading One two & three four five six seven eight nine"
 
 
 def test_addresses_are_absolute() -> None:

@@ -396,7 +396,7 @@ def test_names_are_joined_as_a_newspaper_does(bylines: list[dict[str, str]], sho
 def test_an_instant_is_shown_in_the_zone_of_the_page_as_it_is_called_then(
     at: str, zone: str, lang: str, shown: str
 ) -> None:
-    assert render.stamp(at, render.Place(zone, lang)) == shown
+    assert render.timestamp(at, render.Place(zone, lang)) == shown
 
 
 @pytest.mark.parametrize(

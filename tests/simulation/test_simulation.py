@@ -13,12 +13,13 @@ import pytest
 from pushserver.client.subscription import Action, Subscription
 from pushserver.errors import Unavailable
 from pushserver.live import healing
-from pushserver.live.fanout import Feed
+from pushserver.live.fanout import Fanout
 from pushserver.live.hub import Hub
-from pushserver.live.resume import Openings
+from pushserver.live.resume import Resumption
+from pushserver.live.ring import Ring
 from pushserver.store.connection import Node
 from pushserver.store.log import Log
-from pushserver.wire.frames import Told
+from pushserver.wire.frames import Frame
 
 from ..support.server import ROOT
 from .memory import Memory, id_of
@@ -60,14 +61,14 @@ def test_a_seed_makes_the_same_happen_each_time() -> None:
 
 
 def no_check_of_the_event_before(patch: pytest.MonkeyPatch) -> None:
-    append = Feed.append
+    append = Ring.append
 
-    def broken(feed: Feed, frame: Any) -> None:
-        if frame.event.n == feed.n + 1:
-            feed.head = frame.event.prev
-        append(feed, frame)
+    def broken(ring: Ring, frame: Any) -> None:
+        if frame.event.n == ring.n + 1:
+            ring.head = frame.event.prev
+        append(ring, frame)
 
-    patch.setattr(Feed, "append", broken)
+    patch.setattr(Ring, "append", broken)
 
 
 def resume_by_id_alone(patch: pytest.MonkeyPatch) -> None:
@@ -83,27 +84,27 @@ def resume_by_id_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def replay_in_part(patch: pytest.MonkeyPatch) -> None:
-    resume = Openings._resume
+    resume = Resumption._replay
 
     async def broken(*arguments: Any) -> Any:
         resumed, missed = await resume(*arguments)
         return resumed, missed[:-1]
 
-    patch.setattr(Openings, "_resume", broken)
+    patch.setattr(Resumption, "_replay", broken)
 
 
 def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
-    restart = Feed.restart
+    restart = Fanout.restart
 
-    def broken(feed: Feed, head: Any, n: int, told: list[Told]) -> None:
-        restart(feed, head, n, [])
+    def broken(fanout: Fanout, head: Any, n: int, told: list[Frame]) -> None:
+        restart(fanout, head, n, [])
 
-    patch.setattr(Feed, "restart", broken)
+    patch.setattr(Fanout, "restart", broken)
 
 
 def heal_without_the_key(patch: pytest.MonkeyPatch) -> None:
     async def broken(log: Log, append: Any) -> Any:
-        held = await healing._held_rev(log, append)
+        held = await healing._current_rev(log, append)
         return await log.append(append._replace(key="", replaces=held))
 
     patch.setattr(healing, "_publish", broken)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from websockets import frames
 from websockets.exceptions import ConnectionClosedError
 
-from pushserver.live.fanout import Feed
+from pushserver.live.fanout import Fanout
 from pushserver.transport.asgi import AsgiReader
 from pushserver.wire.codes import Close
-from pushserver.wire.frames import Format, Told
+from pushserver.wire.frames import Format
+from pushserver.wire.frames import Frame as WireFrame
 
 from ..faults.checker import Frame
 from .loop import LATER, Loop
@@ -116,11 +117,11 @@ class WireReader(AsgiReader):
 
     __slots__ = ("_wire",)
 
-    def __init__(self, wire: Wire, feed: Feed) -> None:
-        super().__init__(Format.JSON, feed, wire.abort)
+    def __init__(self, wire: Wire, fanout: Fanout) -> None:
+        super().__init__(Format.JSON, fanout, wire.abort)
         self._wire = wire
 
-    async def _send(self, frame: Told) -> None:
+    async def _send(self, frame: WireFrame) -> None:
         await self._wire.send(frame.text(self.format))
 
     async def _end(self, code: Close) -> None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pushserver import model
 from pushserver.errors import NotFound, Unavailable
-from pushserver.live.hub import IDLE_BEATS, Hub
-from pushserver.live.stream import Channel
+from pushserver.live.hub import Hub, HubOptions
+from pushserver.live.stream import LiveStream
 from pushserver.model import Cursor
 from pushserver.settings import Settings
 from pushserver.store.log import Log
@@ -42,7 +42,7 @@ class Worker:
         self.line = Line(world.server, PARTITIONS)
         settings = world.settings
         self.log = Log(self.line, log_events=settings.log_events, entry_limit=settings.entry_limit, idempotency=60)
-        self.hub = Hub(self.log, settings)
+        self.hub = Hub(self.log, HubOptions.of(settings))
         self._loop = world.loop
         self._wires: list[Wire] = []
         self._asked: list[asyncio.Future[Any]] = []
@@ -89,26 +89,26 @@ class Worker:
     async def _serve(self, wire: Wire, stream: str, cursor: str) -> None:
         """What the route of a socket does."""
         try:
-            async with self.hub.follow(stream) as channel:
+            async with self.hub.follow(stream) as live:
                 wire.accepted.set()
                 gone = self._start(wire.left.wait())
-                await attend(self.hub, channel, WireReader(wire, channel.feed), Cursor.parse(cursor), gone)
+                await attend(self.hub, live, WireReader(wire, live.fanout), Cursor.parse(cursor), gone)
         except NotFound:
             wire.refuse(404)
         except (Unavailable, StoreError):
             wire.refuse(503)
 
-    def holds(self, lost: Stored, taken: Sequence[Stored]) -> Channel | None:
-        """The channel whose ring has an event, and will when all of what was taken has come."""
-        channel = self.hub._channels.get(lost.stream) if self.process.alive else None
-        if channel is None:
+    def holds(self, lost: Stored, taken: Sequence[Stored]) -> LiveStream | None:
+        """The stream whose ring has an event, and will when all of what was taken has come."""
+        live = self.hub._streams.get(lost.stream) if self.process.alive else None
+        if live is None:
             return None
-        ring = [event.cursor for event in channel.held(self.hub._settings.ring_events)]
-        cursors, head, settings = [stored.cursor for stored in taken], channel.feed.head, self.hub._settings
+        ring = [event.cursor for event in live.recent_events(self.hub._options.ring_events)]
+        cursors, head, settings = [stored.cursor for stored in taken], live.ring.head, self.hub._options
         coming = len(cursors) - cursors.index(head) - 1 if head in cursors else 0
         if coming:
             ring = ring[: max(0, settings.ring_events - coming)] if settings.ring_bytes > ROOMY else []
-        return channel if lost.cursor in ring else None
+        return live if lost.cursor in ring else None
 
 
 class Stored(NamedTuple):
@@ -126,12 +126,12 @@ class Loss(NamedTuple):
     """An event that the store had acknowledged and lost, and who held it then."""
 
     stored: Stored
-    holders: list[tuple[Worker, Channel]]
+    holders: list[tuple[Worker, LiveStream]]
 
     @property
     def is_curable(self) -> bool:
         """Whether someone who held it was there to notice. Whoever has no readers may have let go of it before."""
-        return any(worker.process.alive and channel.idle <= IDLE_BEATS for worker, channel in self.holders)
+        return any(worker.process.alive and not live.is_idle for worker, live in self.holders)
 
 
 class History(Memory):
@@ -262,18 +262,18 @@ class World:
         oldest = records.all[0].id if records and records.all else None
         for name, loss in self.losses.items():
             if oldest and self.key(name[0], "log") == key:
-                holders = [(worker, held) for worker, held in loss.holders if id_of(held.feed.head.id) >= oldest]
+                holders = [(worker, live) for worker, live in loss.holders if id_of(live.ring.head.id) >= oldest]
                 self.losses[name] = loss._replace(holders=holders)
 
     def _epoch(self, stream: str) -> str | None:
         head = self.head(stream)
         return head.split(".")[1] if head else None
 
-    def _holders(self, lost: Stored, taken: Sequence[Stored]) -> list[tuple[Worker, Channel]]:
+    def _holders(self, lost: Stored, taken: Sequence[Stored]) -> list[tuple[Worker, LiveStream]]:
         found = [(worker, worker.holds(lost, taken)) for worker in self.workers]
-        return [(worker, channel) for worker, channel in found if channel]
+        return [(worker, live) for worker, live in found if live]
 
-    def _lose_one(self, stored: Stored, holders: list[tuple[Worker, Channel]]) -> None:
+    def _lose_one(self, stored: Stored, holders: list[tuple[Worker, LiveStream]]) -> None:
         names = ", ".join(worker.process.name for worker, _ in holders) or "nobody"
         self.note(f"lost {stored.stream} {stored.key} {stored.cursor}, which {names} holds")
         # What was lost before may have been healed under another key: as the withdrawal that it had become.

@@ -14,7 +14,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from pushserver.live.fanout import Feed, State
+from pushserver.live.fanout import Fanout
+from pushserver.live.reader import ReaderState
+from pushserver.live.ring import Ring
 from pushserver.model import Cursor
 from pushserver.transport.asgi import CLOSE_LIMIT
 from pushserver.transport.socket import SocketReader
@@ -26,7 +28,7 @@ from ..support.server import LIMIT, Running, reader, receive, running
 
 pytestmark = pytest.mark.anyio
 
-# On our server a socket is detached; on any other the adapter sends the same frames.
+# On our server a socket is detached; on any other the ASGI reader sends the same frames.
 SERVERS = {"detached": "pushserver", "adapter": "tests.support.granian"}
 # What is a server's to limit, and not the application's.
 on_our_server = pytest.mark.parametrize("module", ["detached"], indirect=True, scope="module")
@@ -321,7 +323,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
 async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
     start: Callable[..., Running], stream: str
 ) -> None:
-    """The feed has let go of it: nothing else would look at it again, and it would keep its place for ever."""
+    """The fan-out has removed it: nothing else would visit it again, and it would keep its place for ever."""
     server = start("--readers", "1")
     entry = {"headline": "x", "blocks": [{"type": "paragraph", "html": "x" * 19_000}] * 3}
     for _ in range(100):
@@ -378,16 +380,16 @@ LARGE = [frames.Notice(f'"{letter * frames.PIECE}"') for letter in "abcdef"]  # 
 
 
 @pytest.fixture
-async def joined() -> AsyncIterator[tuple[SocketReader, Feed, asyncio.Transport, Listening]]:
-    """A reader of a feed, in this process, and the other end of its connection."""
-    feed = Feed(HEAD, 1, ring_events=10, ring_bytes=10**6)
-    hub, channel = SimpleNamespace(leave=lambda channel: None), SimpleNamespace(feed=feed)
-    reading = SocketReader(hub, channel, Format.JSON)  # type: ignore[arg-type]
+async def joined() -> AsyncIterator[tuple[SocketReader, Fanout, asyncio.Transport, Listening]]:
+    """A reader of a fanout, in this process, and the other end of its connection."""
+    fanout = Fanout(Ring(HEAD, 1, max_events=10, max_bytes=10**6))
+    hub, stream = SimpleNamespace(leave=lambda stream: None), SimpleNamespace(fanout=fanout)
+    reading = SocketReader(hub, stream, Format.JSON)  # type: ignore[arg-type]
     loop = asyncio.get_running_loop()
     ours, theirs = sockets.socketpair()
     other, listening = await loop.create_connection(Listening, sock=theirs)
     transport, _ = await loop.create_connection(lambda: reading, sock=ours)
-    yield reading, feed, other, listening
+    yield reading, fanout, other, listening
     transport.abort()
     other.abort()
 
@@ -399,10 +401,10 @@ async def until(is_true: Callable[[], bool]) -> None:
 
 
 async def test_a_reader_whose_socket_takes_less_than_it_could_gets_everything(
-    joined: tuple[SocketReader, Feed, asyncio.Transport, Listening], monkeypatch: pytest.MonkeyPatch
+    joined: tuple[SocketReader, Fanout, asyncio.Transport, Listening], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transport then takes the rest at once, and neither pauses nor resumes."""
-    reading, feed, _, listening = joined
+    reading, fanout, _, listening = joined
     written, os_write = [], os.write
 
     def write(file: int, data: bytes) -> int:
@@ -411,25 +413,25 @@ async def test_a_reader_whose_socket_takes_less_than_it_could_gets_everything(
 
     with monkeypatch.context() as patch:
         patch.setattr("pushserver.transport.socket.os.write", write)
-        feed.join(reading, 0, HEAD, LARGE)
+        fanout.join(reading, 0, HEAD, LARGE)
         await until(lambda: len(listening.heard) == sum(written))
     assert len(written) == len(LARGE)
-    assert reading.state is State.OPEN
+    assert reading.state is ReaderState.OPEN
 
 
 async def test_a_ping_that_comes_while_a_reader_is_behind_is_answered_between_two_frames(
-    joined: tuple[SocketReader, Feed, asyncio.Transport, Listening],
+    joined: tuple[SocketReader, Fanout, asyncio.Transport, Listening],
 ) -> None:
-    reading, feed, other, listening = joined
+    reading, fanout, other, listening = joined
     other.pause_reading()
-    feed.join(reading, 0, HEAD, LARGE)
-    assert reading.state is State.PAUSED
+    fanout.join(reading, 0, HEAD, LARGE)
+    assert reading.state is ReaderState.PAUSED
     other.write(bytes([0x89, 0x82, 0, 0, 0, 0]) + b"hi")
     await until(lambda: not reading._transport.is_reading())
     other.resume_reading()
-    pong, whole = b"\x8a\x02hi", [one.wire(Format.JSON, Coding.MESSAGE) for one in LARGE]
+    pong, whole = b"\x8a\x02hi", [one.encoded(Format.JSON, Coding.MESSAGE) for one in LARGE]
     await until(lambda: len(listening.heard) == sum(map(len, whole)) + len(pong))
     before, _, after = listening.heard.partition(pong)
     assert before + after == b"".join(whole)
     assert before in [b"".join(whole[:count]) for count in range(len(whole))]
-    await until(lambda: reading.state is State.OPEN)
+    await until(lambda: reading.state is ReaderState.OPEN)

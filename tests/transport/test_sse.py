@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pushserver.live.fanout import Feed
+from pushserver.live.fanout import Fanout
+from pushserver.live.ring import Ring
 from pushserver.model import Cursor
 from pushserver.transport.sse import SseReader
 from pushserver.wire.codes import Close
@@ -122,8 +123,8 @@ def test_readers_are_sent_away_when_the_server_stops(start: Callable[..., Runnin
 @pytest.mark.anyio
 async def test_a_connection_that_is_used_for_something_else_is_not_cut_off_any_more() -> None:
     """Where an answer ends and its connection lives on, as behind a proxy."""
-    feed = Feed(Cursor("e" * 16, "1-1", "0" * 16), 1, ring_events=10, ring_bytes=1_000)
-    reader = SseReader(Format.JSON, feed, abort=lambda: None, coding=Coding.EVENT)
+    fanout = Fanout(Ring(Cursor("e" * 16, "1-1", "0" * 16), 1, max_events=10, max_bytes=1_000))
+    reader = SseReader(Format.JSON, fanout, abort=lambda: None, coding=Coding.EVENT)
     reader.close(Close.RESTART)
     timer = reader._timer
     assert timer is not None

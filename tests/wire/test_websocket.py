@@ -16,7 +16,7 @@ from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 
 from pushserver.wire.codes import Close
-from pushserver.wire.websocket import HEARD_BYTES, Hearing, agrees_to_deflate
+from pushserver.wire.websocket import RECEIVE_BYTES, ClientFrames, accepts_deflate
 
 from ..support.server import Running
 
@@ -219,23 +219,23 @@ SAID = [
 def test_it_does_not_matter_where_what_is_said_is_split(size: int) -> None:
     whole = b"".join(SAID)
     for first in range(len(whole)):
-        hearing, answers = Hearing(deflated=False), []
+        frames, answers = ClientFrames(deflated=False), []
         for part in [whole[:first], *(whole[at : at + size] for at in range(first, len(whole), size))]:
-            hearing.hear(part)
-            assert hearing.code is None
-            answers += [hearing.answer] if hearing.answer else []
-            if hearing.is_over() and not hearing.has_closed:
-                hearing = Hearing(deflated=False)
-        assert hearing.has_closed
+            frames.receive(part)
+            assert frames.code is None
+            answers += [frames.reply] if frames.reply else []
+            if frames.is_between_frames() and not frames.close_received:
+                frames = ClientFrames(deflated=False)
+        assert frames.close_received
         assert answers[-1] == Frame(Opcode.CLOSE, CloseFrame(1001, "gone").serialize()).serialize(mask=False)
 
 
 def test_nothing_is_kept_after_a_frame_and_all_of_it_before() -> None:
     frame = client(Opcode.PING, b"x" * 100)
-    hearing = Hearing(deflated=False)
+    frames = ClientFrames(deflated=False)
     for at in range(len(frame)):
-        hearing.hear(frame[at : at + 1])
-        assert hearing.is_over() is (at == len(frame) - 1)
+        frames.receive(frame[at : at + 1])
+        assert frames.is_between_frames() is (at == len(frame) - 1)
 
 
 # --- what may not
@@ -271,7 +271,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
     "a close with a reason that is not UTF-8": (client(Opcode.CLOSE, b"\x03\xe8\xff"), Close.NOT_UTF8),
     "a text of 5,000 bytes": (client(TEXT, b"x" * 5_000), Close.TOO_BIG),
     "the head of a text of 2^62 bytes": (b"\x81\xff\x40\0\0\0\0\0\0\0\0\0\0\0", Close.TOO_BIG),
-    "more pings at once than a frame has bytes": (client(Opcode.PING) * (HEARD_BYTES // 6 + 1), Close.FLOOD),
+    "more pings at once than a frame has bytes": (client(Opcode.PING) * (RECEIVE_BYTES // 6 + 1), Close.FLOOD),
 }
 
 
@@ -286,23 +286,23 @@ def test_what_may_not_be_said_closes_with_its_code(raw: Raw, name: str) -> None:
 def test_it_does_so_however_it_is_split(name: str) -> None:
     said, code = WRONG[name]
     for size in (1, 2, 3, len(said)):
-        hearing = Hearing(deflated=False)
+        frames = ClientFrames(deflated=False)
         for at in range(0, len(said), size):
-            hearing.hear(said[at : at + size])
-            if hearing.code is not None:
+            frames.receive(said[at : at + size])
+            if frames.code is not None:
                 break
-        assert hearing.code == code
+        assert frames.code == code
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))
 def test_whatever_is_said_is_judged(parts: list[bytes]) -> None:
-    hearing = Hearing(deflated=False)
+    frames = ClientFrames(deflated=False)
     for part in parts:
-        hearing.hear(part)
-        if hearing.code is not None or hearing.has_closed:
+        frames.receive(part)
+        if frames.code is not None or frames.close_received:
             break
-        assert len(hearing.answer) <= 127
-        hearing = Hearing(deflated=False) if hearing.is_over() else hearing
+        assert len(frames.reply) <= 127
+        frames = ClientFrames(deflated=False) if frames.is_between_frames() else frames
 
 
 def test_after_its_goodbye_the_server_waits_for_the_echo_and_answers_nothing(raw: Raw) -> None:
@@ -394,4 +394,4 @@ def test_a_text_that_is_large_once_inflated_is_not_inflated(server: Running, str
     ],
 )
 def test_which_offers_are_agreed_to(offers: str, agreed: bool) -> None:
-    assert agrees_to_deflate(offers) is agreed
+    assert accepts_deflate(offers) is agreed

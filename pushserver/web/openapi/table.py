@@ -9,7 +9,7 @@ from .operations import OPERATIONS, Operation
 BEGIN, END = "<!-- addresses: made by `make docs` -->", "<!-- end of addresses -->"
 
 
-def markdown() -> str:
+def addresses_table() -> str:
     """The table, a line for each operation."""
     lines = ["| request | what it does | needs |", "| --- | --- | --- |", *map(_line, OPERATIONS)]
     return "\n".join(lines) + "\n"
@@ -18,7 +18,7 @@ def markdown() -> str:
 def insert(page: str) -> str:
     """A page with the table between its two markers. Raises ValueError where it does not have both, once."""
     pattern = f"(?<={re.escape(BEGIN)}\n).*(?={re.escape(END)})"
-    replaced, count = re.subn(pattern, lambda match: markdown(), page, flags=re.DOTALL)
+    replaced, count = re.subn(pattern, lambda match: addresses_table(), page, flags=re.DOTALL)
     if count != 1 or page.count(BEGIN) != 1 or page.count(END) != 1:
         raise ValueError(f"expected one {BEGIN} and one {END} after it")
     return replaced
