@@ -1,8 +1,7 @@
-"""What workers count, in the text format of Prometheus: a scrape of any worker answers for all of a server's.
+"""The metrics of a server, in the text format of Prometheus: any worker answers for all workers of its server.
 
-No name of a stream, a reader or a key is in it. The workers of a server share a folder, which their supervisor makes
-and names to the library as `PROMETHEUS_MULTIPROC_DIR` (prometheus_client, "Multiprocess Mode"); without it a worker
-answers for itself.
+No metric names a stream, a reader or a key. The workers write to a shared folder, which the supervisor names to them
+in `PROMETHEUS_MULTIPROC_DIR` (prometheus_client, "Multiprocess Mode"). Without it a worker answers for itself alone.
 """
 
 from __future__ import annotations
@@ -15,26 +14,31 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
-READERS = Gauge("pushserver_readers", "Readers that are connected.", multiprocess_mode="livesum")
-CLOSED = Counter("pushserver_readers_closed", "Readers that the server closed, by close code.", ["code"])
-PUT_OFF = Counter("pushserver_readers_put_off", "Readers that were told to come later, because too many came at once.")
-PUBLISHED = Counter("pushserver_published", "Publishes by outcome: stored, replayed, unavailable.", ["outcome"])
-RESETS = Counter("pushserver_resets", "Times that a stream's readers were told that its log is another.", ["reason"])
-LOST = Counter("pushserver_events_lost", "Events that the store had acknowledged and lost, as a worker saw it.")
-HEALED = Counter("pushserver_events_healed", "Those that are stored again, by whichever worker.")
-TAILS_LOST = Counter("pushserver_tails_lost", "Times that the reading of a partition broke off.")
+READERS = Gauge("pushserver_readers", "Readers connected now, count.", multiprocess_mode="livesum")
+CLOSED = Counter(
+    "pushserver_readers_closed", "Readers disconnected by the server, by WebSocket close code, count.", ["code"]
+)
+PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
+PUBLISHED = Counter(
+    "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
+)
+RESETS = Counter(
+    "pushserver_resets", "Streams reset because the log lost or replaced events, by reason, count.", ["reason"]
+)
+LOST = Counter("pushserver_events_lost", "Events lost by the store after they were acknowledged, per worker, count.")
+HEALED = Counter("pushserver_events_healed", "Lost events stored again, by this or another worker, count.")
+TAILS_LOST = Counter("pushserver_tails_lost", "Connections lost while reading a partition from the store, count.")
 UNKNOWN_EVENTS = Counter(
-    "pushserver_events_unknown", "Events of a type that this version does not know; readers get them as they are."
+    "pushserver_events_unknown", "Events of a type unknown to this version, passed on to readers unchanged, count."
 )
 UNKNOWN_BLOCKS = Counter(
-    "pushserver_blocks_unknown",
-    "Blocks of a type that this version does not know, left out where entries are rendered.",
+    "pushserver_blocks_unknown", "Blocks of a type unknown to this version, left out of pages and feeds, count."
 )
-SKIPPED = Counter("pushserver_records_skipped", "Records of a log that are no events.")
+SKIPPED = Counter("pushserver_records_skipped", "Records in the log skipped because they are not events, count.")
 
 
 def exposition() -> bytes:
-    """All of it, as it is now."""
+    """All metrics as they are now, in the text format of Prometheus."""
     if FOLDER not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
@@ -43,5 +47,5 @@ def exposition() -> bytes:
 
 
 def forget(pid: int, folder: str) -> None:
-    """A worker has ended: what it had at the time counts no more, what it counted does."""
+    """Drop the gauges of a worker that has ended; its counters stay."""
     mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""Every knob once: name, default, help, unit.
+"""The settings of a server, each declared once: name, default, help text and type.
 
-The flags of the command line, the environment variables, the list shown at start and `docs/settings.md` are all
-made from the fields of `Settings`. Nothing else reads the environment.
+The flags of `pushserver serve`, the environment variables, the list in the log at start and `docs/settings.md` are made
+from the fields of `Settings`. No other module reads the environment.
 """
 
 from __future__ import annotations
@@ -16,85 +16,114 @@ SECRET = frozenset({"key"})
 
 
 def knob(default: Any, text: str, kind: click.ParamType[Any] | type, *also: str) -> Any:
-    """One setting: its default, its help, its click type, and further environment variables that are honoured."""
+    """Declare one setting: default, help text, click type, and other environment variables that set it, too."""
     return dataclasses.field(default=default, metadata={"help": text, "kind": kind, "also": also})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a server was told. Seconds, bytes and counts, unless the name says otherwise."""
+    """Settings holds the value of every setting of a server. Times are in seconds, sizes in bytes."""
 
     host: str = knob("127.0.0.1", "Address to listen on.", str)
-    port: int = knob(8000, "Port to listen on; 0 takes a free one.", click.IntRange(0, 65535), "PORT")
-    workers: int = knob(1, "Server processes that share the port.", click.IntRange(1, 64), "WEB_CONCURRENCY")
-    data: str = knob("data", "Folder of the embedded store and of the local publish key.", str)
+    port: int = knob(8000, "TCP port to listen on; 0 takes any free port.", click.IntRange(0, 65535), "PORT")
+    workers: int = knob(
+        1, "Number of worker processes, which share the port.", click.IntRange(1, 64), "WEB_CONCURRENCY"
+    )
+    data: str = knob("data", "Folder for the embedded store and the local publish key.", str)
     redis: str = knob(
         "",
-        "URL of a Redis or Valkey: redis://, redis+sentinel:// or redis+cluster://; empty starts the embedded one.",
+        "URL of a Redis or Valkey: redis://, redis+sentinel:// or redis+cluster://; empty starts an embedded Valkey.",
         str,
         "REDIS_URL",
     )
     replicas: int = knob(
-        0, "Replicas of the store that must have what is published; 0 waits for none.", click.IntRange(0, 16)
+        0,
+        "Number of replicas that must acknowledge an event before the answer says `replica`; 0 waits for none.",
+        click.IntRange(0, 16),
     )
-    key: str = knob("", "Publish key with every right; empty makes one in DATA/publish.key.", str)
+    key: str = knob("", "Publish key with all rights; empty creates one in DATA/publish.key.", str)
     origins: str = knob(
-        "", "Web origins, comma separated, whose pages may read besides the server's own; * is any.", str
+        "", "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.", str
     )
-    private: str = knob("", "Patterns of the streams that need a token to read, comma separated, as desk-*.", str)
+    private: str = knob(
+        "", "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.", str
+    )
     token_keys: str = knob(
-        "", "File of the keys that tokens are signed with: a JWKS, PEM public keys, or a secret of 32 bytes.", str
+        "", "File with the keys that verify tokens: a JWKS, PEM public keys, or a secret of 32 bytes or more.", str
     )
     token_algorithms: str = knob(
-        "EdDSA,ES256,RS256", "Algorithms of tokens, comma separated; HS256, with a secret, only alone.", str
+        "EdDSA,ES256,RS256",
+        "Signature algorithms that tokens may use, comma separated; HS256 (shared secret) only by itself.",
+        str,
     )
-    token_audience: str = knob("pushserver", "What tokens have to name as their audience.", str)
+    token_audience: str = knob("pushserver", "Audience (claim `aud`) that a token must name.", str)
     forwarded: str = knob(
-        "127.0.0.1", "Proxies, comma separated, whose X-Forwarded headers are believed.", str, "FORWARDED_ALLOW_IPS"
+        "127.0.0.1",
+        "Addresses of proxies, comma separated, whose X-Forwarded headers are trusted.",
+        str,
+        "FORWARDED_ALLOW_IPS",
     )
     partitions: int = knob(
-        16, "Hash tags that the streams are spread over; fixed for the life of a store.", click.IntRange(1, 64)
+        16, "Number of partitions (Redis hash tags); it cannot be changed once a store has data.", click.IntRange(1, 64)
     )
-    body_limit: int = knob(65_536, "Largest body of a publish, in bytes.", click.IntRange(1_024, 1_048_576))
+    body_limit: int = knob(
+        65_536, "Maximum size of a request body, or of one line of a batch, in bytes.", click.IntRange(1_024, 1_048_576)
+    )
     entry_limit: int = knob(
-        10_000, "Most entries a stream holds, withdrawn ones counted; one more is refused.", click.IntRange(1, 100_000)
+        10_000,
+        "Maximum number of entries in a stream, withdrawn ones included; a new one beyond it is refused with 409.",
+        click.IntRange(1, 100_000),
     )
-    page_entries: int = knob(100, "Newest entries on a page and in a snapshot.", click.IntRange(1, 500))
-    log_events: int = knob(10_000, "Events that a stream's log keeps, at least.", click.IntRange(100, 1_000_000))
-    idempotency: int = knob(86_400, "Seconds that an idempotency key is remembered.", click.IntRange(1, 604_800))
-    heal: bool = knob(True, "Publish again what the store lost and a worker still has.", click.BOOL)
+    page_entries: int = knob(100, "Number of newest entries on a page and in a snapshot.", click.IntRange(1, 500))
+    log_events: int = knob(
+        10_000, "Minimum number of events that the log of a stream keeps.", click.IntRange(100, 1_000_000)
+    )
+    idempotency: int = knob(86_400, "Seconds for which an idempotency key is remembered.", click.IntRange(1, 604_800))
+    heal: bool = knob(True, "Publish events again that the store lost and a worker still has in memory.", click.BOOL)
     ring_events: int = knob(
-        1_000, "Events that a feed keeps in memory; twice as many while they are given out.", click.IntRange(1, 100_000)
+        1_000,
+        "Number of events per stream that a worker keeps in memory; twice as many while it sends them out.",
+        click.IntRange(1, 100_000),
     )
     ring_bytes: int = knob(
         4_194_304,
-        "Bytes of events that a feed keeps in memory; twice as many while they are given out.",
+        "Bytes of events per stream that a worker keeps in memory; twice as many while it sends them out.",
         click.IntRange(1),
     )
     replay_events: int = knob(
         1_000,
-        "Events that are replayed from the log, at most; further back gets a snapshot.",
+        "Maximum number of missed events that a reader is sent; one that missed more gets a snapshot.",
         click.IntRange(1, 10_000),
     )
     replay_bytes: int = knob(
-        1_048_576, "Bytes that are replayed from the log, at most; beyond gets a snapshot.", click.IntRange(1)
+        1_048_576,
+        "Maximum bytes of missed events that a reader is sent; one that missed more gets a snapshot.",
+        click.IntRange(1),
     )
-    readers: int = knob(20_000, "Readers per worker; one more is told 503.", click.IntRange(1, 1_000_000))
+    readers: int = knob(
+        20_000, "Maximum number of readers per worker; another one is refused with 503.", click.IntRange(1, 1_000_000)
+    )
     admit: int = knob(
         2_000,
-        "Readers that a worker lets in, a second; others are told 503, and when to come.",
+        "Maximum number of new readers per second and worker; others get 503 with Retry-After.",
         click.IntRange(1, 1_000_000),
     )
-    deflate: bool = knob(True, "Compress WebSocket messages, once for all readers that offer it.", bool)
-    heartbeat: float = knob(15.0, "Seconds between two head frames.", click.FloatRange(0.05, 300))
-    drain: float = knob(5.0, "Seconds that a stopping worker waits for its readers to leave.", click.FloatRange(0, 300))
+    deflate: bool = knob(
+        True, "Compress WebSocket messages for readers that offer permessage-deflate, once for all of them.", bool
+    )
+    heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", click.FloatRange(0.05, 300))
+    drain: float = knob(
+        5.0, "Seconds that a stopping worker waits for its readers to disconnect.", click.FloatRange(0, 300)
+    )
     log_level: str = knob(
-        "info", "Least level that is logged.", click.Choice(["debug", "info", "warning", "error"], case_sensitive=False)
+        "info",
+        "Lowest level of messages in the log.",
+        click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     )
 
     @property
     def patience(self) -> float:
-        """Seconds for which a reader may take nothing: two heartbeats, and never more than 30."""
+        """Seconds after which a reader that accepts no data is disconnected: two heartbeats, at most 30."""
         return min(2 * self.heartbeat, 30.0)
 
 
@@ -102,18 +131,18 @@ KNOBS = dataclasses.fields(Settings)
 
 
 def variables(name: str) -> list[str]:
-    """The environment variables of a setting, the first found wins."""
+    """The environment variables of a setting; the first one that is set counts."""
     (field,) = (field for field in KNOBS if field.name == name)
     return [f"PUSHSERVER_{name.upper()}", *field.metadata["also"]]
 
 
 def option(name: str) -> click.Option:
-    """The command line's option for a setting; it reads the environment too."""
+    """The command-line option of a setting; it reads the environment variables, too."""
     return click.Option([f"--{name.replace('_', '-')}"], **option_of(name))
 
 
 def option_of(name: str) -> dict[str, Any]:
-    """What an option for a setting is made of, for commands other than `serve`."""
+    """The arguments of `click.option` for a setting, for commands other than `serve`."""
     (field,) = (field for field in KNOBS if field.name == name)
     return {
         "type": field.metadata["kind"],
@@ -126,12 +155,12 @@ def option_of(name: str) -> dict[str, Any]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables: how a worker process is told."""
+    """The settings as environment variables, which the supervisor passes to a worker process."""
     return {f"PUSHSERVER_{field.name.upper()}": str(getattr(settings, field.name)) for field in KNOBS}
 
 
 def shown(settings: Settings) -> str:
-    """One `name=value` for each setting, secrets hidden, those that are not the default marked with a star."""
+    """One `name=value` per setting. Secrets are hidden; a star marks a value that is not the default."""
     words = []
     for field in KNOBS:
         value = getattr(settings, field.name)
@@ -142,19 +171,21 @@ def shown(settings: Settings) -> str:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be logged."""
+    """The URL with its password replaced by ***, for the log."""
     return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
 
 
 def markdown() -> str:
-    """`docs/settings.md`."""
+    """The text of `docs/settings.md`."""
     lines = [
         "# Settings",
         "",
-        "Each is a flag of `pushserver serve` and an environment variable; a flag wins. This page is made from",
-        "`pushserver/settings.py` by `make docs`, and a test compares the two.",
+        "For whoever runs the server. Each setting is a flag of `pushserver serve` and an environment variable; if",
+        "both are set, the flag counts. The server logs its settings when it starts.",
         "",
-        "| flag | environment | default | what it is |",
+        "`make docs` writes this page from `pushserver/settings.py`.",
+        "",
+        "| flag | environment variable | default | what it sets |",
         "| --- | --- | --- | --- |",
     ]
     for field in KNOBS:

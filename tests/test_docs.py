@@ -1,4 +1,4 @@
-"""What the project says of itself is so: the pages made from code, the README's lines, the order of the modules."""
+"""The documentation is true: pages made from code, links, the lines of the README, the changelog."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from pushserver.wire.codes import Close
 
 from .support.server import ROOT, Running
 
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -22,11 +24,18 @@ def test_the_page_of_settings_is_the_list_of_settings() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == settings.markdown()
 
 
-def test_the_changelog_begins_with_the_version() -> None:
+def test_the_changelog_begins_with_what_is_unreleased_and_the_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    found = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert found
-    assert found[1] == version
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[:2] == ["Unreleased", version]
+
+
+def test_every_line_of_the_changelog_is_added_changed_or_fixed() -> None:
+    for part in re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]:
+        before, *kinds = re.split(r"^### ", part, flags=re.MULTILINE)
+        assert "\n- " not in before
+        names = [kind.partition("\n")[0] for kind in kinds]
+        assert names == [name for name in ("Added", "Changed", "Fixed") if name in names]
 
 
 def test_the_protocol_page_has_every_close_code_and_every_frame() -> None:
@@ -53,10 +62,25 @@ def test_no_file_names_a_registry_or_a_path_of_some_machine() -> None:
             assert not hosts.search(path.read_text()), name
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that a forge makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 def test_every_link_of_the_docs_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in PAGES:
+        for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", page.read_text()):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name}: {target}"
+            if anchor:
+                assert anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    for page in (ROOT / "docs").iterdir():
+        assert page.name == "index.md" or page.suffix == ".png" or f"]({page.name})" in index, page.name
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -152,3 +152,15 @@ def test_names_say_what_they_name(path: Path) -> None:
     names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     assert not names & EMPTY_WORDS
+
+
+# A docstring's first sentence has a subject and a verb; with these words it begins in the middle of a thought.
+FALSE_STARTS = ("What ", "Who ", "Whom ", "Whoever ", "That ", "Those ", "Which ", "How ", "Where ")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_docstring_begins_with_its_subject(path: Path) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    texts = [ast.get_docstring(node) or "" for node in nodes]
+    assert not [text for text in texts if text.startswith(FALSE_STARTS)]

@@ -1,4 +1,4 @@
-"""What every request that reads a stream goes through: a private one is for those alone whose token says so.
+"""The gate lets only readers with a valid token read a private stream.
 
 The gate stands before every operation of readers that names a stream, by the route's own parameter: a handler does not
 ask for it, and cannot forget to. Where nothing is private there is no gate.
@@ -24,7 +24,10 @@ PERMIT = "pushserver.permit"  # in the scope
 
 
 class Permit(NamedTuple):
-    """What lets a reader read a private stream: until when, in seconds since 1970, and whether it came by itself."""
+    """A Permit lets a reader read a private stream until an instant, in seconds since 1970.
+
+    `by_cookie` says that the browser sent the token by itself, not the page.
+    """
 
     until: float
     by_cookie: bool

@@ -1,4 +1,4 @@
-"""Which web pages may read: a browser names the page's origin with a cross-origin request (RFC 6454, 7).
+"""The Origin check decides which web pages may read; a browser names the page's origin (RFC 6454, 7).
 
 WebSockets are not subject to the same-origin policy, so the server has to check (RFC 6455, 10.2).
 """

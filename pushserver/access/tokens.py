@@ -39,7 +39,7 @@ KINDS = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256", ("RSA", None): "
 
 
 class Key(NamedTuple):
-    """What a token may be signed with: a public key or a secret, for one algorithm. `id` is the JWKS's `kid`."""
+    """A Key verifies tokens: it is a public key or a secret, for one algorithm. `id` is the JWKS's `kid`."""
 
     id: str | None
     algorithm: str
@@ -131,7 +131,7 @@ class Tokens:
         raise bad_token("The token's signature is wrong.", "signature", "that of a key that is known", "another")
 
     def _payload(self, token: str, key: Key) -> bytes | None:
-        """What this key has signed, None where it has not."""
+        """The payload of a token that this key signed, None where it did not."""
         try:
             payload: bytes = self._jws.decode_complete(token, key.key, algorithms=[key.algorithm])["payload"]
         except jwt.PyJWTError:

@@ -27,7 +27,7 @@ from .fields import (
 
 
 class CorrectionIn(Model):
-    """What kind of change a new revision is: minor is silent, update is stamped, correction is noted and announced."""
+    """A correction says how a revision changes an entry: minor is silent, update is stamped, correction is noted."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -47,7 +47,7 @@ class CorrectionIn(Model):
 
 
 class EntryFields(Model):
-    """What an entry has when it is sent, and when it is stored."""
+    """The fields that an entry has both as it is sent and as it is stored."""
 
     headline: Line | None = None
     blocks: Blocks = Field([])
@@ -111,7 +111,7 @@ class NewEntryIn(EntryIn):
 
 
 class PublishIn(Model):
-    """How an entry is published: with `dry_run`, it is not."""
+    """The query of a publish; with `dry_run=1` nothing is stored."""
 
     dry_run: Literal["0", "1"] = "0"
 
@@ -124,7 +124,7 @@ class WithdrawalIn(Model):
 
 
 class DeliveryIn(BaseModel):
-    """Which event's receipt is asked for, and for how many seconds the answer may wait for all workers to have it."""
+    """The query of a receipt: the event's number, and the seconds to wait for all workers to have the event."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: a query is text
 
@@ -133,7 +133,7 @@ class DeliveryIn(BaseModel):
 
 
 class EndIn(Model):
-    """Where the coverage goes on, if it does."""
+    """The optional body of an end: the page on which the coverage goes on."""
 
     next: Coverage | None = None
 

@@ -66,7 +66,7 @@ class Resumption:
         self._reads = SharedReads()
 
     async def start(self, stream: LiveStream, format: Format, cursor: Cursor | None) -> Start | None:
-        """Where a reader with this cursor joins; None where a withdrawal came during the read, which is to be repeated.
+        """The start of a reader with this cursor; None where a withdrawal came during the read, which must be repeated.
 
         Raises LogDiffers, LogGone, Unavailable, StoreError.
         """

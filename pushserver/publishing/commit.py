@@ -26,7 +26,7 @@ class Published(NamedTuple):
 
 
 class Precondition(NamedTuple):
-    """What has to be current for a change to be made (RFC 9110, 13.1.1 and 13.1.2); without fields, nothing.
+    """A Precondition says what has to be stored for a change to be made (RFC 9110, 13.1.1 and 13.1.2).
 
     `rev` is from `If-Match: "3"`, `exists` from `If-Match: *`, `is_new` from `If-None-Match: *`.
     """

@@ -206,7 +206,7 @@ async def _store_lock(data: Path) -> int:
 
 
 def _holders(data: Path, path: Path) -> set[int]:
-    """Who has the store's lock open: only a store inherits it.
+    """The pids of the processes that have the store's lock open: only a store inherits it.
 
     The pid file is believed only where there is no /proc to look into: it may be of a store before, whose pid is
     another process's by now.

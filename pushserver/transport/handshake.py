@@ -201,7 +201,7 @@ class Handshake(asyncio.Protocol):
     # --- checks and refusals
 
     def _check(self) -> tuple[HTTPStatus, str] | None:
-        """The status and text to refuse the request with; None for a request as RFC 6455, 4.2.1 has it."""
+        """The status and text of a refusal, None where the handshake is valid (RFC 6455, 4.2.1)."""
         http = self._http
         headers: dict[bytes, list[bytes]] = {}
         for name, value in http.headers:

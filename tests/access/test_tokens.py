@@ -23,7 +23,7 @@ from pushserver.settings import Settings
 
 from ..support import issuer
 from ..support.issuer import ED25519, P256, RSA, SECRET, STRANGER, token, told
-from ..support.server import ROOT, clean_environment
+from ..support.server import LIMIT, ROOT, clean_environment
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +314,7 @@ def test_a_server_that_could_not_keep_streams_private_does_not_start(
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     assert (done.returncode, "cannot start: " in done.stderr, said in done.stderr) == (3, True, True), done.stderr

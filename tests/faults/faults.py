@@ -16,11 +16,11 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.store.embedded import SOCKET
 
-from ..support.server import clients_of
+from ..support.server import LIMIT, clients_of
 from .disk import filled
 from .run import Run
 
-SILENT = 12.0  # seconds; longer than any command to the store may take, and than anything is believed without an answer
+FROZEN = 3.0  # seconds; more than two heartbeats, for which a reader may take nothing
 PROBES = 10  # in a row, over a new connection each, that have to agree: there are several workers
 LOOKS_LIKE_ONE: dict[Any, Any] = {
     "e": "0" * 16,
@@ -50,16 +50,16 @@ def workers(run: Run) -> list[int]:
 
 async def a_worker_is_killed(run: Run) -> None:
     """Its readers come back elsewhere, the other workers' notice nothing, and another takes its place."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LIMIT):
         while len(run.ports) < 0.8 * len(run.logs):  # the others have left for a while
             await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)
+    await run.more(10)
     before, broken = workers(run), set(run.broken)
     victim = max(before, key=lambda pid: len(clients_of(pid)))
     os.kill(victim, signal.SIGSTOP)  # so that nobody joins it between the look and the kill
     its = clients_of(victim).keys()
     os.kill(victim, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT):
         while len(workers(run)) < len(before) or victim in workers(run):
             await asyncio.sleep(0.05)
     assert 0 < len(run.broken - broken) <= len(its)
@@ -67,9 +67,13 @@ async def a_worker_is_killed(run: Run) -> None:
 
 
 async def the_store_is_killed(run: Run) -> None:
-    await asyncio.sleep(0.5)
-    os.kill(run.server.store_pid(), signal.SIGKILL)
-    await asyncio.sleep(1.5)
+    await run.more(10)
+    victim = run.server.store_pid()
+    os.kill(victim, signal.SIGKILL)
+    async with asyncio.timeout(LIMIT):
+        while run.server.store_pid() == victim:
+            await asyncio.sleep(0.05)
+    await run.more(10)
 
 
 async def the_store_freezes(run: Run) -> None:
@@ -77,20 +81,21 @@ async def the_store_freezes(run: Run) -> None:
     await is_silent(run, partial(os.kill, pid, signal.SIGSTOP), partial(os.kill, pid, signal.SIGCONT))
 
 
-async def is_silent(run: Run, hold: Callable[[], None], release: Callable[[], None], seconds: float = SILENT) -> None:
-    """The store is there and says nothing: workers are not ready, and alive; readers are told, and stay."""
-    await asyncio.sleep(0.5)
+async def is_silent(run: Run, hold: Callable[[], None], release: Callable[[], None]) -> None:
+    """The store is there and says nothing: workers are not ready, and alive; readers are told, and stay.
+
+    It is silent until both have been seen: longer than anything is believed without an answer.
+    """
+    await run.more(10)
     hold()
-    until = asyncio.get_running_loop().time() + seconds
     try:
-        async with asyncio.timeout_at(until):
+        async with asyncio.timeout(LIMIT):
             await _probed(run, 503)
             while len(run.stale) < len(run.logs) / 2:  # others have left, and may be waiting to be let in
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
     finally:
         release()
-    async with asyncio.timeout(SILENT):
+    async with asyncio.timeout(LIMIT):
         await _probed(run, 200)
 
 
@@ -98,7 +103,7 @@ async def _probed(run: Run, ready: int) -> None:
     """Wait until every probe says so."""
     agreed = 0
     while agreed < PROBES:
-        async with httpx2.AsyncClient(base_url=run.server.url, timeout=2) as http:
+        async with httpx2.AsyncClient(base_url=run.server.url, timeout=LIMIT) as http:
             assert (await http.get("/livez")).status_code == 200
             agreed = agreed + 1 if (await http.get("/readyz")).status_code == ready else 0
         await asyncio.sleep(0.05)
@@ -106,11 +111,11 @@ async def _probed(run: Run, ready: int) -> None:
 
 async def a_worker_freezes(run: Run) -> None:
     """Longer than its readers may take nothing: they were not asked meanwhile, and are not cut off for it."""
-    await asyncio.sleep(0.5)
+    await run.more(10)
     pid = workers(run)[0]
     os.kill(pid, signal.SIGSTOP)
     try:
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(FROZEN)  # this is what happens to it, and may take longer
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -118,13 +123,13 @@ async def a_worker_freezes(run: Run) -> None:
 async def connections_to_the_store_are_cut(run: Run) -> None:
     async with store_of(run) as store:
         for _ in range(6):
-            await asyncio.sleep(0.3)
+            await run.more(5)
             await store.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
 
 
 async def the_store_loses_its_newest_events(run: Run) -> None:
     """As a failover to a replica that lagged behind does: the log and the state are those of a moment ago."""
-    await asyncio.sleep(1.0)
+    await run.more(20)
     async with store_of(run) as store:
         names = ["log", "entries", "order", "page", "withdrawn", "gone"]
         keys = [key_of(run, name) for name in names]
@@ -133,7 +138,7 @@ async def the_store_loses_its_newest_events(run: Run) -> None:
         for key in keys:
             pipeline.dump(key)
         dumps = await pipeline.execute()
-        await asyncio.sleep(0.7)
+        await run.more(15)
         async with run.held():  # what no worker has read cannot be healed
             for key, dump in zip(keys, dumps, strict=True):
                 pipeline.delete(key)
@@ -145,22 +150,22 @@ async def the_store_loses_its_newest_events(run: Run) -> None:
 
 
 async def the_log_is_deleted(run: Run) -> None:
-    await asyncio.sleep(1.0)
+    await run.more(20)
     async with store_of(run) as store:
         await store.delete(key_of(run, "log"))
-    await asyncio.sleep(0.5)
+    await run.more(10)
 
 
 async def events_of_the_log_are_deleted(run: Run) -> None:
     async with store_of(run) as store:
         for _ in range(5):
-            await asyncio.sleep(0.3)
+            await run.more(5)
             records: Any = await store.xrevrange(key_of(run, "log"), count=4)
             await store.xdel(key_of(run, "log"), records[-1][0], records[0][0])
 
 
 async def everything_is_flushed(run: Run) -> None:
-    await asyncio.sleep(1.0)
+    await run.more(20)
     async with store_of(run) as store, run.held():
         run.forget()
         await store.flushall()
@@ -168,13 +173,15 @@ async def everything_is_flushed(run: Run) -> None:
 
 async def everything_is_evicted(run: Run) -> None:
     """As a store does that was told to, once it is full. It is refused at start, and unready when it is told later."""
-    await asyncio.sleep(1.0)
+    await run.more(20)
     async with store_of(run) as store, run.held():
         run.forget()
         await _configured(store, "maxmemory", "1", "maxmemory-policy", "allkeys-lru")
-        while await store.exists(key_of(run, "log"), key_of(run, "entries")):
-            await asyncio.sleep(0.01)
-        await _configured(store, "maxmemory", "0", "maxmemory-policy", "noeviction")
+        try:
+            while await store.exists(key_of(run, "log"), key_of(run, "entries")):
+                await asyncio.sleep(0.01)
+        finally:
+            await _configured(store, "maxmemory", "0", "maxmemory-policy", "noeviction")
 
 
 async def _configured(store: aioredis.Redis, *words: str) -> None:
@@ -183,33 +190,38 @@ async def _configured(store: aioredis.Redis, *words: str) -> None:
 
 async def the_disk_is_full(run: Run) -> None:
     """The store syncs each write: it ends rather than acknowledge one that it cannot, and is started till it can."""
-    await asyncio.sleep(0.5)
+    await run.more(10)
     died = run.server.log.count("the embedded store ended")
     with filled(run.server.data):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT):
             while run.server.log.count("the embedded store ended") < died + 3:
                 await asyncio.sleep(0.05)
 
 
 async def the_disk_is_full_for_a_store_that_syncs_later(run: Run) -> None:
     """It stays, and refuses to write (MISCONF)."""
-    await asyncio.sleep(0.5)
+    await run.more(10)
     refused = run.server.log.count("refused by the store: MISCONF")
     async with store_of(run) as store:
         await _configured(store, "appendfsync", "everysec")
-        with filled(run.server.data):
-            async with asyncio.timeout(10):
-                while run.server.log.count("refused by the store: MISCONF") == refused:
-                    await asyncio.sleep(0.05)
-        await _configured(store, "appendfsync", "always")
+        try:
+            with filled(run.server.data):
+                async with asyncio.timeout(LIMIT):
+                    while run.server.log.count("refused by the store: MISCONF") == refused:
+                        await asyncio.sleep(0.05)
+        finally:
+            await _configured(store, "appendfsync", "always")
 
 
 async def the_store_is_full(run: Run) -> None:
-    await asyncio.sleep(0.5)
+    await run.more(10)
     async with store_of(run) as store:
         await store.config_set("maxmemory", "1")
-        await asyncio.sleep(1.5)
-        await store.config_set("maxmemory", "0")
+        try:
+            async with asyncio.timeout(LIMIT):
+                await _probed(run, 503)
+        finally:
+            await store.config_set("maxmemory", "0")
 
 
 async def strange_records_are_in_the_log(run: Run) -> None:
@@ -217,7 +229,7 @@ async def strange_records_are_in_the_log(run: Run) -> None:
     strange: list[dict[Any, Any]] = [{"what": "x" * 10}, LOOKS_LIKE_ONE, {**LOOKS_LIKE_ONE, "n": "-1"}]
     async with store_of(run) as store:
         for number in range(10):
-            await asyncio.sleep(0.1)
+            await run.more(2)
             await store.xadd(key_of(run, "log"), strange[number % 3])
         await store.xadd(key_of(run, "log"), {**LOOKS_LIKE_ONE, "d": "{" + "x" * 20_000_000})
 
@@ -225,7 +237,7 @@ async def strange_records_are_in_the_log(run: Run) -> None:
 async def the_log_is_trimmed(run: Run) -> None:
     async with store_of(run) as store:
         for _ in range(10):
-            await asyncio.sleep(0.2)
+            await run.more(3)
             await store.xtrim(key_of(run, "log"), maxlen=1, approximate=False)
 
 

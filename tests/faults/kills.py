@@ -29,8 +29,8 @@ from .run import Run
 
 ARGUMENTS = ("--workers", "3", "--heartbeat", "0.2", "--page-entries", "500", "--entry-limit", "100000")
 WRITERS = 4
-WRITES = 0.5  # seconds of their work before the next kill
-EACH = 10.0  # seconds that a kill may cost at most
+WRITES = 100  # entries that they have acknowledged before the next kill
+EACH = 60.0  # seconds after which a kill is given up: a failure, and no figure
 BETWEEN_FAILOVERS = 2 * FAILOVER_TIMEOUT_MS / 1000  # seconds for which Sentinels let a name rest
 
 
@@ -43,6 +43,7 @@ class Kills:
     def __init__(self, times: int) -> None:
         self.back: list[float] = []
         self._times = times
+        self._writes = 0  # that were acknowledged
         self._acknowledged = 0.0  # when the newest request that was acknowledged had begun
 
     async def __call__(self, run: Run) -> None:
@@ -51,7 +52,9 @@ class Kills:
             writers = [asyncio.create_task(self._write(run, http, number)) for number in range(WRITERS)]
             try:
                 for _ in range(self._times):
-                    await asyncio.sleep(WRITES)
+                    goal = self._writes + WRITES
+                    while self._writes < goal:
+                        await asyncio.sleep(0.01)
                     await self._kill(run)
                     await self._mend()
             finally:
@@ -91,6 +94,7 @@ class Kills:
                 else:
                     assert response.status_code == 503, response.text
                 await asyncio.sleep(0.01)
+            self._writes += 1
             self._acknowledged = max(self._acknowledged, began)
             if response.status_code != 202:  # which says that fewer replicas have it than were asked for
                 run.outcomes.append(Outcome(headers["Idempotency-Key"], answer["id"]))

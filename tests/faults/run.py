@@ -17,7 +17,7 @@ from pushserver.client import AsyncPublisher, Gone, NotFound, PublishError, Unre
 from ..support.server import Running
 from .checker import Frame, Outcome, Violation, judge
 
-LIMIT = 90.0  # seconds for everybody to know and to have everything, once a fault is over
+LIMIT = 180.0  # seconds for everybody to know and to have everything: none of the run's own waits takes that long
 STAYS = (0.5, 6.0)  # seconds that a reader stays connected, at random
 
 
@@ -29,6 +29,7 @@ class Run:
         self.stream = stream
         self.url = url or server.url
         self.outcomes: list[Outcome] = []
+        self.acknowledged = 0  # requests, forgotten ones too
         self.logs: list[list[Frame]] = []
         self.ports: dict[int, int] = {}  # of the readers that are connected now
         self.broken: set[int] = set()  # ports of readers whose connection ended, and not because they left
@@ -39,6 +40,7 @@ class Run:
         self._random = random.Random(seed)
         self._leaving = True
         self._over = asyncio.Event()
+        self._publishing = 0  # publishers that have more to send
         self._sending = 0
         self._may_send = asyncio.Event()
         self._may_send.set()
@@ -58,7 +60,7 @@ class Run:
         limit: float = LIMIT,
     ) -> list[Violation]:
         """Publish and read while the fault happens, until all are known and all have everything; what was violated."""
-        self._leaving = leaving
+        self._leaving, self._publishing = leaving, publishers
         await asyncio.to_thread(self.server.publish_ok, self.stream, "first")
         async with self._reading(readers):
             async with asyncio.timeout(limit), asyncio.TaskGroup() as tasks:
@@ -95,8 +97,10 @@ class Run:
                 )
                 id = answer["id"]
                 self.outcomes.append(Outcome(key, id))
+                self.acknowledged += 1
                 await self._change(publisher, id, key)
                 await asyncio.sleep(self._random.uniform(0, 0.25))
+        self._publishing -= 1
 
     async def _change(self, publisher: AsyncPublisher, id: str, key: str) -> None:
         """Correct it, or take it back, or leave it."""
@@ -126,14 +130,22 @@ class Run:
             finally:
                 self._sending -= 1
 
+    async def more(self, entries: int) -> None:
+        """Wait until so many more entries are acknowledged, or all are that are to be published."""
+        goal = self.acknowledged + entries
+        while self.acknowledged < goal and self._publishing:
+            await asyncio.sleep(0.01)
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """While nobody publishes, and every worker has read what was stored."""
+        """While nobody publishes, and the readers who are there have been given what was stored."""
         self._may_send.clear()
         try:
             while self._sending:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.2)
+            head = (await self._stored())["cursor"]
+            while not self.ports or any(_cursor_of(self.logs[number]) != head for number in self.ports):
+                await asyncio.sleep(0.01)
             yield
         finally:
             self._may_send.set()

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from ..support.server import Running, reader, receive, running, until
+from ..support.server import LIMIT, Running, reader, receive, running, until
 from ..support.stores import Watched, watched
 from .run import Run
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.full]
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 BEHIND = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "-10s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
@@ -45,12 +45,12 @@ async def test_a_failover_in_sync_loses_nothing_and_disconnects_nobody(serve: Se
     run = Run(server, stream, seed=1)
 
     async def fault(run: Run) -> None:
-        await asyncio.sleep(0.5)
+        await run.more(10)
         await fail_over(store)
 
     assert await run.of(fault) == []
     assert not run.broken
-    assert run.deliveries > 500
+    assert run.deliveries > 100
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ async def test_what_a_failover_lost_comes_back_and_everyone_is_told(
     away = {"cursor": ""}
 
     async def fault(run: Run) -> None:
-        await asyncio.sleep(0.5)
+        await run.more(10)
         await asyncio.to_thread(store.cut_off_replicas)
-        await asyncio.sleep(1.0)
+        await run.more(20)
         answer = await asyncio.to_thread(server.publish, stream, {"headline": "On one server alone"})
         assert (answer.status_code, answer.json()["durability"], answer.json()["replicas"]) == (202, "memory", 0)
         away["cursor"] = answer.json()["cursor"]
@@ -113,7 +113,7 @@ async def test_a_replica_that_never_had_anything_begins_a_new_log_and_everyone_i
 async def _told(server: Running, stream: str, cursor: str) -> tuple[str, list[str]]:
     """Why a reader who comes back with a cursor is given a snapshot, and what is in it."""
     why = ""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(LIMIT):
         while True:
             with suppress(InvalidStatus, ConnectionClosed):  # a worker that has not seen the new log yet
                 async with reader(server, stream, cursor=cursor) as socket:
@@ -124,7 +124,7 @@ async def _told(server: Running, stream: str, cursor: str) -> tuple[str, list[st
 
 
 async def _published_again(server: Running, stream: str) -> bool:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(LIMIT):
         while True:
             answer = await asyncio.to_thread(
                 server.publish, stream, {"headline": "Published again"}, Idempotency_Key="again"
@@ -140,7 +140,7 @@ async def test_a_primary_that_only_its_clients_can_reach_is_left(serve: Serve, s
     run = Run(server, stream, seed=1)
 
     async def fault(run: Run) -> None:
-        await asyncio.sleep(0.5)
+        await run.more(10)
         await asyncio.to_thread(store.isolate)
         await asyncio.to_thread(store.until_failed_over)
         await asyncio.to_thread(until, lambda: _clients(store) == 0)
@@ -168,7 +168,7 @@ async def test_a_primary_that_was_frozen_and_comes_back_is_no_primary(serve: Ser
     run = Run(server, stream, seed=1)
 
     async def fault(run: Run) -> None:
-        await asyncio.sleep(0.5)
+        await run.more(10)
         with frozen(store):
             await asyncio.to_thread(store.until_failed_over)
         await asyncio.to_thread(until, lambda: store.primary.info("replication")["role"] == "slave")

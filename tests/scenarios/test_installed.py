@@ -9,9 +9,12 @@ import zipfile
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from ..support.installed import build, environment
-from ..support.server import ROOT, clean_environment
+from ..support.server import ROOT, STOP_LIMIT, clean_environment
+
+pytestmark = pytest.mark.full  # pip makes an environment
 
 DATA = {".lua", ".html", ".jsonl", ".js", ".css", ".svg", ".typed"}  # what a wheel has beside modules
 
@@ -45,5 +48,5 @@ def test_an_installed_server_serves_its_demo(tmp_path: Path) -> None:
             assert httpx2.get(httpx2.URL(match[1]).join("/static/page.js")).status_code == 200
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=STOP_LIMIT)
     assert process.returncode == 0

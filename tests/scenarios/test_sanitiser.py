@@ -14,7 +14,7 @@ from pushserver.content import markup
 from ..content.test_markup import any_html, good_html
 from ..support import judge
 
-pytestmark = pytest.mark.skipif(judge.CHROMIUM is None, reason="chromium is not installed")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(judge.CHROMIUM is None, reason="chromium is not installed")]
 
 DANGEROUS = [
     *(

@@ -10,6 +10,8 @@ import pytest
 from pushserver.store.connection import BlockingConnection, Node, within
 from pushserver.store.store import Store, StoreError
 
+from ..support.server import LIMIT
+
 pytestmark = pytest.mark.anyio
 
 
@@ -18,7 +20,7 @@ async def test_a_server_that_takes_a_connection_and_is_silent_is_given_up(monkey
     with socket.create_server(("127.0.0.1", 0)) as silent:
         node = Node(f"redis://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(StoreError, match=r"no answer within 0\.2 s"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT):
                 await node.connect()
 
 
@@ -31,7 +33,7 @@ async def test_a_server_that_is_left_ends_its_connections(store_url: str) -> Non
     await asyncio.sleep(0)
     await node.close()
     with pytest.raises(StoreError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT):
             await reading
 
 
@@ -79,7 +81,7 @@ async def test_channels_carry_messages_until_they_are_closed(log_store: Store) -
     async with log_store.channels("{p00}:one", "{p00}:two") as channels:
         assert await log_store.publish("{p00}:two", "hello") == 1
         assert await channels.read() == b"hello"
-    async with asyncio.timeout(10):  # the server sees the end of the connection after this side does
+    async with asyncio.timeout(LIMIT):  # the server sees the end of the connection after this side does
         while await log_store.publish("{p00}:two", "hello"):
             pass
 

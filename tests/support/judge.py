@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Dialog, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, Route, expect, sync_playwright
 
+from .server import LIMIT
+
+expect.set_options(timeout=LIMIT * 1000)  # else 5 s, in which a busy machine may not have drawn a page
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 # {kind, text}: of the classes that are known, in our own spelling
@@ -53,15 +56,23 @@ class Judge:
 
     def judge(self, *, audit: bool = True) -> None:
         """Nothing ran, was blocked, or loaded from elsewhere, but for the pictures of image blocks."""
-        found = self.ask("audit") if audit else []
+        faults = self.ask("audit") if audit else []
         self._pictures.update(self.ask("pictures"))
         for request in self._loads:
             if request.resource_type != "image" or request.url not in self._pictures:
-                found.append(f"load: {request.resource_type} {request.url}")
+                faults.append(f"load: {request.resource_type} {request.url}")
         if self.page.url != self.origin + self._path or len(self.page.frames) != 1 or len(self.context.pages) != 1:
-            found.append(f"{self.page.url} with {len(self.page.frames)} frames, {len(self.context.pages)} pages")
-        wrong = [*self._noted, *found]
+            faults.append(f"{self.page.url} with {len(self.page.frames)} frames, {len(self.context.pages)} pages")
+        wrong = [*self._noted, *faults]
         assert not wrong, "\n".join(wrong)
+
+    def names(self, fault: str) -> bool:
+        """Whether `judge` refuses the page, and names this."""
+        try:
+            self.judge()
+        except AssertionError as refused:
+            return fault in str(refused)
+        return False
 
 
 @contextmanager

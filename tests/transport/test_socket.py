@@ -24,7 +24,7 @@ from pushserver.wire import frames
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Coding, Format
 
-from ..support.server import Running, reader, receive, running
+from ..support.server import LIMIT, Running, reader, receive, running
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ SERVERS = {"detached": "pushserver", "adapter": "tests.support.granian"}
 on_our_server = pytest.mark.parametrize("module", ["detached"], indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=["detached", pytest.param("adapter", marks=pytest.mark.full)])
 def module(request: pytest.FixtureRequest) -> str:
     return SERVERS[request.param]
 
@@ -231,17 +231,27 @@ async def test_readers_who_come_faster_than_a_worker_takes_them_are_told_when_to
         await receive(socket)
         # Not even the stream's name is looked at: who is put off costs nothing else.
         for address in (stream, "NO_SUCH"):
-            with pytest.raises(InvalidStatus) as refused:
-                async with reader(server, address):
-                    pass
-            assert refused.value.response.status_code == 503
-            assert 1 <= int(refused.value.response.headers["Retry-After"]) <= 3
+            assert 1 <= await put_off(server, address) <= 30
         for method in ("GET", "HEAD"):
-            answer = server.http.request(method, f"/streams/{stream}/sse")
-            assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
+            while True:
+                with server.http.stream(method, f"/streams/{stream}/sse") as answer:
+                    if answer.status_code == 503:  # else it came a second after the one before
+                        assert int(answer.headers["Retry-After"]) > 0
+                        break
         assert server.publish(stream, {"headline": "two"}).status_code == 201
         while not await comes_in(server, stream):
             await receive(socket, "head")  # a heartbeat later it may be its turn
+
+
+async def put_off(server: Running, stream: str) -> int:
+    """The seconds after which a reader is told to come back; one that comes a second after the others is let in."""
+    while True:
+        try:
+            async with reader(server, stream):
+                pass
+        except InvalidStatus as refused:
+            if refused.response.status_code == 503:
+                return int(refused.response.headers["Retry-After"])
 
 
 async def comes_in(server: Running, stream: str) -> bool:
@@ -282,7 +292,7 @@ async def test_500_readers_get_100_entries_in_order_once(start: Callable[..., Ru
 async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
     start: Callable[..., Running], stream: str
 ) -> None:
-    server = start("--heartbeat", "0.3", "--ring-events", "50")
+    server = start("--heartbeat", "1", "--ring-events", "50")
     cursor = server.publish_ok(stream, "start")["cursor"]
     stalled = sockets.socket()
     stalled.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
@@ -301,9 +311,9 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_harms_nobody(
         assert await reading == list(range(2, 402))
         while (await receive(healthy, "head"))["readers"] > 1:
             pass  # a heartbeat later the stalled one is not among the readers any more
-    stalled.settimeout(10)
     taken = b""
-    with stalled, contextlib.suppress(ConnectionResetError):  # a kernel resets what takes nothing for too long
+    with stalled, contextlib.suppress(ConnectionResetError):  # it is cut off with what was not taken
+        stalled.settimeout(LIMIT)
         while chunk := stalled.recv(65536):
             taken += chunk
     assert b'"n":2,' in taken
@@ -326,9 +336,10 @@ async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
             f"GET /streams/{stream}/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
+        stalled.settimeout(LIMIT)
         stalled.recv(12)
         stalled.sendall(b"\x81\x82\0\0\0\0hi")
-        async with asyncio.timeout(CLOSE_LIMIT + 10):
+        async with asyncio.timeout(CLOSE_LIMIT + LIMIT):
             while True:
                 try:
                     async with reader(server, stream) as socket:
@@ -344,7 +355,7 @@ async def test_a_reader_that_is_told_to_go_and_reads_nothing_is_cut_off(
 )
 def test_a_head_without_end_is_cut_off(server: Running, head: bytes) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    with sockets.create_connection((host, int(port)), timeout=10) as connection:
+    with sockets.create_connection((host, int(port)), timeout=LIMIT) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(head)
             assert connection.recv(64) == b""
@@ -384,7 +395,7 @@ async def joined() -> AsyncIterator[tuple[SocketReader, Fanout, asyncio.Transpor
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         while not is_true():
             await asyncio.sleep(0.01)
 

@@ -17,7 +17,7 @@ from pushserver.transport.sse import SseReader
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Coding, Format
 
-from ..support.server import Running
+from ..support.server import LIMIT, Running
 
 
 class Sent(NamedTuple):
@@ -90,12 +90,12 @@ def test_an_ended_stream_tells_its_end_once_and_then_to_stop(server: Running, st
 
 
 def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], stream: str) -> None:
-    server = start("--heartbeat", "0.2", "--ring-events", "5")
+    server = start("--heartbeat", "1", "--ring-events", "5")
     server.publish_ok(stream, "one")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        connection.settimeout(20)
+        connection.settimeout(LIMIT)
         connection.connect((host, int(port)))
         connection.sendall(f"GET /streams/{stream}/sse HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert connection.recv(16).startswith(b"HTTP/1.1 200")

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from pushserver.web.middleware import App
 
-from ..support.server import Running
+from ..support.server import LIMIT, Running
 
 ENTRY = "/streams/headers/entries/there"
 GONE = "/streams/headers/entries/gone"
@@ -85,7 +85,7 @@ def ask(server: Running, line: str, headers: str) -> tuple[int, list[tuple[str, 
     """Status and headers as they come on the wire, each as often as it comes."""
     host, port = server.url.removeprefix("http://").split(":")
     method, path = line.split(" ")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as wire:
         close = "" if "Upgrade:" in headers else "Connection: close\r\n"
         headers = headers.replace("{key}", server.key)
         body = "{}" if "Content-Length: 2\r" in headers else "x" if "Content-Length: 1\r" in headers else ""

@@ -76,6 +76,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield server
 
 
+@pytest.mark.full
 @api.parametrize()
 @settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_the_server_is_as_it_says(case: schemathesis.Case[Any], own: Running) -> None:

@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 
 from pushserver.model import Cursor
 
-from ..support.server import Running
+from ..support.server import LIMIT, Running
 
 ENTRY = {"headline": "Sea wall holds", "body": "Engineers *say* so."}
 IMAGE = {"type": "image", "src": "/x.jpg", "width": 1, "height": 1, "alt": "x", "caption": "x", "credit": "x"}
@@ -50,7 +49,7 @@ def address(server: Running) -> tuple[str, int]:
 
 def raw(server: Running, request: bytes) -> tuple[int, dict[str, str], bytes]:
     """The answer to bytes that no HTTP client would send: status, headers and body, once the server closes."""
-    with socket.create_connection(address(server), timeout=10) as connection:
+    with socket.create_connection(address(server), timeout=LIMIT) as connection:
         connection.sendall(request)
         answer = b""
         while chunk := connection.recv(65536):
@@ -281,7 +280,7 @@ def test_a_refused_entry_does_not_use_up_its_key(server: Running, stream: str) -
 
 
 def test_of_20_at_once_with_one_key_exactly_one_is_stored(server: Running, stream: str) -> None:
-    clients = [httpx2.Client(base_url=server.url, timeout=10) for _ in range(20)]
+    clients = [httpx2.Client(base_url=server.url, timeout=LIMIT) for _ in range(20)]
     start = threading.Barrier(20)
     headers = {
         "Authorization": f"Bearer {server.key}",
@@ -527,11 +526,10 @@ def test_a_wrong_key_is_refused_before_the_body_is_read(
     request = f"POST /streams/{stream}/entries HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     if authorization:
         request += f"Authorization: {authorization}\r\n"
-    began = time.monotonic()
+    # The body never comes: who waits for it does not answer.
     status, headers, _ = raw(server, f"{request}Content-Length: 60000\r\n\r\n".encode())
     assert status == 401
     assert headers["content-type"] == "application/problem+json"
-    assert time.monotonic() - began < 3
 
 
 def test_a_length_over_the_limit_is_refused_before_the_body_is_read(server: Running, stream: str) -> None:

@@ -20,7 +20,7 @@ from pushserver.wire.websocket import RECEIVE_BYTES, ClientFrames, accepts_defla
 
 from ..support.server import Running
 
-LIMIT = 20.0  # seconds after which what is waited for will not come
+LIMIT = 90.0  # seconds after which what is waited for will not come
 
 
 class Received(NamedTuple):

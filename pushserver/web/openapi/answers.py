@@ -118,7 +118,7 @@ class Worker(Times):
 
 
 class Receipt(Times):
-    """How many readers were sent an event, by which workers, and how late."""
+    """A receipt counts the readers who were sent an event, by worker, and says how late they were sent it."""
 
     reached: bool
     sent: int

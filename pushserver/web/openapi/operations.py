@@ -58,7 +58,7 @@ class Operation:
 
     @property
     def is_for_readers(self) -> bool:
-        """Whether it shows a stream to whoever may read it, without a publish key."""
+        """Whether it shows a stream to readers, who need no publish key."""
         return self.right is None and "{stream}" in self.path
 
 

@@ -1,0 +1,67 @@
+"""docs/troubleshooting.md: its proxy passes WebSockets on, and what it says of a status or a code is in the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
+
+from pushserver.wire.codes import Close
+
+from ..support.server import ROOT, Running, receive, until
+
+pytestmark = pytest.mark.anyio
+
+TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+async def test_the_proxy_of_the_page_passes_websockets_on(tmp_path: Path, server: Running, stream: str) -> None:
+    (piece,) = re.findall(r"^```nginx\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    site = piece.replace("http://127.0.0.1:8000", server.url).replace("listen 80;", f"listen 127.0.0.1:{port};")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; {folders}\n{site} }}\n"
+    )
+    server.publish_ok(stream, "Through nginx")
+    with subprocess.Popen([str(NGINX), "-c", str(tmp_path / "nginx.conf"), "-e", os.devnull]) as proxy:
+        try:
+            until(lambda: proxy.poll() is not None or is_listening(port))
+            address, origin = f"ws://127.0.0.1:{port}/streams/{stream}/ws", Origin(f"http://127.0.0.1:{port}")
+            async with connect(address, origin=origin, proxy=None) as connection:
+                assert (await receive(connection, "snapshot"))["entries"][0]["headline"] == "Through nginx"
+        finally:
+            proxy.terminate()
+
+
+@pytest.mark.parametrize("code", [Close.TOKEN_EXPIRED, Close.TOO_SLOW, Close.ENDED, Close.BAD_MESSAGE, Close.RESTART])
+def test_the_page_has_the_codes_that_clients_ask_about(code: Close) -> None:
+    assert f"`{code.value}`" in TEXT
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 422, 426, 429, 500, 503])
+def test_the_page_has_every_status_that_refuses(status: int) -> None:
+    assert f"| `{status}` |" in TEXT
+
+
+async def test_the_checks_of_the_page_are_those_of_the_probe(server: Running) -> None:
+    checks = set(server.http.get("/readyz").json()) - {"ready"}
+    (section,) = re.findall(r"^## `/readyz` answers 503\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == checks
