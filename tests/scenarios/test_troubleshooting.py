@@ -65,3 +65,12 @@ async def test_the_checks_of_the_page_are_those_of_the_probe(server: Running) ->
     checks = set(server.http.get("/readyz").json()) - {"ready"}
     (section,) = re.findall(r"^## `/readyz` answers 503\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == checks
+
+
+def test_the_lines_of_the_log_that_the_page_explains_are_logged() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "pushserver").rglob("*.py"))
+    (section,) = re.findall(r"^## What a line of the log means\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
+    fragments = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert fragments
+    for fragment in [*fragments, *re.findall(r"log: `([^`]+)`", TEXT)]:
+        assert fragment in code, fragment
