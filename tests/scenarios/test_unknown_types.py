@@ -181,13 +181,14 @@ async def test_what_an_unknown_event_says_of_an_entry_goes_with_the_entry(
     entry = put(stream, "Secret", id="secret")
     async with reader(server, stream, cursor=str(first.cursor)) as socket:
         await receive(socket, "hello")
-        await log_of_server.append(entry)
         # About the entry, at a revision of its own.
         about = entry._replace(type="poll.open", rev=2, state={**entry.state, "rev": 2})
-        await log_of_server.append(about)
         withdrawal = withdraw(stream, "secret", model.now())
-        await log_of_server.append(withdrawal._replace(rev=3, state={**withdrawal.state, "rev": 3}))
-        frames = [await receive(socket, kind) for kind in ("entry.put", "poll.open", "entry.withdraw")]
+        withdrawal = withdrawal._replace(rev=3, state={**withdrawal.state, "rev": 3})
+        frames = []
+        for append in (entry, about, withdrawal):  # each is read before the next: a withdrawal replaces what waits
+            await log_of_server.append(append)
+            frames.append(await receive(socket, append.type))
         assert [frame["n"] for frame in frames] == [2, 3, 4]
     async with reader(server, stream, cursor=str(first.cursor)) as socket:  # from the ring
         await receive(socket, "hello")
