@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 from xml.etree import ElementTree
 
@@ -102,10 +103,11 @@ async def test_a_snapshot_has_what_can_be_shown(server: Running, log_of_server: 
 async def test_a_client_follows_past_them(server: Running, log_of_server: Log, stream: str) -> None:
     first = (await mixed(log_of_server, stream))[0]
     frames = []
-    async for frame in follow(server.url, stream, cursor=str(first.cursor)):
-        frames.append((frame["type"], frame["n"]))
-        if frame["n"] == 4:
-            break
+    async with aclosing(follow(server.url, stream, cursor=str(first.cursor))) as following:
+        async for frame in following:
+            frames.append((frame["type"], frame["n"]))
+            if frame["n"] == 4:
+                break
     assert frames == [("poll.open", 2), ("entry.put", 3), ("entry.put", 4)]
 
 
