@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pushserver.content import markup
@@ -485,7 +485,6 @@ good_html = st.lists(st.one_of(texts, texts, tags, links), max_size=8).map("".jo
 any_html = st.lists(st.one_of(texts, tags, links, evil), max_size=8).map("".join)
 
 
-@settings(deadline=None, max_examples=1_000)
 @given(st.one_of(good_html, any_html))
 @example("&#32;x")
 @example("x </script>")
@@ -701,7 +700,6 @@ MARKDOWN = [
 ]
 
 
-@settings(deadline=None, max_examples=500)
 @given(st.lists(st.sampled_from(MARKDOWN), max_size=16).map("".join))
 def test_whatever_markdown_becomes_is_harmless(markdown: str) -> None:
     try:

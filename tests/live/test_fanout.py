@@ -144,7 +144,7 @@ class Interleavings(RuleBasedStateMachine):
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestInterleavings.settings = settings(stateful_step_count=60)
 
 
 def test_an_event_is_encoded_once_however_many_read_it() -> None:

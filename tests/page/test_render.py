@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from babel import localedata
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pushserver import model
@@ -319,7 +319,6 @@ def entry_of(texts: Sequence[str]) -> str:
     return dumps({**fields, "published_at": at, "sort_at": at, "url": "/streams/storm#e-id"})
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.lists(anything, min_size=FIELDS, max_size=FIELDS))
 def test_no_text_of_an_entry_becomes_markup(texts: list[str]) -> None:
     seen = Seen(render.entry(entry_of(texts), EASTERN))
@@ -330,7 +329,6 @@ def test_no_text_of_an_entry_becomes_markup(texts: list[str]) -> None:
         assert text in seen.text or text in seen.values
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(anything, min_size=10, max_size=10))
 def test_no_text_of_a_page_becomes_markup(texts: list[str]) -> None:
     def page_of(texts: Sequence[str]) -> str:
@@ -452,7 +450,6 @@ def test_flags_are_shown_as_words() -> None:
     assert "flag" not in Seen(render.entry(an_entry({"headline": "x"}), EASTERN)).texts
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     st.sampled_from(sorted(localedata.locale_identifiers())), st.sampled_from(sorted(zoneinfo.available_timezones()))
 )

@@ -11,6 +11,7 @@ from ..support.judge import ATTACKS
 from ..support.server import Running, reader, receive, running
 
 STREAM = "addresses"
+SOME_AND_ALL = [pytest.param(ATTACKS[::10], id="some"), pytest.param(ATTACKS, id="all", marks=pytest.mark.full)]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,12 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
-def test_an_address_that_is_no_name_is_refused_as_data(named: Running, method: str, path: str) -> None:
+@pytest.mark.parametrize("attacks", SOME_AND_ALL)
+def test_an_address_that_is_no_name_is_refused_as_data(
+    named: Running, method: str, path: str, attacks: list[dict[str, str]]
+) -> None:
     named.send("PUT", f"/streams/{STREAM}/entries/there", {"headline": "a"})
-    for attack in ATTACKS:
+    for attack in attacks:
         text = attack["text"]
         answer = named.send(method, path.replace("§", quote(text, safe="")), {"headline": "a"}, Accept="text/html")
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -51,9 +55,10 @@ def test_an_address_that_is_no_name_is_refused_as_data(named: Running, method: s
 
 
 @pytest.mark.anyio
-async def test_a_cursor_that_is_none_is_not_repeated(named: Running) -> None:
+@pytest.mark.parametrize("attacks", SOME_AND_ALL)
+async def test_a_cursor_that_is_none_is_not_repeated(named: Running, attacks: list[dict[str, str]]) -> None:
     named.publish_ok("cursors", "a")
-    for attack in ATTACKS:
+    for attack in attacks:
         async with reader(named, "cursors", cursor=quote(attack["text"], safe=""), format="html") as socket:
             hello = await receive(socket)
             assert (hello["type"], hello["complete"], hello["reason"]) == ("hello", False, "no_cursor")

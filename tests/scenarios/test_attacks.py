@@ -330,6 +330,7 @@ def test_entries_by_the_names_of_what_a_page_is_made_of_do_it_no_harm(shown: Run
 # --- the judge
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("script", "noted", "blocks"),
     [

@@ -131,6 +131,7 @@ def test_a_page_change_shows_live_in_the_title_too(page: Page, server: Running, 
     assert_same_as_fresh(page, server, stream)
 
 
+@pytest.mark.full
 def test_another_time_zone_changes_every_time_on_the_page(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     server.publish(stream, {"headline": "One", "published_at": "2026-07-11T15:53:00Z"})
@@ -141,6 +142,7 @@ def test_another_time_zone_changes_every_time_on_the_page(page: Page, server: Ru
     assert_same_as_fresh(page, server, stream)
 
 
+@pytest.mark.full
 def test_a_long_page_keeps_as_many_entries_as_a_fresh_load(
     page: Page, start: Callable[..., Running], stream: str
 ) -> None:
@@ -210,6 +212,7 @@ def test_a_page_makes_html_of_text_by_its_own_policy_alone(chromium: Browser, se
         expect(page.locator("article h3")).to_have_text(["Two", "One"])
 
 
+@pytest.mark.full
 def test_a_browser_without_trusted_types_shows_the_same(chromium: Browser, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     with chromium.new_context(bypass_csp=True) as context:
@@ -231,6 +234,7 @@ def test_the_back_button_brings_a_live_page_back(page: Page, server: Running, st
     expect(page.locator("#status")).to_have_attribute("data-state", "live")
 
 
+@pytest.mark.full
 def test_the_embedding_of_the_readme_works_as_it_stands(
     page: Page, start: Callable[..., Running], tmp_path: Path
 ) -> None:
@@ -275,6 +279,7 @@ def test_corrections_withdrawals_and_moves_reach_an_open_page(page: Page, server
     assert_same_as_fresh(page, server, stream)
 
 
+@pytest.mark.full
 def test_a_withdrawal_on_a_long_page_brings_up_what_is_below(
     page: Page, start: Callable[..., Running], stream: str
 ) -> None:
@@ -300,6 +305,7 @@ def test_what_a_live_page_shows_is_not_contradicted_in_its_head(page: Page, serv
     assert "too soon" not in page.content()
 
 
+@pytest.mark.full
 def test_what_was_corrected_on_a_live_page_does_not_stay_in_its_head(page: Page, server: Running, stream: str) -> None:
     server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Said too soon"})
     open_live(page, server, stream)
@@ -308,6 +314,7 @@ def test_what_was_corrected_on_a_live_page_does_not_stay_in_its_head(page: Page,
     assert "Said too soon" not in page.content()
 
 
+@pytest.mark.full
 def test_a_page_that_was_put_away_heals_when_it_is_shown_again(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Withdrawn since"})
@@ -324,6 +331,7 @@ def test_a_page_that_was_put_away_heals_when_it_is_shown_again(page: Page, serve
     assert_same_as_fresh(page, server, stream)
 
 
+@pytest.mark.full
 def test_where_no_socket_gets_through_the_page_is_live_all_the_same(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     page.route_web_socket(re.compile(".*"), lambda socket: None)  # opened, and nothing ever comes
@@ -341,6 +349,7 @@ def readers_of_workers(server: Running, path: str) -> list[int]:
     return [worker["readers"] for worker in receipt["workers"]]
 
 
+@pytest.mark.full
 def test_pages_on_two_workers_show_every_change(page: Page, start: Callable[..., Running], stream: str) -> None:
     server = start("--workers", "2", "--heartbeat", "0.5")
     server.put_page(stream, PAGE)

@@ -26,6 +26,7 @@ RESULTS = ROOT / "bench" / "results.json"
 
 
 @pytest.mark.anyio
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs cc")
 async def test_the_floor_and_this_server_are_measured_alike() -> None:
     cpus = os.sched_getaffinity(0)
@@ -39,6 +40,7 @@ async def test_the_floor_and_this_server_are_measured_alike() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.full
 async def test_a_round_in_which_an_entry_is_missing_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pushserver.bench.run.SILENCE", 5.0)
 

@@ -124,6 +124,7 @@ def test_a_page_whose_network_was_cut_becomes_what_a_fresh_load_is(
 # --- sockets that do not come through
 
 
+@pytest.mark.full
 def test_where_sockets_are_swallowed_events_flow_by_another_road_and_the_tab_remembers(
     page: Page, portal: BlockingPortal, network: Proxy, server: Running, stream: str
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_page_that_slept_goes_on_when_it_is_looked_at(
     assert_same_as_fresh(page, server, stream)
 
 
+@pytest.mark.full
 def test_the_back_button_brings_back_the_page_that_was_left_and_it_goes_on(
     page: Page, server: Running, stream: str
 ) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from ..support.server import ROOT, Running, clean_environment, reader, receive
+from ..support.server import LIMIT, ROOT, Running, clean_environment, reader, receive
 
 PAGE = (ROOT / "docs" / "publishing.md").read_text()
 TOOLS = {"curl": "curl", "Python": "python3", "Node": "node", "Shell": "sh"}
+OTHERS = [name for name in TOOLS if name != "Python"]
 
 
 def pieces(language: str) -> list[tuple[str, str]]:
@@ -75,11 +76,11 @@ def running(server: Running, folder: Path, kind: str, text: str) -> Iterator[sub
 
 def run(server: Running, folder: Path, piece: tuple[str, str]) -> None:
     with running(server, folder, *piece) as process:
-        said, _ = process.communicate(timeout=90)
+        said, _ = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, said
 
 
-@pytest.mark.parametrize("language", TOOLS)
+@pytest.mark.parametrize("language", ["Python", *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)])
 def test_the_pieces_of_the_page_do_what_it_says(start: Callable[..., Running], folder: Path, language: str) -> None:
     if shutil.which(TOOLS[language]) is None:
         pytest.skip(f"{TOOLS[language]} is not installed")
@@ -125,7 +126,7 @@ async def follows(server: Running, folder: Path, piece: tuple[str, str]) -> None
     async with reader(server, "storm", cursor=server.snapshot("storm")["cursor"]) as socket:
 
         async def published() -> str:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(LIMIT):
                 headline: str = (await receive(socket, "entry.put"))["entry"]["headline"]
                 return headline
 

@@ -56,14 +56,14 @@ class Judge:
 
     def judge(self, *, audit: bool = True) -> None:
         """Nothing ran, was blocked, or loaded from elsewhere, but for the pictures of image blocks."""
-        found = self.ask("audit") if audit else []
+        faults = self.ask("audit") if audit else []
         self._pictures.update(self.ask("pictures"))
         for request in self._loads:
             if request.resource_type != "image" or request.url not in self._pictures:
-                found.append(f"load: {request.resource_type} {request.url}")
+                faults.append(f"load: {request.resource_type} {request.url}")
         if self.page.url != self.origin + self._path or len(self.page.frames) != 1 or len(self.context.pages) != 1:
-            found.append(f"{self.page.url} with {len(self.page.frames)} frames, {len(self.context.pages)} pages")
-        wrong = [*self._noted, *found]
+            faults.append(f"{self.page.url} with {len(self.page.frames)} frames, {len(self.context.pages)} pages")
+        wrong = [*self._noted, *faults]
         assert not wrong, "\n".join(wrong)
 
     def names(self, fault: str) -> bool:
