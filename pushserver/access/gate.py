@@ -18,7 +18,7 @@ from ..problems import answer
 from .tokens import CHALLENGE, Tokens, bad_token
 
 COOKIE = "pushserver_token"
-PROTOCOL = "pushserver"  # of a WebSocket; what a client that offers a token offers beside it
+PROTOCOL = "pushserver"  # the WebSocket subprotocol that a client offers beside its token, and the server selects
 TOKEN_PROTOCOL = "token."
 PERMIT = "pushserver.permit"  # in the scope
 
@@ -34,13 +34,13 @@ class Permit(NamedTuple):
 
 
 def permit(connection: HTTPConnection) -> Permit | None:
-    """The reader's permit, None where the stream is public. Nothing may be sent that is later than its end."""
+    """The reader's permit; None where the stream is public. After its end nothing may be sent."""
     reading: Permit | None = connection.scope.get(PERMIT)
     return reading
 
 
 class Gate:
-    """An ASGI application before another, which it lets those through to who may read."""
+    """Gate is ASGI middleware that requires a reader token for private streams."""
 
     def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class Gate:
             token, by_cookie = _token(HTTPConnection(scope))
             scope[PERMIT] = Permit(self._tokens.admit(token, stream), by_cookie)
             await self._app(scope, receive, send)
-        except Refused as refused:  # answered here, so that a refusal has the headers too
+        except Refused as refused:  # answered here: a refusal past `_private` would go without its headers, into caches
             if is_http:
                 await answer(refused)(scope, receive, send)
             else:
@@ -66,7 +66,7 @@ class Gate:
 
 
 def _private(send: Send) -> Send:
-    """Keep what is sent out of every cache that others share, and every answer to the one who asked."""
+    """Add headers that keep an answer out of shared caches, and apart from answers to other tokens."""
 
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -79,7 +79,7 @@ def _private(send: Send) -> Send:
 
 
 def _token(connection: HTTPConnection) -> tuple[str, bool]:
-    """The token, and whether a browser sent it by itself. What was said for this request goes before that."""
+    """The token, and whether it is the cookie: a browser sends that by itself, and it counts last. Raises BadToken."""
     schemes = [value.partition(" ") for value in connection.headers.getlist("authorization")]
     offered = connection.scope.get("subprotocols", [])
     sources = {
@@ -91,11 +91,15 @@ def _token(connection: HTTPConnection) -> tuple[str, bool]:
     }
     for field, values in sources.items():
         if len(values) > 1:
-            raise bad_token("More than one token came.", field, "one token", str(len(values)))
+            raise bad_token("The request has more than one token.", field, "one token", str(len(values)))
         if values:
             return values[0], field == "Cookie"
     expected = f"Authorization: Bearer, the cookie {COOKIE}, or the WebSocket subprotocol {TOKEN_PROTOCOL}<token>"
-    raise BadToken("This stream is private.", Fault("token", expected, "none"), headers={"WWW-Authenticate": CHALLENGE})
+    raise BadToken(
+        "This stream is private. Send a reader token.",
+        Fault("token", expected, "none"),
+        headers={"WWW-Authenticate": CHALLENGE},
+    )
 
 
 def _cookies(connection: HTTPConnection) -> list[str]:

@@ -1,8 +1,8 @@
 """Reader tokens: which streams are private, and who may read them.
 
-A token is a JWT (RFC 7519) that a site signs for its own readers. It is judged by itself, without a look into the
-store: its signature by the keys of a file, then its claims. What it may be signed with is said by the settings, never
-by the token (RFC 8725, 3.1): each key has one algorithm, and a shared secret is never in use beside public keys.
+A token is a JWT (RFC 7519) that a site signs for its own readers. It is verified without the store: its signature with
+the keys of a file, then its claims. The settings choose the algorithms, never the token (RFC 8725, 3.1): each key has
+one algorithm, and a shared secret is never in use beside public keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILE_LIMIT = 65_536  # bytes of the file of keys
 KEYS_LIMIT = 16  # keys in it: a token that names none may be tried with each
 SECRET_LEAST, RSA_LEAST = 32, 2_048  # bytes, bits
 LEEWAY = 30  # seconds that the issuer's clock may be ahead; there is none for `exp`
-LAST_SECOND = 253_402_300_799  # the end of the year 9999; what is beyond was given in milliseconds
+LAST_SECOND = 253_402_300_799  # the end of the year 9999; a later one is most likely in milliseconds
 CHALLENGE = 'Bearer realm="pushserver"'  # RFC 6750, 3
 
 # What a JSON Web Key is for, by its type and curve (RFC 7518, 6; RFC 8037, 2).
@@ -47,7 +47,7 @@ class Key(NamedTuple):
 
 
 class Tokens:
-    """Tells private streams from public ones, and lets readers in by their token."""
+    """Tokens knows which streams are private, and verifies the tokens of their readers."""
 
     def __init__(self, private: list[str], keys: list[Key], algorithms: list[str], audience: str) -> None:
         self._private = re.compile("|".join(map(fnmatch.translate, private))) if private else None
@@ -58,13 +58,18 @@ class Tokens:
 
     @classmethod
     def of(cls, settings: Settings) -> Tokens:
-        """As the settings say. Raises ValueError or OSError where private streams could not be read, or not kept so."""
+        """The tokens that the settings describe.
+
+        Raises ValueError, OSError where nobody could read the private streams, or everybody could.
+        """
         private, algorithms = _list(settings.private), _list(settings.token_algorithms)
         if not private:
             return cls([], [], algorithms, settings.token_audience)
         for pattern in private:
             if not re.fullmatch(r"[a-z0-9*?-]{1,64}", pattern):
-                raise ValueError(f"PUSHSERVER_PRIVATE: expected patterns of stream names, as desk-*, got {pattern!r}")
+                raise ValueError(
+                    f"PUSHSERVER_PRIVATE: expected patterns of stream names, such as desk-*, got {pattern!r}"
+                )
         if not algorithms or any(name not in ALGORITHMS for name in algorithms):
             raise ValueError(_expected("ALGORITHMS", f"some of {', '.join(ALGORITHMS)}", settings.token_algorithms))
         if "HS256" in algorithms and len(algorithms) > 1:
@@ -72,7 +77,9 @@ class Tokens:
         if not settings.token_keys:
             raise ValueError(_expected("KEYS", "a file of keys, since some streams are private", "none"))
         if not settings.token_audience:
-            raise ValueError(_expected("AUDIENCE", "what tokens name as their audience", "nothing"))
+            raise ValueError(
+                _expected("AUDIENCE", "the audience that tokens name, since some streams are private", "nothing")
+            )
         file_keys = read_keys(Path(settings.token_keys))
         keys = [key for key in file_keys if key.algorithm in algorithms]
         if not keys:
@@ -85,22 +92,22 @@ class Tokens:
         return self._private is not None
 
     def is_private(self, stream: str) -> bool:
-        """Whether a stream by this name is for readers with a token, be it there or not."""
+        """Whether a stream of this name is private. It need not exist: an answer must not reveal which ones do."""
         return self._private is not None and self._private.fullmatch(stream) is not None
 
     def admit(self, token: str, stream: str) -> float:
-        """Until when this token lets its bearer read, in seconds since 1970; or raise BadToken, Forbidden."""
+        """The end of a token's right to read a stream, in seconds since 1970. Raises BadToken, Forbidden."""
         claims = self._verified(token)
         now = time.time()
         until = _seconds(claims, "exp")
         if until <= now:
-            raise bad_token("The token has expired.", "exp", "an instant that is still to come", _instant(until))
+            raise bad_token("The token has expired.", "exp", "an instant in the future", _instant(until))
         for name in ("nbf", "iat"):
             if name in claims and (since := _seconds(claims, name)) > now + LEEWAY:
-                raise bad_token("The token is not valid yet.", name, "an instant that has come", _instant(since))
+                raise bad_token("The token is not valid yet.", name, "an instant in the past", _instant(since))
         audiences = _strings(claims, "aud")
         if self._audience not in audiences:
-            raise bad_token("The token is for another service.", "aud", self._audience, shorten(", ".join(audiences)))
+            raise bad_token("The token is for another audience.", "aud", self._audience, shorten(", ".join(audiences)))
         patterns = _strings(claims, "streams")
         if not any(fnmatch.fnmatchcase(stream, pattern) for pattern in patterns):
             fault = Fault("streams", f"a pattern that covers {shorten(stream)}", shorten(", ".join(patterns)))
@@ -116,19 +123,26 @@ class Tokens:
         try:
             header = self._jws.get_unverified_header(token)
         except jwt.PyJWTError:
-            raise bad_token("That is not a token.", "token", "a JSON Web Token, signed", "something else") from None
+            raise bad_token(
+                "The token is not a signed JSON Web Token.", "token", "a JWS in compact form", "something else"
+            ) from None
         algorithm, id = header.get("alg"), header.get("kid")
         if algorithm not in self._algorithms:
-            raise bad_token("The token is signed otherwise.", "alg", " or ".join(self._algorithms), shorten(algorithm))
+            raise bad_token(
+                "The token is signed with an algorithm that is not accepted.",
+                "alg",
+                " or ".join(self._algorithms),
+                shorten(algorithm),
+            )
         keys = [key for key in self._keys if key.algorithm == algorithm and (id is None or key.id in (None, id))]
         if not keys:
             got = f"{algorithm} and {shorten(id)}" if id is not None else f"{algorithm} and no kid"
-            raise bad_token("The token's key is not known.", "kid", "a key that is known for its alg", got)
+            raise bad_token("The token names an unknown key.", "kid", "a key of this server for its alg", got)
         for key in keys:
             payload = self._payload(token, key)
             if payload is not None:
                 return _claims(payload)
-        raise bad_token("The token's signature is wrong.", "signature", "that of a key that is known", "another")
+        raise bad_token("The token's signature is not valid.", "signature", "one by a key of this server", "another")
 
     def _payload(self, token: str, key: Key) -> bytes | None:
         """The payload of a token that this key signed, None where it did not."""
@@ -153,9 +167,9 @@ def _claims(payload: bytes) -> dict[str, Any]:
         claims = read_json(payload)
     except Refused as refused:
         fault = refused.faults[0]
-        raise bad_token("The token's claims cannot be read.", "claims", fault.expected, fault.got) from None
+        raise bad_token("The token's claims are not a JSON object.", "claims", fault.expected, fault.got) from None
     if not isinstance(claims, dict):
-        raise bad_token("The token's claims cannot be read.", "claims", "a JSON object", shorten(claims))
+        raise bad_token("The token's claims are not a JSON object.", "claims", "a JSON object", shorten(claims))
     return claims
 
 
@@ -164,7 +178,7 @@ def _seconds(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_SECOND:
         got = shorten(value) if name in claims else "nothing"
-        raise bad_token(f"The token's {name} is not an instant.", name, "seconds since 1970, as a number", got)
+        raise bad_token(f"The token's claim {name} is not an instant.", name, "seconds since 1970, as a number", got)
     return float(value)
 
 
@@ -174,7 +188,7 @@ def _strings(claims: dict[str, Any], name: str) -> list[str]:
     values = [value] if isinstance(value, str) and name == "aud" else value
     if not isinstance(values, list) or not values or not all(isinstance(each, str) for each in values):
         got = shorten(value) if name in claims else "nothing"
-        raise bad_token(f"The token does not say its {name}.", name, "a list of strings", got)
+        raise bad_token(f"The token's claim {name} is not a list of strings.", name, "a list of strings", got)
     return values
 
 
@@ -191,7 +205,8 @@ def read_keys(path: Path) -> list[Key]:
         content = file.read(FILE_LIMIT + 1)
     if len(content) > FILE_LIMIT:
         raise ValueError(f"{path}: expected at most {FILE_LIMIT} bytes, got more")
-    # What looks like a public key, whole or broken, is never taken for a secret: everybody has it.
+    # A file that looks like a public key, whole or broken, is never taken for a secret: anybody who has that public key
+    # could sign tokens with it.
     try:
         if content.lstrip()[:1] in (b"{", b"["):
             keys = _of_jwks(content)
@@ -221,7 +236,7 @@ def _of_jwks(content: bytes) -> list[Key]:
 
 
 def _of_jwk(member: dict[str, Any], number: int) -> Key | None:
-    """The key of a member; None where it is for something else, which is to be passed over (RFC 7517, 5)."""
+    """The key of a member; None for a key of another use, which RFC 7517, 5 says to ignore."""
     kind, curve, id = member.get("kty"), member.get("crv"), member.get("kid")
     algorithm = KINDS.get((str(kind), curve if isinstance(curve, str) else None))
     if algorithm is None or member.get("alg", algorithm) != algorithm or member.get("use", "sig") != "sig":
@@ -233,7 +248,7 @@ def _of_jwk(member: dict[str, Any], number: int) -> Key | None:
     try:
         return Key(id, algorithm, jwt.PyJWK(member, algorithm).key)
     except (jwt.PyJWTError, KeyError):
-        raise ValueError(f"key {number}: expected an {kind} key as RFC 7518 has it, got one that is not") from None
+        raise ValueError(f"key {number}: expected an {kind} key with the members of RFC 7518, 6, got others") from None
 
 
 def _of_pem(content: bytes) -> list[Key]:
@@ -260,7 +275,7 @@ def _of_pem_block(block: bytes, number: int) -> Key:
 
 def _of_secret(content: bytes) -> Key:
     if b"\n" in content:
-        raise ValueError("expected a JWKS, PEM public keys, or a secret on one line, got lines")
+        raise ValueError("expected a JWKS, PEM public keys, or a secret on one line, got several lines")
     try:
         secret = jwt.get_algorithm_by_name("HS256").prepare_key(content)
     except jwt.PyJWTError:

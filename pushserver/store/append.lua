@@ -29,8 +29,8 @@ if entry == '' then
   current = tonumber(redis.call('HGET', page, 'rev') or 0)
 else
   if redis.call('HEXISTS', withdrawn, entry) == 1 then return {'gone'} end
-  local held = redis.call('HGET', entries, entry)
-  if held then current = cjson.decode(held)['rev'] end
+  local stored = redis.call('HGET', entries, entry)
+  if stored then current = cjson.decode(stored)['rev'] end
 end
 if current ~= tonumber(ARGV[18]) then return {'rev', tostring(current)} end
 if kind == 'entry.put' and current == 0 then
@@ -40,8 +40,8 @@ if kind == 'entry.put' and current == 0 then
 end
 
 -- Order, number and identity come from the log's own last event: there is no second key that could be lost apart from it.
--- Where that was not the last one, because somebody deleted what came after it, the state is ahead of the log. To count on
--- from there would hide that from whoever had not read it: the log begins anew.
+-- Where an event after it was deleted (XDEL), the state is ahead of the log. Numbers that went on from there would hide the
+-- deleted event from readers that had not read it: the log begins anew, with another epoch.
 local n, prev = 0, '0-0.0000000000000000'
 local last = last_event(log)
 if last and before(last_deleted(log), last[1]) then

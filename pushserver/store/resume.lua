@@ -1,5 +1,5 @@
--- Does the log continue from what a reader holds, and with what? An id alone is not enough: after a failover ids can go back
--- and be given out again, so the epoch and the nonce must be those of the event that the reader saw.
+-- The events after a reader's cursor, if the log has the event that it names. An id alone does not name one: after a failover
+-- ids can go back and be used again, so the epoch and the nonce must be those of the event that the reader saw.
 --
 -- KEYS  1 log  2 withdrawn
 -- ARGV  1 epoch  2 redis id  3 nonce  4 most events  5 most bytes of their data  6 'part' if the first of them will do
@@ -14,16 +14,16 @@ if fields(last).e ~= epoch then return {'epoch'} end
 local head = tonumber(fields(last).n)
 
 local n
-local held = redis.call('XRANGE', log, id, id)[1]
-if held then
-  if fields(held).u ~= nonce then return {'rollback'} end
-  n = tonumber(fields(held).n)
+local record = redis.call('XRANGE', log, id, id)[1]
+if record then
+  if fields(record).u ~= nonce then return {'rollback'} end
+  n = tonumber(fields(record).n)
 elseif before(last[1], id) then
   return {'rollback'}
 end
 
 -- Read in parts: how large the events are is known only when they are there. Each names the one before it; where one does
--- not, something between them was lost, and a reader who was given the rest would come back here for ever.
+-- not, something between them was lost: a reader that got the rest would reconnect with the same cursor, for ever.
 local after, bytes, read, from, more, link = {}, 0, 0, '(' .. id, false, id .. '.' .. nonce
 repeat
   local records = redis.call('XRANGE', log, from, '+', 'COUNT', 100)
@@ -51,7 +51,7 @@ repeat
   end
 until more or #records < 100
 
--- What was withdrawn since is not told again, only that it was.
+-- The text of an entry that was withdrawn since is not sent again, only its withdrawal.
 local gone, seen = {}, {}
 for _, record in ipairs(after) do
   local entry = fields(record).k

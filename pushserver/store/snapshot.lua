@@ -24,11 +24,11 @@ end
 local older = #ids > limit
 if older then ids[#ids] = nil end
 
-local found = {}
-for i, id in ipairs(ids) do found[i] = redis.call('HGET', KEYS[2], id) end
+local shown = {}
+for i, id in ipairs(ids) do shown[i] = redis.call('HGET', KEYS[2], id) end
 local gone = {}
 for i, id in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[6], '+inf', '-inf', 'LIMIT', 0, ARGV[4])) do
   gone[i] = redis.call('HGET', KEYS[5], id)
 end
 local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at', 'began_at')
-return {head, page[1], page[2], page[3], found, older and 1 or 0, gone}
+return {head, page[1], page[2], page[3], shown, older and 1 or 0, gone}

@@ -1,9 +1,10 @@
--- Does each of these logs still hold the event that is its feed's last, and was nothing put behind the tail's back? Records
--- that are no events take a tail past that event; where they are lost, an event may come with an id below theirs.
+-- The logs that do not have the last event that a worker read any more, or that have an event which its tail will never read.
+-- Example of the second: the tail has read event 5-0 and a foreign record 9-0; a failover loses 9-0, and the next event gets
+-- the id 7-0, below the id from which the tail reads on.
 --
 -- KEYS  the logs
 -- ARGV  for each the event's redis id and nonce, and the id up to which the log was read
--- Answers the numbers, from 1, of those of which that is not so. Those whose event was trimmed are among them.
+-- Answers the numbers of such logs, from 1. A log whose event was trimmed is one of them.
 local function is_whole(log, id, nonce, read_to)
   local record = redis.call('XRANGE', log, id, id)[1]
   if not record or fields(record).u ~= nonce then return false end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 from xml.etree import ElementTree
 
@@ -102,10 +103,11 @@ async def test_a_snapshot_has_what_can_be_shown(server: Running, log_of_server: 
 async def test_a_client_follows_past_them(server: Running, log_of_server: Log, stream: str) -> None:
     first = (await mixed(log_of_server, stream))[0]
     frames = []
-    async for frame in follow(server.url, stream, cursor=str(first.cursor)):
-        frames.append((frame["type"], frame["n"]))
-        if frame["n"] == 4:
-            break
+    async with aclosing(follow(server.url, stream, cursor=str(first.cursor))) as following:
+        async for frame in following:
+            frames.append((frame["type"], frame["n"]))
+            if frame["n"] == 4:
+                break
     assert frames == [("poll.open", 2), ("entry.put", 3), ("entry.put", 4)]
 
 
@@ -181,13 +183,14 @@ async def test_what_an_unknown_event_says_of_an_entry_goes_with_the_entry(
     entry = put(stream, "Secret", id="secret")
     async with reader(server, stream, cursor=str(first.cursor)) as socket:
         await receive(socket, "hello")
-        await log_of_server.append(entry)
         # About the entry, at a revision of its own.
         about = entry._replace(type="poll.open", rev=2, state={**entry.state, "rev": 2})
-        await log_of_server.append(about)
         withdrawal = withdraw(stream, "secret", model.now())
-        await log_of_server.append(withdrawal._replace(rev=3, state={**withdrawal.state, "rev": 3}))
-        frames = [await receive(socket, kind) for kind in ("entry.put", "poll.open", "entry.withdraw")]
+        withdrawal = withdrawal._replace(rev=3, state={**withdrawal.state, "rev": 3})
+        frames = []
+        for append in (entry, about, withdrawal):  # each is read before the next: a withdrawal replaces what waits
+            await log_of_server.append(append)
+            frames.append(await receive(socket, append.type))
         assert [frame["n"] for frame in frames] == [2, 3, 4]
     async with reader(server, stream, cursor=str(first.cursor)) as socket:  # from the ring
         await receive(socket, "hello")
