@@ -334,7 +334,7 @@ async def test_what_waits_for_a_slow_reader_is_not_sent_after_the_end(
 
 
 async def take_after_the_end(server: Running, stream: str, cursor: str, token: str) -> bytes:
-    """What a slow reader is sent that takes nothing until its token has expired. Raises InvalidStatus before that."""
+    """Return what a reader is sent that takes nothing until its token expires. Raises InvalidStatus before that."""
     host, port = server.url.removeprefix("http://").split(":")
     with sockets.socket() as stalled:
         stalled.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)

@@ -1,4 +1,4 @@
-"""Which origins may read, beside the server's own."""
+"""The Origin check admits the server's own pages and those of allowed origins, and refuses others."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ def test_no_more_are_let_in_than_a_burst_and_what_the_rate_gives(rate: int, gaps
 @given(rate=rates, count=st.integers(1, 300))
 def test_of_a_storm_a_burst_is_let_in_and_the_others_when_they_were_told(rate: int, count: int) -> None:
     limit = RateLimit(rate)
-    told = [limit.wait(50.0) for _ in range(count)]
-    later = [wait for wait in told if wait]
-    assert len(told) - len(later) == min(count, rate * BURST)
+    waits = [limit.wait(50.0) for _ in range(count)]
+    later = [wait for wait in waits if wait]
+    assert len(waits) - len(later) == min(count, rate * BURST)
     assert later == sorted(later)
     assert all(wait <= LONGEST for wait in later)
     if count <= rate * LONGEST:

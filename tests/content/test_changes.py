@@ -67,9 +67,9 @@ def test_text_is_stored_composed_and_trimmed() -> None:
     ids=range(5),
 )
 def test_whatever_is_stored_can_be_patched(entry: dict[str, Any]) -> None:
-    held = stored(validation.read(schema.EntryIn, entry))
-    patched = stored(changes.patch_entry(held, {"tags": ["a"]}))
-    assert patched == {**held, "tags": ["a"]}
+    entry_before = stored(validation.read(schema.EntryIn, entry))
+    patched = stored(changes.patch_entry(entry_before, {"tags": ["a"]}))
+    assert patched == {**entry_before, "tags": ["a"]}
 
 
 def test_a_body_becomes_blocks() -> None:

@@ -85,7 +85,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 9), over=st.integers(0, 3))
     def recall(self, back: int, over: int) -> None:
-        """What the log has from some event on, up to one of the ring."""
+        """Recall events of the log, from some event on up to one of the ring."""
         last_before = self.fanout.ring.n_at(self.fanout.ring.start)
         known = range(max(1, last_before - back), min(last_before + over, self.fanout.ring.n) + 1)
         self.fanout.ring.recall([frame(n) for n in known])

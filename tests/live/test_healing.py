@@ -96,8 +96,8 @@ async def test_a_correction_is_healed_where_the_one_before_it_is_lost_too(
         await append(log, stream, "after")
         reset, snapshot = await until_reset(reader)
         assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
-        held = {entry["id"]: (entry["rev"], entry["headline"]) for entry in snapshot["entries"]}
-        assert held[first.entry_id] == (3, "third")
+        entries = {entry["id"]: (entry["rev"], entry["headline"]) for entry in snapshot["entries"]}
+        assert entries[first.entry_id] == (3, "third")
 
 
 async def test_a_correction_is_healed_while_others_publish_older_ones(
@@ -110,10 +110,10 @@ async def test_a_correction_is_healed_while_others_publish_older_ones(
     current_rev = healing._current_rev
 
     async def overtaken(log: Log, append: Append) -> int:
-        held = await current_rev(log, append)
-        if held < 3:
-            await log.append(entry_append(stream, "other", id=first.entry_id, rev=held + 1))
-        return held
+        current = await current_rev(log, append)
+        if current < 3:
+            await log.append(entry_append(stream, "other", id=first.entry_id, rev=current + 1))
+        return current
 
     monkeypatch.setattr(healing, "_current_rev", overtaken)
     async with reading(hub, stream) as reader, aioredis.Redis.from_url(store_url) as store:
@@ -189,7 +189,7 @@ async def test_what_the_next_failover_loses_is_healed_too(hub: Hub, log: Log, st
     first = await append(log, stream, "first")
     async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
         saved = await save(store, stream)
-        held, lost = [await append_and_read(log, stream, reader, n) for n in (2, 3)]
+        before, lost = [await append_and_read(log, stream, reader, n) for n in (2, 3)]
         await lose(store, stream, lost)
         await append(log, stream, "after")
         await until_reset(reader)
@@ -198,7 +198,7 @@ async def test_what_the_next_failover_loses_is_healed_too(hub: Hub, log: Log, st
         await reader.until(lambda: reader.kinds().count("reset") == 2)
         reset, snapshot = await until_reset(reader)
         assert (reset["reason"], reset["withdrawn"]) == ("rollback", [])
-        assert {held.entry_id, lost.entry_id} <= {entry["id"] for entry in snapshot["entries"]}
+        assert {before.entry_id, lost.entry_id} <= {entry["id"] for entry in snapshot["entries"]}
 
 
 async def test_what_is_lost_while_it_is_healed_is_healed_too(
@@ -214,13 +214,13 @@ async def test_what_is_lost_while_it_is_healed_is_healed_too(
                 await restore(store, stream, states.pop())
             return await read(*arguments, **options)
 
-        held, lost = [await append_and_read(log, stream, reader, n) for n in (2, 3)]
+        before, lost = [await append_and_read(log, stream, reader, n) for n in (2, 3)]
         monkeypatch.setattr(Log, "snapshot", late)
         await lose(store, stream, lost)
         await append(log, stream, "after")
         _, snapshot = await until_reset(reader)
         assert states == []
-        assert {held.entry_id, lost.entry_id} <= {entry["id"] for entry in snapshot["entries"]}
+        assert {before.entry_id, lost.entry_id} <= {entry["id"] for entry in snapshot["entries"]}
 
 
 async def test_workers_that_heal_the_same_event_store_it_once(log: Log, store_url: str, stream: str) -> None:

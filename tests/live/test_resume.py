@@ -101,7 +101,7 @@ async def test_readers_who_join_while_events_come_miss_nothing(log: Log, stream:
 
 
 async def reads(store: aioredis.Redis) -> int:
-    """How many there were so far, of a log and of snapshots."""
+    """Count the reads so far: those of the log and those of snapshots."""
     return int((await store.info("commandstats"))["cmdstat_evalsha"]["calls"])
 
 

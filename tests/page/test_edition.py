@@ -1,4 +1,4 @@
-"""What feeds and structured data have in common: titles, texts, addresses."""
+"""An edition gives feeds and structured data the same titles, texts and addresses."""
 
 from __future__ import annotations
 

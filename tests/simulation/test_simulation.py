@@ -77,8 +77,8 @@ def resume_by_id_alone(patch: pytest.MonkeyPatch) -> None:
     def broken(memory: Memory, keys: Any, arguments: Any) -> list[Any]:
         epoch, id, nonce, *rest = arguments
         records = memory._records(keys[0])
-        held = records.at(id_of(id)) if records else None
-        return resume(memory, keys, [epoch, id, held.fields.get("u", nonce) if held else nonce, *rest])
+        record = records.at(id_of(id)) if records else None
+        return resume(memory, keys, [epoch, id, record.fields.get("u", nonce) if record else nonce, *rest])
 
     patch.setattr(Memory, "resume", broken)
 
@@ -104,8 +104,8 @@ def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
 
 def heal_without_the_key(patch: pytest.MonkeyPatch) -> None:
     async def broken(log: Log, append: Any) -> Any:
-        held = await healing._current_rev(log, append)
-        return await log.append(append._replace(key="", replaces=held))
+        current = await healing._current_rev(log, append)
+        return await log.append(append._replace(key="", replaces=current))
 
     patch.setattr(healing, "_publish", broken)
 

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from pushserver.store.embedded import CannotStart, embedded
 
+from ..support.processes import stores_on
 from ..support.server import ROOT, is_alive
 
 pytestmark = pytest.mark.anyio
@@ -34,18 +35,6 @@ def data(tmp_path: Path) -> Iterator[Path]:
     yield data
     for pid in stores_on(data):
         os.kill(pid, signal.SIGKILL)
-
-
-def stores_on(data: Path) -> list[int]:
-    """The pids of the stores that run in a folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
-                found.append(int(process.name))
-        except OSError:  # it has ended
-            continue
-    return [pid for pid in found if is_alive(pid)]
 
 
 def store_pid(data: Path) -> int:

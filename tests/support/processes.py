@@ -27,14 +27,14 @@ async def eventually(is_true: Callable[[], bool]) -> None:
 
 def stores_on(data: Path) -> list[int]:
     """The pids of the stores that run in a folder."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
-                found.append(int(process.name))
+                pids.append(int(process.name))
         except OSError:  # it has ended
             continue
-    return [pid for pid in found if is_alive(pid)]
+    return [pid for pid in pids if is_alive(pid)]
 
 
 def workers_of(server: Running) -> list[int]:
@@ -67,7 +67,7 @@ def stored(server: Running, stream: str) -> list[dict[str, Any]]:
 
 
 async def read_to_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
-    """What came until the server closed, and with which code."""
+    """Return the frames until the server closed the connection, and its close code."""
     frames = []
     with pytest.raises(ConnectionClosed) as closed:
         while True:

@@ -1,4 +1,4 @@
-"""What happens around every route: headers that keep a browser from misreading an answer, and admission of readers.
+"""The middleware sets headers that keep a browser from misreading an answer, and limits how many readers are admitted.
 
 A new kind of answer joins the table.
 """

@@ -1,4 +1,4 @@
-"""What people and crawlers GET: pages, snapshots, events, and when a copy of them is current."""
+"""The reading routes answer with pages, snapshots and events, and with 304 where a client's copy is current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a subscription begins, over WebSocket and as Server-Sent Events: from which cursor, or with which refusal."""
+"""A subscription begins at a cursor, over WebSocket or as Server-Sent Events, or is refused by status."""
 
 from __future__ import annotations
 
