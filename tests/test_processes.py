@@ -44,7 +44,8 @@ async def test_a_process_that_has_ended_is_left_alone() -> None:
 @pytest.mark.anyio
 async def test_a_process_that_says_much_at_its_end_is_not_killed() -> None:
     """More than a pipe and its reader hold: it could not end if nobody read."""
-    last_words = "signal.signal(signal.SIGTERM, lambda *_: print('x' * 2**20) or sys.exit(3))"
-    process = await started(f"import signal, sys; {last_words}; {READY}; signal.pause()")
+    wait = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])"
+    last_words = "signal.sigwait([signal.SIGTERM]); print('x' * 2**20); sys.exit(3)"
+    process = await started(f"import signal, sys; {wait}; {READY}; {last_words}")
     assert await processes.stop(process, 60) is False
     assert process.returncode == 3
