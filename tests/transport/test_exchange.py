@@ -1,4 +1,4 @@
-"""An answer is framed as its request can read it, and a failing application ends its connection."""
+"""An exchange frames its answer as the request can read it, and a failing application ends the connection."""
 
 from __future__ import annotations
 

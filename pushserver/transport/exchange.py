@@ -1,4 +1,4 @@
-"""An answer is one HTTP request on its way through the ASGI application, and what the application sends for it."""
+"""An exchange is one HTTP request on its way through the ASGI application, and the answer that it sends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 FAILED = b"The server failed on this request.\n"
 
 
-class Answer:
-    """Answer runs the application on one request, and writes its messages to the connection's outlet.
+class Exchange:
+    """Exchange runs the application on one request, and writes its messages to the connection's outlet.
 
     `keep_alive` says whether the connection may carry another request after it. `more_body` says whether a part of the
     request's body is yet to come. The protocol adds to `body` what has come and the application has not received.
