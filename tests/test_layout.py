@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "httpx2": {"client", "cli"},
     "jinja2": {"page.render"},
     "jwt": {"access.tokens"},
-    "markdown_it": {"content.markup"},
+    "markdown_it": {"content.markdown"},
     "nh3": {"content.markup"},
     "prometheus_client": {"metrics"},
     "pydantic": {"content", "web.openapi"},

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from .. import metrics
 from ..codec import dumps
+from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 
@@ -81,6 +82,7 @@ def _day_title(key: str, place: Place) -> str:
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("pushserver.page"), autoescape=True, undefined=jinja2.ChainableUndefined
 )
+_TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"]))) or "Table"
 
 
 @functools.lru_cache(maxsize=64)
