@@ -23,6 +23,7 @@ from ..codec import dumps
 from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .zones import zone_name
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
@@ -52,18 +53,6 @@ def timestamp(at: str, place: Place, length: Any = "medium") -> str:
     if not zone.isalpha():  # a zone without a name of its own, such as -03
         zone = dates.get_timezone_gmt(moment, "long", locale)
     return f"{dates.format_date(moment, length, locale)}, {time} {zone}"
-
-
-def zone_name(place: Place) -> str:
-    """The name of the zone in every season: Eastern Time."""
-    area, _, name = place.timezone.rpartition("/")
-    if area in ("", "Etc"):  # UTC and the like belong to no region
-        return name
-    zone = zoneinfo.ZoneInfo(place.timezone)
-    try:
-        return dates.get_timezone_name(zone, "long", zone_variant="generic", locale=Locale.parse(place.lang, sep="-"))
-    except KeyError:  # CLDR has no pattern for the names of zones in some languages
-        return place.timezone.replace("_", " ")
 
 
 def day_of(entry: StoredEntry, place: Place) -> str:
@@ -129,7 +118,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
     macros = _parts(place)
     return {
         "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
-        "intro": Markup(macros.intro(page, zone_name(place))),
+        "intro": Markup(macros.intro(page, zone_name(place.timezone, place.lang))),
         "topics": Markup(macros.topics(page)),
     }
 
