@@ -125,6 +125,22 @@ def _converted(body: str, blocks: Any) -> markdown.Converted:
         raise PydanticCustomError("unsafe", "{expected}", {**fault(error).context, "field": "body"}) from None  # type: ignore[dict-item]
 
 
+class CorrectionPut(CorrectionIn):
+    """A correction, or with `at` the one that is stored already."""
+
+    at: Instant | None = None
+
+
+class EntryPut(EntryIn):
+    """An entry as a publisher sends it, or as the server showed it: its own fields have to be those that are stored."""
+
+    id: str | None = None
+    rev: int | None = None
+    url: str | None = None
+    updated_at: Instant | None = None
+    correction: CorrectionPut | None = None
+
+
 class NewEntryIn(EntryIn):
     """An entry that is published for the first time: there is nothing to correct."""
 
@@ -177,3 +193,10 @@ class PageIn(Model):
     next: Coverage | None = None
     topics: list[Label] = Field([], max_length=50)
     updated_at: Instant | None = None
+
+
+class PagePut(PageIn):
+    """A page as a publisher sends it, or as the server showed it: `rev` and `ended` have to be what is stored."""
+
+    rev: int | None = None
+    state: Literal["live", "paused", "ended"] = "live"  # type: ignore[assignment]
