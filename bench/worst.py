@@ -4,8 +4,8 @@
 
 The inputs are the classics against parsers (tags without an end, brackets, backticks, nested quotes, runs of emphasis,
 references, marks on one character), each cut to the longest beginning that the limits allow, and inputs that
-hypothesis makes of the same parts, which looks for those that take longest. It prints each kind with the milliseconds of
-processor time that the server takes on its event loop, or in its thread for long texts, and at the end the worst of
+hypothesis makes of the same parts, which looks for those that take longest. It prints each kind with the milliseconds
+of processor time that the server takes on its event loop, or in its thread for long texts, and at the end the worst of
 both. A figure on the loop above 20 ms, or one in the thread above 150 ms, is an exit status of 1.
 """
 

@@ -114,8 +114,8 @@ _line, _text, _html = (
 _html_most = _most(HTML_LIMIT, markup.length)
 
 # A type with a name is one component of the description, however many fields have it.
-Line = TypeAliasType("Line", Annotated[str, _line, checked(plaintext.plain), checked(plaintext.shown), _most(300)])
-Text = TypeAliasType("Text", Annotated[str, _text, checked(plaintext.plain), checked(plaintext.shown), _most(10_000)])
+Line = TypeAliasType("Line", Annotated[str, _line, checked(plaintext.plain), checked(plaintext.visible), _most(300)])
+Text = TypeAliasType("Text", Annotated[str, _text, checked(plaintext.plain), checked(plaintext.visible), _most(10_000)])
 Html = TypeAliasType("Html", Annotated[str, _html, _html_most, checked(markup.inline), _html_most])
 Link = TypeAliasType("Link", Annotated[str, _string("iri", 2_000), checked(markup.link), _most(2_000)])
 Instant = TypeAliasType("Instant", Annotated[str, _string("date-time", 40), checked(instant_of)])
@@ -154,6 +154,15 @@ Start = Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(_whole)]
 
 class ListFields(Model):
     """The fields of a list at any depth; `start` is the number of its first item, 1 where there is none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"start": {"type": "null"}}},
+                {"required": ["ordered"], "properties": {"ordered": {"const": True}}},
+            ]
+        }
+    )
 
     ordered: bool = False
     start: Start | None = None

@@ -100,7 +100,7 @@ def shows(text: str) -> bool:
     )
 
 
-def shown(text: str) -> str:
+def visible(text: str) -> str:
     """Returns the text if it shows something. Raises Unsafe."""
     if not shows(text):
         raise Unsafe("text that shows something", " ".join(f"U+{ord(each):04X}" for each in text[:8]) or "only spaces")

@@ -21,7 +21,7 @@ _THREAD = ThreadPoolExecutor(1, "entries", initializer=sys.setswitchinterval, in
 
 
 async def aside(work: Callable[..., T], *arguments: Any) -> T:
-    """What `work` returns for these arguments, or raises; it runs in the thread where the arguments are long."""
+    """Call `work` with these arguments and return what it returns; in the thread where the arguments are long."""
     if any(is_heavy(argument) for argument in arguments):
         return await asyncio.get_running_loop().run_in_executor(_THREAD, work, *arguments)
     return work(*arguments)

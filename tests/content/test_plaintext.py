@@ -99,10 +99,10 @@ BLANK = [
 @pytest.mark.parametrize("text", [*BLANK, "".join(BLANK), " \n", "\u2068\u2069", "\U000e0041", "\u2065"], ids=ascii)
 def test_text_that_shows_nothing_is_refused(text: str) -> None:
     with pytest.raises(plaintext.Unsafe) as refused:
-        plaintext.shown(text)
+        plaintext.visible(text)
     assert refused.value.expected == "text that shows something"
 
 
 @pytest.mark.parametrize("text", ["a", "\u200ba", "é", "e\u0301", "👩\u200d🚒", "—", "日", "\u0e33"], ids=ascii)
 def test_text_that_shows_one_character_is_text(text: str) -> None:
-    assert plaintext.shown(text) == text
+    assert plaintext.visible(text) == text

@@ -33,6 +33,7 @@ def test_a_value_of_many_texts_marks_or_characters_is_heavy(value: Any, expected
     assert is_heavy(value) is expected
 
 
+@pytest.mark.anyio
 async def test_the_loop_goes_on_while_a_heavy_value_is_read() -> None:
     """The work waits for something that the loop alone can do."""
     loop, done = asyncio.get_running_loop(), threading.Event()
@@ -45,6 +46,7 @@ async def test_the_loop_goes_on_while_a_heavy_value_is_read() -> None:
     assert await aside(work, "[" * 2_000) != threading.get_ident()
 
 
+@pytest.mark.anyio
 async def test_a_light_value_is_read_at_once() -> None:
     def work(_: Any) -> int:
         return threading.get_ident()
@@ -52,6 +54,7 @@ async def test_a_light_value_is_read_at_once() -> None:
     assert await aside(work, "x") == threading.get_ident()
 
 
+@pytest.mark.anyio
 async def test_a_heavy_value_is_refused_as_a_light_one_is() -> None:
     with pytest.raises(Invalid, match="at most 2000 marks of Markdown, got 40000"):
         await aside(validation.read, schema.EntryIn, {"body": "[" * 40_000})
