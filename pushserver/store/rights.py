@@ -41,7 +41,7 @@ def rights(key: str) -> list[Right]:
     ]
     on_key = [words.split() for words in tried]
     return [
-        *(Right(words[0], _with_key(words, key)) for words in on_key),
+        *(Right("XINFO STREAM" if words[0] == "XINFO" else words[0], _with_key(words, key)) for words in on_key),
         Right("XREAD", ("XREAD", "STREAMS", key, "0-1")),
         Right("SCRIPT EXISTS", ("SCRIPT", "EXISTS", NO_SCRIPT)),
         Right("SCRIPT LOAD", ("SCRIPT", "LOAD", "return 1")),
@@ -109,5 +109,8 @@ def refusal(right: str, error: ResponseError) -> Refusal:
 
 def is_refusal(answer: object) -> bool:
     """Whether an answer says that the user may not, or that the store has no such command."""
-    unknown = isinstance(answer, ResponseError) and re.search("unknown (sub)?command", str(answer), re.IGNORECASE)
-    return isinstance(answer, NoPermissionError) or bool(unknown)
+    if not isinstance(answer, ResponseError):
+        return False
+    # EXEC is refused as a transaction that was discarded (EXECABORT).
+    said = re.search("unknown (sub)?command|no permissions to run", str(answer), re.IGNORECASE)
+    return isinstance(answer, NoPermissionError) or said is not None

@@ -161,7 +161,7 @@ def watched(
     failover_timeout_ms: int = FAILOVER_TIMEOUT_MS,
     binary: str = "",
 ) -> Iterator[Watched]:
-    """A primary with replicas and three Sentinels. Whoever watches or replicates does so as a user that can be refused."""
+    """A primary with replicas and three Sentinels. Who watches or replicates does so as a user that can be refused."""
     with ExitStack() as stack:
 
         def start(*more: str, **how: Any) -> Server:
