@@ -35,7 +35,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 
 # A library may be imported in these packages or modules.
 LIBRARIES: dict[str, set[str]] = {
-    "babel": {"content.fields", "page.render"},
+    "babel": {"content.fields", "page.render", "page.zones"},
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "httpx2": {"client", "cli"},
     "jinja2": {"page.render"},
     "jwt": {"access.tokens"},
-    "markdown_it": {"content.markup"},
+    "markdown_it": {"content.markdown"},
     "nh3": {"content.markup"},
     "prometheus_client": {"metrics"},
     "pydantic": {"content", "web.openapi"},
