@@ -19,6 +19,11 @@ CLOSED = Counter(
     "pushserver_readers_closed", "Readers disconnected by the server, by WebSocket close code, count.", ["code"]
 )
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
+LIMITED = Counter(
+    "pushserver_limited",
+    "Connections and requests refused by a limit, by limit (unknown_streams), count.",
+    ["limit"],
+)
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
 )

@@ -1,12 +1,9 @@
-"""The application around the routes: headers of every response, admission of readers, a response to every exception."""
+"""The application around the routes: headers of every response, a response to every exception."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Awaitable, Sequence
-from functools import lru_cache
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -15,10 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from .. import metrics
-from ..access.rates import RateLimit
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
@@ -28,48 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 class App(Starlette):
-    """App is the ASGI application of a worker: it defers readers who come too fast, and completes response headers.
+    """App is the ASGI application of a worker: it completes response headers.
 
-    Both happen before Starlette's own middleware, so that they cost least in a storm, and cover the answer to a bug.
-    `hub` is for the server, which drains it before it stops.
+    It does so before Starlette's own middleware, so that they cover the answer to a bug. `hub` is for the server, which
+    drains it before it stops.
     """
 
-    def __init__(
-        self, routes: Sequence[BaseRoute], *, hub: Hub, admission: RateLimit, lifespan: Lifespan[Starlette]
-    ) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], *, hub: Hub, lifespan: Lifespan[Starlette]) -> None:
         super().__init__(routes=routes, lifespan=lifespan, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
-        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             send = _with_headers(send)
-        wait = self._admission.wait(time.monotonic()) if _subscribes(scope) else 0.0
-        if wait:
-            await _put_off(wait, scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
-def _subscribes(scope: Scope) -> bool:
-    kind: str = scope["type"]
-    return kind == "websocket" or (kind == "http" and str(scope["path"]).endswith("/sse"))
-
-
-async def _put_off(wait: float, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer 503 with the seconds after which to come back."""
-    metrics.PUT_OFF.inc()
-    response = _later(math.ceil(wait))
-    if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(response)
-    else:
-        await response(scope, receive, send)
-
-
-@lru_cache(maxsize=64)
-def _later(seconds: int) -> Response:
-    return answer(Unavailable("Too many readers arrive at once; retry later.", retry_after=seconds))
+        await super().__call__(scope, receive, send)
 
 
 def _with_headers(send: Send) -> Send:
