@@ -21,7 +21,8 @@ CLOSED = Counter(
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
 LIMITED = Counter(
     "pushserver_limited",
-    "Connections and requests refused by a limit, by limit (unknown_streams), count.",
+    "Connections and requests refused by a limit, by limit (files, address_connections, address_handshakes, "
+    "address_requests, unknown_streams), count.",
     ["limit"],
 )
 PUBLISHED = Counter(

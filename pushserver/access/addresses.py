@@ -46,8 +46,8 @@ class Proxies:
         return self._all or any(address in network for network in self._networks)
 
 
-class Place:
-    """A Place is one connection that counts for its address until it leaves."""
+class AddressPlace:
+    """An AddressPlace is one connection that counts for its address until it leaves."""
 
     __slots__ = ("_connections", "_group")
 
@@ -77,7 +77,7 @@ class Addresses:
         self._proxies = proxies
         self._group = lru_cache(maxsize=GROUPS)(self._compute_group)
 
-    def connect(self, host: str | None) -> Place | None:
+    def connect(self, host: str | None) -> AddressPlace | None:
         """Count a connection; None where no limit applies. Raises TooMany."""
         most = self._limits.address_connections
         group = self._group(host) if most else None
@@ -85,7 +85,12 @@ class Addresses:
             return None
         if self._connections[group] >= most:
             raise _too_many("connections", f"at most {most} connections at a time", CONNECTION_RETRY)
-        return Place(self._connections, group)
+        return AddressPlace(self._connections, group)
+
+    def believes(self, host: str) -> bool:
+        """Whether what this peer says of the addresses behind it is believed."""
+        address = _address(host)
+        return address is not None and self._proxies.believe(address)
 
     def take_handshake(self, host: str | None, now: float) -> None:
         """Count a request that subscribes to a stream. Raises TooMany."""
@@ -119,8 +124,7 @@ def _too_many(kind: str, expected: str, retry_after: int) -> TooMany:
     return TooMany(
         f"Your address has too many {kind}; retry later.",
         Fault("address", expected, "more"),
-        # The body of a request was not read: the connection cannot carry another request.
-        headers={"Retry-After": str(retry_after), "Connection": "close"},
+        headers={"Retry-After": str(retry_after)},
     )
 
 

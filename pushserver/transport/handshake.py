@@ -20,7 +20,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.utils import accept_key
 
+from ..access.addresses import AddressPlace
 from .asgi import ABORT, DETACH
+from .door import PLACE, Door, leave
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +41,19 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes: int | None = 0  # of the head so far; None between the end of a head and the beginning of the next
     _head_timer: asyncio.TimerHandle | None = None
     _chunk = b""  # the bytes that the parser is reading
+    place: AddressPlace | None = None  # of the connection among those of its address
+
+    def __init__(self, *arguments: Any, door: Door, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._door = door
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._head_timer = self.loop.call_later(HEAD_TIME, transport.abort)
+        self.place = self._door.enter(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        leave(self.place)
         self._end_head()
         super().connection_lost(exc)
 
@@ -66,7 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         scope: Any = self.scope
-        scope["extensions"] = {ABORT: self.transport.abort}
+        scope["extensions"] = {ABORT: self.transport.abort, PLACE: self.place}
         super().on_headers_complete()
 
     def _end_head(self) -> None:
@@ -111,6 +120,7 @@ class Handshake(asyncio.Protocol):
     # --- called by the transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        leave(self._http.place)
         self._state = "over"
         self._http.connections.discard(self)
 
@@ -137,7 +147,12 @@ class Handshake(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": url.query or b"",
             "subprotocols": [name.strip() for value in offered for name in value.decode("latin-1").split(",")],
-            "extensions": {"websocket.http.response": {}, ABORT: self._transport.abort, DETACH: self._detach},
+            "extensions": {
+                "websocket.http.response": {},
+                ABORT: self._transport.abort,
+                DETACH: self._detach,
+                PLACE: self._http.place,
+            },
         }
         return scope
 

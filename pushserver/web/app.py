@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
 from ..access.keystore import KeyStore
 from ..access.origins import Origins
@@ -65,7 +66,8 @@ def create_app(settings: Settings) -> App:
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
-    return App(routes, hub=hub, lifespan=lifespan)
+    addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
+    return App(routes, hub=hub, addresses=addresses, lifespan=lifespan)
 
 
 def _handlers(

@@ -1,4 +1,4 @@
-"""The application around the routes: headers of every response, a response to every exception."""
+"""The application around the routes: headers of every response, limits of addresses, a response to every exception."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from collections.abc import Awaitable, Sequence
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan, Message, Receive, Scope, Send
 
+from ..access.addresses import Addresses
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
+from .limits import AddressGuard
 
 logger = logging.getLogger(__name__)
 
 
 class App(Starlette):
-    """App is the ASGI application of a worker: it completes response headers.
+    """App is the ASGI application of a worker: it completes response headers, and enforces the limits of addresses.
 
-    It does so before Starlette's own middleware, so that they cover the answer to a bug. `hub` is for the server, which
-    drains it before it stops.
+    The headers are added before Starlette's own middleware, so that they cover the answer to a bug. `hub` and
+    `addresses` are for the server, which drains the hub before it stops, and counts the connections of an address.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute], *, hub: Hub, lifespan: Lifespan[Starlette]) -> None:
-        super().__init__(routes=routes, lifespan=lifespan, exception_handlers=EXCEPTION_HANDLERS)
+    def __init__(
+        self, routes: Sequence[BaseRoute], *, hub: Hub, addresses: Addresses, lifespan: Lifespan[Starlette]
+    ) -> None:
+        guard = Middleware(AddressGuard, addresses=addresses)
+        super().__init__(routes=routes, lifespan=lifespan, middleware=[guard], exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
+        self.addresses = addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

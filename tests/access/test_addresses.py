@@ -73,6 +73,12 @@ def test_a_proxy_that_is_not_believed_is_limited(host: str, proxies: str) -> Non
         limit.connect(host)
 
 
+def test_a_peer_is_believed_that_the_setting_names() -> None:
+    believed = limited(proxies="192.0.2.1, 10.0.0.0/8")
+    assert all(map(believed.believes, ["192.0.2.1", "10.9.9.9", "::ffff:10.9.9.9"]))
+    assert not any(map(believed.believes, ["127.0.0.1", "192.0.2.2", "fd00::2", "unknown", ""]))
+
+
 def test_without_limits_nothing_is_counted() -> None:
     limit = limited()
     for _ in range(9):
