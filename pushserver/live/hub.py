@@ -60,7 +60,7 @@ class Hub:
         self._log = log
         self._options = options
         self._streams: dict[str, LiveStream] = {}
-        self._lookups = Lookups(self._exists)
+        self._lookups = Lookups(exists=self._exists, newest=self._newest)
         self._opening = [asyncio.Lock() for _ in range(log.store.partitions)]
         self._tails = Tails(log, deliver=self._deliver, verify=self._verify)
         self._resumption = Resumption(
@@ -215,6 +215,9 @@ class Hub:
 
     async def _exists(self, name: str) -> bool:
         return await self._log.snapshot(name, limit=0) is not None
+
+    async def _newest(self) -> list[str]:
+        return [name for name, _ in await self._log.streams()]
 
     def _live(self, name: str, snapshot: Snapshot) -> LiveStream:
         ring = Ring(

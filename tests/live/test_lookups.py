@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from pushserver.errors import NotFound, Unavailable
 from pushserver.live import lookups
-from pushserver.live.lookups import LOOKS, WAITING, Lookups
+from pushserver.live.lookups import LOOKS, SHARERS, WAITING, Lookups
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +32,14 @@ class Shelf:
             raise OSError("the store is away")
         return name in self.names
 
+    async def newest(self) -> list[str]:
+        self.asked.append("newest")
+        return sorted(self.names)
+
+
+def lookups_of(shelf: Shelf) -> Lookups:
+    return Lookups(exists=shelf.exists, newest=shelf.newest)
+
 
 async def is_there(looks: Lookups, name: str) -> bool:
     async with asyncio.timeout(LIMIT):
@@ -43,7 +52,7 @@ async def is_there(looks: Lookups, name: str) -> bool:
 
 async def test_a_name_that_exists_is_looked_up_once() -> None:
     shelf = Shelf("storm")
-    looks = Lookups(shelf.exists)
+    looks = lookups_of(shelf)
     assert [await is_there(looks, "storm") for _ in range(3)] == [True] * 3
     assert shelf.asked == ["storm"]
     looks.forget("storm")
@@ -53,7 +62,7 @@ async def test_a_name_that_exists_is_looked_up_once() -> None:
 
 async def test_a_name_that_did_not_exist_is_looked_up_again() -> None:
     shelf = Shelf()
-    looks = Lookups(shelf.exists)
+    looks = lookups_of(shelf)
     assert not await is_there(looks, "storm")
     shelf.names.add("storm")
     assert await is_there(looks, "storm")
@@ -61,7 +70,7 @@ async def test_a_name_that_did_not_exist_is_looked_up_again() -> None:
 
 async def test_those_who_ask_for_the_same_unknown_name_share_a_look() -> None:
     shelf = Shelf()
-    looks = Lookups(shelf.exists)
+    looks = lookups_of(shelf)
     shelf.gate.clear()
     asking = [asyncio.create_task(is_there(looks, "nothing")) for _ in range(1_000)]
     await asyncio.sleep(0)
@@ -71,28 +80,56 @@ async def test_those_who_ask_for_the_same_unknown_name_share_a_look() -> None:
     assert shelf.asked == ["nothing"]
 
 
+async def outcomes(tasks: list[asyncio.Task[None]], expected: int) -> Counter[type]:
+    """The exceptions of the tasks that end, once as many have; the others are cancelled."""
+    async with asyncio.timeout(LIMIT):
+        while sum(task.done() for task in tasks) < expected:
+            await asyncio.sleep(0)
+    done = [type(task.exception()) for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    return Counter(done)
+
+
 async def test_a_flood_of_names_waits_in_a_bounded_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     shelf = Shelf()
-    looks = Lookups(shelf.exists)
+    looks = lookups_of(shelf)
     flood = [asyncio.create_task(looks.look_up(f"nothing-{number}")) for number in range(2_000)]
-    done, _ = await asyncio.wait(flood, timeout=0)
-    while len(done) < 2_000 - WAITING:
-        done, waiting = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED, timeout=LIMIT)
-    refusals = [type(task.exception()) for task in done]
-    assert (refusals.count(NotFound), refusals.count(Unavailable)) == (LOOKS, 2_000 - LOOKS - WAITING)
-    assert len(shelf.asked) == LOOKS
-    for task in waiting:
-        task.cancel()
+    counts = await outcomes(flood, 2_000 - WAITING)
+    assert counts == {NotFound: LOOKS, Unavailable: 2_000 - LOOKS - WAITING}
+    assert len([name for name in shelf.asked if name != "newest"]) == LOOKS
+
+
+async def test_a_flood_of_one_name_waits_in_a_bounded_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "PERIOD", LIMIT)
+    looks = lookups_of(Shelf())
+    for _ in range(LOOKS):
+        assert not await is_there(looks, "nothing")
+    flood = [asyncio.create_task(looks.look_up("nothing")) for _ in range(1_000)]
+    assert await outcomes(flood, 1_000 - SHARERS) == {Unavailable: 1_000 - SHARERS}
+
+
+async def test_a_flood_has_the_newest_streams_learned_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "PERIOD", LIMIT)
+    monkeypatch.setattr(lookups, "LEARNED_EVERY", LIMIT)
+    shelf = Shelf("storm", "flood")
+    looks = lookups_of(shelf)
+    flood = [asyncio.create_task(looks.look_up(f"nothing-{number}")) for number in range(500)]
+    await outcomes(flood, 500 - WAITING)
+    assert await is_there(looks, "storm")
+    assert await is_there(looks, "flood")
+    assert shelf.asked.count("newest") == 1
+    assert "storm" not in shelf.asked
 
 
 async def test_one_flooded_name_leaves_the_next_look_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", 0.05)
     shelf = Shelf("storm")
-    looks = Lookups(shelf.exists)
+    looks = lookups_of(shelf)
     for _ in range(LOOKS):
         assert not await is_there(looks, "nothing")
-    flood = [asyncio.create_task(is_there(looks, "nothing")) for _ in range(1_000)]
+    flood = [asyncio.create_task(is_there(looks, "nothing")) for _ in range(SHARERS)]
     await asyncio.sleep(0)
     assert await is_there(looks, "storm")
     assert shelf.asked[LOOKS:] == ["nothing", "storm"]
@@ -102,14 +139,14 @@ async def test_one_flooded_name_leaves_the_next_look_to_another(monkeypatch: pyt
 async def test_names_that_exist_use_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     names = [f"storm-{number}" for number in range(4 * LOOKS)]
-    looks = Lookups(Shelf(*names).exists)
+    looks = lookups_of(Shelf(*names))
     for name in names:
         assert await is_there(looks, name)
 
 
 async def test_a_store_that_is_away_uses_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
-    looks = Lookups(Shelf("storm").exists)
+    looks = lookups_of(Shelf("storm"))
     for _ in range(2 * LOOKS):
         with pytest.raises(OSError, match="away"):
             await looks.look_up("broken")
@@ -119,7 +156,7 @@ async def test_a_store_that_is_away_uses_up_nothing(monkeypatch: pytest.MonkeyPa
 async def test_the_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "KNOWN", 2)
     shelf = Shelf("a", "b", "c")
-    looks = Lookups(shelf.exists)
+    looks = lookups_of(shelf)
     for name in ("a", "b", "a", "c", "a", "b"):  # b is forgotten for c
         assert await is_there(looks, name)
     assert shelf.asked == ["a", "b", "c", "b"]
