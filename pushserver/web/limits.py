@@ -15,6 +15,8 @@ from ..transport.door import PLACE, leave
 
 logger = logging.getLogger(__name__)
 
+PROBES = frozenset({"/livez", "/readyz"})  # a load balancer that is refused would take the worker for dead
+
 
 class AddressGuard:
     """AddressGuard is ASGI middleware that refuses with 429 what an address asks for beyond its limits.
@@ -54,7 +56,8 @@ class AddressGuard:
         kind = "address_handshakes" if subscribes(scope) else "address_requests"
         try:
             if kind == "address_requests":
-                self._addresses.take_request(host, now)
+                if scope["path"] not in PROBES:
+                    self._addresses.take_request(host, now)
                 return None
             self._addresses.take_handshake(host, now)
             kind = "address_connections"

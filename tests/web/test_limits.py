@@ -54,8 +54,9 @@ async def test_an_address_gets_as_many_requests_as_its_rate_allows(start: Start,
     server.publish_ok(stream, "one")
     while not is_limited(get(server, f"/streams/{stream}/entries", ONE)):
         pass  # a burst of two, and one more for each second that passes
-    assert get(server, "/livez", OTHER).status_code == 200
-    assert get(server, "/livez", SAME_64[0]).status_code == 200
+    assert get(server, "/readyz", ONE).status_code == get(server, "/livez", ONE).status_code == 200
+    assert get(server, "/", OTHER).status_code == 200
+    assert get(server, "/", SAME_64[0]).status_code == 200
     while not is_limited(get(server, "/nothing", SAME_64[1])):
         pass
     assert server.publish_ok(stream, "two")["n"] == 2  # over loopback
