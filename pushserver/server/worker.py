@@ -16,7 +16,8 @@ from uvicorn.config import STARTUP_FAILURE
 
 from ..settings import Settings
 from ..transport.door import Door
-from ..transport.handshake import HttpProtocol
+from ..transport.http import HttpProtocol
+from ..transport.outlet import Unread
 from ..web.app import create_app
 from .files import file_limit, last_file
 from .listener import BACKLOG, listen
@@ -36,7 +37,9 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
     """
     app = create_app(settings)
     door = Door(app.addresses, last_file=last_file(file_limit()))
-    http: Any = partial(HttpProtocol, door=door)  # uvicorn calls it as it would call the class
+    http: Any = partial(
+        HttpProtocol, door=door, unread=Unread(settings.unread_bytes)
+    )  # uvicorn calls it as it would call the class
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -47,7 +50,6 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
         server_header=False,
         forwarded_allow_ips=settings.forwarded,
         backlog=BACKLOG,
-        timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
     server = Server(config, drain=app.hub.drain, lifeline=lifeline)
