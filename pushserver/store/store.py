@@ -19,6 +19,7 @@ from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisE
 
 from .. import model
 from ..errors import shorten
+from .condition import StoreCondition
 from .connection import BlockingConnection, Channels, Node, within
 from .topology import topology_of
 
@@ -60,8 +61,11 @@ class Store:
     `run` keeps up with which servers are primaries. Raises ValueError for a URL that it cannot read.
     """
 
-    def __init__(self, url: str, *, partitions: int, replicas: int = 0) -> None:
+    def __init__(
+        self, url: str, *, partitions: int, replicas: int = 0, condition: StoreCondition | None = None
+    ) -> None:
         self.partitions = partitions
+        self.condition = condition or StoreCondition()
         self.replicas = replicas  # that have to acknowledge a write before it is called `replica`
         self._topology = topology_of(url)
         self._lasts: list[int] = []  # slots, each the last of a shard's
@@ -202,13 +206,19 @@ class Store:
             _check_version(cast(bytes, stored))
 
     async def ping(self) -> None:
-        """Verify that the primaries take writes and evict nothing, and how durable. Raises StoreError, StoreUnfit."""
+        """Verify that the primaries take writes and evict nothing, and how durable. Raises StoreError, StoreUnfit.
+
+        Nothing is written where the condition of an embedded store forbids it: it is verified that it answers.
+        """
         for node, partitions in (await self.primaries()).items():
             await within(self._ping(node, model.tag(partitions[0])))
 
     async def _ping(self, node: Node, tag: str) -> None:
         pipeline = node.redis.pipeline(transaction=False)
-        self._mark(pipeline, tag)
+        if self.condition.may_write():
+            self._mark(pipeline, tag)
+        else:
+            pipeline.exists(tag)
         if self.replicas:
             pipeline.wait(self.replicas, REPLICA_WAIT_MS)
         _, *replicas = await pipeline.execute()

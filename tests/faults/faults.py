@@ -14,7 +14,7 @@ import httpx2
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.store.embedded import SOCKET
+from pushserver.store.folder import SOCKET
 
 from ..support.server import LIMIT, clients_of
 from .disk import filled
