@@ -82,7 +82,7 @@ class DataFolder:
             raise CannotStart(self.empty("its log"))
 
     def repair_hint(self) -> str:
-        """How the operator repairs a damaged log."""
+        """The command that repairs a damaged log, as a sentence."""
         command = f"pushserver repair --data {shlex.quote(str(self.path))}"
         return f"{command} cuts it at the damage, keeps a copy and says what is lost; or restore a backup"
 

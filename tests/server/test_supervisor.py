@@ -35,6 +35,7 @@ from ..support.server import (
     reader,
     receive,
     running,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -214,6 +215,81 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_readers_miss_nothing(
 def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any]:
     with Publisher(server.url, server.key) as publisher:
         return publisher.publish(stream, {"headline": headline})
+
+
+# --- signals, and a start after a kill
+
+
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile ignores these signals, as under nohup."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_ignored(pid: int, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"^SigIgn:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_of_the_terminal_that_is_ignored_from_outside_stays_ignored(
+    start: Start, stream: str, number: signal.Signals
+) -> None:
+    with ignored(number):
+        server = start()
+    assert is_ignored(server.process.pid, number)
+    server.process.send_signal(number)
+    server.publish_ok(stream, "one")
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_of_the_terminal_stops_the_server(start: Start, number: signal.Signals) -> None:
+    server = start()
+    server.process.send_signal(number)
+    server.close()
+    assert server.process.returncode == 0
+
+
+def test_a_server_that_ignores_every_signal_but_sigterm_stops_on_that(start: Start) -> None:
+    with ignored(signal.SIGTERM):
+        server = start()
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("turns", "connections", "victims"),
+    [
+        (1, 10, "the supervisor"),
+        pytest.param(10, 300, "the supervisor", marks=pytest.mark.full),
+        pytest.param(10, 300, "all", marks=pytest.mark.full),
+    ],
+)
+def test_a_server_that_is_killed_starts_again_at_once(
+    start: Start, stream: str, turns: int, connections: int, victims: str
+) -> None:
+    arguments = ("--workers", "2", "--port", str(free_port()))
+    server = start(*arguments)
+    for turn in range(turns):
+        assert server.publish_ok(stream, str(turn))["n"] == turn + 1
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with ExitStack() as stack:
+            for _ in range(connections):
+                stack.enter_context(sockets.create_connection(address))
+            orphans = workers_of(server)
+            if victims == "all":
+                server.kill_all()
+            else:
+                os.kill(server.process.pid, signal.SIGKILL)
+                server.close()
+            server = start(*arguments)
+    assert server.snapshot(stream)["n"] == turns
+    until(lambda: not any(map(is_alive, orphans)))
 
 
 # --- servers that cannot start
