@@ -66,7 +66,7 @@ def test_below_the_reserve_publishing_is_refused_and_withdrawing_ending_and_read
         line = server.publish(stream, b'{"headline": "two"}\n', Content_Type="application/x-ndjson").json()
         assert (line["status"], line["type"]) == (503, "urn:pushserver:problem:disk-reserve")
         assert withdraw(server, stream, first).status_code == 200
-        assert server.send("POST", f"/streams/{stream}/end", {}).status_code == 200
+        assert server.send("POST", f"/streams/{stream}/end", {}).status_code == 201
         ready = server.http.get("/readyz")
         assert (ready.status_code, ready.json()["publishing"]) == (200, False)
         assert server.snapshot(stream)["page"]["state"] == "ended"
