@@ -110,9 +110,10 @@ def test_a_data_folder_that_is_deleted_is_noticed_and_reading_goes_on(tmp_path: 
         shutil.rmtree(server.data)
         until(lambda: server.http.get("/readyz").status_code == 503)
         assert server.http.get("/readyz").json()["folder"] is False
-        answer = server.publish(stream, {"headline": "two"}, Authorization=f"Bearer {key}")
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = server.http.post(f"/streams/{stream}/entries", json={"headline": "two"}, headers=headers)
         assert problem(answer) == "urn:pushserver:problem:data-folder"
         assert server.snapshot(stream)["entries"][0]["headline"] == "one"
-        exported = server.http.get(f"/streams/{stream}/export", headers={"Authorization": f"Bearer {key}"})
+        exported = server.http.get(f"/streams/{stream}/export", headers=headers)
         assert '"one"' in exported.text
         assert "publishing is refused: the data folder" in server.log
