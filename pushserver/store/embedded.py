@@ -173,7 +173,7 @@ class _Store:
                 log.seek(self._passed_on)
                 lines: list[str] = SAID.findall(log.read())
                 self._passed_on = log.tell()
-        except FileNotFoundError:  # its folder is gone
+        except OSError:  # its folder is gone
             return []
         for line in lines:
             logger.warning("the embedded store says: %s", line)
@@ -189,7 +189,10 @@ class _Store:
     async def watch(self) -> None:
         """Look at the folder and its disk every LOOKED_EVERY seconds, until cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except OSError as error:  # the folder went in the middle of the look: the next one says so
+                logger.warning("the data folder could not be looked at: %s", error)
             await asyncio.sleep(LOOKED_EVERY)
 
     async def look(self) -> None:

@@ -175,10 +175,7 @@ def _cut(
     lost = events = 0
     later = files[files.index(name) + 1 :] if name else []
     for file, start in [(name, at)] * bool(name) + [(file, 0) for file in later]:
-        with (folder / file).open("rb") as stored:
-            stored.seek(start)
-            tail = stored.read()
-        lost, events = lost + len(tail), events + len(EVENT.findall(tail))
+        lost, events = lost + (folder / file).stat().st_size - start, events + _events(folder / file, start)
     if name:
         os.truncate(folder / name, at)
     kept_lines = [line for line in manifest.splitlines() if not any(f" {file} " in f"{line} " for file in later)]
@@ -186,3 +183,11 @@ def _cut(
     draft.write_text("\n".join(kept_lines) + "\n")
     draft.replace(folder / MANIFEST)
     return Repair(name, at, lost, events, copy, is_manifest_new)
+
+
+def _events(file: Path, start: int) -> int:
+    """The number of events whose beginning can be read from an offset on."""
+    if file.stat().st_size == 0:
+        return 0
+    with file.open("rb") as stored, mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return sum(1 for _ in EVENT.finditer(content, start))

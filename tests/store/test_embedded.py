@@ -23,6 +23,7 @@ from pushserver.store.condition import Condition, SharedCondition, shared
 from pushserver.store.embedded import embedded
 from pushserver.store.folder import CannotStart
 
+from ..faults.disk import filled, small_disk
 from ..support.processes import stores_on
 from ..support.server import ROOT, is_alive
 
@@ -493,3 +494,23 @@ async def test_where_the_disk_is_full_the_store_writes_nothing_of_its_own(
         async with asyncio.timeout(LIMIT):
             while await store.dbsize() == keys:
                 await asyncio.sleep(0.01)
+
+
+async def test_after_a_write_that_failed_nothing_is_written_for_a_while_and_reading_goes_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota does not show in the free space: no look at the disk would have said so."""
+    monkeypatch.setattr("pushserver.store.folder.FULL_BELOW", 0)
+    monkeypatch.setattr("pushserver.store.folder.LEAST_RESERVE", 0)
+    with small_disk(data) as mounted:
+        if not mounted:
+            pytest.skip("only root may mount a disk to fill")
+        async with watched(data, monkeypatch) as (store, condition):
+            await store.set("key", "value")
+            with filled(data):
+                with pytest.raises(RedisError):
+                    await store.set("large", "x" * 100_000)
+                await eventually(lambda: condition.get() == Condition.DISK_FULL)
+                await answers(store)
+                assert await store.get("key") == "value"
+                assert (await store.config_get("import-mode"))["import-mode"] == "yes"
