@@ -203,7 +203,6 @@ async def start_server(data: Path, does: str) -> asyncio.subprocess.Process:
     script = f"""
 import asyncio, pathlib
 import redis.asyncio
-from pushserver.store.condition import Condition, SharedCondition, shared
 from pushserver.store.embedded import embedded
 
 async def main():
