@@ -71,6 +71,21 @@ def _day_title(key: str, place: Place) -> str:
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("pushserver.page"), autoescape=True, undefined=jinja2.ChainableUndefined
 )
+_STARTS = {
+    **{("th", align): f'<th scope="col" class="{align}">' for align in ("left", "center", "right")},
+    **{("td", align): f'<td class="{align}">' for align in ("left", "center", "right")},
+}
+
+
+def _cells(row: Sequence[str], tag: str, aligns: Sequence[str | None]) -> Markup:
+    """A row of a table, whose HTML was sanitised: a template takes ten times as long for the 2,400 cells of one."""
+    plain = '<th scope="col">' if tag == "th" else "<td>"
+    pairs = zip(row, aligns, strict=True)
+    cells = "".join(f"{_STARTS.get((tag, align or ''), plain)}{html}</{tag}>" for html, align in pairs)
+    return Markup(f"<tr>{cells}</tr>")
+
+
+_TEMPLATES.filters["cells"] = _cells
 _TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"]))) or "Table"
 
 
