@@ -8,11 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from . import values
+
 SECRET = frozenset({"key"})
+
+
+class Parsed(click.ParamType[str]):
+    """Parsed is the click type of a text that a function of `values` makes normal or refuses; empty stays empty."""
+
+    def __init__(self, parse: Callable[[str], str]) -> None:
+        self.name = "text"
+        self._parse = parse
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return self._parse(value) if value.strip() else ""
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 def knob(default: Any, text: str, kind: click.ParamType[Any] | type, *also: str) -> Any:
@@ -41,7 +58,11 @@ class Settings:
         "Number of replicas that must acknowledge an event before the answer says `replica`; 0 waits for none.",
         click.IntRange(0, 16),
     )
-    key: str = knob("", "Publish key with all rights; empty creates one in DATA/publish.key.", str)
+    key: str = knob(
+        "",
+        "Publish key with all rights, at least 16 visible ASCII characters; empty creates one in DATA/publish.key.",
+        Parsed(values.publish_key),
+    )
     origins: str = knob(
         "", "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.", str
     )

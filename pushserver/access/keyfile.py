@@ -6,11 +6,10 @@ Commands that run on the same machine read it, so that they need no other key.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from pathlib import Path
 
-from ..errors import shorten
+from ..values import publish_key
 
 KEY_FILE = "publish.key"  # its name in the data folder
 
@@ -18,7 +17,8 @@ KEY_FILE = "publish.key"  # its name in the data folder
 def local_key(data: Path) -> str | None:
     """The publish key of a data folder; None where it has none. Raises OSError."""
     path = data / KEY_FILE
-    return path.read_text(errors="replace").strip() if path.is_file() else None
+    # An editor of Windows begins the file with a byte order mark.
+    return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else None
 
 
 def make_local_key(data: Path) -> str:
@@ -36,7 +36,7 @@ def make_local_key(data: Path) -> str:
             draft.unlink()
     except FileExistsError:
         pass
-    key = local_key(data)
-    if not re.fullmatch("[\x21-\x7e]+", key or ""):
-        raise ValueError(f"expected a key in {data / KEY_FILE}, or no such file, got {shorten(key or '')}")
-    return str(key)
+    try:
+        return publish_key(local_key(data) or "")
+    except ValueError as error:
+        raise ValueError(f"{data / KEY_FILE}: {error}; without the file the next start makes a key") from None

@@ -192,7 +192,11 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
 
 
 def authorization(key: str) -> dict[str, str]:
-    """Return the header that carries a publish key. Raises Unauthorized where the key does not fit into a header."""
+    """Return the header that carries a publish key. Raises Unauthorized where the key does not fit into a header.
+
+    White space around the key is dropped: a key that is read from a file has a line's end.
+    """
+    key = key.strip()
     if not re.fullmatch("[\x21-\x7e]+", key):
         raise Unauthorized(0, {"detail": "The publish key: expected visible ASCII characters, got others or none."})
     return {"Authorization": f"Bearer {key}"}

@@ -24,14 +24,14 @@ from ..support.commands import (
     read_until,
     started,
 )
-from ..support.server import LIMIT, Run, Running
+from ..support.server import KEY, LIMIT, Run, Running
 
 
 @pytest.fixture(scope="module", autouse=True)
 def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """A publish to an address where nobody listens. It tries for a while: it is begun first, and looked at last."""
     data = tmp_path_factory.mktemp("unreachable")
-    (data / "publish.key").write_text("key\n")
+    (data / "publish.key").write_text(f"{KEY}\n")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"

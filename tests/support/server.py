@@ -22,6 +22,7 @@ from pushserver.content import changes, schema, validation
 from pushserver.content.changes import NO_KEY
 from pushserver.model import Append, Idempotency
 
+KEY = "pk_test_0123456789abcdef"  # a publish key where any will do
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Seconds. No bound of a test: a machine may be busy, and what waits for an event waits until there is no hope any more.
