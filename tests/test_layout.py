@@ -42,6 +42,7 @@ LIBRARIES: dict[str, set[str]] = {
     "hiredis": {"store"},
     "httptools": {"transport.handshake", "bench.publisher"},
     "httpx2": {"client", "cli"},
+    "idna": {"values"},
     "jinja2": {"page.render"},
     "jwt": {"access.tokens"},
     "markdown_it": {"content.markup"},

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from .. import logs
 from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
 
@@ -19,13 +20,15 @@ REFUSED, NOT_REACHED = 1, 3  # exit status
 
 def fail(message: str, status: int) -> NoReturn:
     """Print an error and exit with a status."""
-    click.echo(f"pushserver: {message}", err=True)
+    click.echo(f"pushserver: {logs.lines(message)}", err=True)
     sys.exit(status)
 
 
 def configure_logging(level: str) -> None:
     """Log to standard error, of the libraries warnings only."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logs.Formatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

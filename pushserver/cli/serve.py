@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 import threading
 from functools import partial
@@ -19,6 +21,8 @@ from ..store import embedded
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
 
+logger = logging.getLogger(__name__)
+
 READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
 
@@ -26,6 +30,9 @@ def _serve(play: bool, **values: Any) -> None:
     """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
     chosen = settings.Settings(**values)
     configure_logging(chosen.log_level)
+    # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
+    for sentence in settings.unknown_variables(os.environ):
+        logger.warning("%s", sentence)
     try:
         status = asyncio.run(supervisor.serve(chosen, partial(greet, play=play)))
     except (embedded.CannotStart, OSError) as error:

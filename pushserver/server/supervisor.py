@@ -28,7 +28,8 @@ from uvicorn.config import STARTUP_FAILURE
 from .. import metrics, processes
 from ..access import keyfile
 from ..access.tokens import Tokens
-from ..settings import Settings, environment, shown, without_password
+from ..logs import hide_secrets
+from ..settings import Settings, shown, worker_environment
 from ..store.embedded import CannotStart, embedded
 from ..store.store import Store, StoreError, StoreUnfit
 from .listener import listen, raise_file_limit, reserve
@@ -104,7 +105,7 @@ async def _check_store(settings: Settings) -> None:
         finally:
             await store.close()
     except (StoreError, StoreUnfit, ValueError, OSError) as error:
-        raise CannotStart(f"store {without_password(settings.redis)}: {error}") from error
+        raise CannotStart(f"store {hide_secrets(settings.redis)}: {error}") from error
 
 
 class Workers:
@@ -154,7 +155,7 @@ class Workers:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "pushserver", "worker", str(listener), str(lifeline)),
-            env={**os.environ, **environment(self._settings)},
+            env=worker_environment(self._settings),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[listener, lifeline],
             # Ctrl-C in a terminal must reach the supervisor alone: workers that it stopped at once would not drain.
