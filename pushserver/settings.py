@@ -106,7 +106,7 @@ class Settings:
     private: str = knob(
         "",
         "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.",
-        Parsed(values.stream_patterns),
+        str,
     )
     token_keys: str = knob(
         "", "File with the keys that verify tokens: a JWKS, PEM public keys, or a secret of 32 bytes or more.", str
@@ -116,9 +116,7 @@ class Settings:
         "Signature algorithms that tokens may use, comma separated; HS256 (shared secret) only by itself.",
         str,
     )
-    token_audience: str = knob(
-        "pushserver", "Audience (claim `aud`) that a token must name.", Parsed(values.some_text, required=True)
-    )
+    token_audience: str = knob("pushserver", "Audience (claim `aud`) that a token must name.", str)
     forwarded: str = knob(
         "127.0.0.1",
         "Addresses of proxies, comma separated, whose X-Forwarded headers are trusted.",
@@ -144,7 +142,7 @@ class Settings:
     heal: bool = knob(True, "Publish events again that the store lost and a worker still has in memory.", click.BOOL)
     ring_events: int = knob(
         1_000,
-        "Number of events per stream that a worker keeps in memory; twice as many while it sends them out.",
+        "Number of events per stream that a worker keeps in memory; up to twice as many during a burst.",
         click.IntRange(1, 100_000),
     )
     ring_bytes: int = knob(
@@ -154,7 +152,7 @@ class Settings:
     )
     replay_events: int = knob(
         1_000,
-        "Maximum number of missed events that a reader is sent; one that missed more gets a snapshot.",
+        "Maximum number of missed events that are sent to a reader; a reader that missed more gets a snapshot.",
         click.IntRange(1, 10_000),
     )
     replay_bytes: int = knob(

@@ -103,9 +103,9 @@ def _network(text: str) -> str:
 
 
 def stream_patterns(text: str) -> str:
-    """A list of patterns of stream names. Raises ValueError for a pattern that fits no name."""
+    """A list of patterns of stream names. Raises ValueError for none, and for one that fits no name."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    for part in parts:
+    for part in parts or [text]:
         if not re.fullmatch(r"[a-z0-9*?\[\]!-]{1,64}", part):
             expected = "expected patterns such as desk-*, of a to z, 0 to 9, -, * and ?"
             raise ValueError(f"{expected}, since names have no others, got {shorten(part)}")

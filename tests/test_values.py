@@ -132,6 +132,7 @@ def test_any_other_proxy_is_refused(text: str) -> None:
 
 def test_patterns_that_fit_no_name_of_a_stream_are_refused() -> None:
     assert values.stream_patterns(" desk-*, s?,[a-c]x,, ") == "desk-*,s?,[a-c]x"
+    assert "got an empty string" in refusal(values.stream_patterns, "")
     for text in ("Desk-*", "desk_*", "desk/*", "desk-*;x", "bücher-*", "x" * 65):
         assert "desk-*" in refusal(values.stream_patterns, f"closed,{text}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .. import settings
+from .. import settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, markup
@@ -65,7 +65,13 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
 @click.option(
     "--can", default="publish,correct", show_default=True, help=f"Some of {', '.join(RIGHTS)}, comma separated."
 )
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50, show_default=True, help="Entries a second.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1, 10_000),
+    default=50,
+    show_default=True,
+    help="Requests a second, and lines of a batch, that each worker accepts with this key.",
+)
 @click.option("--expires", help="When the key expires, such as 2027-01-01T00:00:00Z.")
 @_opens_store
 async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
@@ -74,12 +80,15 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     unknown = [right for right in rights if right not in RIGHTS]
     if unknown:
         raise click.BadParameter(f"expected some of {', '.join(RIGHTS)}, got {', '.join(unknown)}", param_hint="--can")
-    patterns = [pattern.strip() for pattern in streams.split(",")]
+    try:
+        patterns = values.stream_patterns(streams)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--streams") from None
     try:
         ends = fields.instant_of(expires) if expires else None
     except markup.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
-    id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
+    id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
 

@@ -29,6 +29,8 @@ READY_EVERY = 0.05  # seconds between two requests that ask whether the server i
 def _serve(play: bool, **values: Any) -> None:
     """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
     chosen = settings.Settings(**values)
+    if play and chosen.redis and not chosen.key:
+        raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     configure_logging(chosen.log_level)
     # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
     for sentence in settings.unknown_variables(os.environ):
@@ -57,7 +59,7 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
     is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
     lines = [
         f"  pages        {url}/",
-        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY'}",
+        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
     if play:

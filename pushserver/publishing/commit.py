@@ -28,24 +28,33 @@ class Published(NamedTuple):
 class Precondition(NamedTuple):
     """A Precondition says what has to be stored for a change to be made (RFC 9110, 13.1.1 and 13.1.2).
 
-    `rev` is from `If-Match: "3"`, `exists` from `If-Match: *`, `is_new` from `If-None-Match: *`.
+    `rev` is from `If-Match: "3"`, `exists` from `If-Match: *`, `is_new` from `If-None-Match: *`. A refusal has what is
+    current, or only its revision where not `shows_text`.
     """
 
     rev: int | None = None
     exists: bool = False
     is_new: bool = False
+    shows_text: bool = True
 
     def check(self, current: StoredEntry | StoredPage | None) -> None:
-        """Raises Changed, with what is current, where the precondition does not hold."""
+        """Raises Changed where the precondition does not hold."""
         actual = f'revision "{current["rev"]}"' if current else "nothing stored"
+        shown = current if self.shows_text or not current else {"rev": current["rev"]}
         if self.is_new and current:
             fault = Fault("If-None-Match", "nothing stored", actual)
-            raise Changed("It exists already; leave If-None-Match out to change it.", fault, current)
+            raise Changed("The entry or page exists already; leave If-None-Match out to change it.", fault, shown)
         if self.exists and not current:
-            raise Changed("It does not exist yet.", Fault("If-Match", "any revision", actual), None)
+            raise Changed(
+                "The entry or page does not exist; leave If-Match out to create it.",
+                Fault("If-Match", "any revision", actual),
+                None,
+            )
         if self.rev is not None and (not current or current["rev"] != self.rev):
             fault = Fault("If-Match", f'revision "{self.rev}"', actual)
-            raise Changed("It was changed meanwhile; read the current revision and decide again.", fault, current)
+            raise Changed(
+                "The entry or page was changed meanwhile; read the current revision and decide again.", fault, shown
+            )
 
 
 async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -55,7 +64,7 @@ async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
             return await attempt()
         except RevisionConflict:
             continue
-    raise Conflict("Others are changing it at the same time; send the request again.")
+    raise Conflict("Others are changing the entry or page at the same time; send the request again.")
 
 
 async def changed_once(

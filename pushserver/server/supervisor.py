@@ -25,18 +25,24 @@ from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE
 
-from .. import metrics, processes
+from .. import metrics, model, processes
 from ..access import keyfile
+from ..access.keystore import KeyStore
 from ..access.tokens import Tokens
 from ..logs import hide_secrets
 from ..settings import Settings, shown, worker_environment
 from ..store.embedded import CannotStart, embedded
 from ..store.store import Store, StoreError, StoreUnfit
+from ..values import NEW_KEY
 from .listener import listen, raise_file_limit, reserve
 
 logger = logging.getLogger(__name__)
 
 WORKER_RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
+NO_SHARED_KEY = (
+    f"expected PUSHSERVER_KEY, the same on every server of the store (`{NEW_KEY}` makes one), "
+    "or a key in the store (`pushserver keys create NAME --redis URL` makes one), got none"
+)
 KILL_AFTER = 10.0  # seconds, beyond the drain, after which a worker that does not stop is killed
 
 
@@ -65,7 +71,8 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         settings = dataclasses.replace(
             settings,
             redis=settings.redis or await stack.enter_async_context(embedded(data)),
-            key=settings.key or _local_key(data),
+            # Servers that share a store must accept the same keys: a key of one server's folder is no such key.
+            key=settings.key or ("" if settings.redis else _local_key(data)),
             port=listener.getsockname()[1],
         )
         logger.info("settings: %s", shown(settings))
@@ -102,6 +109,8 @@ async def _check_store(settings: Settings) -> None:
         store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
         try:
             await store.check()
+            if not settings.key and not await KeyStore(store).has_key(model.instant(model.now())):
+                raise CannotStart(NO_SHARED_KEY)
         finally:
             await store.close()
     except (StoreError, StoreUnfit, ValueError, OSError) as error:

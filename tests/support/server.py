@@ -39,6 +39,10 @@ class Running:
     ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
+        if "--redis" in arguments and not {"PUSHSERVER_KEY", "--key"} & {*(env or {}), *arguments}:
+            data.mkdir(exist_ok=True)
+            (data / "publish.key").write_text(f"{KEY}\n")  # where commands look for it
+            env = {**(env or {}), "PUSHSERVER_KEY": KEY}
         self.errors = data.parent / f"{data.name}.log"
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
