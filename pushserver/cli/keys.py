@@ -50,7 +50,7 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
             raise click.ClickException(f"the store was not reached: {error}") from None
 
     for name in ("data", "redis"):
-        run = click.option(f"--{name}", **settings.option_of(name))(run)
+        run = click.option(f"--{name}", cls=settings.Option, **settings.option_of(name))(run)
     return run
 
 

@@ -51,7 +51,8 @@ def _work(listener: int, lifeline: int, **values: Any) -> None:
 
 async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
     """Print the URLs and the key once the server is ready; play the demo, if asked to."""
-    async with httpx2.AsyncClient() as http:
+    # No proxy of the environment is asked: it could not reach this machine's own addresses.
+    async with httpx2.AsyncClient(trust_env=False) as http:
         while not await _is_ready(http, url):
             await asyncio.sleep(READY_EVERY)
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
