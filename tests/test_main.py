@@ -28,9 +28,15 @@ def test_wrong_usage_is_told_apart(run: Run, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["export", "{stream}"], ["keys", "list"], ["tail", "{stream}"]]
+    ("arguments", "output"),
+    [
+        (["serve", "--help"], "/dev/full"),
+        (["export", "{stream}"], "/dev/full"),
+        (["keys", "list"], "/dev/full"),
+        (["export", "{stream}"], "a closed pipe"),
+        (["tail", "{stream}"], "a closed pipe"),
+    ],
 )
-@pytest.mark.parametrize("output", ["/dev/full", "a closed pipe"])
 def test_output_that_cannot_be_written_ends_with_a_sentence(
     server: Running, stream: str, arguments: list[str], output: str
 ) -> None:

@@ -223,7 +223,7 @@ def test_a_command_that_waits_for_a_pipe_says_so(server: Running, stream: str) -
 
 def test_a_byte_order_mark_at_the_start_is_no_text(server: Running, stream: str, run: Run, tmp_path: Path) -> None:
     mark = b"\xef\xbb\xbf"
-    assert run("publish", stream, file_of(tmp_path, mark + b"**bold**", "body.md")).returncode == DONE
+    assert run("publish", stream, file_of(tmp_path, mark + b"**bold**", "b.md"), "--headline", "x").returncode == DONE
     assert run("publish", stream, "--each-line", input=mark + b"one\n" + mark + b"\ntwo\n").returncode == DONE
     assert headlines(server, stream)[1:] == ["one", "two"]
     assert server.snapshot(stream)["entries"][-1]["blocks"] == [{"type": "paragraph", "html": "<strong>bold</strong>"}]
