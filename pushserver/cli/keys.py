@@ -13,8 +13,8 @@ import click
 from .. import settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
-from ..content import fields, markup
-from ..store.embedded import SOCKET
+from ..content import fields, plaintext
+from ..store.folder import SOCKET, reachable, socket_url
 from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
@@ -34,9 +34,9 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
         if not redis and not socket.exists():
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis")
 
-        async def talk() -> None:
+        async def talk(url: str) -> None:
             try:
-                store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+                store = Store(url, partitions=settings.Settings().partitions)
             except ValueError as error:
                 raise click.BadParameter(f"expected the URL of a store: {error}", param_hint="--redis") from None
             try:
@@ -45,7 +45,8 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
                 await store.close()
 
         try:
-            asyncio.run(talk())
+            with reachable(socket) as path:
+                asyncio.run(talk(redis or socket_url(path)))
         except StoreError as error:
             raise click.ClickException(f"the store was not reached: {error}") from None
 
@@ -86,7 +87,7 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
         raise click.BadParameter(str(error), param_hint="--streams") from None
     try:
         ends = fields.instant_of(expires) if expires else None
-    except markup.Unsafe as error:
+    except plaintext.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
     id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())

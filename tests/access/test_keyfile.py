@@ -26,6 +26,12 @@ def test_a_key_that_is_there_is_the_key(tmp_path: Path) -> None:
     assert make_local_key(tmp_path) == KEY
 
 
+def test_a_key_that_is_there_needs_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / KEY_FILE).write_text(f"{KEY}\n")
+    monkeypatch.delattr("os.link")
+    assert make_local_key(tmp_path) == KEY
+
+
 def test_a_key_file_of_another_editor_has_the_same_key(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
     assert local_key(tmp_path) == make_local_key(tmp_path) == KEY
