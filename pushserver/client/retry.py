@@ -7,6 +7,7 @@ what was published is stored once.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 from datetime import UTC, datetime
@@ -23,7 +24,12 @@ RETRY_AFTER_MOST = 60.0  # seconds of a Retry-After that are waited for
 RETRIED = (429, 502, 503, 504)  # HTTP statuses after which the same request is sent again
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
+# The request was not sent in these cases: nothing can have been stored.
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
 Answer = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 _ERRORS = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 410: Gone, 412: Changed}
 
@@ -45,6 +51,30 @@ class Call(NamedTuple):
         if self.rev is not None:
             headers["If-Match"] = f'"{self.rev}"'
         return headers
+
+
+class Attempts:
+    """Attempts counts the requests of one call, and remembers whether one of them may have reached the server."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._count = 0
+        self._was_sent = False
+
+    def judge(self, response: httpx2.Response | httpx2.TransportError) -> Answer | float:
+        """Return as `judge` does, and log each failure that is followed by another attempt. Raises PublishError."""
+        self._was_sent = self._was_sent or not isinstance(response, UNSENT)
+        try:
+            outcome = judge(self._call, response, self._count)
+        except Unreached as error:
+            error.may_be_stored = self._was_sent
+            raise
+        if isinstance(outcome, float):
+            self._count += 1
+            reason = response if isinstance(response, Exception) else f"status {response.status_code}"
+            text = "the server was not reached (%s); attempt %d of %d in %.1f s"
+            logger.warning(text, reason, self._count + 1, ATTEMPTS, outcome)
+        return outcome
 
 
 def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt: int) -> Answer | float:

@@ -96,12 +96,16 @@ class PublishRequest:
         """The entry that the URL names."""
         return check_id(self._request.path_params["id"])
 
-    def precondition(self) -> Precondition:
-        """`If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2). Raises Malformed."""
+    def precondition(self, *, text_needs: str = "") -> Precondition:
+        """`If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2). Raises Malformed.
+
+        A refusal shows the current text only to a key that has the right `text_needs`.
+        """
         match = self._condition("If-Match", r'\*|"[0-9]{1,9}"', 'a revision in quotes, such as "3", or *')
         is_new = self._condition("If-None-Match", r"\*", "*") is not None
         rev = int(match.strip('"')) if match not in (None, "*") else None
-        return Precondition(rev, exists=match == "*", is_new=is_new)
+        shows_text = not text_needs or text_needs in self._quota.rights
+        return Precondition(rev, exists=match == "*", is_new=is_new, shows_text=shows_text)
 
     def _condition(self, name: str, pattern: str, expected: str) -> str | None:
         value = self._request.headers.get(name)
