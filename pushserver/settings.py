@@ -101,7 +101,7 @@ class Settings:
         click.IntRange(1, 10_000),
     )
     replay_bytes: int = knob(
-        1_048_576,
+        2_097_152,
         "Maximum bytes of missed events that a reader is sent; one that missed more gets a snapshot.",
         click.IntRange(1),
     )
