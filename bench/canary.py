@@ -2,6 +2,7 @@
 
     .venv/bin/python -m bench.canary                 # every kind of input once, single, in a batch and as a dry run
     .venv/bin/python -m bench.canary --examples 50   # and so many random ones of each kind
+    .venv/bin/python -m bench.canary --only large    # the kinds with this word in their name
     .venv/bin/python -m bench.canary --checkout DIR  # the server of another checkout
 
 Two canaries stand beside them: one asks `/livez` all the time, one reads a stream over WebSocket to which an entry
@@ -91,7 +92,7 @@ def random_entries(examples: int) -> list[tuple[str, dict[str, Any]]]:
     )
 
     @settings(
-        max_examples=examples,
+        max_examples=max(1, examples),
         database=None,
         derandomize=True,
         deadline=None,
@@ -149,10 +150,12 @@ def inputs(examples: int) -> Iterator[Input]:
 # --- the generator
 
 
-def generate(url: str, key: str, examples: int, started: Any) -> None:
-    """Send every input, one after the other; `started` is told the kind of each, and None at the end."""
+def generate(url: str, key: str, examples: int, only: str, started: Any) -> None:
+    """Send every input of these kinds, one after the other; the kind of each goes into `started`, and a None."""
     with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_LIMIT) as http:
         for input in inputs(examples):
+            if only not in input.kind:
+                continue
             started.put(input.kind)
             send(http, input)
             time.sleep(PACE)
@@ -228,12 +231,12 @@ async def sings(server: Running, kind: Callable[[], str]) -> None:
             await asyncio.sleep(PACE)
 
 
-async def watch(server: Running, examples: int) -> int:
+async def watch(server: Running, examples: int, only: str) -> int:
     now, alive_waits, read_waits = ["nothing"], Waits(), Waits()
     cursor = (await asyncio.to_thread(server.publish_ok, "canary", "0 nothing"))["cursor"]
     context = multiprocessing.get_context("spawn")
     started: Any = context.Queue()
-    generator = context.Process(target=generate, args=(server.url, server.key, examples, started), daemon=True)
+    generator = context.Process(target=generate, args=(server.url, server.key, examples, only, started), daemon=True)
     canaries = [
         asyncio.create_task(alive(server.url, alive_waits, lambda: now[0])),
         asyncio.create_task(reads(server, cursor, read_waits, lambda: now[0])),
@@ -256,11 +259,12 @@ async def watch(server: Running, examples: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=0)
+    parser.add_argument("--only", default="")
     parser.add_argument("--checkout", type=Path)
     options = parser.parse_args()
     env = {"PYTHONPATH": str(options.checkout), "PYTHONSAFEPATH": "1"} if options.checkout else None
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", env=env) as server:
-        return asyncio.run(watch(server, options.examples))
+        return asyncio.run(watch(server, options.examples, options.only))
 
 
 if __name__ == "__main__":
