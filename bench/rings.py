@@ -40,7 +40,7 @@ from pushserver.live.fanout import Fanout
 from pushserver.live.ring import Ring
 from pushserver.live.stream import LiveStream
 from pushserver.model import Cursor, Event
-from pushserver.store.embedded import SOCKET
+from pushserver.store.folder import SOCKET
 from pushserver.store.records import event_of
 from pushserver.wire.frames import Coding, Format
 from tests.support.server import Running, entry_append, running

@@ -18,14 +18,27 @@ READERS = Gauge("pushserver_readers", "Readers connected now, count.", multiproc
 CLOSED = Counter(
     "pushserver_readers_closed", "Readers disconnected by the server, by WebSocket close code, count.", ["code"]
 )
+CUT = Counter(
+    "pushserver_connections_cut",
+    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed), count.",
+    ["reason"],
+)
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
+LIMITED = Counter(
+    "pushserver_limited",
+    "Connections and requests refused by a limit, by limit (files, address_connections, address_handshakes, "
+    "address_requests, unknown_streams), count.",
+    ["limit"],
+)
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
 )
 RESETS = Counter(
     "pushserver_resets", "Streams reset because the log lost or replaced events, by reason, count.", ["reason"]
 )
-LOST = Counter("pushserver_events_lost", "Events lost by the store after they were acknowledged, per worker, count.")
+LOST = Counter(
+    "pushserver_events_lost", "Acknowledged events lost by the store; each worker that notices a loss counts it, count."
+)
 HEALED = Counter("pushserver_events_healed", "Lost events stored again, by this or another worker, count.")
 TAILS_LOST = Counter("pushserver_tails_lost", "Connections lost while reading a partition from the store, count.")
 UNKNOWN_EVENTS = Counter(

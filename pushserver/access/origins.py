@@ -34,4 +34,7 @@ class Origins:
         if origin in self._allowed - {ANY} or (ANY in self._allowed and not (reading and reading.by_cookie)):
             return origin
         fault = Fault("Origin", "an allowed origin", shorten(origin))
-        raise Forbidden("Pages of this origin may not read; PUSHSERVER_ORIGINS allows it.", fault)
+        raise Forbidden(
+            "Web pages of this origin may not read this server's streams; PUSHSERVER_ORIGINS lists those that may.",
+            fault,
+        )

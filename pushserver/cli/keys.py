@@ -13,8 +13,8 @@ import click
 from .. import settings
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
-from ..content import fields, markup
-from ..store.embedded import SOCKET
+from ..content import fields, plaintext
+from ..store.folder import SOCKET, reachable, socket_url
 from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
@@ -34,9 +34,9 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
         if not redis and not socket.exists():
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis")
 
-        async def talk() -> None:
+        async def talk(url: str) -> None:
             try:
-                store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+                store = Store(url, partitions=settings.Settings().partitions)
             except ValueError as error:
                 raise click.BadParameter(f"expected the URL of a store: {error}", param_hint="--redis") from None
             try:
@@ -45,7 +45,8 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
                 await store.close()
 
         try:
-            asyncio.run(talk())
+            with reachable(socket) as path:
+                asyncio.run(talk(redis or socket_url(path)))
         except StoreError as error:
             raise click.ClickException(f"the store was not reached: {error}") from None
 
@@ -65,7 +66,13 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
 @click.option(
     "--can", default="publish,correct", show_default=True, help=f"Some of {', '.join(RIGHTS)}, comma separated."
 )
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50, show_default=True, help="Entries a second.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1, 10_000),
+    default=50,
+    show_default=True,
+    help="Requests a second, and lines of a batch, that each worker accepts with this key.",
+)
 @click.option("--expires", help="When the key expires, such as 2027-01-01T00:00:00Z.")
 @_opens_store
 async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
@@ -77,7 +84,7 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     patterns = [pattern.strip() for pattern in streams.split(",")]
     try:
         ends = fields.instant_of(expires) if expires else None
-    except markup.Unsafe as error:
+    except plaintext.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
     id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())

@@ -25,7 +25,7 @@ def read(kind: type[M], value: Any) -> M:
 
 
 _EXPECTED = {
-    "extra_forbidden": "no such field",
+    "extra_forbidden": "only known fields",
     "missing": "a value",
     "model_type": "a JSON object",
     "model_attributes_type": "a JSON object",
@@ -33,7 +33,7 @@ _EXPECTED = {
     "list_type": "a list",
     "int_type": "a whole number",
     "bool_type": "true or false",
-    "none_required": "no such field",
+    "none_required": "only known fields",
     "string_too_short": "some text",
     "string_too_long": "at most {max_length} characters",
     "too_long": "at most {max_length} items",
@@ -65,9 +65,15 @@ def _is_tag(path: tuple[int | str, ...], at: int) -> bool:
     """Whether a step of pydantic's path is the type of a block, between its index and its field: it is not in the JSON.
 
     In every other list, items have fields without fields of their own: there, a step after an index is the last one.
+    The tags of a list's items are in brackets.
     """
-    return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(path[at], str)
+    step = path[at]
+    if isinstance(step, str) and step.startswith("("):
+        return True
+    return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(step, str)
 
 
 def _seen(value: Any) -> str:
+    if value is None:
+        return "null"
     return f"{value!r} ({type(value).__name__})" if not isinstance(value, str) else value

@@ -105,6 +105,7 @@ class Log:
 
         Raises RevisionConflict, Conflict, Gone, KeyReused, and Unavailable, which says whether it may be stored.
         """
+        self._check_condition(append)
         keys = [self._key(append.stream, name) for name in ("log", "entries", "order", "page")]
         keys += [
             f"{self._tag(append.stream)}:streams",
@@ -120,7 +121,10 @@ class Log:
         except (ConnectionError, TimeoutError) as error:
             metrics.PUBLISHED.labels("unavailable").inc()
             logger.warning("stream %s: publish with unknown outcome: %s", append.stream, error)
-            detail = "The store did not answer: repeat the request with the same Idempotency-Key."
+            detail = (
+                "The store did not answer, so the change may be stored. Send it again with the Idempotency-Key "
+                "of this answer: it is stored once."
+            )
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
             metrics.PUBLISHED.labels("unavailable").inc()
@@ -130,6 +134,14 @@ class Log:
         self._check_stored(words, append)
         metrics.PUBLISHED.labels(words[0]).inc()
         return _appended(words, append.key, durability)
+
+    def _check_condition(self, append: Append) -> None:
+        """Raises DiskReserve or FolderLost where the embedded store is to write nothing of this type."""
+        try:
+            self.store.condition.check(append.type)
+        except Unavailable:
+            metrics.PUBLISHED.labels("unavailable").inc()
+            raise
 
     def _check_stored(self, answer: list[str], append: Append) -> None:
         """Raise the refusal that append.lua answered, if any, but for `reused`, which `_appended` raises."""
@@ -141,7 +153,8 @@ class Log:
                 fault = Fault("id", "an entry that is published", append.entry_id)
                 raise Gone("The entry was withdrawn; nothing was stored.", fault)
             case ["ended"]:
-                raise Conflict("The coverage has ended; nothing was stored.", Fault("stream", "a live one", "ended"))
+                detail = "The stream has ended; nothing was stored. To continue it, set the page's `state` to `live`."
+                raise Conflict(detail, Fault("stream", "a live one", "ended"))
             case ["rev", _]:
                 raise RevisionConflict
 

@@ -14,6 +14,7 @@ from ..codec import read_json
 from ..content import export
 from ..errors import Refused
 from ..publishing.archive import Archive
+from ..publishing.aside import aside
 from ..store.log import Log
 from ..stretch import Stretch
 from .request import NDJSON, PublishRequest, batch_answer, outcome
@@ -50,7 +51,7 @@ class ArchiveRoutes:
         return batch_answer(results)
 
     async def _restore(self, stream: str, line: bytes) -> dict[str, Any]:
-        kind, value = export.read_line(read_json(line))
+        kind, value = await aside(export.read_line, read_json(line))
         appended = await self._archive.restore(stream, kind, value)
         if appended:
             return {"status": 201, **outcome(stream, appended)}
