@@ -84,7 +84,7 @@ def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt
         raise Rejected(0, {"detail": "The server's URL: expected one that begins with http:// or https://."}, call.key)
     if isinstance(response, httpx2.TransportError):
         failure = Unreached(0, {"detail": f"The server was not reached: {response}"}, call.key)
-    elif response.is_success:
+    elif response.is_success or _is_refused_batch(response):
         answer = _results(response) if call.media_type == NDJSON else _json(response)
         if answer is None:
             detail = f"The answer is not pushserver's; check the server's URL. It begins: {response.text[:100]}"
@@ -122,6 +122,11 @@ def retry_after(header: str | None) -> float:
 def is_ndjson(response: httpx2.Response) -> bool:
     """Return whether an answer is lines of JSON, as those of a batch and an export are."""
     return str(response.headers.get("content-type", "")).startswith(NDJSON)
+
+
+def _is_refused_batch(response: httpx2.Response) -> bool:
+    """Return whether an answer has the results of a batch of which every line was refused."""
+    return response.status_code == 422 and is_ndjson(response)
 
 
 def _results(response: httpx2.Response) -> Answer | None:

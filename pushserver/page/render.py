@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jinja2
 from babel import Locale, dates
@@ -24,6 +24,8 @@ from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 from .zones import zone_name
+
+T = TypeVar("T")
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
@@ -111,11 +113,25 @@ def _day(key: str, place: Place, entries: Markup) -> Markup:
 
 def parts(page: StoredPage, entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
     """Every part of a page by its element's id. `entries` are JSON in the page's order; `older` links to more."""
+    return finished(parts_in_steps(page, entries, older=older))
+
+
+def parts_in_steps(
+    page: StoredPage, entries: Sequence[str], *, older: str | None
+) -> Generator[None, None, dict[str, Markup]]:
+    """The parts of a page, as `parts` makes them, in a step for each entry: a page of large ones takes long."""
     place = Place.of(page)
     macros = _parts(place)
-    fields = [json.loads(text) for text in entries]
-    days = groupby(zip(entries, fields, strict=True), key=lambda pair: day_of(pair[1], place))
-    sections = [_day(key, place, Markup("").join(entry(text, place) for text, _ in group)) for key, group in days]
+    fields, items = [], []
+    for text in entries:
+        fields.append(json.loads(text))
+        items.append(entry(text, place))
+        yield
+    days = groupby(zip(items, fields, strict=True), key=lambda pair: day_of(pair[1], place))
+    sections = []
+    for key, group in days:
+        sections.append(_day(key, place, Markup("").join(item for item, _ in group)))
+        yield
     latest = [item for item in fields if item.get("headline")][:LATEST]
     return {
         **page_parts(page),
@@ -125,6 +141,16 @@ def parts(page: StoredPage, entries: Sequence[str], *, older: str | None) -> dic
             Markup("" if older else " hidden"), older or ""
         ),
     }
+
+
+def finished(steps: Generator[None, None, T]) -> T:
+    """The result of a generator, whose steps are all taken at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def page_parts(page: StoredPage) -> dict[str, Markup]:

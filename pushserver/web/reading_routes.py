@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from importlib import metadata
 from typing import Any, Concatenate, ParamSpec
 
@@ -21,6 +21,7 @@ from ..model import Cursor
 from ..page import feeds, jsonld, render
 from ..page.edition import Edition
 from ..store.log import Log, Snapshot
+from ..stretch import in_stretches
 from ..wire.frames import encode
 from .conditions import not_modified
 from .request import JSON
@@ -104,9 +105,9 @@ class ReadingRoutes:
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
-        edition = _edition(request, stream, snapshot)
-        head = {"url": edition.url, "json_ld": jsonld.live_blog(edition)}
+        parts = await in_stretches(render.parts_in_steps(snapshot.page, snapshot.entries, older=_older(snapshot)))
+        edition = await in_stretches(_edition(request, stream, snapshot))
+        head = {"url": edition.url, "json_ld": await in_stretches(jsonld.live_blog(edition))}
         cursor, newer = str(snapshot.cursor), before is not None
         html = render.page(stream, snapshot.page, parts, cursor=cursor, limit=limit, newer=newer, **head)
         return HTMLResponse(html, headers=headers)
@@ -143,7 +144,7 @@ class ReadingRoutes:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if "text/html" in request.headers.get("accept", ""):
             _, snapshot = await self._snapshot(request, 0)
-            edition = _edition(request, stream, snapshot)
+            edition = await in_stretches(_edition(request, stream, snapshot))
             json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
             head = {"url": edition.entry_url(id), "json_ld": json_ld}
             html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
@@ -161,14 +162,19 @@ class ReadingRoutes:
         return await self._feed(request, feeds.json_feed, "application/feed+json")
 
     @_in_turn
-    async def _feed(self, request: Request, make: Callable[[Edition], bytes | str], media_type: str) -> Response:
+    async def _feed(
+        self, request: Request, make: Callable[[Edition], Generator[None, None, bytes | str]], media_type: str
+    ) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
         # Links in a feed begin with the host that was asked, so a feed of one host is no copy of another's.
         etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
         headers = {"Cache-Control": "no-cache", "ETag": etag}
         unchanged = not_modified(request, headers)
-        return unchanged or Response(make(_edition(request, stream, snapshot)), headers=headers, media_type=media_type)
+        if unchanged:
+            return unchanged
+        edition = await in_stretches(_edition(request, stream, snapshot))
+        return Response(await in_stretches(make(edition)), headers=headers, media_type=media_type)
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0
@@ -181,8 +187,11 @@ class ReadingRoutes:
         return stream, snapshot
 
 
-def _edition(request: Request, stream: str, snapshot: Snapshot) -> Edition:
-    base, entries = str(request.base_url).rstrip("/"), [json.loads(entry) for entry in snapshot.entries]
+def _edition(request: Request, stream: str, snapshot: Snapshot) -> Generator[None, None, Edition]:
+    base, entries = str(request.base_url).rstrip("/"), []
+    for entry in snapshot.entries:
+        entries.append(json.loads(entry))
+        yield
     return Edition(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
 
 
