@@ -45,6 +45,11 @@ class Settings:
     origins: str = knob(
         "", "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.", str
     )
+    public_url: str = knob(
+        "",
+        "Address at which people reach the server, such as https://live.news.example; empty uses that of each request.",
+        str,
+    )
     private: str = knob(
         "", "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.", str
     )

@@ -54,7 +54,8 @@ def create_app(settings: Settings) -> App:
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
     reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
-    subscribing = SubscribeRoutes(hub, origins=Origins(settings.origins), deflate=settings.deflate)
+    origins = Origins(settings.origins, settings.public_url)
+    subscribing = SubscribeRoutes(hub, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))

@@ -55,7 +55,8 @@ class SubscribeRoutes:
 
     async def sse(self, request: Request) -> Response:
         """`GET /streams/{stream}/sse?cursor=&format=`. `Last-Event-ID` wins: a browser sends it when it reconnects."""
-        origin = self._origins.check(request)
+        self._origins.check(request)
+        origin = request.headers.get("origin")
         headers = {**_SSE_HEADERS, **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {})}
         cursor = Cursor.parse(request.headers.get("last-event-id") or request.query_params.get("cursor", ""))
         stream = check_stream(request.path_params["stream"])
