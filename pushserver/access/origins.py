@@ -100,6 +100,19 @@ class Origins:
         """Whether the value of an `Origin` header is an origin that is allowed by name."""
         return _parsed(origin) in self._named
 
+    def own(self, connection: HTTPConnection) -> Origin:
+        """The server's own origin, with which canonical addresses begin: the public address, else that of the request.
+
+        A proxy may call the scheme of a page `wss`, since it passes WebSockets on too. Where `Host` is missing or not
+        valid, the address stands in its place on which the server listens.
+        """
+        if self._public is not None:
+            return self._public
+        scheme = "https" if connection.scope.get("scheme") in ("https", "wss") else "http"
+        host, port = connection.scope.get("server") or ("localhost", None)
+        listening = Origin(scheme, f"[{host}]" if ":" in host else host, port)
+        return _parsed(f"{scheme}://{connection.headers.get('host', '')}") or listening
+
     def check(self, connection: HTTPConnection) -> None:
         """Raise Forbidden for a page of an origin that may not read. A request without an origin is from no page.
 

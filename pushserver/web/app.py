@@ -51,10 +51,10 @@ def create_app(settings: Settings) -> App:
     receipts = Receipts(store, hub)
     health = Health(store, hub, receipts)
     tokens = Tokens.of(settings)
+    origins = Origins(settings.origins, settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
-    origins = Origins(settings.origins, settings.public_url)
+    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
     subscribing = SubscribeRoutes(hub, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> App:
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
-    return App(routes, hub=hub, admission=RateLimit(settings.admit), lifespan=lifespan)
+    return App(routes, hub=hub, admission=RateLimit(settings.admit), origins=origins, lifespan=lifespan)
 
 
 def _handlers(

@@ -18,11 +18,14 @@ from starlette.types import Lifespan, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .. import metrics
+from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
+from .cors import Cors
+from .refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +38,26 @@ class App(Starlette):
     """
 
     def __init__(
-        self, routes: Sequence[BaseRoute], *, hub: Hub, admission: RateLimit, lifespan: Lifespan[Starlette]
+        self,
+        routes: Sequence[BaseRoute],
+        *,
+        hub: Hub,
+        admission: RateLimit,
+        origins: Origins,
+        lifespan: Lifespan[Starlette],
     ) -> None:
         super().__init__(routes=routes, lifespan=lifespan, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
         self._admission = admission
+        self._outer = Cors(Refusals(self._admit), origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             send = _with_headers(send)
+        await self._outer(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         wait = self._admission.wait(time.monotonic()) if _subscribes(scope) else 0.0
         if wait:
             await _put_off(wait, scope, receive, send)
