@@ -25,7 +25,9 @@ PUBLISHED = Counter(
 RESETS = Counter(
     "pushserver_resets", "Streams reset because the log lost or replaced events, by reason, count.", ["reason"]
 )
-LOST = Counter("pushserver_events_lost", "Events lost by the store after they were acknowledged, per worker, count.")
+LOST = Counter(
+    "pushserver_events_lost", "Acknowledged events lost by the store; each worker that notices a loss counts it, count."
+)
 HEALED = Counter("pushserver_events_healed", "Lost events stored again, by this or another worker, count.")
 TAILS_LOST = Counter("pushserver_tails_lost", "Connections lost while reading a partition from the store, count.")
 UNKNOWN_EVENTS = Counter(

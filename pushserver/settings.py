@@ -87,7 +87,7 @@ class Settings:
     heal: bool = knob(True, "Publish events again that the store lost and a worker still has in memory.", click.BOOL)
     ring_events: int = knob(
         1_000,
-        "Number of events per stream that a worker keeps in memory; twice as many while it sends them out.",
+        "Number of events per stream that a worker keeps in memory; up to twice as many during a burst.",
         click.IntRange(1, 100_000),
     )
     ring_bytes: int = knob(
@@ -97,7 +97,7 @@ class Settings:
     )
     replay_events: int = knob(
         1_000,
-        "Maximum number of missed events that a reader is sent; one that missed more gets a snapshot.",
+        "Maximum number of missed events that are sent to a reader; a reader that missed more gets a snapshot.",
         click.IntRange(1, 10_000),
     )
     replay_bytes: int = knob(

@@ -10,8 +10,6 @@ import re
 import secrets
 from pathlib import Path
 
-from ..errors import shorten
-
 KEY_FILE = "publish.key"  # its name in the data folder
 
 
@@ -38,5 +36,7 @@ def make_local_key(data: Path) -> str:
         pass
     key = local_key(data)
     if not re.fullmatch("[\x21-\x7e]+", key or ""):
-        raise ValueError(f"expected a key in {data / KEY_FILE}, or no such file, got {shorten(key or '')}")
+        raise ValueError(
+            f"{data / KEY_FILE} must have one line of visible ASCII characters; restore it, or delete it for a new key"
+        )
     return str(key)

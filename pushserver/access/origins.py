@@ -110,7 +110,7 @@ class Origins:
             return self._public
         scheme = "https" if connection.scope.get("scheme") in ("https", "wss") else "http"
         host, port = connection.scope.get("server") or ("localhost", None)
-        listening = Origin(scheme, f"[{host}]" if ":" in host else host, port)
+        listening = Origin(scheme, f"[{host}]" if ":" in host else host, port or DEFAULT_PORTS[scheme])
         return _parsed(f"{scheme}://{connection.headers.get('host', '')}") or listening
 
     def check(self, connection: HTTPConnection) -> None:
@@ -129,8 +129,7 @@ class Origins:
             return
         if origin is not None:
             self._hint(origin, connection)
-        fault = Fault("Origin", "an allowed origin", shorten(text))
-        raise Forbidden("Pages of this origin may not read; PUSHSERVER_ORIGINS allows it.", fault)
+        raise foreign(text)
 
     def _is_own(self, origin: Origin, connection: HTTPConnection) -> bool:
         """Whether the page is the server's own.
@@ -157,6 +156,13 @@ class Origins:
             "of another site that may read, name it in --origins",
             *(origin, host, origin),
         )
+
+
+def foreign(origin: str) -> Forbidden:
+    """The refusal of a page whose origin may not read."""
+    fault = Fault("Origin", "an allowed origin", shorten(origin))
+    says = "Web pages of this origin may not read this server's streams; PUSHSERVER_ORIGINS lists those that may."
+    return Forbidden(says, fault)
 
 
 def _parsed(text: str) -> Origin | None:

@@ -65,7 +65,13 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
 @click.option(
     "--can", default="publish,correct", show_default=True, help=f"Some of {', '.join(RIGHTS)}, comma separated."
 )
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), default=50, show_default=True, help="Entries a second.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1, 10_000),
+    default=50,
+    show_default=True,
+    help="Requests a second, and lines of a batch, that each worker accepts with this key.",
+)
 @click.option("--expires", help="When the key expires, such as 2027-01-01T00:00:00Z.")
 @_opens_store
 async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:

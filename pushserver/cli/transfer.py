@@ -43,8 +43,9 @@ class ImportLine(NamedTuple):
 def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None) -> None:
     """Publish the lines of FILE (- for standard input) to STREAM, with their times.
 
-    Each line is {"page": {…}} or {"entry": {…}}. A line that was imported within the last 24 hours adds nothing. A line
-    of `pushserver export` is restored with its revision; it adds nothing if that revision is stored already.
+    Each line is {"page": {…}}, {"entry": {…}} or, in an export, {"withdrawal": {…}}. A line that was imported within
+    the last 24 hours adds nothing. A line of `pushserver export` is restored with its revision; it adds nothing if that
+    revision is stored already.
     """
     sending = Import(publisher, stream, file.name)
     previous_at: str | None = None

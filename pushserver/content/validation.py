@@ -25,7 +25,7 @@ def read(kind: type[M], value: Any) -> M:
 
 
 _EXPECTED = {
-    "extra_forbidden": "no such field",
+    "extra_forbidden": "only known fields",
     "missing": "a value",
     "model_type": "a JSON object",
     "model_attributes_type": "a JSON object",
@@ -33,7 +33,7 @@ _EXPECTED = {
     "list_type": "a list",
     "int_type": "a whole number",
     "bool_type": "true or false",
-    "none_required": "no such field",
+    "none_required": "only known fields",
     "string_too_short": "some text",
     "string_too_long": "at most {max_length} characters",
     "too_long": "at most {max_length} items",

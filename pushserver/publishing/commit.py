@@ -40,12 +40,18 @@ class Precondition(NamedTuple):
         actual = f'revision "{current["rev"]}"' if current else "nothing stored"
         if self.is_new and current:
             fault = Fault("If-None-Match", "nothing stored", actual)
-            raise Changed("It exists already; leave If-None-Match out to change it.", fault, current)
+            raise Changed("The entry or page exists already; leave If-None-Match out to change it.", fault, current)
         if self.exists and not current:
-            raise Changed("It does not exist yet.", Fault("If-Match", "any revision", actual), None)
+            raise Changed(
+                "The entry or page does not exist; leave If-Match out to create it.",
+                Fault("If-Match", "any revision", actual),
+                None,
+            )
         if self.rev is not None and (not current or current["rev"] != self.rev):
             fault = Fault("If-Match", f'revision "{self.rev}"', actual)
-            raise Changed("It was changed meanwhile; read the current revision and decide again.", fault, current)
+            raise Changed(
+                "The entry or page was changed meanwhile; read the current revision and decide again.", fault, current
+            )
 
 
 async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -55,7 +61,7 @@ async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
             return await attempt()
         except RevisionConflict:
             continue
-    raise Conflict("Others are changing it at the same time; send the request again.")
+    raise Conflict("Others are changing the entry or page at the same time; send the request again.")
 
 
 async def changed_once(

@@ -120,7 +120,10 @@ class Log:
         except (ConnectionError, TimeoutError) as error:
             metrics.PUBLISHED.labels("unavailable").inc()
             logger.warning("stream %s: publish with unknown outcome: %s", append.stream, error)
-            detail = "The store did not answer: repeat the request with the same Idempotency-Key."
+            detail = (
+                "The store did not answer, so the change may be stored. Send it again with the Idempotency-Key "
+                "of this answer: it is stored once."
+            )
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
             metrics.PUBLISHED.labels("unavailable").inc()
@@ -141,7 +144,8 @@ class Log:
                 fault = Fault("id", "an entry that is published", append.entry_id)
                 raise Gone("The entry was withdrawn; nothing was stored.", fault)
             case ["ended"]:
-                raise Conflict("The coverage has ended; nothing was stored.", Fault("stream", "a live one", "ended"))
+                detail = "The stream has ended; nothing was stored. To continue it, set the page's `state` to `live`."
+                raise Conflict(detail, Fault("stream", "a live one", "ended"))
             case ["rev", _]:
                 raise RevisionConflict
 

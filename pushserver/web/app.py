@@ -134,5 +134,9 @@ def static_folder() -> Path:
 def _stop_if_failed(task: asyncio.Task[None]) -> None:
     """Stop the worker, which the supervisor starts anew: without its tails it would look alive and deliver nothing."""
     if not task.cancelled() and task.exception():
-        logger.critical("%s failed; this worker stops", task.get_name(), exc_info=task.exception())
+        logger.critical(
+            "task %s failed; this worker stops, and the supervisor starts another",
+            task.get_name(),
+            exc_info=task.exception(),
+        )
         signal.raise_signal(signal.SIGTERM)

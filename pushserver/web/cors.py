@@ -12,8 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..access.origins import Origins
-from ..errors import Fault, Forbidden, shorten
+from ..access.origins import Origins, foreign
 from ..problems import answer
 from .openapi.operations import OPERATIONS
 
@@ -80,8 +79,7 @@ def is_reading(path: str) -> bool:
 def _preflight(granted: dict[str, str], origin: str) -> Response:
     """The answer to the question of a browser whether a page may send a request (Fetch Standard, 4.8)."""
     if "Access-Control-Allow-Origin" not in granted:
-        fault = Fault("Origin", "an allowed origin", shorten(origin))
-        return answer(Forbidden("Pages of this origin may not read; PUSHSERVER_ORIGINS allows it.", fault))
+        return answer(foreign(origin))
     asked = ASKED_BY_NAME if "Access-Control-Allow-Credentials" in granted else ASKED
     allowed = {"Access-Control-Allow-Methods": ", ".join(METHODS), "Access-Control-Allow-Headers": asked}
     return Response(None, 204, {**granted, **allowed, "Access-Control-Max-Age": str(MAX_AGE)})

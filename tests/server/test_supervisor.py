@@ -258,7 +258,7 @@ def test_a_key_file_without_a_key_in_it_is_named(tmp_path: Path, content: bytes)
     (tmp_path / "publish.key").write_bytes(content)
     status, said = serve("--port", "0", "--data", str(tmp_path))
     assert status == 3
-    assert said.splitlines()[-1].startswith(f"pushserver: cannot start: expected a key in {tmp_path / 'publish.key'}")
+    assert f"cannot start: {tmp_path / 'publish.key'} must have one line of visible ASCII" in said.splitlines()[-1]
     assert "Traceback" not in said
 
 
