@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from ..support.judge import CHROMIUM, FLAGS
 from ..support.proxy import Proxy
-from ..support.server import ROOT, Running
+from ..support.server import Running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
