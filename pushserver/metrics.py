@@ -18,7 +18,18 @@ READERS = Gauge("pushserver_readers", "Readers connected now, count.", multiproc
 CLOSED = Counter(
     "pushserver_readers_closed", "Readers disconnected by the server, by WebSocket close code, count.", ["code"]
 )
+CUT = Counter(
+    "pushserver_connections_cut",
+    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed), count.",
+    ["reason"],
+)
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
+LIMITED = Counter(
+    "pushserver_limited",
+    "Connections and requests refused by a limit, by limit (files, address_connections, address_handshakes, "
+    "address_requests, unknown_streams), count.",
+    ["limit"],
+)
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
 )

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 from typing import Any
 
 BACKLOG = 2048  # connections that wait to be accepted
 SEND_BUFFER = 131_072  # bytes that the kernel buffers for one reader
 UNACKNOWLEDGED = 5.0  # seconds beyond a reader's patience, after which the kernel closes a connection without ACKs
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files to the hard limit, for the workers too: each reader is an open file."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:

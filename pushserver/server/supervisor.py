@@ -31,7 +31,8 @@ from ..access.tokens import Tokens
 from ..settings import Settings, environment, shown, without_password
 from ..store.embedded import CannotStart, embedded
 from ..store.store import Store, StoreError, StoreUnfit
-from .listener import listen, raise_file_limit, reserve
+from .files import file_limit, most_readers, raise_file_limit
+from .listener import listen, reserve
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
             redis=settings.redis or await stack.enter_async_context(embedded(data)),
             key=settings.key or _local_key(data),
             port=listener.getsockname()[1],
+            readers=_readers(settings),
         )
         logger.info("settings: %s", shown(settings))
         await _check_store(settings)
@@ -77,6 +79,18 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         await asyncio.gather(hello, return_exceptions=True)
         logger.info("server stopping")
     return workers.status
+
+
+def _readers(settings: Settings) -> int:
+    """The number of readers per worker that the limit of open files allows."""
+    limit = file_limit()
+    readers = most_readers(settings.readers, limit)
+    if readers < settings.readers:
+        logger.warning(
+            "a worker accepts %d readers, not %d: it may open %d files; raise the hard limit (ulimit -Hn) for more",
+            *(readers, settings.readers, limit),
+        )
+    return readers
 
 
 def _check_tokens(settings: Settings) -> None:

@@ -8,13 +8,18 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from ..settings import Settings
-from ..transport.handshake import HttpProtocol
+from ..transport.door import Door
+from ..transport.http import HttpProtocol
+from ..transport.outlet import Unread
 from ..web.app import create_app
+from .files import file_limit, last_file
 from .listener import BACKLOG, listen
 
 logger = logging.getLogger(__name__)
@@ -31,17 +36,20 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
     `listener` and `lifeline` are file descriptors. Exits with STARTUP_FAILURE where the worker cannot listen.
     """
     app = create_app(settings)
+    door = Door(app.addresses, last_file=last_file(file_limit()))
+    http: Any = partial(
+        HttpProtocol, door=door, unread=Unread(settings.unread_bytes)
+    )  # uvicorn calls it as it would call the class
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=HttpProtocol,
+        http=http,
         ws="websockets-sansio",  # never used: HttpProtocol does the handshake of a WebSocket
         log_config=None,
         access_log=False,
         server_header=False,
         forwarded_allow_ips=settings.forwarded,
         backlog=BACKLOG,
-        timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
     server = Server(config, drain=app.hub.drain, lifeline=lifeline)

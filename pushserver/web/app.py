@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
 from ..access.keystore import KeyStore
 from ..access.origins import Origins
@@ -55,7 +56,8 @@ def create_app(settings: Settings) -> App:
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
     reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
-    subscribing = SubscribeRoutes(hub, origins=origins, deflate=settings.deflate)
+    admission = RateLimit(settings.admit)
+    subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
@@ -65,7 +67,8 @@ def create_app(settings: Settings) -> App:
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
-    return App(routes, hub=hub, admission=RateLimit(settings.admit), origins=origins, lifespan=lifespan)
+    addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
+    return App(routes, hub=hub, addresses=addresses, origins=origins, lifespan=lifespan)
 
 
 def _handlers(

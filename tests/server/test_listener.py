@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import socket as sockets
 from contextlib import AsyncExitStack
 
 import pytest
 
-from pushserver.server.listener import SEND_BUFFER, listen, raise_file_limit, reserve
+from pushserver.server.listener import SEND_BUFFER, listen, reserve
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import clients_of
@@ -49,15 +48,6 @@ def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
     with reserve(listener) as reserved:
         assert reserved.family == sockets.AF_INET6
         assert reserved.getsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY) == 1
-
-
-def test_as_many_files_may_be_open_as_the_system_allows() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:

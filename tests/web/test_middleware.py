@@ -1,4 +1,4 @@
-"""The middleware sets headers that keep a browser from misreading an answer, and limits how many readers are admitted.
+"""The middleware sets headers that keep a browser from misreading an answer.
 
 A new kind of answer joins the table.
 """
@@ -6,21 +6,11 @@ A new kind of answer joins the table.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from collections.abc import Callable
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from pushserver.access.origins import Origins
-from pushserver.web.middleware import App
-
-from ..support.server import LIMIT, Running
+from ..support.server import LIMIT, Running, until
 
 ENTRY = "/streams/headers/entries/there"
 GONE = "/streams/headers/entries/gone"
@@ -136,48 +126,28 @@ def test_an_answer_that_nothing_changed_has_them_too(filled: Running, path: str)
     assert ("script-src 'self'" in dict(headers)["content-security-policy"]) is (path == "/streams/headers")
 
 
-class Full:
-    """A rate at which nobody else is let in for the next two and a half seconds."""
-
-    def wait(self, now: float) -> float:
-        return 2.5
-
-
-async def nothing(request: Request) -> Response:
-    return Response(status_code=204)
-
-
-@asynccontextmanager
-async def no_work(app: Starlette) -> AsyncIterator[None]:
-    yield
-
-
-FULL = App(
-    [Route("/{path:path}", nothing)],
-    hub=cast(Any, None),
-    admission=cast(Any, Full()),
-    origins=Origins(""),
-    lifespan=no_work,
-)
-
-
-def test_a_subscriber_who_comes_too_fast_is_told_when_to_come_back() -> None:
-    client = TestClient(FULL)
-    answer = client.head("/streams/a/sse")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/streams/a/ws"):
-        pass
-    assert (denied.value.status_code, denied.value.headers["retry-after"]) == (503, "3")
-
-
-def test_a_reader_who_reads_once_is_not_put_off() -> None:
-    assert TestClient(FULL).get("/streams/a").status_code == 204
-
-
 def test_an_unknown_address_and_method_are_named(server: Running) -> None:
     unknown = server.http.get("/nothing")
     assert (unknown.status_code, "/nothing" in unknown.json()["detail"]) == (404, True)
     method = server.http.request("DELETE", "/livez")
     assert (method.status_code, method.headers["allow"]) == (405, "GET, HEAD")
     assert method.json()["errors"] == [{"field": "method", "expected": "GET, HEAD", "got": "DELETE"}]
+
+
+@pytest.mark.parametrize("came", [b"", b'{"headline"'])
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+def test_a_publisher_that_goes_in_the_middle_of_its_body_is_one_line_in_the_log(
+    start: Callable[..., Running], came: bytes, kind: str
+) -> None:
+    server = start("--log-level", "info")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as wire:
+        head = TYPED.replace("{key}", server.key).replace("application/json", kind)
+        line = f"POST /streams/headers/entries HTTP/1.1\r\nHost: {host}\r\n{head}Expect: 100-continue\r\n"
+        wire.sendall(f"{line}Content-Length: 1000\r\n\r\n".encode() + came)
+        assert wire.recv(64).startswith(b"HTTP/1.1 100")  # the server waits for the body
+        before = len(server.log.splitlines())
+    until(lambda: "disconnected before the end" in server.log)
+    assert server.http.get("/livez").status_code == 200
+    assert "Traceback" not in server.log
+    assert len(server.log.splitlines()) == before + 1

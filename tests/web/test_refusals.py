@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.access.origins import Origins
 from pushserver.errors import BadToken, Forbidden, Gone, Invalid, NotFound, Refused, TooMany, Unavailable
 from pushserver.store.store import StoreError
@@ -39,11 +40,7 @@ NEVER = {
 }
 
 
-class Free:
-    """A rate at which everybody is let in."""
-
-    def wait(self, now: float) -> float:
-        return 0.0
+ADDRESSES = Addresses(AddressLimits(0, 0, 0), Proxies(""))
 
 
 @asynccontextmanager
@@ -58,7 +55,7 @@ def client_of(error: Exception) -> TestClient:
         raise error
 
     routes = [Route("/{path:path}", fail)]
-    app = App(routes, hub=cast(Any, None), admission=cast(Any, Free()), origins=Origins(""), lifespan=no_work)
+    app = App(routes, hub=cast(Any, None), addresses=ADDRESSES, origins=Origins(""), lifespan=no_work)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -136,7 +133,7 @@ def test_what_is_no_problem_stays_as_it_is() -> None:
         return JSONResponse({"ready": False}, 503)
 
     routes = [Route("/readyz", report)]
-    app = App(routes, hub=cast(Any, None), admission=cast(Any, Free()), origins=Origins(""), lifespan=no_work)
+    app = App(routes, hub=cast(Any, None), addresses=ADDRESSES, origins=Origins(""), lifespan=no_work)
     answer = TestClient(app).get("/readyz", headers={"Accept": "text/html"})
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
 
