@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from ..settings import Settings
+from ..store.condition import SharedCondition
 from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
@@ -30,16 +31,16 @@ logger = logging.getLogger(__name__)
 COLLECT_AFTER = (20_000, 50, 20)
 
 
-def work(settings: Settings, listener: int, lifeline: int) -> None:
+def work(settings: Settings, listener: int, lifeline: int, condition: int) -> None:
     """Serve on an inherited socket, or on its address, until a signal stops it or the supervisor is gone.
 
-    `listener` and `lifeline` are file descriptors. Exits with STARTUP_FAILURE where the worker cannot listen.
+    `listener`, `lifeline` and `condition` are file descriptors. Exits with STARTUP_FAILURE where the worker cannot
+    listen.
     """
-    app = create_app(settings)
+    app = create_app(settings, SharedCondition(condition))
     door = Door(app.addresses, last_file=last_file(file_limit()))
-    http: Any = partial(
-        HttpProtocol, door=door, unread=Unread(settings.unread_bytes)
-    )  # uvicorn calls it as it would call the class
+    # uvicorn calls it as it would call the class
+    http: Any = partial(HttpProtocol, door=door, unread=Unread(settings.unread_bytes))
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -88,7 +89,12 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _orphaned(self) -> None:
-        """Stop, since the supervisor is gone: the lifeline is readable once its other end is closed."""
+        """Stop, since the supervisor is gone: the lifeline is readable once its other end is closed.
+
+        The port is free at once, not after the drain: the next server may be starting already.
+        """
         asyncio.get_running_loop().remove_reader(self._lifeline)
+        for server in self.servers:
+            server.close()
         logger.error("supervisor gone; stopping the worker")
         self.should_exit = True

@@ -24,6 +24,7 @@ from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
 from ..settings import Settings
+from ..store.condition import StoreCondition
 from ..store.log import Log
 from ..store.store import Store, StoreError
 from .archive_routes import ArchiveRoutes
@@ -44,9 +45,12 @@ class Part(Protocol):
     async def run(self) -> None: ...
 
 
-def create_app(settings: Settings) -> App:
-    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError."""
-    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
+def create_app(settings: Settings, condition: StoreCondition | None = None) -> App:
+    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError.
+
+    `condition` is that of an embedded store, as its supervisor notes it.
+    """
+    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from pushserver.server.listener import SEND_BUFFER, listen, reserve
+from pushserver.server.listener import SEND_BUFFER, listen, listen_when_free, reserve
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import clients_of
@@ -38,6 +38,36 @@ def test_an_address_that_is_reserved_is_listened_on_by_several_and_taken_for_oth
             with pytest.raises(OSError, match="in use") as taken:
                 listen(address, 30.0)
     assert taken.value.errno == errno.EADDRINUSE
+
+
+async def test_a_port_that_is_in_use_is_waited_for_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    with listen(("127.0.0.1", 0), 30.0) as other:
+        address = other.getsockname()
+        waiting = asyncio.create_task(listen_when_free(address, 30.0, asyncio.Event()))
+        await eventually(lambda: "waiting for port" in caplog.text)
+        assert not waiting.done()
+    with await waiting as listener:
+        assert listener.getsockname() == address
+    assert caplog.text.count(f"waiting for port {address[1]}, which is in use, for up to 15 s") == 1
+
+
+async def test_a_port_that_stays_in_use_is_given_up_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.server.listener.PORT_LIMIT", 0.2)
+    with listen(("127.0.0.1", 0), 30.0) as other, pytest.raises(OSError, match="in use"):
+        await listen_when_free(other.getsockname(), 30.0, asyncio.Event())
+
+
+async def test_a_server_that_is_stopped_while_it_waits_for_its_port_ends() -> None:
+    stop = asyncio.Event()
+    stop.set()
+    with listen(("127.0.0.1", 0), 30.0) as other, pytest.raises(OSError, match="in use"):
+        await listen_when_free(other.getsockname(), 30.0, stop)
+
+
+async def test_an_address_that_this_machine_does_not_have_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match="assign"):
+        await listen_when_free(("192.0.2.1", 0), 30.0, asyncio.Event())
+    assert "waiting" not in caplog.text
 
 
 def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
