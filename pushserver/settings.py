@@ -103,6 +103,11 @@ class Settings:
         "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.",
         Parsed(values.origins),
     )
+    public_url: str = knob(
+        "",
+        "Address at which people reach the server, such as https://live.news.example; empty uses that of each request.",
+        str,
+    )
     private: str = knob(
         "",
         "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.",
@@ -146,15 +151,9 @@ class Settings:
         click.IntRange(1, 100_000),
     )
     ring_bytes: int = knob(
-<<<<<<< HEAD
-        4_194_304,
-        "Bytes of events per stream that a worker keeps in memory; twice as many while it sends them out.",
-        click.IntRange(1, 2**30),
-=======
         8_388_608,
-        "Maximum bytes per stream that a worker keeps in memory for readers; twice as many while it sends them out.",
-        click.IntRange(1),
->>>>>>> w-rings
+        "Maximum bytes per stream that a worker keeps in memory for readers; up to twice as many during a burst.",
+        click.IntRange(1, 2**30),
     )
     rings_bytes: int = knob(
         268_435_456,

@@ -13,11 +13,7 @@ from .support.server import ROOT
 
 PACKAGE = ROOT / "pushserver"
 # Every package may import these.
-<<<<<<< HEAD
-GROUND = {"codec", "errors", "logs", "metrics", "model", "problems", "processes", "settings", "values"}
-=======
-GROUND = {"codec", "errors", "metrics", "model", "problems", "processes", "settings", "stretch"}
->>>>>>> w-rings
+GROUND = {"codec", "errors", "logs", "metrics", "model", "problems", "processes", "settings", "stretch", "values"}
 
 # A package may import the ground, itself, and these.
 MAY_IMPORT: dict[str, set[str]] = {

@@ -237,3 +237,19 @@ def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
         for stream, page in streams
     ]
     return _TEMPLATES.get_template("index.html").render(streams=items)
+
+
+REFUSED = {  # by status, for readers
+    401: "Please sign in to read this page",
+    403: "You may not read this page",
+    404: "There is no page at this address",
+    410: "This page was withdrawn",
+    429: "Too many people want to read this at once; please try again in a moment",
+    503: "This page cannot be shown right now; please try again in a moment",
+}
+
+
+def refusal_page(status: int, detail: str) -> str:
+    """The page for people that stands in the place of one that is not shown. `detail` says why."""
+    title = REFUSED.get(status, "This page cannot be shown")
+    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail)

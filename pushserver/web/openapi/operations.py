@@ -316,11 +316,11 @@ OPERATIONS = [
         "followEvents",
         "Subscribe to the stream as Server-Sent Events.",
         {
-            200: Answer("Frames follow.", {"text/event-stream": TEXT}),
+            200: Answer("Frames follow; or one `bye`, to a GET that is to come later.", {"text/event-stream": TEXT}),
             204: Answer("The stream has ended, and the reader has every event."),
         },
         READING,
-        query=FOLLOW,
+        query={**FOLLOW, "lastEventId": TEXT},
     ),
     Operation(
         "GET",
