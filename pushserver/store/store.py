@@ -77,7 +77,7 @@ class Store:
         self._located_at = float("-inf")
 
     async def run(self) -> None:
-        """Look for the primaries every LOCATED_EVERY seconds, until cancelled. Each reason of a failure is logged once."""
+        """Look for the primaries every LOCATED_EVERY seconds, until cancelled. A new cause of a failure is logged."""
         logged = ""
         while True:
             await asyncio.sleep(LOCATED_EVERY)
