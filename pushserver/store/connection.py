@@ -77,6 +77,17 @@ def worded(error: BaseException) -> str:
     return said or type(error).__name__
 
 
+def hinted(url: str, error: BaseException) -> str:
+    """An error in plain words; with TLS, also what it may mean that a server went away without a word.
+
+    OpenSSL does not show the server's alert if the connection was reset before it was read.
+    """
+    said = worded(error)
+    if url.startswith("rediss") and re.search("reset by peer|[Bb]roken pipe|closed", said):
+        return f"it may ask for a client certificate, or not accept that of ssl_certfile ({said})"
+    return said
+
+
 class Node:
     """A node is one server of the store: its pool, and the connections that were opened for blocking commands."""
 
