@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from .cli import bench, keys, publish, serve, transfer
+from .cli import backup, bench, keys, publish, serve, transfer
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -16,7 +16,7 @@ def main() -> None:
     """A real-time push server for live updates."""
 
 
-for _command in (*serve.COMMANDS, keys.keys, *publish.COMMANDS, *transfer.COMMANDS, bench.bench):
+for _command in (*serve.COMMANDS, keys.keys, *publish.COMMANDS, *transfer.COMMANDS, *backup.COMMANDS, bench.bench):
     main.add_command(_command)
 
 

@@ -108,6 +108,21 @@ class Settings:
         "Maximum number of new readers per second and worker; others get 503 with Retry-After.",
         click.IntRange(1, 1_000_000),
     )
+    address_connections: int = knob(
+        0,
+        "Maximum number of connections at a time from one address (IPv6: one /64) to a worker; 0 sets no limit.",
+        click.IntRange(0, 1_000_000),
+    )
+    address_handshakes: int = knob(
+        0,
+        "Maximum number of new readers per second from one address to a worker; 0 sets no limit.",
+        click.IntRange(0, 1_000_000),
+    )
+    address_requests: int = knob(
+        0,
+        "Maximum number of other requests per second from one address to a worker; 0 sets no limit.",
+        click.IntRange(0, 1_000_000),
+    )
     deflate: bool = knob(
         True, "Compress WebSocket messages for readers that offer permessage-deflate, once for all of them.", bool
     )

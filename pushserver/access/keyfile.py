@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 KEY_FILE = "publish.key"  # its name in the data folder
@@ -22,21 +23,27 @@ def local_key(data: Path) -> str | None:
 def make_local_key(data: Path) -> str:
     """The publish key of a data folder, made (mode 600) where there is none. Raises ValueError, OSError."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = data / f"{KEY_FILE}.{os.getpid()}"
-    try:
-        # The file gets its name once it is written whole: a second server that starts at the same time would else read
-        # an empty key.
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"pk_{secrets.token_urlsafe(32)}\n")
-        try:
-            os.link(draft, data / KEY_FILE)
-        finally:
-            draft.unlink()
-    except FileExistsError:
-        pass
+    if not (data / KEY_FILE).exists():  # else a server could not start on a disk that is full
+        _write_key(data)
     key = local_key(data)
     if not re.fullmatch("[\x21-\x7e]+", key or ""):
         raise ValueError(
             f"{data / KEY_FILE} must have one line of visible ASCII characters; restore it, or delete it for a new key"
         )
     return str(key)
+
+
+def _write_key(data: Path) -> None:
+    """Write a new key, unless another server was first.
+
+    The file gets its name once it is written whole: a second server that starts at the same time would else read an
+    empty key.
+    """
+    draft = data / f"{KEY_FILE}.{os.getpid()}"
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"pk_{secrets.token_urlsafe(32)}\n")
+        with suppress(FileExistsError):
+            os.link(draft, data / KEY_FILE)
+    finally:
+        draft.unlink(missing_ok=True)

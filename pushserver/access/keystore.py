@@ -40,5 +40,7 @@ class KeyStore:
         return bool(await self._store.call(KEYS, lambda redis: redis.hdel(KEYS, id)))
 
     async def note_use(self, id: str, at: str) -> None:
-        """Note the instant at which a key was used."""
+        """Note the instant at which a key was used, unless an embedded store has no disk for it."""
+        if not self._store.condition.may_write():
+            return
         await self._store.call(KEYS_USED, lambda redis: redis.hset(KEYS_USED, id, at))

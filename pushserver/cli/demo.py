@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import time
 from importlib import resources
 from typing import Any
@@ -63,9 +64,9 @@ def _free_stream(url: str) -> str:
 
 
 def curl(url: str, stream: str, key: str) -> str:
-    """Return a shell command that publishes an entry; `key` is inserted between double quotes."""
+    """Return a shell command that publishes an entry; `key` is for the shell, and stands between double quotes."""
     body = json.dumps({"headline": "Hello from the command line", "body": "It **appears** without a reload."})
     return (
         f'curl -H "Authorization: Bearer {key}" -H "Content-Type: application/json" '
-        f"-d '{body}' {url}/streams/{stream}/entries"
+        f"-d {shlex.quote(body)} {shlex.quote(f'{url}/streams/{stream}/entries')}"
     )

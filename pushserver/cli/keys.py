@@ -14,7 +14,7 @@ from .. import settings
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, plaintext
-from ..store.embedded import SOCKET
+from ..store.folder import SOCKET, reachable, socket_url
 from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
@@ -34,9 +34,9 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
         if not redis and not socket.exists():
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis")
 
-        async def talk() -> None:
+        async def talk(url: str) -> None:
             try:
-                store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+                store = Store(url, partitions=settings.Settings().partitions)
             except ValueError as error:
                 raise click.BadParameter(f"expected the URL of a store: {error}", param_hint="--redis") from None
             try:
@@ -45,7 +45,8 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
                 await store.close()
 
         try:
-            asyncio.run(talk())
+            with reachable(socket) as path:
+                asyncio.run(talk(redis or socket_url(path)))
         except StoreError as error:
             raise click.ClickException(f"the store was not reached: {error}") from None
 

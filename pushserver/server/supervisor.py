@@ -29,9 +29,12 @@ from .. import metrics, processes
 from ..access import keyfile
 from ..access.tokens import Tokens
 from ..settings import Settings, environment, shown, without_password
-from ..store.embedded import CannotStart, embedded
+from ..store.condition import SharedCondition, shared
+from ..store.embedded import embedded
+from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
-from .listener import listen, raise_file_limit, reserve
+from .files import file_limit, most_readers, raise_file_limit
+from .listener import listen_when_free, reserve
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +42,19 @@ WORKER_RESTART_DELAY = 1.0  # seconds before a worker that ended is started agai
 KILL_AFTER = 10.0  # seconds, beyond the drain, after which a worker that does not stop is killed
 
 
-async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine[Any, Any, None]]) -> int:
+async def serve(
+    settings: Settings,
+    started: Callable[[Settings, str], Coroutine[Any, Any, None]],
+    *,
+    accept_empty_store: bool = False,
+) -> int:
     """Run the server until a signal ends it; return its exit status. Raises CannotStart, OSError.
 
     `started` runs beside the workers, with the settings in use and the URL of the server.
     """
     raise_file_limit()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     _check_tokens(settings)
     if settings.replicas and not settings.redis:
         raise CannotStart(
@@ -56,20 +62,23 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         )
     async with AsyncExitStack() as stack:
         os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
+        condition = stack.enter_context(shared())
         data = Path(settings.data)
-        listener = listen((settings.host, settings.port), settings.patience)
+        listener = await listen_when_free((settings.host, settings.port), settings.patience, stop)
         if settings.workers > 1:
             listener = reserve(listener)
         stack.enter_context(listener)
         settings = dataclasses.replace(
             settings,
-            redis=settings.redis or await stack.enter_async_context(embedded(data)),
+            redis=settings.redis
+            or await stack.enter_async_context(embedded(data, accept_empty=accept_empty_store, condition=condition)),
             key=settings.key or _local_key(data),
             port=listener.getsockname()[1],
+            readers=_readers(settings),
         )
         logger.info("settings: %s", shown(settings))
-        await _check_store(settings)
-        workers = Workers(settings, listener, stop)
+        await _check_store(settings, condition)
+        workers = Workers(settings, listener, condition, stop)
         await stack.enter_async_context(workers.running())
         hello = asyncio.create_task(started(settings, _url(settings)))
         await stop.wait()
@@ -77,6 +86,26 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         await asyncio.gather(hello, return_exceptions=True)
         logger.info("server stopping")
     return workers.status
+
+
+def _readers(settings: Settings) -> int:
+    """The number of readers per worker that the limit of open files allows."""
+    limit = file_limit()
+    readers = most_readers(settings.readers, limit)
+    if readers < settings.readers:
+        logger.warning(
+            "a worker accepts %d readers, not %d: it may open %d files; raise the hard limit (ulimit -Hn) for more",
+            *(readers, settings.readers, limit),
+        )
+    return readers
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Stop on the usual signals. Those that the terminal sends stay ignored where they were: `nohup` is to work."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop.set)
 
 
 def _check_tokens(settings: Settings) -> None:
@@ -95,10 +124,10 @@ def _local_key(data: Path) -> str:
         raise CannotStart(str(error)) from None
 
 
-async def _check_store(settings: Settings) -> None:
+async def _check_store(settings: Settings, condition: SharedCondition) -> None:
     """Raises CannotStart where the store does not answer, or must not be used; else each worker would fail on it."""
     try:
-        store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
+        store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
         try:
             await store.check()
         finally:
@@ -110,10 +139,13 @@ async def _check_store(settings: Settings) -> None:
 class Workers:
     """Workers is the worker processes of a supervisor. `status` is the exit status that they leave the server."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, condition: SharedCondition, stop: asyncio.Event
+    ) -> None:
         self.status = 0
         self._settings = settings
         self._listener = listener
+        self._condition = condition
         self._stop = stop
 
     @asynccontextmanager
@@ -150,13 +182,13 @@ class Workers:
             await asyncio.sleep(WORKER_RESTART_DELAY)
 
     async def _start(self, lifeline: int) -> asyncio.subprocess.Process:
-        listener = self._listener.fileno()
+        listener, condition = self._listener.fileno(), self._condition.descriptor
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "pushserver", "worker", str(listener), str(lifeline)),
+            *("-m", "pushserver", "worker", str(listener), str(lifeline), str(condition)),
             env={**os.environ, **environment(self._settings)},
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[listener, lifeline],
+            pass_fds=[listener, lifeline, condition],
             # Ctrl-C in a terminal must reach the supervisor alone: workers that it stopped at once would not drain.
             start_new_session=True,
         )

@@ -27,6 +27,7 @@ from redis.exceptions import (
 
 from .. import model
 from ..errors import shorten
+from .condition import StoreCondition
 from .connection import BlockingConnection, Channels, Node, hinted, within
 from .rights import Refusal, refusal_of, refused, refused_channel
 from .topology import topology_of
@@ -69,8 +70,11 @@ class Store:
     `run` keeps up with which servers are primaries. Raises ValueError for a URL that it cannot read.
     """
 
-    def __init__(self, url: str, *, partitions: int, replicas: int = 0) -> None:
+    def __init__(
+        self, url: str, *, partitions: int, replicas: int = 0, condition: StoreCondition | None = None
+    ) -> None:
         self.partitions = partitions
+        self.condition = condition or StoreCondition()
         self.replicas = replicas  # that have to acknowledge a write before it is called `replica`
         self._topology = topology_of(url)
         self._shards: list[tuple[int, int, Node]] = []  # the first slot, the last one, and their primary
@@ -78,7 +82,7 @@ class Store:
         self._located_at = float("-inf")
 
     async def run(self) -> None:
-        """Look for the primaries every LOCATED_EVERY seconds, until cancelled. A new cause of a failure is logged."""
+        """Look for the primaries every LOCATED_EVERY seconds, until cancelled. A failure is logged once per reason."""
         logged = ""
         while True:
             await asyncio.sleep(LOCATED_EVERY)
@@ -238,12 +242,16 @@ class Store:
     async def ping(self) -> None:
         """Verify that the primaries take writes and evict nothing, how durable, and that the user has every right.
 
-        Raises StoreError, StoreUnfit.
+        Where the condition of an embedded store forbids to write, it is verified that it answers. Raises StoreError,
+        StoreUnfit.
         """
         for node, partitions in (await self.primaries()).items():
-            await within(self._ping(node, [model.tag(partition) for partition in partitions]))
+            tags = [model.tag(partition) for partition in partitions]
+            if self.condition.may_write():
+                await within(self._try_write(node, tags))
+            await within(self._verify_durability(node))
 
-    async def _ping(self, node: Node, tags: list[str]) -> None:
+    async def _try_write(self, node: Node, tags: list[str]) -> None:
         try:
             async with node.redis.pipeline(transaction=False) as pipeline:
                 self._mark(pipeline, tags[0])
@@ -254,6 +262,8 @@ class Store:
             _refuse(refusal_of("SET", error))
         node.replicas = sum(replicas)
         _refuse(await refused(node, tags))
+
+    async def _verify_durability(self, node: Node) -> None:
         try:
             config = await node.redis.config_get("append*", "maxmemory*")
         except ResponseError:  # a managed store may deny CONFIG: nothing is verified then, so `disk` is not claimed

@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
+from ..access.addresses import AddressPlace
 from ..access.gate import permit
 from ..live.hub import Hub
 from ..live.reader import Reader, ReaderState
@@ -25,6 +26,7 @@ from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, Format, Notice
 from ..wire.websocket import DEFLATE, ClientFrames, accepts_deflate, close_message
 from .asgi import CLOSE_LIMIT, DETACH, extension, selected
+from .door import PLACE, leave
 
 NO_PIECES: Iterator[bytes] = iter(())
 NO_FILE = -1  # the descriptor after the connection was lost; the kernel may give the old number to another connection
@@ -40,7 +42,7 @@ class SocketReader(Reader, asyncio.Protocol):
     sent.
     """
 
-    __slots__ = ("_client", "_file", "_hub", "_rest", "_stream", "_timer", "_transport", "_until")
+    __slots__ = ("_client", "_file", "_hub", "_place", "_rest", "_stream", "_timer", "_transport", "_until")
 
     _transport: asyncio.Transport
 
@@ -52,10 +54,12 @@ class SocketReader(Reader, asyncio.Protocol):
         coding: Coding = Coding.MESSAGE,
         *,
         until: float | None = None,
+        place: AddressPlace | None = None,
     ) -> None:
         super().__init__(format, coding)
         self._hub = hub
         self._stream = stream
+        self._place = place
         self._until = until
         self._rest = NO_PIECES
         self._client: ClientFrames | None = None  # only while a frame of the client's is incomplete
@@ -104,6 +108,7 @@ class SocketReader(Reader, asyncio.Protocol):
         self.state = ReaderState.CLOSED
         self._file = NO_FILE
         self._rest = NO_PIECES
+        leave(self._place)
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -209,8 +214,10 @@ async def detach(
         coding, headers = Coding.DEFLATED, [(b"sec-websocket-extensions", DEFLATE.encode())]
     try:
         await websocket.accept(selected(websocket), headers)
-        reader = SocketReader(hub, stream, format, coding, until=reading.until if reading else None)
+        until, place = reading.until if reading else None, extension(websocket, PLACE)
+        reader = SocketReader(hub, stream, format, coding, until=until, place=place)
         extension(websocket, DETACH)(reader)
+        websocket.scope["extensions"].pop(PLACE, None)  # the reader leaves it now
     except BaseException:
         hub.leave(stream)
         raise

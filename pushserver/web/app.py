@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
 from ..access.keystore import KeyStore
 from ..access.origins import Origins
@@ -23,6 +24,7 @@ from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
 from ..settings import Settings
+from ..store.condition import StoreCondition
 from ..store.log import Log
 from ..store.store import Store, StoreError
 from .archive_routes import ArchiveRoutes
@@ -43,9 +45,12 @@ class Part(Protocol):
     async def run(self) -> None: ...
 
 
-def create_app(settings: Settings) -> App:
-    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError."""
-    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
+def create_app(settings: Settings, condition: StoreCondition | None = None) -> App:
+    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError.
+
+    `condition` is that of an embedded store, as its supervisor notes it.
+    """
+    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
@@ -54,7 +59,8 @@ def create_app(settings: Settings) -> App:
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
     reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
-    subscribing = SubscribeRoutes(hub, origins=Origins(settings.origins), deflate=settings.deflate)
+    admission, origins = RateLimit(settings.admit), Origins(settings.origins)
+    subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
@@ -64,7 +70,8 @@ def create_app(settings: Settings) -> App:
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
-    return App(routes, hub=hub, admission=RateLimit(settings.admit), lifespan=lifespan)
+    addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
+    return App(routes, hub=hub, addresses=addresses, lifespan=lifespan)
 
 
 def _handlers(

@@ -1,14 +1,23 @@
-"""The routes of subscribers, which stay connected: a stream over WebSocket, and as Server-Sent Events."""
+"""The routes of subscribers, which stay connected: a stream over WebSocket, and as Server-Sent Events.
+
+A subscriber takes a place in the rate of admission last: after the gate, its origin, and the stream's existence. Else
+requests that are refused anyway would use up the places of readers.
+"""
 
 from __future__ import annotations
+
+import math
+import time
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from .. import metrics
 from ..access.gate import permit
 from ..access.origins import Origins
+from ..access.rates import RateLimit
 from ..errors import NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
@@ -29,8 +38,9 @@ _SSE_HEADERS = {
 class SubscribeRoutes:
     """Handlers of requests that subscribe to a stream of the hub. `deflate` lets WebSocket messages be compressed."""
 
-    def __init__(self, hub: Hub, *, origins: Origins, deflate: bool) -> None:
+    def __init__(self, hub: Hub, *, admission: RateLimit, origins: Origins, deflate: bool) -> None:
         self._hub = hub
+        self._admission = admission
         self._origins = origins
         self._deflate = deflate
 
@@ -39,6 +49,7 @@ class SubscribeRoutes:
         try:
             self._origins.check(websocket)
             name, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
+            await self._admit(name)
             stream = await self._hub.enter(name)
         except Refused as refused:
             await websocket.send_denial_response(answer(refused))
@@ -58,8 +69,17 @@ class SubscribeRoutes:
         origin = self._origins.check(request)
         headers = {**_SSE_HEADERS, **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {})}
         cursor = Cursor.parse(request.headers.get("last-event-id") or request.query_params.get("cursor", ""))
-        stream = check_stream(request.path_params["stream"])
-        return EventStream(request, self._hub, stream, format_of(request), cursor, headers)
+        stream, format = check_stream(request.path_params["stream"]), format_of(request)
+        await self._admit(stream)
+        return EventStream(request, self._hub, stream, format, cursor, headers)
+
+    async def _admit(self, stream: str) -> None:
+        """Take a place for a reader of a stream. Raises NotFound, Unavailable where none is free, StoreError."""
+        await self._hub.look_up(stream)
+        wait = self._admission.wait(time.monotonic())
+        if wait:
+            metrics.PUT_OFF.inc()
+            raise Unavailable("Too many readers arrive at once; retry later.", retry_after=math.ceil(wait))
 
 
 class EventStream(Response):

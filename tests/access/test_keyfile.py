@@ -24,6 +24,12 @@ def test_a_key_that_is_there_is_the_key(tmp_path: Path) -> None:
     assert make_local_key(tmp_path) == "own-key"
 
 
+def test_a_key_that_is_there_needs_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / KEY_FILE).write_text("own-key\n")
+    monkeypatch.delattr("os.link")
+    assert make_local_key(tmp_path) == "own-key"
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words\n", b"\xff\n"])
 def test_a_file_without_a_key_in_it_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / KEY_FILE).write_bytes(content)

@@ -35,6 +35,7 @@ from ..support.server import (
     reader,
     receive,
     running,
+    until,
 )
 
 pytestmark = pytest.mark.anyio
@@ -216,6 +217,81 @@ def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any
         return publisher.publish(stream, {"headline": headline})
 
 
+# --- signals, and a start after a kill
+
+
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile ignores these signals, as under nohup."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_ignored(pid: int, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"^SigIgn:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_of_the_terminal_that_is_ignored_from_outside_stays_ignored(
+    start: Start, stream: str, number: signal.Signals
+) -> None:
+    with ignored(number):
+        server = start()
+    assert is_ignored(server.process.pid, number)
+    server.process.send_signal(number)
+    server.publish_ok(stream, "one")
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_of_the_terminal_stops_the_server(start: Start, number: signal.Signals) -> None:
+    server = start()
+    server.process.send_signal(number)
+    server.close()
+    assert server.process.returncode == 0
+
+
+def test_a_server_that_ignores_every_signal_but_sigterm_stops_on_that(start: Start) -> None:
+    with ignored(signal.SIGTERM):
+        server = start()
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("turns", "connections", "victims"),
+    [
+        (1, 10, "the supervisor"),
+        pytest.param(10, 300, "the supervisor", marks=pytest.mark.full),
+        pytest.param(10, 300, "all", marks=pytest.mark.full),
+    ],
+)
+def test_a_server_that_is_killed_starts_again_at_once(
+    start: Start, stream: str, turns: int, connections: int, victims: str
+) -> None:
+    arguments = ("--workers", "2", "--port", str(free_port()))
+    server = start(*arguments)
+    for turn in range(turns):
+        assert server.publish_ok(stream, str(turn))["n"] == turn + 1
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        with ExitStack() as stack:
+            for _ in range(connections):
+                stack.enter_context(sockets.create_connection(address))
+            orphans = workers_of(server)
+            if victims == "all":
+                server.kill_all()
+            else:
+                os.kill(server.process.pid, signal.SIGKILL)
+                server.close()
+            server = start(*arguments)
+    assert server.snapshot(stream)["n"] == turns
+    until(lambda: not any(map(is_alive, orphans)))
+
+
 # --- servers that cannot start
 
 
@@ -229,21 +305,24 @@ def serve(*arguments: str) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
+@pytest.mark.full  # it waits for the port
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with sockets.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         status, said = serve("--port", str(port), "--data", str(tmp_path / "data"))
     assert status == 3
-    assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
+    assert re.search(rf"^pushserver: cannot start: .*in use.*\b{port}\b.*\n\Z", said, re.MULTILINE), said
+    assert said.count(f"waiting for port {port}, which is in use") == 1
     assert not (tmp_path / "data" / "valkey.pid").exists()
 
 
+@pytest.mark.full  # it waits for the port
 def test_a_port_that_workers_share_is_taken_for_another_server(start: Start, tmp_path: Path) -> None:
     server = start("--workers", "2")
     port = server.url.rpartition(":")[2]
     status, said = serve("--port", port, "--workers", "2", "--data", str(tmp_path / "other"))
     assert status == 3
-    assert re.fullmatch(rf"pushserver: cannot start: .*in use.*\b{port}\b.*\n", said), said
+    assert re.search(rf"^pushserver: cannot start: .*in use.*\b{port}\b.*\n\Z", said, re.MULTILINE), said
 
 
 def test_a_folder_that_is_taken_is_named(start: Start, stream: str) -> None:

@@ -47,6 +47,7 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                errors="surrogateescape",  # the name of a folder may be no UTF-8
                 start_new_session=True,
             )
         self.greeting = self._greeting()

@@ -1,4 +1,4 @@
-"""The middleware sets headers that keep a browser from misreading an answer, and limits how many readers are admitted.
+"""The middleware sets headers that keep a browser from misreading an answer.
 
 A new kind of answer joins the table.
 """
@@ -6,18 +6,9 @@ A new kind of answer joins the table.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, cast
+from collections.abc import Callable
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.testclient import TestClient, WebSocketDenialResponse
-
-from pushserver.web.middleware import App
 
 from ..support.server import LIMIT, Running, until
 
@@ -129,39 +120,6 @@ def test_an_answer_that_nothing_changed_has_them_too(filled: Running, path: str)
     assert status == 304
     assert dict(headers)["x-content-type-options"] == "nosniff"
     assert ("script-src 'self'" in dict(headers)["content-security-policy"]) is (path == "/streams/headers")
-
-
-class Full:
-    """A rate at which nobody else is let in for the next two and a half seconds."""
-
-    def wait(self, now: float) -> float:
-        return 2.5
-
-
-async def nothing(request: Request) -> Response:
-    return Response(status_code=204)
-
-
-@asynccontextmanager
-async def no_work(app: Starlette) -> AsyncIterator[None]:
-    yield
-
-
-FULL = App([Route("/{path:path}", nothing)], hub=cast(Any, None), admission=cast(Any, Full()), lifespan=no_work)
-
-
-def test_a_subscriber_who_comes_too_fast_is_told_when_to_come_back() -> None:
-    client = TestClient(FULL)
-    answer = client.get("/streams/a/sse")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/streams/a/ws"):
-        pass
-    assert (denied.value.status_code, denied.value.headers["retry-after"]) == (503, "3")
-
-
-def test_a_reader_who_reads_once_is_not_put_off() -> None:
-    assert TestClient(FULL).get("/streams/a").status_code == 204
 
 
 def test_an_unknown_address_and_method_are_named(server: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,13 @@ REFUSED = [
     ("{stream}", "format=xml", {}, 422),
     ("{stream}", "", {"Origin": "https://elsewhere.example"}, 403),
 ]
+FLOOD = 20  # requests of a kind
+HANDSHAKE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 
 
 def first_frames(server: Running, stream: str, query: str, count: int, **headers: str) -> list[dict[str, Any]]:
@@ -105,6 +113,35 @@ def test_who_has_all_of_an_ended_stream_is_told_to_stop(server: Running, stream:
     last = server.send("POST", f"/streams/{stream}/end", {}).json()["cursor"]
     assert server.http.get(f"/streams/{stream}/sse?cursor={last}").status_code == 204
     assert first_frames(server, stream, f"cursor={first}", 2)[1]["type"] == "stream.end"
+
+
+REFUSED_FLOODS = [
+    ("no-such-stream", "", {}, {404, 503}),  # 503 where there are too many unknown names
+    ("UPPER", "", {}, {422}),
+    ("{stream}", "format=xml", {}, {422}),
+    ("{stream}", "", {"Origin": "https://elsewhere.example"}, {403}),
+    ("desk-{stream}", "", {}, {401}),
+    ("no-such-stream-{number}", "", {}, {404, 503}),
+]
+
+
+@pytest.mark.anyio
+async def test_handshakes_that_are_refused_use_up_no_reader_s_place(
+    start: Callable[..., Running], stream: str, tmp_path: Path
+) -> None:
+    """One reader a second is admitted, and one at once: it would have to wait if one of a flood had been counted."""
+    (tmp_path / "secret").write_text("s" * 32)
+    private = ["--private", "desk-*", "--token-keys", str(tmp_path / "secret"), "--token-algorithms", "HS256"]
+    server = start("--admit", "1", *private)
+    server.publish_ok(stream, "one")
+    for name, query, headers, expected in REFUSED_FLOODS:
+        for number in range(FLOOD):
+            path = f"/streams/{name.format(stream=stream, number=number)}"
+            for end, upgrade in (("sse", {}), ("ws", HANDSHAKE)):
+                response = server.http.get(f"{path}/{end}?{query}", headers={**upgrade, **headers})
+                assert response.status_code in expected
+    async with reader(server, stream) as socket:
+        assert (await receive(socket))["type"] == "hello"
 
 
 @pytest.mark.anyio

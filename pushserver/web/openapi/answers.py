@@ -170,10 +170,12 @@ class Live(Answer):
 class Ready(Answer):
     ready: bool
     store: bool
+    folder: bool
     replicas: bool
     tail: bool
     receipts: bool
     staying: bool
+    publishing: bool
 
 
 class Problem(Answer):

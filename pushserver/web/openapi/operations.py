@@ -94,7 +94,7 @@ FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"]
 
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
-READING = "401 403 404 422 503"
+READING = "401 403 404 422 429 503"
 KEYED = "400 401 403 429 503"
 WRITING = f"{KEYED} 409 413 415 422"
 
@@ -121,7 +121,7 @@ _counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
 _same = Answer("Not modified: the copy that the ETag names is current.", {}, ("ETag",))
 
 OPERATIONS = [
-    Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "503"),
+    Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "429 503"),
     Operation("GET", "/livez", "isAlive", "Answer while the worker runs.", {200: Answer("Yes.", {JSON: answers.Live})}),
     Operation("GET", "/metrics", "countAll", "The metrics of all workers, for Prometheus.", {200: _counts}),
     Operation(
