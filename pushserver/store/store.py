@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 from redis.crc import key_slot
 from redis.exceptions import (
     ClusterDownError,
+    ConnectionError,
     MovedError,
     NoPermissionError,
     ReadOnlyError,
@@ -27,8 +28,8 @@ from redis.exceptions import (
 from .. import model
 from ..errors import shorten
 from .condition import StoreCondition
-from .connection import BlockingConnection, Channels, Node, within
-from .rights import Refusal, refusal, refused, refused_channel
+from .connection import BlockingConnection, Channels, Node, hinted, within
+from .rights import Refusal, refusal_of, refused, refused_channel
 from .topology import topology_of
 
 logger = logging.getLogger(__name__)
@@ -221,7 +222,9 @@ class Store:
         try:
             _check_server(await within(node.redis.info()))
         except ResponseError as error:
-            _refuse(refusal("INFO", error))
+            _refuse(refusal_of("INFO", error))
+        except ConnectionError as error:
+            raise ConnectionError(hinted(node.url, error)) from error
         _refuse(await refused_channel(node, tag))
 
     async def _check_format(self) -> None:
@@ -232,7 +235,7 @@ class Store:
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
-            _refuse(refusal("SET", error))
+            _refuse(refusal_of("SET", error))
         if stored is not None:
             _check_version(cast(bytes, stored))
 
@@ -256,7 +259,7 @@ class Store:
                     pipeline.wait(self.replicas, REPLICA_WAIT_MS)
                 _, *replicas = await pipeline.execute()
         except NoPermissionError as error:
-            _refuse(refusal("SET", error))
+            _refuse(refusal_of("SET", error))
         node.replicas = sum(replicas)
         _refuse(await refused(node, tags))
 
