@@ -6,10 +6,11 @@ Commands that run on the same machine read it, so that they need no other key.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
+
+from ..values import publish_key
 
 KEY_FILE = "publish.key"  # its name in the data folder
 
@@ -17,7 +18,8 @@ KEY_FILE = "publish.key"  # its name in the data folder
 def local_key(data: Path) -> str | None:
     """The publish key of a data folder; None where it has none. Raises OSError."""
     path = data / KEY_FILE
-    return path.read_text(errors="replace").strip() if path.is_file() else None
+    # An editor of Windows begins the file with a byte order mark.
+    return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else None
 
 
 def make_local_key(data: Path) -> str:
@@ -25,12 +27,10 @@ def make_local_key(data: Path) -> str:
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (data / KEY_FILE).exists():  # else a server could not start on a disk that is full
         _write_key(data)
-    key = local_key(data)
-    if not re.fullmatch("[\x21-\x7e]+", key or ""):
-        raise ValueError(
-            f"{data / KEY_FILE} must have one line of visible ASCII characters; restore it, or delete it for a new key"
-        )
-    return str(key)
+    try:
+        return publish_key(local_key(data) or "")
+    except ValueError as error:
+        raise ValueError(f"{data / KEY_FILE}: {error}; restore it, or delete it for a new key") from None
 
 
 def _write_key(data: Path) -> None:

@@ -27,6 +27,10 @@ class KeyStore:
         keys, used = [await self._hash(name) for name in (KEYS, KEYS_USED)]
         return {id.decode(): {**loads(key), "used": used.get(id, b"").decode()} for id, key in keys.items()}
 
+    async def has_key(self, at: str) -> bool:
+        """Whether there is a key that has not expired at an instant."""
+        return any(key["expires"] is None or key["expires"] > at for key in (await self.all()).values())
+
     async def _hash(self, name: str) -> dict[bytes, bytes]:
         return await self._store.call(name, lambda redis: cast(Awaitable[dict[bytes, bytes]], redis.hgetall(name)))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .. import settings
+from .. import settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, plaintext
@@ -51,7 +51,7 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
             raise click.ClickException(f"the store was not reached: {error}") from None
 
     for name in ("data", "redis"):
-        run = click.option(f"--{name}", **settings.option_of(name))(run)
+        run = click.option(f"--{name}", cls=settings.Option, **settings.option_of(name))(run)
     return run
 
 
@@ -81,12 +81,15 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     unknown = [right for right in rights if right not in RIGHTS]
     if unknown:
         raise click.BadParameter(f"expected some of {', '.join(RIGHTS)}, got {', '.join(unknown)}", param_hint="--can")
-    patterns = [pattern.strip() for pattern in streams.split(",")]
+    try:
+        patterns = values.stream_patterns(streams)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--streams") from None
     try:
         ends = fields.instant_of(expires) if expires else None
     except plaintext.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
-    id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
+    id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -21,13 +22,20 @@ from ..store.folder import CannotStart
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
 
+logger = logging.getLogger(__name__)
+
 READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
 
 def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
     chosen = settings.Settings(**values)
+    if play and chosen.redis and not chosen.key:
+        raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     configure_logging(chosen.log_level)
+    # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
+    for sentence in settings.unknown_variables(os.environ):
+        logger.warning("%s", sentence)
     try:
         serving = supervisor.serve(chosen, partial(greet, play=play), accept_empty_store=accept_empty_store)
         status = asyncio.run(serving)
@@ -45,7 +53,8 @@ def _work(listener: int, lifeline: int, condition: int, **values: Any) -> None:
 
 async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
     """Print the URLs and the key once the server is ready; play the demo, if asked to."""
-    async with httpx2.AsyncClient() as http:
+    # No proxy of the environment is asked: it could not reach this machine's own addresses.
+    async with httpx2.AsyncClient(trust_env=False) as http:
         while not await _is_ready(http, url):
             await asyncio.sleep(READY_EVERY)
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
@@ -53,7 +62,7 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
     is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
     lines = [
         f"  pages        {url}/",
-        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY'}",
+        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
     if play:

@@ -5,7 +5,7 @@ They are written here and not with feedgen, which has neither tombstones nor JSO
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 from xml.etree import ElementTree as xml
 
@@ -22,8 +22,8 @@ xml.register_namespace("at", TOMBSTONES)
 # --- Atom
 
 
-def atom(edition: Edition) -> bytes:
-    """The Atom feed, and a tombstone for each entry that was withdrawn."""
+def atom(edition: Edition) -> Generator[None, None, bytes]:
+    """The Atom feed, and a tombstone for each entry that was withdrawn. Made in a step for each entry."""
     page = edition.page
     feed = xml.Element(_atom("feed"), {"xml:lang": page["lang"]})
     _add(feed, "id", edition.url)
@@ -36,6 +36,7 @@ def atom(edition: Edition) -> bytes:
     _add(feed, "link", rel="alternate", type="text/html", href=edition.url)
     for entry in edition.entries:
         _add_entry(feed, edition, entry)
+        yield
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
     text: bytes = xml.tostring(feed, "utf-8", xml_declaration=True)
@@ -77,9 +78,15 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition) -> str:
-    """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`."""
-    page = edition.page
+def json_feed(edition: Edition) -> Generator[None, None, str]:
+    """The JSON Feed, made in a step for each entry.
+
+    Fields that the format does not define, such as withdrawals, are under `_pushserver`.
+    """
+    page, items = edition.page, []
+    for entry in edition.entries:
+        items.append(_item(edition, entry))
+        yield
     feed = {
         "version": "https://jsonfeed.org/version/1.1",
         "title": page["headline"],
@@ -88,7 +95,7 @@ def json_feed(edition: Edition) -> str:
         "description": page.get("dek"),
         "language": page["lang"],
         "expired": True if page["state"] == "ended" else None,
-        "items": [_item(edition, entry) for entry in edition.entries],
+        "items": items,
         "_pushserver": {
             "withdrawn": [
                 {"id": edition.entry_url(withdrawal["id"]), **_named(withdrawal, "at", "rev", "reason", "note")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zoneinfo
+from collections.abc import Generator
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +17,15 @@ from .edition import Edition, beginning, plain_text, present
 UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
 
 
-def live_blog(edition: Edition) -> Markup:
-    """The LiveBlogPosting for the head of the stream's page."""
+def live_blog(edition: Edition) -> Generator[None, None, Markup]:
+    """The LiveBlogPosting for the head of the stream's page, in a step for each entry."""
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
     pictures = [src for entry in edition.entries for src in edition.pictures(entry)]
     names = {person["name"]: None for entry in edition.entries for person in entry["bylines"]}
+    updates = []
+    for entry in edition.entries[:UPDATES]:
+        updates.append(_update(edition, entry, zone))
+        yield
     return _script(
         {
             "@context": "https://schema.org",
@@ -38,7 +43,7 @@ def live_blog(edition: Edition) -> Markup:
             "image": pictures[:1] or None,
             "author": _people(names) or _organization(edition),
             "publisher": _organization(edition),
-            "liveBlogUpdate": [_update(edition, entry, zone) for entry in edition.entries[:UPDATES]],
+            "liveBlogUpdate": updates,
         }
     )
 

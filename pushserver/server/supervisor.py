@@ -25,20 +25,27 @@ from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE
 
-from .. import metrics, processes
+from .. import metrics, model, processes
 from ..access import keyfile
+from ..access.keystore import KeyStore
 from ..access.tokens import Tokens
-from ..settings import Settings, environment, shown, without_password
+from ..logs import hide_secrets
+from ..settings import Settings, shown, worker_environment
 from ..store.condition import SharedCondition, shared
 from ..store.embedded import embedded
 from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
+from ..values import NEW_KEY
 from .files import file_limit, most_readers, raise_file_limit
 from .listener import listen_when_free, reserve
 
 logger = logging.getLogger(__name__)
 
 WORKER_RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
+NO_SHARED_KEY = (
+    f"expected PUSHSERVER_KEY, the same on every server of the store (`{NEW_KEY}` makes one), "
+    "or a key in the store (`pushserver keys create NAME --redis URL` makes one), got none"
+)
 KILL_AFTER = 10.0  # seconds, beyond the drain, after which a worker that does not stop is killed
 
 
@@ -72,7 +79,8 @@ async def serve(
             settings,
             redis=settings.redis
             or await stack.enter_async_context(embedded(data, accept_empty=accept_empty_store, condition=condition)),
-            key=settings.key or _local_key(data),
+            # Servers that share a store must accept the same keys: a key of one server's folder is no such key.
+            key=settings.key or ("" if settings.redis else _local_key(data)),
             port=listener.getsockname()[1],
             readers=_readers(settings),
         )
@@ -130,10 +138,12 @@ async def _check_store(settings: Settings, condition: SharedCondition) -> None:
         store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
         try:
             await store.check()
+            if not settings.key and not await KeyStore(store).has_key(model.instant(model.now())):
+                raise CannotStart(NO_SHARED_KEY)
         finally:
             await store.close()
     except (StoreError, StoreUnfit, ValueError, OSError) as error:
-        raise CannotStart(f"store {without_password(settings.redis)}: {error}") from error
+        raise CannotStart(f"store {hide_secrets(settings.redis)}: {error}") from error
 
 
 class Workers:
@@ -186,7 +196,7 @@ class Workers:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "pushserver", "worker", str(listener), str(lifeline), str(condition)),
-            env={**os.environ, **environment(self._settings)},
+            env=worker_environment(self._settings),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[listener, lifeline, condition],
             # Ctrl-C in a terminal must reach the supervisor alone: workers that it stopped at once would not drain.

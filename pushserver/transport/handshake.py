@@ -54,6 +54,9 @@ class Handshake(asyncio.Protocol):
         """Refuse a malformed request; else call the application."""
         self._transport.set_protocol(self)
         self._http.connections.add(self)  # type: ignore[arg-type]
+        if len(self._early) > EARLY_BYTES:
+            self._transport.abort()
+            return
         fault = self._check()
         if fault:
             self._refuse(*fault)

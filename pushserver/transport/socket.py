@@ -22,6 +22,7 @@ from ..live.hub import Hub
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream
 from ..model import Cursor
+from ..stretch import STRETCH
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, Format, Notice
 from ..wire.websocket import DEFLATE, ClientFrames, accepts_deflate, close_message
@@ -166,9 +167,14 @@ class SocketReader(Reader, asyncio.Protocol):
         return not self._transport.get_write_buffer_size()  # the kernel may have taken the rest since
 
     def _write_rest(self) -> bool:
-        """Write the pieces that wait, while the kernel takes them. Returns whether none waits any more."""
+        """Write the pieces that wait, while the kernel takes them. Returns whether none waits any more.
+
+        To make a piece takes time. After STRETCH the rest waits for the next turn of the loop.
+        """
         if self._transport.get_write_buffer_size():
             return False
+        loop = asyncio.get_running_loop()
+        over = loop.time() + STRETCH
         while self.state is ReaderState.CLOSED or self._until is None or time.time() < self._until:
             piece = next(self._rest, None)
             if piece is None:
@@ -176,7 +182,15 @@ class SocketReader(Reader, asyncio.Protocol):
                 return True
             if not self._send(piece):
                 return False
+            if loop.time() >= over:
+                loop.call_soon(self._go_on)
+                return False
         return False
+
+    def _go_on(self) -> None:
+        """Write more of the pieces that wait, unless the connection was lost meanwhile."""
+        if self._file != NO_FILE and self._write_rest():
+            self._stream.fanout.resume(self)
 
     def _is_behind(self) -> bool:
         return self._rest is not NO_PIECES or self._transport.get_write_buffer_size() > 0

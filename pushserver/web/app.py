@@ -56,10 +56,11 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     receipts = Receipts(store, hub)
     health = Health(store, hub, receipts)
     tokens = Tokens.of(settings)
+    origins = Origins(settings.origins, settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
-    admission, origins = RateLimit(settings.admit), Origins(settings.origins)
+    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    admission = RateLimit(settings.admit)
     subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
@@ -71,7 +72,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
-    return App(routes, hub=hub, addresses=addresses, lifespan=lifespan)
+    return App(routes, hub=hub, addresses=addresses, origins=origins, lifespan=lifespan)
 
 
 def _handlers(

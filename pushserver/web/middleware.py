@@ -15,11 +15,14 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan, Message, Receive, Scope, Send
 
 from ..access.addresses import Addresses
+from ..access.origins import Origins
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
+from .cors import Cors
 from .limits import AddressGuard
+from .refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +35,25 @@ class App(Starlette):
     """
 
     def __init__(
-        self, routes: Sequence[BaseRoute], *, hub: Hub, addresses: Addresses, lifespan: Lifespan[Starlette]
+        self,
+        routes: Sequence[BaseRoute],
+        *,
+        hub: Hub,
+        addresses: Addresses,
+        origins: Origins,
+        lifespan: Lifespan[Starlette],
     ) -> None:
         guard = Middleware(AddressGuard, addresses=addresses)
         super().__init__(routes=routes, lifespan=lifespan, middleware=[guard], exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
         self.addresses = addresses
+        self._outer = Cors(Refusals(super().__call__), origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             send = _with_headers(send)
-        await super().__call__(scope, receive, send)
+        await self._outer(scope, receive, send)
 
 
 def _with_headers(send: Send) -> Send:

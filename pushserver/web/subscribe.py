@@ -28,8 +28,8 @@ from ..transport.socket import detach
 from ..transport.sse import SseReader
 from ..wire.frames import Coding, Format
 
-_SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
+SSE_HEADERS = {
+    "Content-Type": "text/event-stream",  # always UTF-8; some clients compare the whole value with this one
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx would keep events until it has a bufferful
 }
@@ -65,13 +65,12 @@ class SubscribeRoutes:
             await detach(websocket, self._hub, stream, format, cursor, deflate=self._deflate)
 
     async def sse(self, request: Request) -> Response:
-        """`GET /streams/{stream}/sse?cursor=&format=`. `Last-Event-ID` wins: a browser sends it when it reconnects."""
-        origin = self._origins.check(request)
-        headers = {**_SSE_HEADERS, **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {})}
-        cursor = Cursor.parse(request.headers.get("last-event-id") or request.query_params.get("cursor", ""))
+        """`GET /streams/{stream}/sse?cursor=&format=`."""
+        self._origins.check(request)
+        cursor = Cursor.parse(_last_event_id(request))
         stream, format = check_stream(request.path_params["stream"]), format_of(request)
         await self._admit(stream)
-        return EventStream(request, self._hub, stream, format, cursor, headers)
+        return EventStream(request, self._hub, stream, format, cursor)
 
     async def _admit(self, stream: str) -> None:
         """Take a place for a reader of a stream. Raises NotFound, Unavailable where none is free, StoreError."""
@@ -85,17 +84,8 @@ class SubscribeRoutes:
 class EventStream(Response):
     """EventStream is a response that goes on while its reader stays. Before the first byte it raises as a handler."""
 
-    def __init__(
-        self,
-        request: Request,
-        hub: Hub,
-        stream: str,
-        format: Format,
-        cursor: Cursor | None,
-        headers: dict[str, str],
-    ) -> None:
-        super().__init__(headers=headers)
-        self._fields = headers
+    def __init__(self, request: Request, hub: Hub, stream: str, format: Format, cursor: Cursor | None) -> None:
+        super().__init__(headers=SSE_HEADERS)
         self._request = request
         self._hub = hub
         self._stream = stream
@@ -108,7 +98,7 @@ class EventStream(Response):
                 await Response(status_code=204)(scope, receive, send)  # an EventSource stops reconnecting
                 return
             if self._request.method == "HEAD":  # a client that failed to connect asks for the reason
-                await Response(headers=self._fields)(scope, receive, send)
+                await Response(headers=SSE_HEADERS)(scope, receive, send)
                 return
             headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -118,6 +108,21 @@ class EventStream(Response):
             reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until)
             reader.transmit = send
             await attend(self._hub, stream, reader, self._cursor, _gone(receive))
+
+
+def _last_event_id(request: Request) -> str:
+    """The cursor of the last event that a client has.
+
+    A browser sends it as a header when it reconnects, while the address stays that of its first request. Clients that
+    cannot set a header send it in the query, in one of several spellings.
+    """
+    spelled = (value for name, value in request.query_params.multi_items() if _is_last_event_id(name))
+    in_query = next(spelled, "") or request.query_params.get("cursor", "")
+    return request.headers.get("last-event-id") or in_query
+
+
+def _is_last_event_id(name: str) -> bool:
+    return name.replace("-", "").lower() == "lasteventid"
 
 
 async def _gone(receive: Receive) -> None:

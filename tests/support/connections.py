@@ -156,6 +156,11 @@ class Serving(NamedTuple):
     site: Site
     unread: Unread
 
+    def bodies(self) -> list[bytes]:
+        """The bytes that each connection keeps for its client."""
+        assert self.site.server is not None
+        return [cast(Any, each)._outlet._body for each in self.site.server.server_state.connections]
+
     @contextlib.contextmanager
     def wire(self) -> Iterator[Wire]:
         wire = Wire(self.address)

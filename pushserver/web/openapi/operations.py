@@ -117,6 +117,10 @@ _page = {
 }
 _put = Answer("Changed, or not different from the current one.", {JSON: "EntryChanged"}, ("ETag",))
 _html = Answer("The page.", {HTML: TEXT})
+_refused_batch = {
+    422: Answer("Refused; a batch of which no line was stored has the refusal of each.", {NDJSON: TEXT}),
+    503: Answer("The store is away; a batch has the refusal of each line.", {NDJSON: TEXT}),
+}
 _counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
 _same = Answer("Not modified: the copy that the ETag names is current.", {}, ("ETag",))
 
@@ -201,6 +205,7 @@ OPERATIONS = [
                 {JSON: "Published", NDJSON: TEXT},
                 ("Idempotent-Replayed",),
             ),
+            **_refused_batch,
             **_new,
         },
         WRITING,
@@ -291,7 +296,7 @@ OPERATIONS = [
         "/streams/{stream}/restore",
         "restoreStream",
         "Import the lines of an export, up to the first that is refused.",
-        {200: Answer("A line for each of the lines.", {NDJSON: TEXT})},
+        {200: Answer("A line for each of the lines.", {NDJSON: TEXT}), **_refused_batch},
         f"{KEYED} 413 415 422",
         {NDJSON: TEXT},
         right="publish, correct, withdraw, page",
@@ -311,11 +316,11 @@ OPERATIONS = [
         "followEvents",
         "Subscribe to the stream as Server-Sent Events.",
         {
-            200: Answer("Frames follow.", {"text/event-stream": TEXT}),
+            200: Answer("Frames follow; or one `bye`, to a GET that is to come later.", {"text/event-stream": TEXT}),
             204: Answer("The stream has ended, and the reader has every event."),
         },
         READING,
-        query=FOLLOW,
+        query={**FOLLOW, "lastEventId": TEXT},
     ),
     Operation(
         "GET",
