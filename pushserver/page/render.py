@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -91,29 +91,57 @@ def _parts(place: Place) -> Any:
     return environment.get_template("parts.html").module
 
 
-@functools.lru_cache(maxsize=1024)
-def entry(entry_json: str, place: Place) -> Markup:
-    """The list item of an entry. A revision is rendered once, however many pages and frames show it."""
+class Item(NamedTuple):
+    """Item is an entry as a page lists it: its HTML, its place in the page's order, its day and its headline."""
+
+    html: Markup
+    id: str
+    order: int
+    day: str
+    headline: str | None
+
+
+def make_item(entry_json: str, place: Place) -> Item:
+    """Render an entry as the item of a list."""
     fields = json.loads(entry_json)
     metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
-    return Markup(_parts(place).entry(fields, order_of(fields)))
+    order = order_of(fields)
+    html = Markup(_parts(place).entry(fields, order))
+    return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
+
+
+# A revision is rendered once, however many frames show it.
+item = functools.lru_cache(maxsize=1024)(make_item)
+
+
+def entry(entry_json: str, place: Place) -> Markup:
+    """The list item of an entry."""
+    return item(entry_json, place).html
 
 
 def _day(key: str, place: Place, entries: Markup) -> Markup:
     return Markup(_parts(place).day(key, _day_title(key, place), entries))
 
 
-def parts(page: StoredPage, entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
-    """Every part of a page by its element's id. `entries` are JSON in the page's order; `older` links to more."""
+def parts(
+    page: StoredPage,
+    entries: Sequence[str],
+    *,
+    older: str | None,
+    item_of: Callable[[str, Place], Item] = item,
+) -> dict[str, Markup]:
+    """Every part of a page by its element's id. `entries` are JSON in the page's order; `older` links to more.
+
+    `item_of` renders an entry, or has it rendered already.
+    """
     place = Place.of(page)
-    macros = _parts(place)
-    fields = [json.loads(text) for text in entries]
-    days = groupby(zip(entries, fields, strict=True), key=lambda pair: day_of(pair[1], place))
-    sections = [_day(key, place, Markup("").join(entry(text, place) for text, _ in group)) for key, group in days]
-    latest = [item for item in fields if item.get("headline")][:LATEST]
+    items = [item_of(entry, place) for entry in entries]
+    days = groupby(items, key=lambda item: item.day)
+    sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
+    latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]
     return {
         **page_parts(page),
-        "latest": Markup(macros.latest(latest)),
+        "latest": Markup(_parts(place).latest(latest)),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
         "older": Markup('<p id="older"{}><a rel="next" href="{}">Older updates</a></p>').format(
             Markup("" if older else " hidden"), older or ""
@@ -169,7 +197,7 @@ def frame(event: Event, page: StoredPage) -> dict[str, Any]:
 
 def preview(fields: StoredEntry, page: StoredPage) -> Markup:
     """The list item of an entry that is not stored. It is not cached: no other request needs it."""
-    return entry.__wrapped__(dumps(fields), Place.of(page))
+    return make_item(dumps(fields), Place.of(page)).html
 
 
 def content(fields: StoredEntry, place: Place) -> Markup:

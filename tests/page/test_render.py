@@ -506,7 +506,7 @@ def test_the_link_to_older_entries_after_a_pinned_one_keeps_its_order() -> None:
 def test_a_frame_carries_the_entry_as_the_page_has_it(number: int) -> None:
     page, entries = a_page(), the_entries()
     frame = put(entries[number], page)
-    render.entry.cache_clear()
+    render.item.cache_clear()
     parts = render.parts(page, entries, older=None)
     assert frame["html"] in parts["entries"]
     assert frame["parts"]["updated"] in parts["header"]
@@ -529,7 +529,7 @@ def test_the_entries_of_a_page_are_the_sum_of_their_frames() -> None:
         empty = days[0]["day"]["html"]
         assert empty.endswith("</ol></section>")
         sections.append(empty.replace("</ol></section>", "".join(frame["html"] for frame in days) + "</ol></section>"))
-    render.entry.cache_clear()
+    render.item.cache_clear()
     assert render.parts(page, entries, older=None)["entries"] == f'<div id="entries">{"".join(sections)}</div>'
 
 
