@@ -256,5 +256,5 @@ def _snapshot_text(snapshot: Snapshot, format: Format) -> str:
     if format is Format.JSON:
         return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
     older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, snapshot.entries, older=older)
+    parts = render.parts(snapshot.page, render.items(snapshot.page, snapshot.entries), older=older)
     return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)

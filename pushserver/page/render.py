@@ -114,6 +114,12 @@ def make_item(entry_json: str, place: Place) -> Item:
 item = functools.lru_cache(maxsize=1024)(make_item)
 
 
+def items(page: StoredPage, entries: Sequence[str]) -> list[Item]:
+    """The entries of a page as items."""
+    place = Place.of(page)
+    return [item(entry, place) for entry in entries]
+
+
 def entry(entry_json: str, place: Place) -> Markup:
     """The list item of an entry."""
     return item(entry_json, place).html
@@ -123,19 +129,9 @@ def _day(key: str, place: Place, entries: Markup) -> Markup:
     return Markup(_parts(place).day(key, _day_title(key, place), entries))
 
 
-def parts(
-    page: StoredPage,
-    entries: Sequence[str],
-    *,
-    older: str | None,
-    item_of: Callable[[str, Place], Item] = item,
-) -> dict[str, Markup]:
-    """Every part of a page by its element's id. `entries` are JSON in the page's order; `older` links to more.
-
-    `item_of` renders an entry, or has it rendered already.
-    """
+def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict[str, Markup]:
+    """Every part of a page by its element's id. `items` are in the page's order; `older` links to more."""
     place = Place.of(page)
-    items = [item_of(entry, place) for entry in entries]
     days = groupby(items, key=lambda item: item.day)
     sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
     latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]

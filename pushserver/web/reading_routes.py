@@ -73,7 +73,7 @@ class ReadingRoutes:
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        parts = render.parts(snapshot.page, snapshot.entries, older=_older(snapshot))
+        parts = render.parts(snapshot.page, render.items(snapshot.page, snapshot.entries), older=_older(snapshot))
         edition = _edition(request, stream, snapshot)
         head = {"url": edition.url, "json_ld": jsonld.live_blog(edition)}
         cursor, newer = str(snapshot.cursor), before is not None
