@@ -86,9 +86,14 @@ class Settings:
         click.IntRange(1, 100_000),
     )
     ring_bytes: int = knob(
-        4_194_304,
-        "Bytes of events per stream that a worker keeps in memory; twice as many while it sends them out.",
+        8_388_608,
+        "Maximum bytes per stream that a worker keeps in memory for readers; twice as many while it sends them out.",
         click.IntRange(1),
+    )
+    rings_bytes: int = knob(
+        268_435_456,
+        "Maximum bytes that a worker keeps in memory of all streams; the least recently read one lets go first.",
+        click.IntRange(1_048_576),
     )
     replay_events: int = knob(
         1_000,

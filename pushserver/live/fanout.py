@@ -21,6 +21,7 @@ from .. import model
 from ..model import Cursor
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, EventFrame, Format, Frame, Notice
+from ..wire.memory import Account
 from .reader import Reader, ReaderState
 from .ring import Ring
 
@@ -48,6 +49,7 @@ class Fanout:
         # The event before the position of readers who read ahead; None where two of them name different events.
         self._ahead: dict[int, Cursor | None] = {}
         self._batches: dict[tuple[int, Format, Coding, tuple[Frame, ...]], Batch] = {}
+        self._batch_account = Account(ring.account)
         self._uncounted: list[Batch] = []  # batches whose readers are not counted in their frames yet
         self._readers: list[Reader] = []
         self._turn = 0  # index of the reader that the pass visited last
@@ -84,7 +86,7 @@ class Fanout:
             self._passed = self.ring.end
         self.ring.trim(self._passed)
         self._count_readers()
-        self._batches.clear()
+        self._forget_batches()
         if self._ahead and self._ahead.pop(self.ring.end, frame.event.cursor) != frame.event.cursor:
             self._drop_ahead()
 
@@ -98,16 +100,33 @@ class Fanout:
     def restart(self, head: Cursor, n: int, frames: Sequence[Frame]) -> None:
         """Go on from another event. Every reader receives these frames in place of what it had not received yet."""
         self._count_readers()
-        self._batches.clear()
+        self._forget_batches()
         self._ahead.clear()
+        first = self.ring.end
         self.ring.restart(head, n, frames)
         for reader in self._readers:
-            reader.position = self.ring.start
+            reader.position = first
 
     def withdraw(self, entry_id: str, replace: Callable[[EventFrame], None]) -> None:
         """Replace the content of an entry's frames in the ring, which `replace` does to each."""
-        self._batches.clear()
+        self._forget_batches()
         self.ring.withdraw(entry_id, replace)
+
+    # --- memory
+
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the batches, what the frames keep encoded, and the oldest frames of the ring beyond a lower bound.
+
+        A reader that still misses one of these frames is closed, and resumes from the log.
+        """
+        self._forget_batches()
+        self.ring.shrink(self._passed, max_bytes)
+
+    def _forget_batches(self) -> None:
+        self._batches.clear()
+        if self._batch_account.bytes:
+            self._batch_account.close()
+            self._batch_account = Account(self.ring.account)
 
     # --- readers
 
@@ -232,10 +251,11 @@ class Fanout:
         key = (position, reader.format, reader.coding, first)
         batch = self._batches.get(key)
         if batch is None:
-            if len(self._batches) >= BATCHES:
-                self._batches.clear()
+            if len(self._batches) >= BATCHES or self._batch_account.bytes > self.ring.batch_bytes:
+                self._forget_batches()
             frames = [*first, *self.ring.frames_from(position)]
-            batch = self._batches[key] = Batch(frames, reader.format, reader.coding)
+            account = self._batch_account
+            batch = self._batches[key] = Batch(frames, reader.format, reader.coding, account=account)
         return batch
 
     def _count_readers(self) -> None:
@@ -250,7 +270,7 @@ class Fanout:
 
     def beat(self, frame: Notice) -> Iterator[None]:
         """Write a heartbeat to the readers who have everything, one reader a step."""
-        self._batches.clear()
+        self._forget_batches()
         batches = {(format, coding): Batch([frame], format, coding) for format in Format for coding in Coding}
         for reader in tuple(self._readers):
             if reader.state is ReaderState.OPEN and reader.place >= 0 and reader.position >= self.ring.end:

@@ -20,8 +20,10 @@ from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
+from ..wire.memory import Account
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
+from .memory import Memory
 from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
@@ -39,6 +41,7 @@ class HubOptions(NamedTuple):
     readers: int
     ring_events: int
     ring_bytes: int
+    rings_bytes: int
     page_entries: int
     replay_events: int
     replay_bytes: int
@@ -59,6 +62,7 @@ class Hub:
         self._log = log
         self._options = options
         self._streams: dict[str, LiveStream] = {}
+        self._memory = Memory(options.rings_bytes)
         self._opening = [asyncio.Lock() for _ in range(log.store.partitions)]
         self._tails = Tails(log, deliver=self._deliver, verify=self._verify)
         self._resumption = Resumption(
@@ -198,10 +202,14 @@ class Hub:
 
     def _live(self, name: str, snapshot: Snapshot) -> LiveStream:
         ring = Ring(
-            snapshot.cursor, snapshot.n, max_events=self._options.ring_events, max_bytes=self._options.ring_bytes
+            snapshot.cursor,
+            snapshot.n,
+            max_events=self._options.ring_events,
+            max_bytes=self._options.ring_bytes,
+            account=Account(self._memory),
         )
         fanout = Fanout(ring, on_drop=self._count_dropped)
-        return LiveStream(name, fanout, snapshot.page, give_up=self._give_up)
+        return LiveStream(name, fanout, snapshot.page, give_up=self._give_up, memory=self._memory)
 
     def _close(self, stream: LiveStream) -> None:
         """Stop following a stream."""

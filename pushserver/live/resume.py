@@ -78,8 +78,11 @@ class Resumption:
             position = _position(stream, last, resumed.n + len(resumed.events))
             if position >= stream.ring.start and not stream.ring.withdraws_after(position):
                 stream.ring.recall(missed)
-                from_log = Start(position, last, [self._hello(stream, resumed.n), *missed])
-                return self._from_ring(stream, cursor) or from_log
+                if start := self._from_ring(stream, cursor):
+                    return start
+                if position < stream.ring.start:  # other frames had to leave, so that the recalled ones have room
+                    return None
+                return Start(position, last, [self._hello(stream, resumed.n), *missed])
         return await self._from_snapshot(stream, resumed.reason or "too_far")
 
     async def _from_snapshot(self, stream: LiveStream, reason: str) -> Start | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..model import Cursor
 from ..wire.frames import EventFrame, Frame
+from ..wire.memory import Account, Encodings
 
 
 class BrokenChain(Exception):
@@ -23,17 +24,24 @@ class BrokenChain(Exception):
 class Ring:
     """Ring is a bounded sequence of frames. `head` is the newest event that it has seen, `n` the number of that event.
 
-    `max_events` and `max_bytes` bound it; the bytes are those of the events' data. The newest frame always stays.
+    `max_events` and `max_bytes` bound it. The bytes are all that it takes in memory: the frames may have 5/8 of them,
+    what the frames keep encoded 1/4, and the batches of the fanout 1/8. The newest frame always stays. All is counted
+    in `account`.
     """
 
-    def __init__(self, head: Cursor, n: int, *, max_events: int, max_bytes: int) -> None:
+    def __init__(
+        self, head: Cursor, n: int, *, max_events: int, max_bytes: int, account: Account | None = None
+    ) -> None:
+        self.account = account or Account()
+        self.encodings = Encodings(max_bytes // 4, self.account)
+        self.batch_bytes = max_bytes // 8
         self.head = head
         self.n = n
         self.start = 0
         self.end = 0
         self._max_events = max_events
-        self._max_bytes = max_bytes
-        self._bytes = 0
+        self._max_bytes = max_bytes - max_bytes // 4 - max_bytes // 8
+        self._bytes = 0  # of the frames, without what they keep encoded
         self._frames: dict[int, Frame] = {}  # by the position before each
         self._positions = {head: 0}  # the position after each event
 
@@ -48,16 +56,17 @@ class Ring:
         self.end += 1
         self.head, self.n = event.cursor, event.n
         self._positions[event.cursor] = self.end
-        self._bytes += len(event.data)
+        self._grow(frame.size)
 
     def restart(self, head: Cursor, n: int, frames: Sequence[Frame]) -> None:
         """Go on from another event. These frames replace all others, so that every reader receives them."""
+        self.encodings.clear()
         self.start = self.end
         self._frames = dict(enumerate(frames, self.start))
         self.end += len(frames)
         self.head, self.n = head, n
         self._positions = {head: self.end}
-        self._bytes = 0
+        self._grow(sum(frame.size for frame in frames) - self._bytes)
 
     # --- the oldest end
 
@@ -66,16 +75,33 @@ class Ring:
 
         A burst larger than the ring would otherwise close readers that keep up: they have had no turn yet.
         """
-        while self._exceeds(2) or (self._exceeds(1) and self.start < delivered):
-            frame = self._frames.pop(self.start)
+        self._trim(delivered, self._max_bytes)
+
+    def shrink(self, delivered: int, max_bytes: int) -> None:
+        """Make the frames forget what they keep encoded, and drop the oldest as `trim` does, beyond a lower bound."""
+        self.encodings.clear()
+        self._trim(delivered, min(max_bytes, self._max_bytes))
+
+    def _trim(self, delivered: int, most: int) -> None:
+        while self._exceeds(1, most):
+            frame = self._frames[self.start]
+            # A reset and its snapshot stay until delivered: else readers would go on from an event that the log lost.
+            if self.start >= delivered and not (isinstance(frame, EventFrame) and self._exceeds(2, most)):
+                break
             if isinstance(frame, EventFrame):
                 del self._positions[frame.event.prev]
-                self._bytes -= len(frame.event.data)
+            del self._frames[self.start]
             self.start += 1
+            self.encodings.remove(frame)
+            self._grow(-frame.size)
 
-    def _exceeds(self, times: int) -> bool:
+    def _exceeds(self, times: int, most: int) -> bool:
         count = self.end - self.start
-        return count > times * self._max_events or (self._bytes > times * self._max_bytes and count > 1)
+        return count > times * self._max_events or (self._bytes > times * most and count > 1)
+
+    def _grow(self, size: int) -> None:
+        self._bytes += size
+        self.account.grow(size)
 
     def recall(self, frames: Sequence[EventFrame]) -> None:
         """Add older events that were read from the log, as far as there is room: more readers will miss them.
@@ -85,26 +111,27 @@ class Ring:
         if not frames or frames[0].event.prev in self._positions:
             return
         recalled: dict[int, Frame] = {}
+        size = 0
         for frame in reversed(frames):
             if self._positions.get(frame.cursor) != self.start:
                 continue
-            size = len(frame.event.data)
-            if self.end - self.start >= self._max_events or self._bytes + size > self._max_bytes:
+            if self.end - self.start >= self._max_events or self._bytes + size + frame.size > self._max_bytes:
                 break
             self.start -= 1
-            self._bytes += size
+            size += frame.size
             self._positions[frame.event.prev] = self.start
             recalled[self.start] = frame
         self._frames = {**dict(reversed(recalled.items())), **self._frames}
+        self._grow(size)
 
     # --- contents
 
     def withdraw(self, entry_id: str, replace: Callable[[EventFrame], None]) -> None:
         """Replace the content of an entry's frames, which `replace` does to each, and count their bytes again."""
         for frame in self.about(entry_id):
-            self._bytes -= len(frame.event.data)
+            before = frame.size
             replace(frame)
-            self._bytes += len(frame.event.data)
+            self._grow(frame.size - before)
 
     def frames_from(self, position: int) -> Iterator[Frame]:
         """The frames after a position, which is not before `start`, the oldest first."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -18,8 +19,10 @@ from ..page import render
 from ..store.log import Snapshot
 from ..wire import frames
 from ..wire.codes import Close
-from ..wire.frames import EventFrame, Format, Frame, Notice, SnapshotFrame
+from ..wire.frames import FRAME_BYTES, EventFrame, Format, Frame, Notice, SnapshotFrame
+from ..wire.memory import Account, Encodings
 from .fanout import Fanout
+from .memory import Memory
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +31,42 @@ STRETCH = 0.001  # seconds that a pass runs before the event loop does other wor
 REST = 1.0  # a pass begins after a rest of so many times what the last one took: events meanwhile share its writes
 MAX_REST = 0.02  # seconds
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
+TEXT_BYTES = 64  # of a text in memory, beside its characters
 
 
 class LiveStream:
     """LiveStream is one followed stream: its ring and readers, and its page as of the ring's head.
 
     `past` is what the ring had before the stream was recovered from a loss: the next failover may be to a replica that
-    lacks even more. `give_up` is called when a pass fails, with the stream and the reason.
+    lacks even more. `give_up` is called when a pass fails, with the stream and the reason. All that the stream keeps
+    is counted in `account`, the account of its ring, and in that of the worker, `memory`.
     """
 
     def __init__(
-        self, name: str, fanout: Fanout, page: StoredPage, *, give_up: Callable[[LiveStream, str], None]
+        self,
+        name: str,
+        fanout: Fanout,
+        page: StoredPage,
+        *,
+        give_up: Callable[[LiveStream, str], None],
+        memory: Memory | None = None,
     ) -> None:
         self.name = name
         self.fanout = fanout
         self.ring = fanout.ring
-        self.page = page
+        self.account = fanout.ring.account
+        self.page: StoredPage = {**page}
         self.past: Sequence[Event] = ()
+        self._written = page  # the page without the instants of the entries since: all their frames refer to it
         self.users = 0  # readers that have a place in it, whether they have joined yet or not
         self.is_open = True  # until the worker stops following it
         self._give_up = give_up
+        self._memory = memory
+        self._past_account = Account(self.account)
+        self._latest_account = Account(self.account)
+        self._latest_encodings = Encodings(maxsize, self._latest_account)
         self._idle_beats = 0
+        self._watchers: set[Callable[[], None]] = set()
         self._is_passing = False
         self._began_at = self._rests_until = 0.0  # of the last pass; seconds on the loop's clock
         self._pass_ended = asyncio.Event()
@@ -57,20 +75,43 @@ class LiveStream:
         # A withdrawal replaces the content of every frame that a reader may have and has not sent yet.
         self._frames: WeakSet[EventFrame] = WeakSet()
         self._snapshots: WeakKeyDictionary[SnapshotFrame, Snapshot] = WeakKeyDictionary()
+        if memory is not None:
+            memory.add(self)
 
     # --- readers
 
     def enter(self) -> None:
         """Take a place for a reader."""
         self.users += 1
+        self.touch()
 
     def leave(self) -> None:
         """Give a reader's place back."""
         self.users -= 1
 
     def close(self) -> None:
-        """Stop: no reader may join any more."""
+        """Stop: no reader may join any more, and no watcher learns of a withdrawal any more."""
         self.is_open = False
+        self._alarm()
+
+    def watch(self, on_loss: Callable[[], None]) -> None:
+        """Call `on_loss` when a text is withdrawn, the log is replaced, or the stream is no longer followed.
+
+        A stream that is watched is followed as if it had a reader.
+        """
+        self._watchers.add(on_loss)
+
+    def unwatch(self, on_loss: Callable[[], None]) -> None:
+        """Stop calling it; a second call changes nothing."""
+        self._watchers.discard(on_loss)
+
+    def _alarm(self) -> None:
+        for on_loss in tuple(self._watchers):
+            on_loss()
+        self._forget_latest()
+        self.ring.encodings.close()
+        if self._memory is not None:
+            self._memory.remove(self)
 
     @property
     def is_idle(self) -> bool:
@@ -94,8 +135,10 @@ class LiveStream:
             await _in_stretches(self.fanout.dismiss(Close.ENDED))
         head = frames.heartbeat(self.ring.head, self.ring.n, readers=self.fanout.readers, at=at, stale=stale)
         await _in_stretches(self.fanout.beat(head))
-        self._latest = None
-        self._idle_beats = 0 if self.users else self._idle_beats + 1
+        self._forget_latest()
+        self._hellos.clear()
+        self.ring.encodings.age()
+        self._idle_beats = 0 if self.users or self._watchers else self._idle_beats + 1
 
     # --- frames
 
@@ -108,18 +151,25 @@ class LiveStream:
                 self._hellos.clear()
             head, n = self.ring.head, self.ring.n
             hello = frames.hello(self.name, head, n, start=start, reason=reason, heartbeat=heartbeat)
+            hello.encodings = self.ring.encodings
             self._hellos[key] = hello
         return hello
 
     def event_frame(self, event: Event) -> EventFrame:
         """An event as a frame, rendered with the page as it is now."""
-        frame = EventFrame(event, partial(render.frame, event, self.page))
+        frame = EventFrame(event, self._html(event))
+        frame.encodings = self.ring.encodings
         self._frames.add(frame)
         return frame
 
+    def _html(self, event: Event) -> Callable[[], dict[str, Any]]:
+        return partial(_html_fields, event, self._written, self.page["updated_at"])
+
     def snapshot_frame(self, snapshot: Snapshot) -> SnapshotFrame:
         """A snapshot as a frame."""
-        frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_text, snapshot))
+        size = sum(len(entry) + TEXT_BYTES for entry in snapshot.entries)
+        frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_text, snapshot), size=size)
+        frame.encodings = self.ring.encodings
         self._snapshots[frame] = snapshot
         return frame
 
@@ -129,7 +179,40 @@ class LiveStream:
 
     def keep_snapshot(self, snapshot: Snapshot, frame: SnapshotFrame) -> None:
         """Keep a snapshot for the readers who come before the next event."""
+        self._forget_latest()
         self._latest = snapshot, frame
+        # Its encodings are counted apart: among those of events one large snapshot would make all the others go.
+        frame.encodings = self._latest_encodings
+        self._latest_account.grow(frame.size)
+
+    def _forget_latest(self) -> None:
+        if self._latest is not None:
+            self._latest = None
+            self._latest_encodings.close()
+            self._latest_account.close()
+            self._latest_account = Account(self.account)
+            self._latest_encodings = Encodings(maxsize, self._latest_account)
+
+    # --- memory
+
+    def touch(self) -> None:
+        """Note that the stream is read: where memory is short, those that were read before it shrink first."""
+        if self._memory is not None:
+            self._memory.touch(self)
+
+    def shrink(self, max_bytes: int) -> None:
+        """Let go of what can be made or read again, and of the oldest events."""
+        self._hellos.clear()
+        self._forget_latest()
+        self.fanout.shrink(max_bytes - self._past_account.bytes)
+        if self.account.bytes > max_bytes:
+            self._keep_past(())
+
+    def _keep_past(self, past: Sequence[Event]) -> None:
+        self.past = past
+        self._past_account.close()
+        self._past_account = Account(self.account)
+        self._past_account.grow(sum(FRAME_BYTES + len(event.data) for event in past))
 
     def recent_events(self, most: int) -> list[Event]:
         """The newest events that this worker has in memory, the newest first."""
@@ -141,17 +224,27 @@ class LiveStream:
         """Give readers the next event. Raises BrokenChain where it does not follow the last one."""
         if not event.is_known:
             metrics.UNKNOWN_EVENTS.inc()
-        self.page = _page_after(self.page, event)
+        self._advance_page(event)
+        if event.prev == self.ring.head:  # else each event would keep a copy of the cursor before it
+            event = event._replace(prev=self.ring.head)
         if event.type == "entry.withdraw":
             self._withdraw(event)
         self.fanout.append(self.event_frame(event))
+
+    def _advance_page(self, event: Event) -> None:
+        """Make the page that of after an event, from the page of before it."""
+        if event.type in ("page.put", "stream.end"):
+            self._written = loads(event.data)["page"]
+            self.page = {**self._written, "updated_at": event.shown_at}
+        else:
+            self.page["updated_at"] = max(self.page["updated_at"], event.shown_at)
 
     def _withdraw(self, withdrawal: Event) -> None:
         """Remove an entry's text from memory: from the ring, from `past`, and from frames that wait to be sent."""
 
         def replace(frame: EventFrame) -> None:
             event = frame.event.withdrawn(withdrawal.data)
-            frame.replace(event, partial(render.frame, event, self.page))
+            frame.replace(event, self._html(event))
 
         id = withdrawal.entry_id
         self.fanout.withdraw(id, replace)
@@ -159,6 +252,7 @@ class LiveStream:
             if frame.event.entry_id == id and frame.event.type != "entry.withdraw":
                 replace(frame)
         self._withdraw_from_snapshots(id)
+        self._alarm()
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == id else event for event in self.past]
 
     def _withdraw_from_snapshots(self, id: str) -> None:
@@ -170,7 +264,9 @@ class LiveStream:
 
     def restart(self, snapshot: Snapshot, first: Sequence[Frame], past: Sequence[Event]) -> None:
         """Go on from a snapshot. Every reader receives these frames in place of what it had not received yet."""
-        self.page, self.past = snapshot.page, past
+        self._written = snapshot.page
+        self.page = {**snapshot.page}
+        self._keep_past(past)
         self.fanout.restart(snapshot.cursor, snapshot.n, first)
         self.begin_pass()
 
@@ -178,6 +274,8 @@ class LiveStream:
 
     def begin_pass(self) -> None:
         """Begin a pass after the rest that follows the last one, unless one is under way or about to begin."""
+        if self.users:
+            self.touch()
         if not self._is_passing:
             loop = asyncio.get_running_loop()
             self._is_passing = True
@@ -243,12 +341,9 @@ async def _in_stretches(steps: Iterator[None]) -> None:
             over = loop.time() + STRETCH
 
 
-def _page_after(page: StoredPage, event: Event) -> StoredPage:
-    """The page as of an event, from the page as of the event before it."""
-    if event.type in ("page.put", "stream.end"):
-        page = loads(event.data)["page"]
-        return {**page, "updated_at": event.shown_at}
-    return {**page, "updated_at": max(page["updated_at"], event.shown_at)}
+def _html_fields(event: Event, written: StoredPage, updated_at: str) -> dict[str, Any]:
+    """The fields of an event's frame in the html format; the page was updated last at the instant `updated_at`."""
+    return render.frame(event, {**written, "updated_at": updated_at})
 
 
 def _snapshot_text(snapshot: Snapshot, format: Format) -> str:

@@ -13,10 +13,12 @@ from typing import Any
 
 from ..codec import dumps
 from ..model import Cursor, Event
+from .memory import Account, Encodings
 from .websocket import RSV1, TEXT, deflated, message
 
 PIECE = 65_536  # bytes; a piece is written at once, and ends with the frame that makes it this long
 DEFLATED_FROM = 256  # bytes; compressing a shorter text costs more than it saves
+FRAME_BYTES = 1_792  # of an event in memory, beside its data and its encodings: `python -m bench.rings --frame`
 
 
 class Format(Enum):
@@ -41,14 +43,21 @@ class Coding(Enum):
 class Frame:
     """Frame is a message to readers: its text in each format and its bytes in each variant, made on first use.
 
-    `cursor` is the event that the frame moves a reader to, or None.
+    `cursor` is the event that the frame moves a reader to, or None. What the frame has made is counted in `encodings`,
+    if it has one, which may make it forget that: the next reader who needs it makes it again.
     """
 
-    __slots__ = ("__weakref__", "_bytes", "_texts")
+    __slots__ = ("__weakref__", "_bytes", "_texts", "encodings")
 
     def __init__(self) -> None:
+        self.encodings: Encodings | None = None
         self._texts: dict[Format, str] = {}
         self._bytes: dict[tuple[Format, Coding], bytes] = {}
+
+    @property
+    def size(self) -> int:
+        """The bytes that it keeps in memory, without its texts and bytes for readers."""
+        return FRAME_BYTES
 
     @property
     def cursor(self) -> Cursor | None:
@@ -59,6 +68,8 @@ class Frame:
         text = self._texts.get(format)
         if text is None:
             text = self._texts[format] = self._encode(format)
+            if self.encodings is not None:
+                self.encodings.add(self, text)
         return text
 
     def encoded(self, format: Format, coding: Coding) -> bytes:
@@ -66,14 +77,22 @@ class Frame:
         data = self._bytes.get((format, coding))
         if data is None:
             data = self._bytes[format, coding] = encode_text(self.text(format), coding, self.cursor)
+            if self.encodings is not None:
+                self.encodings.add(self, data)
         return data
+
+    def forget(self) -> None:
+        """Drop the texts and bytes; only `encodings` calls this, which counts them."""
+        self._texts, self._bytes = {}, {}
 
     def _encode(self, format: Format) -> str:
         raise NotImplementedError
 
     def _clear(self) -> None:
         """Drop the texts and bytes: they show content that was replaced."""
-        self._texts, self._bytes = {}, {}
+        if self.encodings is not None:
+            self.encodings.remove(self)
+        self.forget()
 
 
 class EventFrame(Frame):
@@ -93,6 +112,10 @@ class EventFrame(Frame):
     @property
     def cursor(self) -> Cursor:
         return self.event.cursor
+
+    @property
+    def size(self) -> int:
+        return FRAME_BYTES + len(self.event.data)
 
     def replace(self, event: Event, html: Callable[[], dict[str, Any]]) -> None:
         """Carry another event in the same place, also to readers whose copy waits to be sent."""
@@ -136,14 +159,22 @@ class Notice(Frame):
 
 
 class SnapshotFrame(Frame):
-    """SnapshotFrame shows a whole stream as of one event; `make` gives its text in a format."""
+    """SnapshotFrame shows a whole stream as of one event; `make` gives its text in a format.
 
-    __slots__ = ("_cursor", "_make")
+    `size` is the bytes that it keeps in memory, without its texts and bytes for readers.
+    """
 
-    def __init__(self, cursor: Cursor, make: Callable[[Format], str]) -> None:
+    __slots__ = ("_cursor", "_make", "_size")
+
+    def __init__(self, cursor: Cursor, make: Callable[[Format], str], *, size: int = FRAME_BYTES) -> None:
         super().__init__()
         self._cursor = cursor
         self._make = make
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     def replace(self, make: Callable[[Format], str]) -> None:
         """Show another text, also to readers whose copy waits to be sent."""
@@ -162,15 +193,24 @@ class Batch:
     """Batch is the content of one write: whole frames, in order, in one variant, shared by readers that miss the same.
 
     `readers` counts the readers that received it live and are not yet counted in its frames; the fanout adds to it.
+    The first piece is counted in `account` where it is a copy.
     """
 
-    __slots__ = ("_first", "_first_end", "coding", "format", "frames", "readers")
+    __slots__ = ("_account", "_first", "_first_end", "coding", "format", "frames", "readers")
 
-    def __init__(self, frames: Sequence[Frame], format: Format, coding: Coding = Coding.MESSAGE) -> None:
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        format: Format,
+        coding: Coding = Coding.MESSAGE,
+        *,
+        account: Account | None = None,
+    ) -> None:
         self.frames = frames
         self.format = format
         self.coding = coding
         self.readers = 0
+        self._account = account
         self._first: tuple[bytes, bool] | None = None
         self._first_end = 0  # index of the first frame after the first piece
 
@@ -191,6 +231,8 @@ class Batch:
         if first is None:
             piece, self._first_end = self._piece(0)
             first = self._first = piece, self._first_end == len(self.frames)
+            if self._account is not None and self._first_end > 1:
+                self._account.grow(len(piece))
         return first
 
     def rest(self) -> Iterator[bytes]:

@@ -15,7 +15,8 @@ from pushserver.live.reader import Reader, ReaderState
 from pushserver.live.ring import Ring
 from pushserver.model import Cursor
 from pushserver.wire.codes import Close
-from pushserver.wire.frames import Batch, EventFrame, Format, Notice
+from pushserver.wire.frames import Batch, Coding, EventFrame, Format, Notice
+from pushserver.wire.memory import Account
 
 from ..support.frames import EPOCH, cursor, frame, rendered
 
@@ -30,8 +31,10 @@ def fanout_of(events: int, *, ring_events: int = 100, ring_bytes: int = 10**9) -
 class RecordingReader(Reader):
     """RecordingReader keeps the batches that it received; it takes `room` writes before it pauses."""
 
-    def __init__(self, format: Format = Format.JSON, room: float = float("inf")) -> None:
-        super().__init__(format)
+    def __init__(
+        self, format: Format = Format.JSON, room: float = float("inf"), coding: Coding = Coding.MESSAGE
+    ) -> None:
+        super().__init__(format, coding)
         self.room = room
         self.batches: list[Batch] = []
         self.texts: list[list[str]] = []
@@ -40,7 +43,9 @@ class RecordingReader(Reader):
     def write(self, batch: Batch) -> None:
         assert self.state is ReaderState.OPEN, "written to while it could not take it"
         self.batches.append(batch)
-        self.texts.append(list(batch.texts()))
+        texts = list(batch.texts())
+        assert b"".join([batch.first()[0], *batch.rest()]).count(b'"n":') == "".join(texts).count('"n":')
+        self.texts.append(texts)
         self.room -= 1
         if self.room <= 0:
             self.state = ReaderState.PAUSED
@@ -73,27 +78,49 @@ class Interleavings(RuleBasedStateMachine):
 
     readers: Bundle[RecordingReader] = Bundle("readers")
 
-    @initialize(ring=st.integers(1, 6))
-    def begin(self, ring: int) -> None:
-        self.fanout = Fanout(Ring(cursor(9), 9, max_events=ring, max_bytes=10**9))
+    @initialize(ring=st.integers(1, 6), kib=st.integers(4, 40))
+    def begin(self, ring: int, kib: int) -> None:
+        self.memory, self.max_bytes = Account(), kib * 1024
+        account = Account(self.memory)
+        self.fanout = Fanout(Ring(cursor(9), 9, max_events=ring, max_bytes=self.max_bytes, account=account))
         self.first: dict[RecordingReader, int] = {}
         self.left: set[RecordingReader] = set()
 
-    @rule()
-    def append(self) -> None:
-        self.fanout.append(frame(self.fanout.ring.n + 1))
+    def frame(self, n: int, size: int = 0) -> EventFrame:
+        event = frame(n, size=size)
+        event.encodings = self.fanout.ring.encodings
+        return event
+
+    @rule(size=st.integers(0, 3_000))
+    def append(self, size: int) -> None:
+        self.fanout.append(self.frame(self.fanout.ring.n + 1, size))
 
     @rule(back=st.integers(0, 9), over=st.integers(0, 3))
     def recall(self, back: int, over: int) -> None:
         """Recall events of the log, from some event on up to one of the ring."""
         last_before = self.fanout.ring.n_at(self.fanout.ring.start)
         known = range(max(1, last_before - back), min(last_before + over, self.fanout.ring.n) + 1)
-        self.fanout.ring.recall([frame(n) for n in known])
+        self.fanout.ring.recall([self.frame(n) for n in known])
 
-    @rule(target=readers, back=st.integers(-2, 6), room=st.integers(1, 4), format=st.sampled_from(Format))
-    def join(self, back: int, room: int, format: Format) -> RecordingReader:
+    @rule(part=st.integers(1, 5))
+    def shrink(self, part: int) -> None:
+        """The worker keeps too much: the ring lets go of all that it can make again, and of older events."""
+        self.fanout.shrink(self.fanout.ring.account.bytes // part)
+
+    @rule()
+    def age(self) -> None:
+        self.fanout.ring.encodings.age()
+
+    @rule(
+        target=readers,
+        back=st.integers(-2, 6),
+        room=st.integers(1, 4),
+        format=st.sampled_from(Format),
+        sse=st.booleans(),
+    )
+    def join(self, back: int, room: int, format: Format, sse: bool) -> RecordingReader:
         """From the head, from further back in the ring, or from an event that the fanout has yet to see."""
-        reader = RecordingReader(format, room + 1)
+        reader = RecordingReader(format, room + 1, Coding.EVENT if sse else Coding.MESSAGE)
         position = max(self.fanout.ring.end - back, self.fanout.ring.start)
         self.first[reader] = self.fanout.ring.n_at(position) + 1
         self.fanout.join(reader, position, cursor(self.fanout.ring.n_at(position)), [Notice("")])
@@ -129,6 +156,15 @@ class Interleavings(RuleBasedStateMachine):
         for reader, first in self.first.items():
             numbers = reader.numbers
             assert numbers == list(range(first, first + len(numbers)))
+
+    @invariant()
+    def all_that_is_kept_is_counted_and_bounded(self) -> None:
+        ring = self.fanout.ring
+        events = [event.size for event in ring.newest()]
+        batches = [len(batch.first()[0]) for batch in self.fanout._batches.values() if len(batch.frames) > 1]
+        assert ring.account.bytes == sum(events) + ring.encodings.bytes + sum(batches)
+        assert self.memory.bytes == ring.account.bytes
+        assert len(events) == 1 or sum(events) <= 2 * (self.max_bytes * 5 // 8 + 1)
 
     def teardown(self) -> None:
         """Once all are writable and no more comes, everyone who stayed has everything."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pushserver.live.ring import BrokenChain, Ring
-from pushserver.wire.frames import EventFrame, Notice
+from pushserver.wire.frames import FRAME_BYTES, Coding, EventFrame, Format, Notice, SnapshotFrame
 
 from ..support.frames import cursor, frame, withdrawal
 
@@ -15,6 +15,11 @@ def ring_of(events: int, *, max_events: int = 100, max_bytes: int = 10**9) -> Ri
     for n in range(1, events + 1):
         ring.append(frame(n))
     return ring
+
+
+def room_for(frames: int) -> int:
+    """The bytes of a ring that has room for so many frames of 1,000 bytes."""
+    return int(frames * (FRAME_BYTES + 1_050) * 8 / 5)
 
 
 def cursors_in(ring: Ring, numbers: range) -> list[int]:
@@ -30,12 +35,12 @@ def test_it_is_bounded_by_events_and_keeps_the_newest() -> None:
 
 
 def test_it_is_bounded_by_bytes_and_keeps_the_newest() -> None:
-    ring = Ring(cursor(0), 0, max_events=100, max_bytes=2_500)
+    ring = Ring(cursor(0), 0, max_events=100, max_bytes=room_for(2))
     for n in range(1, 6):
         ring.append(frame(n, size=1_000))
     ring.trim(ring.end)
     assert cursors_in(ring, range(6)) == [3, 4, 5]
-    ring.append(frame(6, size=9_000))
+    ring.append(frame(6, size=90_000))
     ring.trim(ring.end)
     assert (ring.seek(cursor(5)), ring.seek(cursor(6))) == (ring.start, ring.end)
 
@@ -65,7 +70,7 @@ def test_older_events_are_recalled_as_far_as_there_is_room() -> None:
 
 
 def test_recalled_events_are_bounded_by_bytes_too() -> None:
-    ring = Ring(cursor(9), 9, max_events=100, max_bytes=2_500)
+    ring = Ring(cursor(9), 9, max_events=100, max_bytes=room_for(2))
     ring.recall([frame(n, size=1_000) for n in range(6, 10)])
     assert cursors_in(ring, range(5, 10)) == [7, 8, 9]
 
@@ -113,9 +118,67 @@ def test_it_knows_what_was_withdrawn_after_a_position() -> None:
 
 
 def test_an_event_that_is_replaced_counts_with_its_new_bytes() -> None:
-    ring = Ring(cursor(0), 0, max_events=100, max_bytes=2_500)
+    ring = Ring(cursor(0), 0, max_events=100, max_bytes=room_for(2))
     ring.append(frame(1, size=2_000))
     ring.withdraw("", lambda old: old.replace(old.event.withdrawn(b"{}"), dict))
-    ring.append(frame(2, size=2_000))
+    ring.append(frame(2, size=1_500))
     ring.trim(ring.end)
     assert cursors_in(ring, range(3)) == [0, 1, 2]
+
+
+# --- memory
+
+
+def kept(ring: Ring, event: EventFrame) -> EventFrame:
+    """A frame whose encodings the ring counts."""
+    event.encodings = ring.encodings
+    return event
+
+
+def test_all_that_it_keeps_is_counted_and_all_is_given_back() -> None:
+    ring = ring_of(0)
+    events = [kept(ring, frame(n, size=1_000)) for n in range(1, 4)]
+    for event in events:
+        ring.append(event)
+    assert ring.account.bytes == sum(event.size for event in events)
+    for coding in Coding:
+        for format in Format:
+            events[0].encoded(format, coding)
+    encoded = sum(len(events[0].encoded(format, coding)) for format in Format for coding in Coding)
+    texts = sum(len(events[0].text(format)) for format in Format)
+    assert ring.encodings.bytes > encoded + texts
+    assert ring.account.bytes == sum(event.size for event in events) + ring.encodings.bytes
+    ring.shrink(ring.end, 1)
+    assert (list(ring.newest()), ring.encodings.bytes) == (events[2:], 0)
+    assert ring.account.bytes == events[2].size
+
+
+def test_a_frame_that_leaves_the_ring_forgets_what_it_made() -> None:
+    ring = ring_of(0, max_events=1)
+    for n in (1, 2):
+        ring.append(kept(ring, frame(n)))
+        next(ring.newest()).encoded(Format.JSON, Coding.MESSAGE)
+    ring.trim(ring.end)
+    (left,) = ring.newest()
+    before = ring.encodings.bytes
+    left.encoded(Format.JSON, Coding.MESSAGE)
+    assert ring.encodings.bytes == before == ring.account.bytes - left.size
+
+
+def test_a_restart_counts_its_own_frames_alone() -> None:
+    ring = ring_of(3)
+    reset, snapshot = Notice("reset"), SnapshotFrame(cursor(7), lambda format: "", size=50_000)
+    ring.restart(cursor(7), 7, [reset, snapshot])
+    assert ring.account.bytes == reset.size + snapshot.size
+
+
+def test_a_reset_and_its_snapshot_stay_until_they_are_delivered() -> None:
+    """Readers who did not receive them would go on from an event that the log has lost."""
+    ring = Ring(cursor(0), 0, max_events=2, max_bytes=room_for(2))
+    ring.restart(cursor(7), 7, [Notice("reset"), SnapshotFrame(cursor(7), lambda format: "", size=50_000)])
+    for n in range(8, 20):
+        ring.append(frame(n, size=1_000))
+    ring.shrink(0, 1)
+    assert ring.start == 0
+    ring.trim(ring.end)
+    assert cursors_in(ring, range(20)) == [17, 18, 19]
