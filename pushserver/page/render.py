@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple

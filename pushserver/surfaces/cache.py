@@ -130,7 +130,9 @@ class SurfaceCache:
             if copy.head == head:
                 return copy
             making = shelf.making.get(key)
-        if making is None or making[0] <= asked:  # it may have read the store before the event that this reader knows of
+        if (
+            making is None or making[0] <= asked
+        ):  # it may have read the store before the event that this reader knows of
             making = self._begin(shelf, key, head, base)
         return await asyncio.shield(making[1])
 

@@ -89,4 +89,3 @@ class Pieces:
     def size(self) -> int:
         """Bytes of the texts of all pieces, nearly."""
         return sum(piece.size for piece in self._pieces.values())
-
