@@ -18,6 +18,11 @@ READERS = Gauge("pushserver_readers", "Readers connected now, count.", multiproc
 CLOSED = Counter(
     "pushserver_readers_closed", "Readers disconnected by the server, by WebSocket close code, count.", ["code"]
 )
+CUT = Counter(
+    "pushserver_connections_cut",
+    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed), count.",
+    ["reason"],
+)
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]

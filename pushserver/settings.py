@@ -116,6 +116,11 @@ class Settings:
     deflate: bool = knob(
         True, "Compress WebSocket messages for readers that offer permessage-deflate, once for all of them.", bool
     )
+    unread_bytes: int = knob(
+        67_108_864,
+        "Bytes of HTTP answers that a worker keeps for clients that do not read; beyond it the slowest is cut.",
+        click.IntRange(1_048_576),
+    )
     heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", click.FloatRange(0.05, 300))
     drain: float = knob(
         5.0, "Seconds that a stopping worker waits for its readers to disconnect.", click.FloatRange(0, 300)

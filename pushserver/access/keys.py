@@ -67,20 +67,33 @@ class Keys:
 
     async def admit(self, authorization: str | None, rights: tuple[str, ...], stream: str) -> Quota:
         """Accept a request before its body is read. Raises Unauthorized, Forbidden, TooMany, StoreError."""
+        stored = await self.check(authorization, rights, stream)
+        if stored is None:
+            return Quota(None)
+        id, key = stored
+        bucket = self._buckets.setdefault(id, Bucket(key.rate))
+        bucket.take(key.rate)
+        await self._note_use(id)
+        return Quota(bucket)
+
+    async def check(
+        self, authorization: str | None, rights: tuple[str, ...], stream: str
+    ) -> tuple[str, PublishKey] | None:
+        """The stored key of a request and its id, None for the key that has every right; it counts as no request.
+
+        Raises Unauthorized, Forbidden, StoreError.
+        """
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer":
             raise _unauthorized("no key")
         if hmac.compare_digest(_digest(token), self._digest):
-            return Quota(None)
+            return None
         id, key = await self._look_up(token)
         if key.expires is not None and key.expires <= instant(now()):
             raise _unauthorized(f"a key that expired at {key.expires}")
         _check_scope(key, rights, stream)
-        bucket = self._buckets.setdefault(id, Bucket(key.rate))
-        bucket.take(key.rate)
-        await self._note_use(id)
-        return Quota(bucket)
+        return id, key
 
     async def _look_up(self, token: str) -> tuple[str, PublishKey]:
         """The id and the key of a token. Raises Unauthorized where no stored key has its secret."""

@@ -91,7 +91,7 @@ async def publish_entries(connections: list[PublisherConnection], schedule: Publ
                 await asyncio.sleep(max(0.0, (due - time.monotonic_ns()) / 1e9))
             status, answer = await connection.send("POST", schedule.path(number), schedule.body(number, due))
             if not 200 <= status < 300:
-                raise PublishRefused(f"entry {number} was refused: {refusal(status, answer)}")
+                raise PublishRefused(f"entry {number} was refused: {answered_error(status, answer)}")
             acknowledged.append(time.monotonic_ns() - due)
 
     numbers = iter(range(schedule.first, schedule.first + schedule.entries))
@@ -104,7 +104,7 @@ async def publish_entries(connections: list[PublisherConnection], schedule: Publ
     return acknowledged
 
 
-def refusal(status: int, answer: bytes) -> str:
+def answered_error(status: int, answer: bytes) -> str:
     """Return an error answer in one line: the detail of its problem+json, or its first 100 bytes."""
     try:
         problem = json.loads(answer)

@@ -13,7 +13,7 @@ import click
 from .. import settings
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
-from ..content import fields, markup
+from ..content import fields, plaintext
 from ..store.embedded import SOCKET
 from ..store.store import Store, StoreError
 
@@ -83,7 +83,7 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     patterns = [pattern.strip() for pattern in streams.split(",")]
     try:
         ends = fields.instant_of(expires) if expires else None
-    except markup.Unsafe as error:
+    except plaintext.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
     id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())

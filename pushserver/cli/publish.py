@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, TextIO
 
@@ -266,7 +267,11 @@ def _entry_lines(entry: dict[str, Any]) -> str:
             case "paragraph" | "quote":
                 lines.append(_text(block["html"]))
             case "list":
-                lines += [f"- {_text(item)}" for item in block["items"]]
+                lines += _item_lines(block)
+            case "table":
+                lines += [" | ".join(map(markup.text, row)) for row in (block["head"], *block["rows"])]
+            case "break":
+                lines.append("---")
             case "image":
                 lines.append(f"[{block['caption']} {block['credit']}]")
             case "social_post":
@@ -277,6 +282,14 @@ def _entry_lines(entry: dict[str, Any]) -> str:
                 lines.append(f"{block['title']} {block['url']}")
     names = [byline["name"] for byline in entry["bylines"]]
     return "\n  ".join([*lines, *([f"- {', '.join(names)}"] if names else [])])
+
+
+def _item_lines(fields: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """A line for each item of a list, and further in for the items of the lists in it."""
+    for item in fields["items"]:
+        yield f"{indent}- {_text(item if isinstance(item, str) else item['html'])}"
+        if not isinstance(item, str):
+            yield from _item_lines(item["list"], f"{indent}  ")
 
 
 def _text(inline: str) -> str:

@@ -6,10 +6,11 @@ revisions; a page keeps nothing but its number of revisions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
-from ..codec import loads
-from ..errors import Fault, Invalid
+from ..codec import dumps, loads
+from ..errors import Fault, Invalid, shorten
 from ..model import (
     Append,
     Event,
@@ -22,7 +23,7 @@ from ..model import (
     order_of,
     unwritten_page,
 )
-from .schema import CorrectionIn, EndIn, EntryIn, PageIn, WithdrawalIn
+from .schema import CorrectionIn, CorrectionPut, EndIn, EntryIn, EntryPut, PageIn, PagePut, WithdrawalIn
 from .validation import M, read
 
 NO_KEY = Idempotency()
@@ -35,8 +36,9 @@ def revise_entry(
 ) -> StoredEntry:
     """The entry that a publisher's input becomes at the instant `at`, in milliseconds; `current` is its last revision.
 
-    Raises Invalid where the input changes `published_at`.
+    Raises Invalid where the input changes `published_at`, or names a field of the server's that is stored otherwise.
     """
+    entry_in = _without_own(entry_in, stream, id, current)
     published_at = current["published_at"] if current else entry_in.published_at or instant(at)
     if entry_in.published_at not in (None, published_at):
         fault = Fault("published_at", f"{published_at}, as it was published", str(entry_in.published_at))
@@ -45,6 +47,38 @@ def revise_entry(
     if current:
         entry |= _stamps(entry_in.correction, entry, current, at)
     return cast(StoredEntry, {**entry, "url": entry_url(stream, id)})
+
+
+_OWN = ("id", "rev", "url", "updated_at")  # the fields of an entry that the server makes
+
+
+def _without_own(entry_in: EntryIn, stream: str, id: str, current: StoredEntry | None) -> EntryIn:
+    """The input without what the server showed of itself. Raises Invalid where that is not what is stored."""
+    if not isinstance(entry_in, EntryPut):
+        return entry_in
+    _check_own(entry_in.model_dump(include=set(_OWN), exclude_none=True), _own_fields(stream, id, current))
+    correction = entry_in.correction
+    if correction and correction.at:
+        _check_own(_correction_sent(correction), _own_fields(stream, id, current))
+        return entry_in.model_copy(update={"correction": None})
+    return entry_in
+
+
+def _correction_sent(correction: CorrectionPut) -> dict[str, Any]:
+    return {"correction": correction.model_dump(by_alias=True, exclude_none=True)}
+
+
+def _own_fields(stream: str, id: str, current: StoredEntry | None) -> dict[str, Any]:
+    return {"id": id, "url": entry_url(stream, id), **dict(current or {})}
+
+
+def _check_own(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Raises Invalid for the first field that a publisher sent back otherwise than it is stored."""
+    for name, value in sent.items():
+        if value != stored.get(name):
+            expected = f"{shorten(dumps(stored[name]))}, as it is stored" if name in stored else "nothing"
+            fault = Fault(name, f"{expected}, or no such field", shorten(dumps(value)))
+            raise Invalid(f"The server makes {name}: it can be sent back as it is stored, and not be changed.", fault)
 
 
 def stored_entry(entry_in: EntryIn, *, id: str, rev: int, published_at: str) -> dict[str, Any]:
@@ -90,9 +124,19 @@ def _stamps(correction: CorrectionIn | None, revised: dict[str, Any], current: S
 def patch_entry(current: StoredEntry, patch: Any) -> EntryIn:
     """The input that a merge patch (RFC 7396) makes of an entry: only what a publisher may send can be patched."""
     own = {name: value for name, value in current.items() if name in EntryIn.model_fields and name != "correction"}
-    if isinstance(patch, dict) and patch.get("body") is not None:
-        own.pop("blocks", None)
+    if isinstance(patch, dict):
+        if patch.get("body") is not None:
+            own.pop("blocks", None)
+        patch = _without_sent_back(patch, current, *_OWN)
+        if isinstance(patch.get("correction"), dict) and "at" in patch["correction"]:
+            patch = _without_sent_back(patch, current, "correction")
     return _patched(EntryIn, own, patch)
+
+
+def _without_sent_back(patch: dict[str, Any], current: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A patch without these fields. Raises Invalid where one of them is not what is stored."""
+    _check_own({name: patch[name] for name in names if name in patch}, current)
+    return {name: value for name, value in patch.items() if name not in names}
 
 
 def put_entry(stream: str, entry: StoredEntry, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:
@@ -162,20 +206,32 @@ def _withdraw(
 
 def revise_page(page_in: PageIn, *, at: int, current: StoredPage | None = None) -> StoredPage:
     """The page that a publisher's input becomes at the instant `at`, in milliseconds; `current` is the last one."""
-    fields = page_in.model_dump(exclude_none=True)
+    _check_page(page_in, current)
+    fields = page_in.model_dump(exclude_none=True, exclude={"rev"})
     if current and current["state"] == "ended" and "state" not in page_in.model_fields_set:
         fields["state"] = "ended"  # a correction of an ended page must not make the coverage live again
     rev = current["rev"] + 1 if current else 1
     return cast(StoredPage, {"rev": rev, **fields, "updated_at": page_in.updated_at or instant(at)})
 
 
+def _check_page(page_in: PageIn, current: StoredPage | None) -> None:
+    """Raises Invalid where a page is sent back with another revision, or as one that has ended and has not."""
+    if not isinstance(page_in, PagePut):
+        return
+    if page_in.rev is not None:
+        _check_own({"rev": page_in.rev}, current or {"rev": 0})
+    if page_in.state == "ended" and (not current or current["state"] != "ended"):
+        fault = Fault("state", "live or paused; POST /streams/{stream}/end ends a stream", "ended")
+        raise Invalid("A page does not end a stream.", fault)
+
+
 def patch_page(current: StoredPage | None, patch: Any) -> PageIn:
     """The input that a merge patch (RFC 7396) makes of a page."""
     fields: dict[str, Any] = dict(current or {})
     own = {name: fields[name] for name in PageIn.model_fields if name in fields and name != "updated_at"}
-    if own.get("state") == "ended":
-        del own["state"]
-    return _patched(PageIn, own, patch)
+    if isinstance(patch, dict):
+        patch = _without_sent_back(patch, current or {"rev": 0}, "rev")
+    return _patched(PagePut, own, patch)
 
 
 def put_page(stream: str, page: StoredPage, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:
@@ -264,7 +320,7 @@ _STATES = {"entry.put": "entry", "page.put": "page", "stream.end": "page"}  # th
 def _patched(kind: type[M], own: dict[str, Any], patch: Any) -> M:
     merged = _merged(own, patch)
     if isinstance(patch, dict):  # else a misspelt name with a null would be taken for a field that is not there
-        merged |= {name: None for name in patch if name not in kind.model_fields}
+        merged |= {name: patch[name] for name in patch if name not in kind.model_fields}
     return read(kind, merged)
 
 

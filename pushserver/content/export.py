@@ -16,7 +16,7 @@ from .. import model
 from ..codec import dumps
 from ..errors import Fault, Invalid, shorten
 from .fields import Instant, Line, Model, Text, checked
-from .markup import Unsafe
+from .plaintext import Unsafe
 from .schema import CorrectionIn, EntryIn, PageIn, WithdrawalIn
 from .validation import read
 

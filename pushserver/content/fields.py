@@ -6,23 +6,32 @@ Strings that a JSON schema cannot describe have a `format` of their own: `text`,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from babel import Locale, UnknownLocaleError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from ..model import instant
-from . import markup
+from . import markup, plaintext
 
 BODY_LIMIT, HTML_LIMIT = 50_000, 20_000  # characters
 
 
-def fault(error: markup.Unsafe) -> PydanticCustomError:
+def fault(error: plaintext.Unsafe) -> PydanticCustomError:
     """The error of a check as pydantic's, which has the value expected and the value that came."""
     return PydanticCustomError("unsafe", "{expected}", {"expected": error.expected, "got": error.got})
 
@@ -33,7 +42,7 @@ def checked(check: Any) -> AfterValidator:
     def run(value: str) -> str:
         try:
             return check(value)  # type: ignore[no-any-return]
-        except markup.Unsafe as error:
+        except plaintext.Unsafe as error:
             raise fault(error) from None
 
     return AfterValidator(run)
@@ -51,7 +60,7 @@ def instant_of(text: str) -> str:
             return instant(ms)
     except (ValueError, OverflowError):
         pass
-    raise markup.Unsafe("an instant with its offset, such as 2023-07-11T15:53:00Z", text)
+    raise plaintext.Unsafe("an instant with its offset, such as 2023-07-11T15:53:00Z", text)
 
 
 # The zones of the tzdata package; the list of an operating system has names that are unknown on another one.
@@ -60,7 +69,7 @@ _ZONES = frozenset(resources.files("tzdata").joinpath("zones").read_text("utf-8"
 
 def _zone(name: str) -> str:
     if name not in _ZONES:
-        raise markup.Unsafe("an IANA time zone, such as America/New_York", name)
+        raise plaintext.Unsafe("an IANA time zone, such as America/New_York", name)
     return name
 
 
@@ -71,13 +80,7 @@ def _language(tag: str) -> str:
             return tag
     except (ValueError, UnknownLocaleError):
         pass
-    raise markup.Unsafe("a language tag, such as en-US", tag)
-
-
-def _filled(text: str) -> str:
-    if not text:
-        raise markup.Unsafe("some text", "only spaces")
-    return text
+    raise plaintext.Unsafe("a language tag, such as en-US", tag)
 
 
 def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
@@ -85,7 +88,7 @@ def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
 
     def within(text: str) -> str:
         if length(text) > limit:
-            raise markup.Unsafe(f"at most {limit} characters", text)
+            raise plaintext.Unsafe(f"at most {limit} characters", text)
         return text
 
     return checked(within)
@@ -100,8 +103,9 @@ def _string(format: str, most: int | None, least: int | None = None, **schema: A
     return Field(min_length=least, max_length=most, json_schema_extra={"format": format, **schema})
 
 
-_NO = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
-_PLAIN, _FILLED = {"pattern": f"^[^{_NO}]*$"}, {"pattern": rf"^[^{_NO}]*[^\s{_NO}][^{_NO}]*$"}
+_NO = r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\ufffe\uffff"
+_BLANK = r"\s\u00ad\u034f\u115f\u1160\u200b-\u200f\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+_PLAIN, _FILLED = {"pattern": f"^[^{_NO}]*$"}, {"pattern": rf"^[^{_NO}]*[^{_BLANK}{_NO}][^{_NO}]*$"}
 _line, _text, _html = (
     _string("text", 300, 1, **_FILLED),
     _string("text", 10_000, 1, **_FILLED),
@@ -110,12 +114,12 @@ _line, _text, _html = (
 _html_most = _most(HTML_LIMIT, markup.length)
 
 # A type with a name is one component of the description, however many fields have it.
-Line = TypeAliasType("Line", Annotated[str, _line, checked(markup.plain), checked(_filled), _most(300)])
-Text = TypeAliasType("Text", Annotated[str, _text, checked(markup.plain), checked(_filled), _most(10_000)])
+Line = TypeAliasType("Line", Annotated[str, _line, checked(plaintext.plain), checked(plaintext.visible), _most(300)])
+Text = TypeAliasType("Text", Annotated[str, _text, checked(plaintext.plain), checked(plaintext.visible), _most(10_000)])
 Html = TypeAliasType("Html", Annotated[str, _html, _html_most, checked(markup.inline), _html_most])
 Link = TypeAliasType("Link", Annotated[str, _string("iri", 2_000), checked(markup.link), _most(2_000)])
 Instant = TypeAliasType("Instant", Annotated[str, _string("date-time", 40), checked(instant_of)])
-Alt = Annotated[str, _string("text", 2_000, **_PLAIN), checked(markup.plain), _most(2_000)]
+Alt = Annotated[str, _string("text", 2_000, **_PLAIN), checked(plaintext.plain), _most(2_000)]
 Source = Annotated[str, _string("iri-reference", 2_000), checked(markup.source), _most(2_000)]
 Zone = Annotated[str, _string("time-zone", 64), checked(_zone)]
 Language = Annotated[str, _string("language-tag", 35), checked(_language)]
@@ -139,10 +143,112 @@ class Heading(Model):
     text: Line
 
 
-class List(Model):
-    type: Literal["list"]
+def _item_kind(value: Any) -> str:
+    return ITEM if isinstance(value, dict | Model) else TEXT
+
+
+ITEM, TEXT = "(item)", "(text)"  # the tags of a list's items; brackets tell them from the names of fields
+ItemText = Annotated[Html, Tag(TEXT)]
+Start = Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(_whole)]
+
+
+class ListFields(Model):
+    """The fields of a list at any depth; `start` is the number of its first item, 1 where there is none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"start": {"type": "null"}}},
+                {"required": ["ordered"], "properties": {"ordered": {"const": True}}},
+            ]
+        }
+    )
+
     ordered: bool = False
+    start: Start | None = None
+
+    @model_validator(mode="after")
+    def _numbered(self) -> Self:
+        if self.start is not None and not self.ordered:
+            context = {"expected": "no start, as the list is not ordered", "got": str(self.start), "field": "start"}
+            raise PydanticCustomError("unordered", "{expected}", context)
+        return self
+
+
+class InnerList(ListFields):
+    """A list in an item of a list in an item: it goes no deeper."""
+
     items: Annotated[list[Html], Field(min_length=1, max_length=200)]
+
+
+class InnerItem(Model):
+    html: Html
+    list: InnerList
+
+
+class MiddleList(ListFields):
+    """A list in an item."""
+
+    items: Annotated[
+        list[Annotated[ItemText | Annotated[InnerItem, Tag(ITEM)], Discriminator(_item_kind)]],
+        Field(min_length=1, max_length=200),
+    ]
+
+
+class ListItem(Model):
+    """An item that has a list behind its text. An item without one is a string."""
+
+    html: Html
+    list: MiddleList
+
+
+class List(ListFields):
+    type: Literal["list"]
+    items: Annotated[
+        list[Annotated[ItemText | Annotated[ListItem, Tag(ITEM)], Discriminator(_item_kind)]],
+        Field(min_length=1, max_length=200),
+    ]
+
+
+COLUMN_LIMIT, ROW_LIMIT = 12, 200
+
+
+def _cell(html: str) -> str:
+    return markup.inline(html) if html.strip() else ""
+
+
+Cell = TypeAliasType("Cell", Annotated[str, _string("inline-html", None), _html_most, checked(_cell), _html_most])
+Cells = Annotated[list[Cell], Field(min_length=1, max_length=COLUMN_LIMIT)]
+
+
+class Table(Model):
+    """A table; `align` has an alignment or null for each column of the head, and is all null where it is left out."""
+
+    type: Literal["table"]
+    head: Cells
+    align: Annotated[list[Literal["left", "center", "right"] | None], Field(max_length=COLUMN_LIMIT)] = []
+    rows: Annotated[list[Cells], Field(max_length=ROW_LIMIT)]
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        columns = len(self.head)
+        if not self.align:
+            self.align.extend([None] * columns)
+        lengths = {"align": len(self.align), **{f"rows.{n}": len(row) for n, row in enumerate(self.rows)}}
+        for name, length in lengths.items():
+            if length != columns:
+                context = {"expected": f"{columns} cells, as the head has", "got": str(length), "field": name}
+                raise PydanticCustomError("uneven", "{expected}", context)
+        if not any(cell for row in (self.head, *self.rows) for cell in row):
+            context = {"expected": "text that shows something", "got": "a table of empty cells", "field": "rows"}
+            raise PydanticCustomError("blank", "{expected}", context)
+        return self
+
+
+class Break(Model):
+    """A break between two parts of a text, shown as a line."""
+
+    type: Literal["break"]
 
 
 class Quote(Model):
@@ -185,14 +291,39 @@ class Embed(Model):
 
 
 Block = Annotated[
-    Paragraph | Heading | List | Quote | Image | SocialPost | Embed,
+    Paragraph | Heading | List | Table | Break | Quote | Image | SocialPost | Embed,
     Field(discriminator="type"),
 ]
 BLOCK_TYPES = frozenset(
     get_args(kind.model_fields["type"].annotation)[0]
-    for kind in (Paragraph, Heading, List, Quote, Image, SocialPost, Embed)
+    for kind in (Paragraph, Heading, List, Table, Break, Quote, Image, SocialPost, Embed)
 )  # a later version may have stored more
-Blocks = Annotated[list[Block], Field(max_length=200)]
+PIECE_LIMIT, MARK_LIMIT = 3_000, 6_000  # texts in the blocks of one entry or page, and characters of HTML in them
+_HTML_MARKS = ("<", ">", "&", "\xa0")  # none of them becomes more when HTML is cleaned
+
+
+def _check_work(blocks: Any) -> Any:
+    """Returns the blocks. Raises where they are more work than one entry or page may be."""
+    texts = list(_texts(blocks))
+    marks = sum(text.count(mark) for text in texts for mark in _HTML_MARKS)
+    counts = ((PIECE_LIMIT, "texts in all blocks", len(texts)), (MARK_LIMIT, "of <, > and & in all blocks", marks))
+    for limit, name, count in counts:
+        if count > limit:
+            raise fault(plaintext.Unsafe(f"at most {limit} {name}", str(count)))
+    return blocks
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, and in a model once it is validated: what is stored has to be valid as well."""
+    if isinstance(value, str):
+        yield value
+        return
+    fields = vars(value) if isinstance(value, Model) else value
+    for inner in fields.values() if isinstance(fields, dict) else fields if isinstance(fields, list) else ():
+        yield from _texts(inner)
+
+
+Blocks = Annotated[list[Block], Field(max_length=200), BeforeValidator(_check_work), AfterValidator(_check_work)]
 
 
 class Byline(Model):

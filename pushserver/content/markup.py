@@ -1,55 +1,37 @@
-"""Sanitising: inline HTML by a list of tags, Markdown as blocks, plain text without control characters. Pure.
+"""Inline HTML by a list of tags, and the addresses in it. Pure.
 
 Nothing is removed silently: HTML that is not on the list is refused by name, so that an editor's text is never stored
-as another one. nh3 cleans whatever passed, and its output is stored.
+as another one. A scan of our own comes first, in linear time; nh3 cleans what passed, and its output is stored.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from html.parser import HTMLParser
-from typing import Any
+from collections.abc import Iterator
+from html import unescape
 from urllib.parse import urlsplit
 
 import nh3
-from markdown_it import MarkdownIt
-from markdown_it.common.utils import escapeHtml
-from markdown_it.token import Token
+
+from .plaintext import Unsafe, plain, shows
 
 TAGS = {"a", "b", "br", "code", "em", "i", "s", "strong", "sub", "sup", "u"}
 LINK_SCHEMES = {"http", "https", "mailto"}
 LINK_REL = "noopener noreferrer"
+LINK_LIMIT = 2_000  # characters of an address
+DEPTH_LIMIT = 16  # tags in one another
 _REL = f' rel="{LINK_REL}"'
-
-# C0 and C1 controls but for tab and newline; the bidi embeddings, overrides and isolates (UAX 9) that can make a
-# headline read as something else; surrogates, which cannot be written as UTF-8, and the two that XML cannot hold.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_LISTED = f"inline HTML of {', '.join(sorted(TAGS))}, or <p> without attributes around all of it"
 
 _CLEANER = nh3.Cleaner(tags=TAGS, attributes={"a": {"href"}}, url_schemes=LINK_SCHEMES, link_rel=LINK_REL)
-
-
-class Unsafe(ValueError):
-    """A text that is refused, with what was expected and what came."""
-
-    def __init__(self, expected: str, got: str) -> None:
-        got = got.strip() or "an empty string"
-        super().__init__(f"expected {expected}, got {got}")
-        self.expected = expected
-        self.got = got
-
-
-def plain(text: str) -> str:
-    """Plain text in NFC, without spaces at its ends. Raises Unsafe where it has a control character."""
-    match = _CONTROLS.search(text)
-    if match:
-        raise Unsafe("text without control or bidi override characters", f"U+{ord(match.group()):04X}")
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def length(html: str) -> int:
     """The number of characters of inline HTML, without those that cleaning adds to each link."""
     return len(html) - len(_REL) * html.count(_REL)
+
+
+# --- addresses
 
 
 def link(url: str) -> str:
@@ -66,6 +48,8 @@ def source(url: str) -> str:
 
 def _address(url: str, schemes: set[str], expected: str) -> str:
     address = plain(url)
+    if len(address) > LINK_LIMIT:
+        raise Unsafe(f"an address of at most {LINK_LIMIT} characters", url)
     try:
         parts = urlsplit(address)
         # https://bank.example@evil.example would be read as a link to bank.example.
@@ -79,150 +63,183 @@ def _address(url: str, schemes: set[str], expected: str) -> str:
     return address
 
 
-class _Scan(HTMLParser):
-    """The start tags, the text, and the comments and declarations of a fragment, by a parser that is not nh3's."""
+# --- inline HTML
+
+_NAME = re.compile(r"<([A-Za-z][^\s/>]*+)")
+_END = re.compile(r"</([A-Za-z][^\s/>]*+)\s*+>")
+_ATTRIBUTE = re.compile(r"""[\s/]*+([^\s/>=]++)(?:\s*+=\s*+("[^"]*+"|'[^']*+'|[^\s"'<>`]++))?+""")
+_CLOSE = re.compile(r"\s*+(/?)>")
+_LONG_NUMBER = re.compile("&#(?:[0-9]{9}|[xX][0-9a-fA-F]{9})")
+
+
+class _Scan:
+    """The start tags and the text of a fragment, read once from left to right by a grammar in which every tag ends.
+
+    Raises Unsafe, which names the first tag, attribute or declaration that is not of the grammar.
+    """
 
     def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, list[tuple[str, str | None]]]] = []
-        self.text = ""
-        self.others: list[str] = []
-        self.feed(html)
-        self.close()
+        self.tags: list[str] = []
+        self._texts: list[str] = []
+        self._open: list[str] = []
+        self._html = html
+        at = 0
+        while (tag := html.find("<", at)) >= 0:
+            self._texts.append(html[at:tag])
+            at = self._read(tag)
+        self._texts.append(html[at:])
+        if self._open:
+            raise Unsafe(f"</{self._open[-1]}> after <{self._open[-1]}>", "the end of the text")
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, attrs))
+    @property
+    def text(self) -> str:
+        """The text between the tags, with its character references resolved."""
+        return "".join(map(_unescape, self._texts))
 
-    def handle_data(self, data: str) -> None:
-        self.text += data
+    def _read(self, at: int) -> int:
+        """Read what begins with `<`, and return the place after it."""
+        following = self._html[at + 1 : at + 2]
+        if following == "/":
+            return self._read_end(at)
+        if following in ("!", "?"):
+            raise Unsafe("no comment or declaration in HTML", self._html[at:])
+        if name := _NAME.match(self._html, at):
+            return self._read_start(name)
+        self._texts.append("<")
+        return at + 1
 
-    def handle_comment(self, data: str) -> None:
-        self.others.append(data)
+    def _read_start(self, name: re.Match[str]) -> int:
+        tag, at = name[1].lower(), name.end()
+        if tag not in TAGS:
+            raise Unsafe(_LISTED, f"<{tag}>")
+        names: set[str] = set()
+        while match := _ATTRIBUTE.match(self._html, at):
+            _check_attribute(tag, match[1].lower(), names, match[2])
+            names.add(match[1].lower())
+            at = match.end()
+        close = _CLOSE.match(self._html, at)
+        if not close or (close[1] and tag != "br"):
+            raise Unsafe(f"<{tag}> that ends with >", self._html[name.start() : at + 1])
+        if tag == "a" and "href" not in names:
+            raise Unsafe("a link with its href", "<a>")
+        self._enter(tag)
+        return close.end()
 
-    def handle_decl(self, decl: str) -> None:
-        self.others.append(decl)
+    def _enter(self, tag: str) -> None:
+        self.tags.append(tag)
+        if tag == "br":
+            return
+        if tag == "a" and "a" in self._open:
+            raise Unsafe("no link inside a link", "<a>")
+        if len(self._open) == DEPTH_LIMIT:
+            raise Unsafe(f"at most {DEPTH_LIMIT} tags inside one another", f"<{tag}>")
+        self._open.append(tag)
 
-    def handle_pi(self, data: str) -> None:
-        self.others.append(data)
+    def _read_end(self, at: int) -> int:
+        end = _END.match(self._html, at)
+        if not end:
+            raise Unsafe("an end tag without anything but its name", self._html[at : at + 20])
+        expected = self._open.pop() if self._open else None
+        if end[1].lower() != expected:
+            raise Unsafe(f"</{expected}>" if expected else "an end tag after its start tag", f"</{end[1]}>")
+        return end.end()
 
-    def unknown_decl(self, data: str) -> None:
-        self.others.append(data)
+
+def _check_attribute(tag: str, name: str, names: set[str], value: str | None) -> None:
+    if name in names:
+        raise Unsafe("each attribute once", f"<{tag} {name} {name}>")
+    if (tag, name) == ("a", "href"):
+        link(_unescape(value[1:-1] if value and value[0] in "\"'" else value or ""))
+    elif (tag, name) != ("a", "rel"):
+        raise Unsafe("no attribute but href on a link", f"<{tag} {name}>")
+
+
+def _checked_number(text: str) -> str:
+    """Returns the text. Raises Unsafe where a character reference has more digits than a character's number."""
+    match = _LONG_NUMBER.search(text)
+    if match:
+        raise Unsafe("a character reference of at most 8 digits", match[0])
+    return text
+
+
+def _unescape(text: str) -> str:
+    return unescape(_checked_number(text)) if "&" in text else text
 
 
 def inline(html: str) -> str:
-    """Inline HTML of the listed tags, cleaned. Raises Unsafe, which names what is not on the list."""
-    html = plain(html)
+    """Inline HTML of the listed tags, cleaned; paragraphs around all of it become lines. Raises Unsafe."""
+    return "<br>".join(map(_clean, paragraphs(plain(html))))
+
+
+_PARAGRAPHS = re.compile(r"<p\s*+>(.*)</p\s*+>", re.DOTALL | re.IGNORECASE)
+_BETWEEN = re.compile(r"</p\s*+>\s*+<p\s*+>", re.IGNORECASE)
+
+
+def paragraphs(html: str) -> list[str]:
+    """The inline HTML of each `<p>` that HTML consists of; the HTML itself where it has none around it."""
+    around = _PARAGRAPHS.fullmatch(html.strip())
+    return [part.strip() for part in _BETWEEN.split(around[1])] if around else [html]
+
+
+def _clean(html: str) -> str:
+    if not re.search("[<>&\xa0]", html):  # nh3 changes nothing else
+        return _shown(html, html)
     before = _Scan(html)
-    for tag, attributes in before.tags:
-        _check_tag(tag, attributes)
-    if before.others or re.search(r"</(?![A-Za-z])", html):
-        raise Unsafe("no comment or declaration in HTML", before.others[0] if before.others else "</")
     cleaned = _CLEANER.clean(html)
     after = _Scan(cleaned)
-    if [tag for tag, _ in before.tags] != [tag for tag, _ in after.tags] or before.text != after.text:
+    text = before.text
+    if before.tags != after.tags or text != after.text:
         raise Unsafe("well-formed inline HTML, which every parser reads alike", html)
-    if not after.text.strip():
-        raise Unsafe("some text", html)
     # &#8238; is a control character by now, and an export of the stored text has to be valid.
     if plain(cleaned) != cleaned or _CLEANER.clean(cleaned) != cleaned:
         raise Unsafe("characters that need no reference, and no space at the ends", html)
-    return cleaned
+    return _shown(cleaned, text)
 
 
-def _check_tag(tag: str, attributes: list[tuple[str, str | None]]) -> None:
-    if tag not in TAGS:
-        raise Unsafe(f"inline HTML of {', '.join(sorted(TAGS))}", f"<{tag}>")
-    for name, value in attributes:
-        if (tag, name) == ("a", "href"):
-            link(value or "")
-        elif (tag, name) != ("a", "rel"):
-            raise Unsafe("no attribute but href on a link", f"<{tag} {name}>")
-    if tag == "a" and "href" not in dict(attributes):
-        raise Unsafe("a link with its href", "<a>")
+def _shown(html: str, text: str) -> str:
+    if not shows(text):
+        raise Unsafe("text that shows something", html[:40].encode("ascii", "backslashreplace").decode())
+    return html
+
+
+_TAG = re.compile(r'<[A-Za-z/][^<>"]*+(?:"[^"]*+"[^<>"]*+)*+>')
 
 
 def text(html: str) -> str:
-    """The text of inline HTML, with a space for each line break."""
-    return _Scan(html.replace("<br>", " ")).text
+    """The text of inline HTML that is stored, with a space for each line break."""
+    return unescape(_TAG.sub("", html.replace("<br>", " ")))
 
 
-_MARKDOWN = MarkdownIt("commonmark", {"html": True})
-# markdown-it would show a link with a bad scheme as brackets; here it becomes a link, and is refused by name.
-_MARKDOWN.validateLink = lambda url: True  # type: ignore[method-assign]
+# --- bare addresses
+
+_BARE = re.compile(r"(?<![^\s*_~(])(?:https?://|www\.)[^\s<]++", re.IGNORECASE)
 
 
-def blocks(markdown: str) -> list[dict[str, Any]]:
-    """Markdown (CommonMark) as blocks, whose HTML is still to be cleaned. Raises Unsafe for what no block has."""
-    converted: list[dict[str, Any]] = []
-    tokens = _MARKDOWN.parse(markdown)
-    at = 0
-    while at < len(tokens):
-        end = _close_of(tokens, at)
-        block = _block(tokens[at], tokens[at + 1 : end])
-        if block:
-            converted.append(block)
-        at = end + 1
-    return converted
+def bare_links(text: str) -> Iterator[tuple[int, int, str]]:
+    """The beginning, the end and the address of each bare link in a text.
+
+    They are found as GitHub Flavored Markdown (6.9) finds them: http and https, and www. as http. What would be refused
+    as a link is none.
+    """
+    for match in _BARE.finditer(text):
+        shown = _trimmed(match[0])
+        address = f"http://{shown}" if shown[:4].lower() == "www." else shown
+        try:
+            yield match.start(), match.start() + len(shown), link(address)
+        except Unsafe:
+            continue
 
 
-def _close_of(tokens: list[Token], at: int) -> int:
-    """The index of the token that closes the one at `at`, or `at` where that one has no end token."""
-    depth = 0
-    for index in range(at, len(tokens)):
-        depth += tokens[index].nesting
-        if depth == 0:
-            return index
-    raise AssertionError("markdown-it left a token open")
-
-
-def _block(head: Token, inside: list[Token]) -> dict[str, Any] | None:
-    match head.type:
-        case "paragraph_open":
-            return {"type": "paragraph", "html": _html(inside)}
-        case "heading_open":
-            return {"type": "heading", "text": _heading(_html(inside))}
-        case "blockquote_open":
-            return {"type": "quote", "html": _html(inside)}
-        case "bullet_list_open" | "ordered_list_open":
-            return {"type": "list", "ordered": head.type == "ordered_list_open", "items": _items(inside)}
-        case "fence" | "code_block":
-            lines = escapeHtml(head.content.rstrip("\n")).split("\n")
-            return {"type": "paragraph", "html": f"<code>{'<br>'.join(lines)}</code>"}
-        case "html_block":
-            return {"type": "paragraph", "html": head.content}
-        case _:  # a thematic break: blocks need no other separator
-            return None
-
-
-def _heading(html: str) -> str:
-    """The plain text of a heading, without emphasis. Raises Unsafe for a link, which would be lost."""
-    scan = _Scan(inline(html).replace("<br>", " "))
-    if any(tag == "a" for tag, _ in scan.tags):
-        raise Unsafe("headings without links", "a link in a heading")
-    return scan.text
-
-
-def _items(inside: list[Token]) -> list[str]:
-    items = []
-    at = 0
-    while at < len(inside):
-        end = _close_of(inside, at)
-        items.append(_html(inside[at + 1 : end]))
-        at = end + 1
-    return items
-
-
-def _html(inside: list[Token]) -> str:
-    """The inline HTML of the paragraphs in a block, joined by line breaks."""
-    lines = []
-    for token in inside:
-        if token.type == "inline":
-            children = token.children or []
-            if any(child.type == "image" for child in children):
-                raise Unsafe("pictures as image blocks, with size, alt, caption and credit", "an image in Markdown")
-            lines.append(_MARKDOWN.renderer.render([token], _MARKDOWN.options, {}).replace("<br />", "<br>"))
-        elif token.type not in ("paragraph_open", "paragraph_close"):
-            raise Unsafe(
-                "paragraphs and flat lists", f"{token.type.removesuffix('_open').replace('_', ' ')} inside a block"
-            )
-    return "<br>".join(lines)
+def _trimmed(url: str) -> str:
+    """An address without the punctuation of the sentence around it."""
+    unmatched = url.count(")") - url.count("(")
+    end = len(url)
+    while end:
+        if url[end - 1] in "?!.,:*_~'\";":
+            end -= 1
+        elif url[end - 1] == ")" and unmatched > 0:
+            unmatched -= 1
+            end -= 1
+        else:
+            break
+    return url[:end]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from . import markup
+from . import markdown, plaintext
 from .fields import (
     BODY_LIMIT,
     Blocks,
@@ -58,6 +59,11 @@ class EntryFields(Model):
     sort_at: Instant | None = None
 
 
+_SHOWN: JsonDict = {
+    "not": {"required": ["type"], "properties": {"type": {"const": "break"}}}
+}  # a block that shows something
+
+
 class EntryIn(EntryFields):
     """An entry as a publisher sends it: a headline, or a body in Markdown, or blocks, or a headline and either."""
 
@@ -67,7 +73,7 @@ class EntryIn(EntryFields):
             "anyOf": [
                 {"required": ["headline"], "properties": {"headline": {"type": "string"}}},
                 {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}},
-                {"required": ["blocks"], "properties": {"blocks": {"minItems": 1}}},
+                {"required": ["blocks"], "properties": {"blocks": {"contains": _SHOWN}}},
             ],
             "not": {
                 "required": ["body", "blocks"],
@@ -79,29 +85,60 @@ class EntryIn(EntryFields):
     body: Body | None = None
     correction: CorrectionIn | None = None
 
-    @model_validator(mode="before")
+    _losses: list[markdown.Loss] = PrivateAttr([])
+
+    @property
+    def losses(self) -> list[markdown.Loss]:
+        """The parts of the body's Markdown that its blocks do not keep."""
+        return self._losses
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _body_to_blocks(cls, value: Any) -> Any:
+    def _body_to_blocks(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         body = value.get("body") if isinstance(value, dict) else None
         if not isinstance(body, str):
-            return value
-        if len(body) > BODY_LIMIT:
-            expected = f"at most {BODY_LIMIT} characters"
-            raise PydanticCustomError("long", "{expected}", {"expected": expected, "got": body, "field": "body"})
-        if value.get("blocks"):
-            raise PydanticCustomError("both", "{expected}", {"expected": "either body or blocks", "got": "both"})
-        try:
-            return {**value, "body": None, "blocks": markup.blocks(markup.plain(body))}
-        except markup.Unsafe as error:
-            raise PydanticCustomError("unsafe", "{expected}", {**fault(error).context, "field": "body"}) from None  # type: ignore[dict-item]
+            return handler(value)
+        converted = _converted(body, value.get("blocks"))
+        entry = handler({**value, "body": None, "blocks": converted.blocks})
+        entry._losses = converted.losses
+        return entry
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.headline and not self.blocks:
+        if not self.headline and all(block.type == "break" for block in self.blocks):
             raise PydanticCustomError(
                 "empty", "{expected}", {"expected": "a headline, a body or blocks", "got": "an empty entry"}
             )
         return self
+
+
+def _converted(body: str, blocks: Any) -> markdown.Converted:
+    """A body in Markdown as blocks. Raises where it is not valid, or has blocks beside it."""
+    if len(body) > BODY_LIMIT:
+        expected = f"at most {BODY_LIMIT} characters"
+        raise PydanticCustomError("long", "{expected}", {"expected": expected, "got": body, "field": "body"})
+    if blocks:
+        raise PydanticCustomError("both", "{expected}", {"expected": "either body or blocks", "got": "both"})
+    try:
+        return markdown.blocks(plaintext.normal(body))
+    except plaintext.Unsafe as error:
+        raise PydanticCustomError("unsafe", "{expected}", {**fault(error).context, "field": "body"}) from None  # type: ignore[dict-item]
+
+
+class CorrectionPut(CorrectionIn):
+    """A correction, or with `at` the one that is stored already."""
+
+    at: Instant | None = None
+
+
+class EntryPut(EntryIn):
+    """An entry as a publisher sends it, or as the server showed it: its own fields have to be those that are stored."""
+
+    id: str | None = None
+    rev: int | None = None
+    url: str | None = None
+    updated_at: Instant | None = None
+    correction: CorrectionPut | None = None
 
 
 class NewEntryIn(EntryIn):
@@ -156,3 +193,10 @@ class PageIn(Model):
     next: Coverage | None = None
     topics: list[Label] = Field([], max_length=50)
     updated_at: Instant | None = None
+
+
+class PagePut(PageIn):
+    """A page as a publisher sends it, or as the server showed it: `rev` and `ended` have to be what is stored."""
+
+    rev: int | None = None
+    state: Literal["live", "paused", "ended"] = "live"  # type: ignore[assignment]

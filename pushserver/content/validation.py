@@ -65,9 +65,15 @@ def _is_tag(path: tuple[int | str, ...], at: int) -> bool:
     """Whether a step of pydantic's path is the type of a block, between its index and its field: it is not in the JSON.
 
     In every other list, items have fields without fields of their own: there, a step after an index is the last one.
+    The tags of a list's items are in brackets.
     """
-    return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(path[at], str)
+    step = path[at]
+    if isinstance(step, str) and step.startswith("("):
+        return True
+    return 0 < at < len(path) - 1 and isinstance(path[at - 1], int) and isinstance(step, str)
 
 
 def _seen(value: Any) -> str:
+    if value is None:
+        return "null"
     return f"{value!r} ({type(value).__name__})" if not isinstance(value, str) else value

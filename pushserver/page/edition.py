@@ -5,7 +5,7 @@ Nothing in it depends on when it is asked for: the same state of a stream makes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -84,10 +84,20 @@ def present(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _item_words(fields: dict[str, Any]) -> Iterator[str]:
+    """The words of each item of a list, and of the lists in it."""
+    for item in fields["items"]:
+        yield markup.text(item if isinstance(item, str) else item["html"])
+        if not isinstance(item, str):
+            yield from _item_words(item["list"])
+
+
 def _words(block: dict[str, Any]) -> list[str]:
     match block["type"]:
         case "list":
-            return [markup.text(item) for item in block["items"]]
+            return list(_item_words(block))
+        case "table":
+            return [markup.text(cell) for row in (block["head"], *block["rows"]) for cell in row if cell]
         case "heading" | "social_post":
             return [block["text"]]
         case "image":

@@ -20,8 +20,10 @@ from markupsafe import Markup
 
 from .. import metrics
 from ..codec import dumps
+from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .zones import zone_name
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
@@ -53,18 +55,6 @@ def timestamp(at: str, place: Place, length: Any = "medium") -> str:
     return f"{dates.format_date(moment, length, locale)}, {time} {zone}"
 
 
-def zone_name(place: Place) -> str:
-    """The name of the zone in every season: Eastern Time."""
-    area, _, name = place.timezone.rpartition("/")
-    if area in ("", "Etc"):  # UTC and the like belong to no region
-        return name
-    zone = zoneinfo.ZoneInfo(place.timezone)
-    try:
-        return dates.get_timezone_name(zone, "long", zone_variant="generic", locale=Locale.parse(place.lang, sep="-"))
-    except KeyError:  # CLDR has no pattern for the names of zones in some languages
-        return place.timezone.replace("_", " ")
-
-
 def day_of(entry: StoredEntry, place: Place) -> str:
     """The section of an entry: its day in the page's zone, such as 2023-07-11, or `pinned`."""
     if entry["flags"].get("pinned"):
@@ -81,6 +71,7 @@ def _day_title(key: str, place: Place) -> str:
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("pushserver.page"), autoescape=True, undefined=jinja2.ChainableUndefined
 )
+_TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"]))) or "Table"
 
 
 @functools.lru_cache(maxsize=64)
@@ -151,7 +142,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
     macros = _parts(place)
     return {
         "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
-        "intro": Markup(macros.intro(page, zone_name(place))),
+        "intro": Markup(macros.intro(page, zone_name(place.timezone, place.lang))),
         "topics": Markup(macros.topics(page)),
     }
 

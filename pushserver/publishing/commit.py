@@ -6,9 +6,10 @@ one, its change is made again from the new revision.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from ..content.warnings import EntryWarning
 from ..errors import Changed, Conflict, Fault
 from ..model import Idempotency, StoredEntry, StoredPage
 from ..store.log import Appended, Log, RevisionConflict
@@ -23,6 +24,7 @@ class Published(NamedTuple):
 
     appended: Appended
     is_new: bool
+    warnings: Sequence[EntryWarning] = ()
 
 
 class Precondition(NamedTuple):

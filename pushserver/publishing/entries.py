@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from .. import model
-from ..content import changes
+from ..content import changes, warnings
 from ..content.schema import EntryIn, NewEntryIn, WithdrawalIn
 from ..errors import NotFound, withdrawn
 from ..model import Idempotency, StoredEntry, StoredPage
 from ..store.log import Appended, Log
+from .aside import aside
 from .commit import Precondition, Published, changed_once, retried
 
 
@@ -40,7 +41,11 @@ class Entries:
         self, stream: str, id: str, entry_in: EntryIn, *, precondition: Precondition, idempotency: Idempotency
     ) -> Published | StoredEntry:
         """Store an entry whole, under an id of the publisher's own. Answers as `patch` does."""
-        return await self._change(stream, id, lambda _: entry_in, precondition, idempotency)
+
+        async def whole(_: StoredEntry | None) -> EntryIn:
+            return entry_in
+
+        return await self._change(stream, id, whole, precondition, idempotency)
 
     async def patch(
         self, stream: str, id: str, patch: Any, *, precondition: Precondition, idempotency: Idempotency
@@ -50,8 +55,8 @@ class Entries:
         Raises NotFound, Gone, Changed, Invalid, Conflict, KeyReused.
         """
 
-        def patched(current: StoredEntry | None) -> EntryIn:
-            return changes.patch_entry(_existing(stream, id, current), patch)
+        async def patched(current: StoredEntry | None) -> EntryIn:
+            return await aside(changes.patch_entry, _existing(stream, id, current), patch)
 
         return await self._change(stream, id, patched, precondition, idempotency)
 
@@ -80,7 +85,7 @@ class Entries:
         self,
         stream: str,
         id: str,
-        revise: Callable[[StoredEntry | None], EntryIn],
+        revise: Callable[[StoredEntry | None], Awaitable[EntryIn]],
         precondition: Precondition,
         idempotency: Idempotency,
     ) -> Published | StoredEntry:
@@ -88,11 +93,12 @@ class Entries:
             current = await self._current(stream, id)
             precondition.check(current)
             at = model.now()
-            entry = changes.revise_entry(revise(current), stream=stream, id=id, at=at, current=current)
+            entry_in = await revise(current)
+            entry = changes.revise_entry(entry_in, stream=stream, id=id, at=at, current=current)
             if current and changes.is_unchanged(entry, current):
                 return current
             appended = await self._log.append(changes.put_entry(stream, entry, at=at, idempotency=idempotency))
-            return Published(appended, is_new=current is None)
+            return Published(appended, is_new=current is None, warnings=warnings.of_input(entry_in, at))
 
         return await changed_once(self._log, stream, idempotency, attempt)
 

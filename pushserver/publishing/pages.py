@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .. import model
@@ -10,6 +10,7 @@ from ..content import changes
 from ..content.schema import EndIn, PageIn
 from ..model import Append, Idempotency, StoredPage
 from ..store.log import Log
+from .aside import aside
 from .commit import Precondition, Published, changed_once
 
 
@@ -24,7 +25,7 @@ class Pages:
     ) -> Published:
         """Set a page whole."""
 
-        def append(current: StoredPage | None, at: int) -> Append:
+        async def append(current: StoredPage | None, at: int) -> Append:
             page = changes.revise_page(page_in, at=at, current=current)
             return changes.put_page(stream, page, at=at, idempotency=idempotency)
 
@@ -35,8 +36,9 @@ class Pages:
     ) -> Published:
         """Change the fields that a merge patch (RFC 7396) names; the first patch of a page needs a headline."""
 
-        def append(current: StoredPage | None, at: int) -> Append:
-            page = changes.revise_page(changes.patch_page(current, patch), at=at, current=current)
+        async def append(current: StoredPage | None, at: int) -> Append:
+            page_in = await aside(changes.patch_page, current, patch)
+            page = changes.revise_page(page_in, at=at, current=current)
             return changes.put_page(stream, page, at=at, idempotency=idempotency)
 
         return await self._change(stream, append, precondition, idempotency)
@@ -44,7 +46,7 @@ class Pages:
     async def end(self, stream: str, end: EndIn, *, precondition: Precondition, idempotency: Idempotency) -> Published:
         """End the coverage: the stream takes corrections and withdrawals, and no new entries."""
 
-        def append(current: StoredPage | None, at: int) -> Append:
+        async def append(current: StoredPage | None, at: int) -> Append:
             return changes.end_stream(stream, current, end, at=at, idempotency=idempotency)
 
         return await self._change(stream, append, precondition, idempotency)
@@ -52,13 +54,14 @@ class Pages:
     async def _change(
         self,
         stream: str,
-        append: Callable[[StoredPage | None, int], Append],
+        append: Callable[[StoredPage | None, int], Awaitable[Append]],
         precondition: Precondition,
         idempotency: Idempotency,
     ) -> Published:
         async def attempt() -> Published:
             current = await self._log.page_of(stream)
             precondition.check(current)
-            return Published(await self._log.append(append(current, model.now())), is_new=current is None)
+            appended = await self._log.append(await append(current, model.now()))
+            return Published(appended, is_new=current is None)
 
         return await changed_once(self._log, stream, idempotency, attempt)

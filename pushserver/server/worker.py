@@ -8,12 +8,15 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from ..settings import Settings
-from ..transport.handshake import HttpProtocol
+from ..transport.http import HttpProtocol
+from ..transport.outlet import Unread
 from ..web.app import create_app
 from .listener import BACKLOG, listen
 
@@ -34,14 +37,13 @@ def work(settings: Settings, listener: int, lifeline: int) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=HttpProtocol,
+        http=cast(Any, partial(HttpProtocol, unread=Unread(settings.unread_bytes))),
         ws="websockets-sansio",  # never used: HttpProtocol does the handshake of a WebSocket
         log_config=None,
         access_log=False,
         server_header=False,
         forwarded_allow_ips=settings.forwarded,
         backlog=BACKLOG,
-        timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
     server = Server(config, drain=app.hub.drain, lifeline=lifeline)

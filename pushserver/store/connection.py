@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import re
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TimeoutError, TryAgainError
 
 CONNECTIONS = 64  # in a server's pool; a request that finds none free waits a second, then is answered 503
 COMMAND_TIMEOUT = 5.0  # seconds
@@ -27,6 +28,20 @@ OPTIONS: dict[str, Any] = {
     "socket_timeout": None,  # see `within`
     "socket_connect_timeout": COMMAND_TIMEOUT,
 }
+CAUSES = {  # of a connection that fails, by what the server or OpenSSL says
+    "CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE": "it asks for a client certificate: set ssl_certfile and ssl_keyfile",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted; ssl_ca_certs names the file with the authority's",
+    "UNKNOWN_CA|ALERT_.*CERTIFICATE": "it does not accept the client certificate of ssl_certfile",
+    "WRONG_VERSION_NUMBER|RECORD_LAYER": "it does not speak TLS: expected a scheme without it, such as redis://",
+    "invalid username-password|invalid password": "it does not accept the user or the password",
+    "Authentication required": "it asks for a password, and the URL has none",
+    "without any password configured": "it has no password, and the URL has one",
+    "unknown command '?SENTINEL": "it is no Sentinel",
+    "unknown command '?CLUSTER|cluster support disabled": "it is not of a cluster",
+    "No such master with that name": "it watches no primary of that name",
+}
+# How redis-py words the error of one command of several. It repeats the command, in which somebody's text may stand.
+PIPELINED = re.compile(r"^Command # [0-9]+ \(.*\) of pipeline caused error: \(['\"](.*)['\"],\)$", re.DOTALL)
 
 T = TypeVar("T")
 
@@ -42,6 +57,24 @@ async def within(command: Awaitable[T], limit: float = COMMAND_TIMEOUT) -> T:
             return await command
     except builtins.TimeoutError:
         raise TimeoutError(f"no answer within {limit} s") from None
+    except RedisError as error:
+        error.args = (worded(error),)
+        raise
+
+
+def worded(error: BaseException) -> str:
+    """An error of the store in plain words; the name of its kind if it has none."""
+    if isinstance(error, MovedError):
+        return f"slot {error.slot_id} has moved to {error.host}:{error.port} (MOVED)"
+    if isinstance(error, AskError):
+        return f"slot {error.slot_id} is moving to {error.host}:{error.port}, and this key may be there (ASK)"
+    if isinstance(error, TryAgainError):
+        return "the slot is moving, and some of its keys are on another server (TRYAGAIN)"
+    said = PIPELINED.sub(r"\1", str(error))
+    for pattern, cause in CAUSES.items():
+        if re.search(pattern, said) and cause not in said:
+            return f"{cause} ({said})"
+    return said or type(error).__name__
 
 
 class Node:
@@ -54,6 +87,16 @@ class Node:
         self.durability = "memory"  # until `Store.ping` has verified more
         self.replicas = 0  # that acknowledged the last write for which they were asked
         self._own: set[AbstractConnection] = set()
+
+    def check(self) -> None:
+        """Read the files of TLS. Raises ValueError for options of the URL that redis-py or OpenSSL does not accept."""
+        try:
+            connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            context = getattr(connection, "ssl_context", None)
+            if context is not None:
+                context.get()
+        except (TypeError, ValueError, RedisError, OSError) as error:
+            raise ValueError(f"expected options of the URL that fit its scheme and each other, got {error}") from None
 
     async def connect(self) -> AbstractConnection:
         """Open a connection outside the pool, for the caller to `disconnect`. Raises StoreError."""

@@ -15,16 +15,24 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import redis.asyncio as aioredis
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from .. import model
 from ..errors import shorten
 from .connection import BlockingConnection, Channels, Node, within
+from .rights import Refusal, refusal, refused, refused_channel
 from .topology import topology_of
 
 logger = logging.getLogger(__name__)
 
-LOCATED_EVERY = 1.0  # seconds; a primary that was replaced may not know, and go on taking writes that will be lost
+LOCATED_EVERY = 0.5  # seconds; a primary that was replaced may not know, and go on taking writes that will be lost
 REPLICA_WAIT_MS = 1_000  # for replicas to acknowledge a write
 REPLICA_LATE_MS = 10  # the same, while fewer replicas than configured acknowledged the write before
 LEAST_REDIS = (7, 0)  # effects replication, and the options of XADD and SET that are in use
@@ -64,24 +72,38 @@ class Store:
         self.partitions = partitions
         self.replicas = replicas  # that have to acknowledge a write before it is called `replica`
         self._topology = topology_of(url)
-        self._lasts: list[int] = []  # slots, each the last of a shard's
-        self._primaries: list[Node] = []  # of these shards
+        self._shards: list[tuple[int, int, Node]] = []  # the first slot, the last one, and their primary
         self._locating = asyncio.Lock()
         self._located_at = float("-inf")
 
     async def run(self) -> None:
-        """Look for the primaries every LOCATED_EVERY seconds, until cancelled."""
+        """Look for the primaries every LOCATED_EVERY seconds, until cancelled. A failure is logged once per reason."""
+        logged = ""
         while True:
             await asyncio.sleep(LOCATED_EVERY)
-            try:
-                await self.locate()
-            except StoreError as error:
-                logger.warning("store primaries not located: %s", error)
+            said = await self._look()
+            if said and said != logged:
+                logger.warning("store primaries not located: %s", said)
+            elif logged and not said:
+                logger.info("store primaries located again")
+            logged = said
+
+    async def _look(self) -> str:
+        """Look for the primaries; why they are not found, if they are not."""
+        try:
+            await self.locate()
+        except StoreError as error:
+            return str(error)
+        return ""
 
     async def close(self) -> None:
-        for node in dict.fromkeys(self._primaries):
+        for node in self._nodes():
             await node.close()
         await self._topology.close()
+
+    def _nodes(self) -> list[Node]:
+        """The primaries that are known, each once."""
+        return list(dict.fromkeys(node for _, _, node in self._shards))
 
     # --- where keys live
 
@@ -93,22 +115,22 @@ class Store:
                 return
             shards = await self._topology.find()
             self._located_at = asyncio.get_running_loop().time()
-            known = {node.url: node for node in self._primaries}
+            known = {node.url: node for node in self._nodes()}
             nodes = {shard.url: known.get(shard.url) or Node(shard.url) for shard in shards}
-            self._lasts = [shard.last for shard in shards]
-            self._primaries = [nodes[shard.url] for shard in shards]
+            self._shards = [(shard.first, shard.last, nodes[shard.url]) for shard in shards]
             for url in known.keys() - nodes.keys():
                 logger.warning("store primary replaced: closing the connections to the former one")
                 await known[url].close()
 
     async def node(self, key: str) -> Node:
         """The primary of a key. Raises StoreError where no server has its slot."""
-        if not self._primaries:
+        if not self._shards:
             await self.locate()
-        place = bisect_left(self._lasts, key_slot(key.encode()))
-        if place == len(self._primaries):
-            raise ClusterDownError(f"no server has the slot of {key}")
-        return self._primaries[place]
+        slot = key_slot(key.encode())
+        place = bisect_left(self._shards, slot, key=lambda shard: shard[1])
+        if place == len(self._shards) or slot < self._shards[place][0]:
+            raise ClusterDownError(f"no server has slot {slot}, which is that of {shorten(key)}")
+        return self._shards[place][2]
 
     async def primaries(self) -> dict[Node, list[int]]:
         """The primaries of the partitions, and the partitions that each has. Raises StoreError."""
@@ -130,11 +152,12 @@ class Store:
             # WAIT counts the replicas that have what its own connection wrote: on another connection it would count
             # nothing. The mark is written after the command, which may have written nothing, having been carried out
             # before.
-            pipeline = node.redis.pipeline(transaction=False)
-            await command(pipeline)
-            self._mark(pipeline, key)
-            pipeline.wait(self.replicas, REPLICA_WAIT_MS if node.replicas >= self.replicas else REPLICA_LATE_MS)
-            answer, _, node.replicas = await pipeline.execute()
+            # redis-py looks for the scripts of a pipeline before it would give its connection back by itself.
+            async with node.redis.pipeline(transaction=False) as pipeline:
+                await command(pipeline)
+                self._mark(pipeline, key)
+                pipeline.wait(self.replicas, REPLICA_WAIT_MS if node.replicas >= self.replicas else REPLICA_LATE_MS)
+                answer, _, node.replicas = await pipeline.execute()
             reached = node.replicas >= self.replicas
             return answer, Durability("replica" if reached else node.durability, node.replicas)
 
@@ -179,8 +202,8 @@ class Store:
 
     async def check(self) -> None:
         """Refuse a store that this deployment must not use; verify its durability. Raises StoreError, StoreUnfit."""
-        for node in await self.primaries():
-            _check_server(await within(node.redis.info()))
+        for node, partitions in (await self.primaries()).items():
+            await self._check_node(node, model.tag(partitions[0]))
         await self._check_format()
         stored = await self.call(PARTITIONS, lambda redis: redis.set(PARTITIONS, self.partitions, nx=True, get=True))
         if stored is not None and int(stored) != self.partitions:
@@ -188,6 +211,14 @@ class Store:
                 f"expected {int(stored)} partitions, with which this store was made, got {self.partitions}"
             )
         await self.ping()
+
+    async def _check_node(self, node: Node, tag: str) -> None:
+        """Refuse a server that is too old, or on which nobody may subscribe. Raises StoreError, StoreUnfit, OSError."""
+        try:
+            _check_server(await within(node.redis.info()))
+        except ResponseError as error:
+            _refuse(refusal("INFO", error))
+        _refuse(await refused_channel(node, tag))
 
     async def _check_format(self) -> None:
         """Write the format version into a store that has none; refuse one that cannot be used. Raises StoreUnfit."""
@@ -197,22 +228,29 @@ class Store:
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
-            raise
+            _refuse(refusal("SET", error))
         if stored is not None:
             _check_version(cast(bytes, stored))
 
     async def ping(self) -> None:
-        """Verify that the primaries take writes and evict nothing, and how durable. Raises StoreError, StoreUnfit."""
-        for node, partitions in (await self.primaries()).items():
-            await within(self._ping(node, model.tag(partitions[0])))
+        """Verify that the primaries take writes and evict nothing, how durable, and that the user has every right.
 
-    async def _ping(self, node: Node, tag: str) -> None:
-        pipeline = node.redis.pipeline(transaction=False)
-        self._mark(pipeline, tag)
-        if self.replicas:
-            pipeline.wait(self.replicas, REPLICA_WAIT_MS)
-        _, *replicas = await pipeline.execute()
+        Raises StoreError, StoreUnfit.
+        """
+        for node, partitions in (await self.primaries()).items():
+            await within(self._ping(node, [model.tag(partition) for partition in partitions]))
+
+    async def _ping(self, node: Node, tags: list[str]) -> None:
+        try:
+            async with node.redis.pipeline(transaction=False) as pipeline:
+                self._mark(pipeline, tags[0])
+                if self.replicas:
+                    pipeline.wait(self.replicas, REPLICA_WAIT_MS)
+                _, *replicas = await pipeline.execute()
+        except NoPermissionError as error:
+            _refuse(refusal("SET", error))
         node.replicas = sum(replicas)
+        _refuse(await refused(node, tags))
         try:
             config = await node.redis.config_get("append*", "maxmemory*")
         except ResponseError:  # a managed store may deny CONFIG: nothing is verified then, so `disk` is not claimed
@@ -223,7 +261,13 @@ class Store:
 
     def has_replicas(self) -> bool:
         """Whether as many replicas as configured acknowledged the last write to every primary."""
-        return all(node.replicas >= self.replicas for node in self._primaries)
+        return all(node.replicas >= self.replicas for node in self._nodes())
+
+
+def _refuse(refusal: Refusal | None) -> None:
+    """Raises StoreUnfit for a right that the user of the store lacks."""
+    if refusal is not None:
+        raise StoreUnfit(str(refusal))
 
 
 def _check_server(info: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
-"""The handshake of a WebSocket (RFC 6455, 4.2) begins as an HTTP request, on uvicorn's protocol with limits of its own.
+"""The handshake of a WebSocket (RFC 6455, 4.2) is an HTTP request that the application accepts or refuses.
 
-A request for a WebSocket is an ordinary request to the application. Once it is accepted, a protocol of the application
-takes the transport over, and no object of this module is left.
+Once it is accepted, a protocol of the application takes the transport over, and no object of this module is left.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import asyncio
 import base64
 import binascii
 import logging
-import sys
 from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -20,76 +18,27 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.utils import accept_key
 
+from .. import metrics
 from .asgi import ABORT, DETACH
+from .outlet import Deadline
 
 logger = logging.getLogger(__name__)
 
-HEAD_BYTES = 65_536  # the longest request line and headers
-HEAD_TIME = 10.0  # seconds for a client to send them
 EARLY_BYTES = 4_096  # that a client may send behind its request for a WebSocket, before the answer
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """HttpProtocol is uvicorn's, with limits on the size of a request's head and on the time to send it.
+class Handshake(asyncio.Protocol):
+    """Handshake is one request for a WebSocket, which the application refuses, or accepts and detaches.
 
-    Without them a client could send a head that never ends. The scope extension `pushserver.abort` lets the application
-    cut the connection of a reader that takes no more of its answer.
+    The application has `time` seconds to do so, and the client `close_time` seconds to take a refusal.
     """
 
-    _head_bytes: int | None = 0  # of the head so far; None between the end of a head and the beginning of the next
-    _head_timer: asyncio.TimerHandle | None = None
-    _chunk = b""  # the bytes that the parser is reading
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIME, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._chunk = data
-        super().data_received(data)
-        self._chunk = b""
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self.transport.abort()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes = 0
-        if self._head_timer is None:  # else this is the first request: its time runs since the connection was made
-            self._head_timer = self.loop.call_later(HEAD_TIME, self.transport.abort)
-
-    def on_headers_complete(self) -> None:
-        self._end_head()
-        scope: Any = self.scope
-        scope["extensions"] = {ABORT: self.transport.abort}
-        super().on_headers_complete()
-
-    def _end_head(self) -> None:
-        self._head_bytes = None
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection to a handshake; uvicorn calls this while it handles the parser's upgrade."""
-        self.connections.discard(self)
-        upgrade = sys.exception()  # it says at which byte the parser stopped
-        assert isinstance(upgrade, httptools.HttpParserUpgrade), upgrade
-        Handshake(self, self._chunk[upgrade.args[0] :]).begin()
-        self.parser = None  # type: ignore[assignment]  # the two refer to each other: a cycle for each reader
-
-
-class Handshake(asyncio.Protocol):
-    """Handshake is one request for a WebSocket, which the application refuses, or accepts and detaches."""
-
-    def __init__(self, http: HttpProtocol, early: bytes) -> None:
+    def __init__(self, http: HttpToolsProtocol, early: bytes, time: float, close_time: float) -> None:
         self._http = http
         self._transport = http.transport
+        self._time = time
+        self._close_time = close_time
+        self._deadline = Deadline()
         self._key = ""
         self._connect_received = False
         self._answer: list[bytes] = []  # the parts of a refusal that the application has sent
@@ -104,6 +53,7 @@ class Handshake(asyncio.Protocol):
         if fault:
             self._refuse(*fault)
             return
+        self._deadline.set(self._time, self._end_wait)
         task = self._http.loop.create_task(self._run(self._scope()))
         self._http.tasks.add(task)
         task.add_done_callback(self._http.tasks.discard)
@@ -112,6 +62,7 @@ class Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = "over"
+        self._deadline.end()
         self._http.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -192,6 +143,7 @@ class Handshake(asyncio.Protocol):
         """Give an accepted connection to a protocol. uvicorn no longer counts it among its connections."""
         assert self._state == "accepted", "a connection is detached once, after it was accepted"
         self._state = "over"
+        self._deadline.end()
         self._http.connections.discard(self)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
@@ -233,8 +185,17 @@ class Handshake(asyncio.Protocol):
 
     def _end(self, last: bytes) -> None:
         self._state = "over"
+        # Without a limit a client that reads nothing would keep the connection: to close waits for what is to be sent.
+        self._deadline.set(self._close_time, self._cut)
         self._transport.write(last)
         self._transport.close()
+
+    def _end_wait(self) -> None:
+        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server did not answer in time; retry later.\n")
+
+    def _cut(self) -> None:
+        metrics.CUT.labels("unread").inc()
+        self._transport.abort()
 
 
 def _head(status: int, headers: list[tuple[bytes, bytes]]) -> list[bytes]:

@@ -14,6 +14,7 @@ from ..codec import dumps, read_json
 from ..content import export
 from ..errors import Refused
 from ..publishing.archive import Archive
+from ..publishing.aside import aside
 from ..store.log import Log
 from .request import NDJSON, PublishRequest, outcome
 
@@ -47,7 +48,7 @@ class ArchiveRoutes:
         return Response("".join(f"{dumps(result)}\n" for result in results), media_type=NDJSON)
 
     async def _restore(self, stream: str, line: bytes) -> dict[str, Any]:
-        kind, value = export.read_line(read_json(line))
+        kind, value = await aside(export.read_line, read_json(line))
         appended = await self._archive.restore(stream, kind, value)
         if appended:
             return {"status": 201, **outcome(stream, appended)}

@@ -11,7 +11,7 @@ from functools import lru_cache
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan, Message, Receive, Scope, Send
@@ -104,6 +104,12 @@ async def _store(request: Request, error: Exception) -> Response:
     return answer(Unavailable("The store does not answer; retry later."))
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """Let go of a publisher that went in the middle of its body: nothing was stored, and nobody reads the answer."""
+    logger.info("a client disconnected before the end of its %s request", shorten(request.method))
+    return Response(status_code=400)
+
+
 async def _bug(request: Request, error: Exception) -> Response:
     """Answer an unexpected exception, whose traceback is logged: Starlette raises it again after this answer."""
     # uvicorn closes the connection after this answer; without the header a client would send its next request into it.
@@ -112,4 +118,10 @@ async def _bug(request: Request, error: Exception) -> Response:
     return answer(refused)
 
 
-EXCEPTION_HANDLERS = {Refused: _refused, HTTPException: _http, StoreError: _store, Exception: _bug}
+EXCEPTION_HANDLERS = {
+    Refused: _refused,
+    HTTPException: _http,
+    StoreError: _store,
+    ClientDisconnect: _gone,
+    Exception: _bug,
+}

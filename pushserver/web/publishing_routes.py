@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -12,14 +13,16 @@ from .. import model
 from ..access.keys import Keys
 from ..codec import dumps, read_json
 from ..content import schema, validation, warnings
+from ..content.warnings import EntryWarning
 from ..errors import Fault, Invalid, NotFound, Refused, TooLarge, Unavailable
 from ..live.receipts import Receipts
 from ..model import StoredEntry
 from ..page import render
+from ..publishing.aside import aside
 from ..publishing.commit import Published
 from ..publishing.entries import Entries
 from ..publishing.pages import Pages
-from ..store.log import Appended, Log
+from ..store.log import Log
 from ..store.store import StoreError
 from .request import JSON, MERGE_PATCH, NDJSON, PublishRequest, outcome, status_of
 
@@ -49,16 +52,18 @@ class PublishingRoutes:
                 raise Invalid("A batch has no dry run.", fault, headers={"Connection": "close"})
             return await self._publish_batch(publish)
         value = await publish.json(JSON, NDJSON, limit=self._body_limit)
-        entry_in = validation.read(schema.NewEntryIn, value)
+        entry_in = await aside(validation.read, schema.NewEntryIn, value)
         if is_dry_run:
             return await self._dry_run(publish.stream, entry_in)
-        return publish.answer(await self._entries.publish(publish.stream, entry_in, publish.idempotency), is_new=True)
+        appended = await self._entries.publish(publish.stream, entry_in, publish.idempotency)
+        return publish.answer(appended, is_new=True, **_unusual(warnings.of_input(entry_in, model.now())))
 
     async def _dry_run(self, stream: str, entry_in: schema.NewEntryIn) -> Response:
         """The entry as it would be stored and shown, and warnings about it. Nothing is stored."""
         entry, page = await self._entries.preview(stream, entry_in)
-        faults = [fault._asdict() for fault in warnings.warnings(entry, page, model.now())]
-        body = {"entry": entry, "html": render.preview(entry, page), "warnings": faults}
+        unusual = [*warnings.of_input(entry_in, model.now()), *warnings.of_page(page)]
+        listed = [warning._asdict() for warning in unusual]
+        body = {"entry": entry, "html": render.preview(entry, page), "warnings": listed}
         return Response(f"{dumps(body)}\n", headers={"Cache-Control": "no-store"}, media_type=JSON)
 
     async def _publish_batch(self, publish: PublishRequest) -> Response:
@@ -70,8 +75,10 @@ class PublishingRoutes:
                 results.append({"line": number, **down.problem()})
                 continue
             try:
-                appended = await self._publish_line(publish, number, line)
+                published = await self._publish_line(publish, number, line)
+                appended = published.appended
                 result = {"status": status_of(appended, is_new=True), **outcome(publish.stream, appended)}
+                result |= _unusual(published.warnings)
                 results.append({"line": number, **result})
             except Refused as refused:
                 down = refused if isinstance(refused, Unavailable) else None
@@ -79,20 +86,21 @@ class PublishingRoutes:
         body = "".join(f"{dumps(result)}\n" for result in results)
         return Response(body, headers={"Idempotency-Key": publish.idempotency.key}, media_type=NDJSON)
 
-    async def _publish_line(self, publish: PublishRequest, number: int, line: bytes) -> Appended:
+    async def _publish_line(self, publish: PublishRequest, number: int, line: bytes) -> Published:
         if len(line) > self._body_limit:
             fault = Fault("body", f"at most {self._body_limit} bytes", str(len(line)))
             raise TooLarge("The line is too long.", fault)
         # A key for the batch makes one for each line, so that a batch that was cut short can be sent again.
         key = f"{publish.idempotency.key}.{number}"
         idempotency = publish.idempotency._replace(key=key, body_hash=hashlib.sha256(line).hexdigest())
-        entry_in = validation.read(schema.NewEntryIn, read_json(line))
-        return await self._entries.publish(publish.stream, entry_in, idempotency)
+        entry_in = await aside(validation.read, schema.NewEntryIn, read_json(line))
+        appended = await self._entries.publish(publish.stream, entry_in, idempotency)
+        return Published(appended, is_new=True, warnings=warnings.of_input(entry_in, model.now()))
 
     async def put_entry(self, request: Request) -> Response:
         """`PUT /streams/{stream}/entries/{id}`: the entry, whole; new where there is none by the id."""
         publish = await PublishRequest.admit(request, self._keys, "publish", "correct")
-        entry_in = validation.read(schema.EntryIn, await publish.json(limit=self._body_limit))
+        entry_in = await aside(validation.read, schema.EntryPut, await publish.json(limit=self._body_limit))
         result = await self._entries.put(
             publish.stream,
             publish.entry_id(),
@@ -147,7 +155,7 @@ class PublishingRoutes:
     async def put_page(self, request: Request) -> Response:
         """`PUT /streams/{stream}`: the page's own fields, whole."""
         publish = await PublishRequest.admit(request, self._keys, "page")
-        page_in = validation.read(schema.PageIn, await publish.json(limit=self._body_limit))
+        page_in = await aside(validation.read, schema.PagePut, await publish.json(limit=self._body_limit))
         result = await self._pages.put(
             publish.stream, page_in, precondition=publish.precondition(), idempotency=publish.idempotency
         )
@@ -172,9 +180,14 @@ class PublishingRoutes:
         return publish.answer(result.appended, is_new=result.is_new)
 
 
+def _unusual(unusual: Sequence[EntryWarning]) -> dict[str, Any]:
+    """The member of an answer that has the warnings, where there are any."""
+    return {"warnings": [warning._asdict() for warning in unusual]} if unusual else {}
+
+
 def _entry_answer(publish: PublishRequest, result: Published | StoredEntry) -> Response:
     """The answer to a change of an entry. A change that changes nothing is no event: it has no place in the log."""
     if isinstance(result, Published):
-        return publish.answer(result.appended, is_new=result.is_new)
+        return publish.answer(result.appended, is_new=result.is_new, **_unusual(result.warnings))
     fields = {"id": result["id"], "rev": result["rev"], "url": result["url"], "unchanged": True}
     return Response(dumps(fields) + "\n", 200, {"ETag": f'"{result["rev"]}"'}, JSON)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import secrets
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -23,16 +25,25 @@ from ..store.log import Appended
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
 BATCH_BYTES = 5 * 2**20
+KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
 
 
 class PublishRequest:
     """A request whose publish key was accepted. Its body is read by `json` or `lines`, up to a limit."""
 
-    def __init__(self, request: Request, stream: str, idempotency: Idempotency, quota: Quota) -> None:
+    def __init__(
+        self,
+        request: Request,
+        stream: str,
+        idempotency: Idempotency,
+        quota: Quota,
+        check_key: Callable[[], Awaitable[object]],
+    ) -> None:
         self.stream = stream
         self.idempotency = idempotency  # without the body's hash, which `json` adds
         self._request = request
         self._quota = quota
+        self._check_key = check_key
 
     @classmethod
     async def admit(cls, request: Request, keys: Keys, *rights: str) -> PublishRequest:
@@ -41,8 +52,9 @@ class PublishRequest:
         Raises Unauthorized, Forbidden, TooMany, Invalid, Malformed.
         """
         stream = request.path_params["stream"]
-        quota = await keys.admit(request.headers.get("authorization"), rights, stream)
-        return cls(request, check_stream(stream), _idempotency(request), quota)
+        key_of = request.headers.get("authorization"), rights, stream
+        quota = await keys.admit(*key_of)
+        return cls(request, check_stream(stream), _idempotency(request), quota, lambda: keys.check(*key_of))
 
     @property
     def kind(self) -> str:
@@ -106,17 +118,22 @@ class PublishRequest:
         return Response(json.dumps(fields) + "\n", status_of(appended, is_new=is_new), headers, JSON)
 
     async def _body(self, kinds: tuple[str, ...], limit: int) -> bytes:
-        """The body, up to the limit: an upload that understates its length is stopped there as well."""
+        """The body, up to the limit: an upload that understates its length is stopped there as well.
+
+        A key that was revoked while the body came is refused.
+        """
         if self.kind not in kinds:
             raise _unsupported(self.kind, kinds)
         declared = self._request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_large(limit, f"{declared} bytes")
-        body = bytearray()
+        begin, body = time.monotonic(), bytearray()
         async for chunk in self._request.stream():
             body += chunk
             if len(body) > limit:
                 raise _too_large(limit, "more")
+        if time.monotonic() - begin > KEY_FRESH:
+            await self._check_key()
         return bytes(body)
 
 

@@ -34,12 +34,21 @@ def test_the_words_of_an_entry_are_those_of_all_its_blocks() -> None:
         {"type": "heading", "text": "Heading"},
         {"type": "paragraph", "html": "One<br>two &amp; <em>three</em>"},
         {"type": "list", "items": ["four", "<b>five</b>"]},
+        {
+            "type": "list",
+            "items": [{"html": "a", "list": {"items": ["<i>b</i>", {"html": "c", "list": {"items": ["d"]}}]}}],
+        },
+        {"type": "table", "head": ["e", ""], "align": [None, None], "rows": [["<b>f</b>", "g"]]},
+        {"type": "break"},
         {"type": "quote", "html": "six", "cite": "Ada"},
         {"type": "image", "caption": "seven", "alt": "no", "credit": "no"},
         {"type": "embed", "title": "eight", "url": "https://a.example/"},
         {"type": "social_post", "text": "nine", "author_name": "no"},
     ]
-    assert plain_text({**STORED_ENTRY, "blocks": blocks}) == "Heading One two & three four five six seven eight nine"
+    assert (
+        plain_text({**STORED_ENTRY, "blocks": blocks})
+        == "Heading One two & three four five a b c d e f g six seven eight nine"
+    )
 
 
 def test_addresses_are_absolute() -> None:

@@ -85,6 +85,14 @@ ENTRIES: list[dict[str, Any]] = [
         "blocks": [
             {"type": "heading", "text": "What to do"},
             {"type": "list", "items": ["Stay in", "Call <b>115</b>"]},
+            {
+                "type": "list",
+                "ordered": True,
+                "start": 5,
+                "items": ["Close", {"html": "Switch <i>off</i>", "list": {"items": ["gas", "light"]}}],
+            },
+            {"type": "table", "head": ["Place", "<b>Level</b>"], "align": [None, "right"], "rows": [["Kelm", "2 m"]]},
+            {"type": "break"},
             {"type": "quote", "html": "It comes fast.", "cite": "Eve Lin"},
             {"type": "embed", "url": "https://maps.example/flood", "title": "Flood map"},
         ],
@@ -155,7 +163,7 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, tuple(name for name, _ in attrs)))
         self.values += [value or "" for _, value in attrs]
-        if tag not in ("br", "img", "meta", "link"):
+        if tag not in ("br", "hr", "img", "meta", "link"):
             self._open.append((tag, dict(attrs).get("class") or tag))
             self.texts.setdefault(self._open[-1][1], []).append("")
 
@@ -399,14 +407,6 @@ def test_an_instant_is_shown_in_the_zone_of_the_page_as_it_is_called_then(
     assert render.timestamp(at, render.Place(zone, lang)) == shown
 
 
-@pytest.mark.parametrize(
-    ("zone", "name"),
-    [("America/New_York", "Eastern Time"), ("America/Los_Angeles", "Pacific Time"), ("UTC", "UTC"), ("Etc/UTC", "UTC")],
-)
-def test_a_page_names_its_zone_for_the_whole_year(zone: str, name: str) -> None:
-    assert render.zone_name(render.Place(zone, "en-US")) == name
-
-
 def test_every_entry_says_when_it_was_published() -> None:
     seen = Seen(whole_page(the_entries()))
     assert [text.strip() for text in seen.texts["stamp"]] == [
@@ -564,3 +564,35 @@ def test_the_list_of_streams_names_each_and_when_it_changed() -> None:
     assert seen.texts["a"] == ["Wind & <rain>"]
     assert "storm, last updated Jul 11, 2023, 3:53 PM UTC" in seen.texts["p"]
     assert "No stream yet" in Seen(render.index([])).text
+
+
+def block_html(block: dict[str, Any]) -> str:
+    """The HTML of a block as a page shows it."""
+    return str(render.content(json.loads(an_entry({"blocks": [block]})), EASTERN)).strip()
+
+
+def test_a_table_scrolls_in_a_region_that_has_a_name_and_takes_the_focus() -> None:
+    table = {"type": "table", "head": ["Place", '<b>Le"vel</b>'], "align": ["left", "right"], "rows": [["Kelm", ""]]}
+    assert block_html(table) == (
+        '<div class="table" role="region" tabindex="0" aria-label="Place, Le&#34;vel"><table><thead><tr>'
+        '<th scope="col" class="left">Place</th><th scope="col" class="right"><b>Le"vel</b></th></tr></thead>'
+        '<tbody><tr><td class="left">Kelm</td><td class="right"></td></tr></tbody></table></div>'
+    )
+
+
+def test_a_table_of_nothing_but_a_row_has_a_name_too() -> None:
+    table = block_html({"type": "table", "head": [""], "rows": [["x"]]})
+    assert 'aria-label="Table"' in table
+    assert '<th scope="col"></th>' in table
+
+
+def test_lists_stand_in_their_items_and_begin_with_their_number() -> None:
+    inner = {"ordered": True, "start": 3, "items": [{"html": "c", "list": {"items": ["<i>d</i>"]}}]}
+    assert block_html({"type": "list", "items": ["a", {"html": "b", "list": inner}]}) == (
+        '<ul><li>a</li><li>b<ol start="3"><li>c<ul><li><i>d</i></li></ul></li></ol></li></ul>'
+    )
+
+
+def test_a_break_is_a_line() -> None:
+    fields = json.loads(an_entry({"body": "a\n\n---\n\nb"}))
+    assert str(render.content(fields, EASTERN)) == "<p>a</p>\n<hr>\n<p>b</p>\n"

@@ -143,7 +143,7 @@ class Line(Store):
         super().__init__(URL, partitions=partitions)
         self.server = server
         self.is_cut = False
-        self._lasts, self._primaries = [LAST_SLOT], [Place(self)]
+        self._shards = [(0, LAST_SLOT, Place(self))]
 
 
 class Place(Node):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from pushserver import model
 from pushserver.access.keystore import KeyStore
+from pushserver.errors import Unavailable
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
-from pushserver.store.topology import Cluster, Sentinels, Single, topology_of
+from pushserver.store.topology import LAST_SLOT, Cluster, Sentinels, Single, View, owners, topology_of
 
+from ..support.answers import answering
+from ..support.logs import log_key
 from ..support.server import entry_append, until
-from ..support.stores import Server, cluster
+from ..support.stores import NAME, REDIS, Server, cluster, watched
 
 pytestmark = pytest.mark.anyio
 
@@ -64,21 +69,6 @@ async def test_a_url_says_what_the_store_is_made_of(url: str, kind: type) -> Non
     topology = topology_of(url)
     assert type(topology) is kind
     await topology.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://127.0.0.1:6379", "scheme"),
-        ("redis+sentinel://one:26379", "name"),
-        ("redis+sentinel://one,two:26379/live", "host:port"),
-        ("redis+cluster://one:6379/1", "no database"),
-        ("redis+cluster://", "host:port"),
-    ],
-)
-def test_a_url_that_describes_no_store_is_refused(url: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
-        Store(url, partitions=16)
 
 
 # --- several servers
@@ -156,3 +146,221 @@ async def test_nothing_is_found_where_no_sentinel_is(unused_url: str) -> None:
     with pytest.raises(StoreError, match="live"):
         await store.ping()
     await store.close()
+
+
+# --- Sentinels that differ
+
+
+async def located(store: Store) -> str:
+    """The URL of the primary, as it is located now."""
+    await store.locate()
+    return (await store.node("{p00}:x")).url
+
+
+STORES = [
+    pytest.param("", id="valkey"),
+    pytest.param(
+        REDIS, id="redis", marks=[pytest.mark.full, pytest.mark.skipif(not REDIS, reason="redis is not installed")]
+    ),
+]
+
+
+@pytest.mark.parametrize("binary", STORES)
+async def test_a_failover_that_one_sentinel_does_not_show_is_followed(
+    tmp_path: Path, stream: str, binary: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The Sentinel that leads it shows the old primary while a replica cannot follow the new one."""
+    with watched(tmp_path, replicas=2, failover_timeout_ms=180_000, binary=binary) as pair:
+        pair.let_nobody_follow()
+        leader = pair.sentinels[0]  # the first one of the URL
+        async with store_on(pair.url) as store:
+            leader.ask("SENTINEL", "FAILOVER", NAME)
+            pair.until_failed_over()
+            state: Any = leader.client.sentinel_master(NAME, return_responses=True)
+            assert state["port"] == pair.primary.port
+            (promoted,) = [replica for replica in pair.replicas if replica.ask("ROLE")[0] == "master"]
+            assert await located(store) == f"redis://worker:worker@127.0.0.1:{promoted.port}/0"
+            assert (await log_of(store).append(entry_append(stream, "After"))).n == 1
+            assert promoted.ask("XLEN", log_key(stream)) == 1
+            promoted.ask("REPLICAOF", "127.0.0.1", pair.primary.port)  # behind the Sentinels' back
+            with pytest.raises(StoreError, match="says that it is a replica"):
+                await store.locate()
+    assert "Unclosed" not in caplog.text
+
+
+async def test_a_primary_that_is_left_under_replicas_leaves_no_connection_open(
+    tmp_path: Path, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A publish that is on its way then looks for its script first."""
+    with watched(tmp_path) as pair:
+        store = Store(pair.url, partitions=16, replicas=1)
+        await store.check()
+        pair.primary.freeze()
+        publishes = [asyncio.create_task(log_of(store).append(entry_append(stream, "Never"))) for _ in range(5)]
+        while not all(connection.is_connected for connection in await _in_use(store, len(publishes))):
+            await asyncio.sleep(0)
+        (node,) = await store.primaries()
+        await node.close()
+        assert all(isinstance(error, Unavailable) for error in await asyncio.gather(*publishes, return_exceptions=True))
+        pair.primary.thaw()
+        await store.close()
+        gc.collect()
+    assert "Unclosed" not in caplog.text
+
+
+async def _in_use(store: Store, count: int) -> list[Any]:
+    """The connections of a primary that requests have, once there are so many."""
+    (node,) = await store.primaries()
+    while len(connections := node.redis.connection_pool._in_use_connections) < count:
+        await asyncio.sleep(0)
+    return list(connections)
+
+
+class Said(NamedTuple):
+    """One Sentinel of a fake panel: its epoch, and the port that it names."""
+
+    epoch: int
+    port: int
+
+
+@asynccontextmanager
+async def sentinels(*said: Said | None, roles: dict[int, str] | None = None) -> AsyncIterator[Sentinels]:
+    """Sentinels that say so, None for one that is silent; and servers that tell these roles, by the port named."""
+    async with AsyncExitStack() as stack:
+        ports: dict[int, int] = {}
+        for port, role in (roles or {}).items():
+            ports[port] = await stack.enter_async_context(answering({"ROLE": [role, "0", []]}))
+        urls = {}
+        for place, one in enumerate(said):
+            answers = one and {
+                "SENTINEL MASTER": ["name", "live", "port", "1", "config-epoch", str(one.epoch)],
+                "SENTINEL GET-MASTER-ADDR-BY-NAME": ["127.0.0.1", str(ports.get(one.port, one.port))],
+            }
+            urls[str(place)] = f"redis://127.0.0.1:{await stack.enter_async_context(answering(answers))}"
+        names = {f"127.0.0.1:{real}": port for port, real in ports.items()}
+        topology = Sentinels(urls, "live", lambda address: f"redis://{address}?db={names.get(address, 0)}")
+        stack.push_async_callback(topology.close)
+        yield topology
+
+
+@pytest.mark.parametrize(
+    ("said", "roles", "primary"),
+    [
+        ([Said(1, 11), Said(1, 11), Said(1, 11)], {11: "master"}, 11),
+        ([Said(1, 11), Said(2, 12), Said(1, 11)], {11: "master", 12: "master"}, 12),
+        ([Said(2, 11), Said(2, 12), Said(2, 12)], {11: "master", 12: "master"}, 12),
+        ([Said(2, 11), Said(2, 11), Said(2, 12)], {11: "slave", 12: "master"}, 12),
+        ([None, Said(1, 11), Said(2, 12)], {11: "master", 12: "master"}, 12),
+        ([None, None, Said(2, 12)], {12: "master"}, 12),
+    ],
+    ids=["agreed", "the latest", "the more", "a replica is none", "one is silent", "two are silent"],
+)
+async def test_sentinels_that_differ(
+    said: list[Said | None], roles: dict[int, str], primary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushserver.store.topology.ASK_TIMEOUT", 0.5)
+    async with sentinels(*said, roles=roles) as topology:
+        (shard,) = await topology.find()
+        assert shard.url.endswith(f"?db={primary}")
+
+
+async def test_a_primary_that_was_replaced_is_not_returned_to_while_the_next_one_is_a_replica_still() -> None:
+    async with sentinels(Said(1, 11), Said(2, 12), Said(1, 11), roles={11: "master", 12: "slave"}) as topology:
+        with pytest.raises(StoreError, match="says that it is a replica"):
+            await topology.find()
+
+
+# --- nodes of a cluster that differ
+
+
+def view(*claims: tuple[int, int, int, str], replica: str = "") -> View:
+    """A node's view; each claim is its epoch, first and last slot, and the node, which is its address too."""
+    return View(replica, frozenset((*claim, claim[3]) for claim in claims), ())
+
+
+WHOLE = (0, LAST_SLOT)
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        ([view((1, *WHOLE, "a")), view((2, *WHOLE, "b"))], [(*WHOLE, "b")]),
+        ([view((2, *WHOLE, "b")), view((1, *WHOLE, "a")), view((1, *WHOLE, "a"))], [(*WHOLE, "b")]),
+        ([view((1, *WHOLE, "a")), view((1, *WHOLE, "b")), view((1, *WHOLE, "b"))], [(*WHOLE, "b")]),
+        ([view((1, *WHOLE, "a"), (2, 5, 9, "b"))], [(0, 4, "a"), (5, 9, "b"), (10, LAST_SLOT, "a")]),
+        ([view((1, 0, 9, "a")), view((1, 20, LAST_SLOT, "c"))], [(0, 9, "a"), (20, LAST_SLOT, "c")]),
+        ([view((1, *WHOLE, "a")), view((1, *WHOLE, "a"), replica="a")], []),
+        ([view((1, *WHOLE, "a")), view((2, *WHOLE, "b"), replica="b")], []),
+        ([view((1, *WHOLE, "a")), view((2, *WHOLE, "b"), replica="a")], [(*WHOLE, "b")]),
+        ([], []),
+    ],
+    ids=["the latest", "not the more", "the more of one epoch", "slots that moved", "a hole", "a replica is none",
+         "nor who was before it", "the old primary follows", "nobody answers"],
+)  # fmt: skip
+def test_views_that_differ(views: list[View], expected: list[tuple[int, int, str]]) -> None:
+    assert owners(views) == expected
+
+
+async def test_a_slot_that_no_server_has_is_named(nodes: list[Server]) -> None:
+    async with store_on(url_of(nodes)) as store:
+        store._shards = [shard for shard in store._shards if not shard[0] <= 5_061 <= shard[1]]
+        with pytest.raises(StoreError, match="no server has slot 5061, which is that of bar"):
+            await store.node("bar")
+
+
+@pytest.mark.full
+async def test_a_failover_that_a_node_does_not_hear_of_is_followed(tmp_path: Path) -> None:
+    """Nodes share the cluster's epoch, and one of them goes on naming the old primary, which is frozen."""
+    with cluster(tmp_path, replicas=True) as servers:
+        async with store_on(url_of(servers)) as store:
+            old, promoted = servers[0], servers[3]
+            old.freeze()
+            promoted.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+            until(lambda: _is_primary(promoted))
+            await store.locate()
+            urls = {node.url for node in await store.primaries()}
+            assert f"redis://127.0.0.1:{promoted.port}" in urls
+            assert f"redis://127.0.0.1:{old.port}" not in urls
+
+
+# --- why nobody answers
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"SENTINEL MASTER": "-ERR No such master with that name"}, "it watches no primary of that name"),
+        ({"SENTINEL MASTER": "-ERR unknown command 'SENTINEL', with args beginning with: "}, "it is no Sentinel"),
+        ({"SENTINEL MASTER": "-NOAUTH Authentication required."}, "it asks for a password, and the URL has none"),
+        ({"SENTINEL MASTER": "-NOPERM User x has no permissions to run the 'sentinel|master' command"}, "permissions"),
+        (None, "no answer in time|no answer within"),
+    ],
+)
+async def test_the_cause_is_named_where_no_sentinel_answers(
+    answers: dict[str, Any] | None, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pushserver.store.topology.ASK_TIMEOUT", 0.2)
+    async with answering(answers) as port:
+        topology = topology_of(f"redis+sentinel://127.0.0.1:{port}/live")
+        for _ in range(2):
+            with pytest.raises(StoreError, match=f"'live': 127.0.0.1:{port}: .*({expected})"):
+                await topology.find()
+        await topology.close()
+    assert len(caplog.messages) == 1  # the same is logged once
+
+
+async def test_a_wrong_password_of_the_sentinels_is_named_and_the_right_one_of_a_user_works(tmp_path: Path) -> None:
+    with watched(tmp_path) as pair:
+        for sentinel in pair.sentinels:
+            sentinel.ask("ACL", "SETUSER", "asker", "on", ">p#s w@rd", "+@connection", "+sentinel")
+            sentinel.ask("ACL", "SETUSER", "default", "-sentinel|master")
+        for query, expected in [
+            ("", "no permissions"),
+            ("?sentinel_user=asker&sentinel_password=wrong", "does not accept the user or the password"),
+        ]:
+            store = Store(pair.url + query, partitions=16)
+            with pytest.raises(StoreError, match=expected):
+                await store.check()
+            await store.close()
+        async with store_on(f"{pair.url}?sentinel_user=asker&sentinel_password=p%23s%20w%40rd") as store:
+            assert await located(store)

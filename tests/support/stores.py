@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,14 +21,23 @@ from .server import LIMIT, until
 
 NAME = "live"  # of the primary, to the Sentinels
 DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS = 1_000, 3_000
+REDIS = shutil.which("redis-server") or ""  # the one of Debian, where it is installed
 USERS = ("admin", "worker", "watcher", "replicator")  # each with its name for a password
 
 
 class Server:
     """A process of the store's binary on a port of its own."""
 
-    def __init__(self, folder: Path, *options: str, user: str | None = None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        user: str | None = None,
+        env: dict[str, str] | None = None,
+        binary: str = "",
+    ) -> None:
         self.port = free_port()
+        self._binary = binary or str(get_binary_path())
         self.folder = folder / str(self.port)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._options = options
@@ -46,7 +56,7 @@ class Server:
         """Start it, also again after `kill`; with further options."""
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [str(get_binary_path()), *self._options, *self._always(), *options],
+                [self._binary, *self._options, *self._always(), *options],
                 cwd=self.folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -109,6 +119,11 @@ class Watched:
         """Wait until every Sentinel names another primary."""
         until(lambda: all(_named(sentinel) != self.primary.port for sentinel in self.sentinels))
 
+    def let_nobody_follow(self) -> None:
+        """From now on whichever replica is promoted has no replica: it refuses the others."""
+        for replica in self.replicas:
+            replica.ask("ACL", "SETUSER", "replicator", "-psync", "-sync")
+
     def swap(self) -> None:
         """The primary that was killed comes back as the replica of the one that took its place."""
         dead, (primary,) = self.primary, self.replicas
@@ -142,12 +157,15 @@ def watched(
     *,
     options: tuple[str, ...] = (),
     replica_env: dict[str, str] | None = None,
+    replicas: int = 1,
+    failover_timeout_ms: int = FAILOVER_TIMEOUT_MS,
+    binary: str = "",
 ) -> Iterator[Watched]:
-    """Two servers and three Sentinels. Whoever watches or replicates does so as a user that can be refused."""
+    """A primary with replicas and three Sentinels. Who watches or replicates does so as a user that can be refused."""
     with ExitStack() as stack:
 
         def start(*more: str, **how: Any) -> Server:
-            server = Server(folder, *more, **how)
+            server = Server(folder, *more, binary=binary, **how)
             stack.callback(server.close)
             return server
 
@@ -155,22 +173,23 @@ def watched(
         to_replicate = ("--masteruser", "replicator", "--masterauth", "replicator", "--repl-diskless-sync-delay", "0")
         always = ("--appendonly", "yes", "--user", "default", "off", *users, *to_replicate, *options)
         primary = start(*always, user="admin")
-        replica = start(*always, "--replicaof", "127.0.0.1", str(primary.port), user="admin", env=replica_env)
+        follow = ("--replicaof", "127.0.0.1", str(primary.port))
+        followers = [start(*always, *follow, user="admin", env=replica_env) for _ in range(replicas)]
         sentinels = [start(str(_sentinel_config(folder, number)), "--sentinel") for number in range(3)]
         for sentinel in sentinels:
             sentinel.ask("SENTINEL", "MONITOR", NAME, "127.0.0.1", primary.port, 2)
             sentinel.ask("SENTINEL", "SET", NAME, "auth-user", "watcher")
             sentinel.ask("SENTINEL", "SET", NAME, "auth-pass", "watcher")
             sentinel.ask("SENTINEL", "SET", NAME, "down-after-milliseconds", DOWN_AFTER_MS)
-            sentinel.ask("SENTINEL", "SET", NAME, "failover-timeout", FAILOVER_TIMEOUT_MS)
-        until(lambda: all(_knows(sentinel) for sentinel in sentinels))
-        yield Watched(primary, [replica], sentinels)
+            sentinel.ask("SENTINEL", "SET", NAME, "failover-timeout", failover_timeout_ms)
+        until(lambda: all(_knows(sentinel, replicas) for sentinel in sentinels))
+        yield Watched(primary, followers, sentinels)
 
 
-def _knows(sentinel: Server) -> bool:
-    """Whether a Sentinel has seen the others and the replica."""
+def _knows(sentinel: Server, replicas: int) -> bool:
+    """Whether a Sentinel has seen the others and the replicas."""
     state = sentinel.client.sentinel_master(NAME, return_responses=True)
-    return isinstance(state, dict) and int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) >= 1
+    return isinstance(state, dict) and int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) >= replicas
 
 
 def _sentinel_config(folder: Path, number: int) -> Path:

@@ -111,6 +111,17 @@ def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], s
                 pass
 
 
+def test_a_reader_on_http_1_0_gets_events_and_no_chunk_sizes(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    server.send("POST", f"/streams/{stream}/end", {})
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as connection:
+        connection.sendall(f"GET /streams/{stream}/sse HTTP/1.0\r\n\r\n".encode())
+        head, _, body = b"".join(iter(lambda: connection.recv(65_536), b"")).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert [sent.frame["type"] for sent in events(iter(body.decode().splitlines()))][:2] == ["hello", "snapshot"]
+
+
 def test_readers_are_sent_away_when_the_server_stops(start: Callable[..., Running], stream: str) -> None:
     server = start()
     server.publish_ok(stream, "one")

@@ -6,7 +6,7 @@ A new kind of answer joins the table.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from pushserver.web.middleware import App
 
-from ..support.server import LIMIT, Running
+from ..support.server import LIMIT, Running, until
 
 ENTRY = "/streams/headers/entries/there"
 GONE = "/streams/headers/entries/gone"
@@ -170,3 +170,22 @@ def test_an_unknown_address_and_method_are_named(server: Running) -> None:
     method = server.http.request("DELETE", "/livez")
     assert (method.status_code, method.headers["allow"]) == (405, "GET, HEAD")
     assert method.json()["errors"] == [{"field": "method", "expected": "GET, HEAD", "got": "DELETE"}]
+
+
+@pytest.mark.parametrize("came", [b"", b'{"headline"'])
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+def test_a_publisher_that_goes_in_the_middle_of_its_body_is_one_line_in_the_log(
+    start: Callable[..., Running], came: bytes, kind: str
+) -> None:
+    server = start("--log-level", "info")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as wire:
+        head = TYPED.replace("{key}", server.key).replace("application/json", kind)
+        line = f"POST /streams/headers/entries HTTP/1.1\r\nHost: {host}\r\n{head}Expect: 100-continue\r\n"
+        wire.sendall(f"{line}Content-Length: 1000\r\n\r\n".encode() + came)
+        assert wire.recv(64).startswith(b"HTTP/1.1 100")  # the server waits for the body
+        before = len(server.log.splitlines())
+    until(lambda: "disconnected before the end" in server.log)
+    assert server.http.get("/livez").status_code == 200
+    assert "Traceback" not in server.log
+    assert len(server.log.splitlines()) == before + 1

@@ -93,6 +93,7 @@ def prepare(case: schemathesis.Case[Any], own: Running) -> None:
     case.headers.update({name: value for name, value in CONDITIONS.items() if name in case.headers})
     if case.media_type == NDJSON:
         case.query.pop("dry_run", None)  # a batch has none, which a description cannot say
+    as_the_server_stores(case.body)
     name = case.operation.definition.raw["operationId"]
     if name in ("publishEntry", "putEntry", "putPage") or "stream" not in case.path_parameters:
         return
@@ -101,6 +102,20 @@ def prepare(case: schemathesis.Case[Any], own: Running) -> None:
     if "id" in case.path_parameters:
         path = f"/streams/{stream}/entries/{case.path_parameters['id']}"
         assert own.send("PUT", path, {"headline": "Entry", "body": "Its *text*"}).status_code == 201
+
+
+def as_the_server_stores(value: Any) -> None:
+    """Take out what is valid for some stored entry alone, and give the rows of tables the cells that their head has."""
+    if isinstance(value, dict):
+        for name in ("id", "rev", "url", "at") + (("updated_at",) if "dek" not in value else ()):
+            if name != "url" or ("type" not in value and "label" not in value):
+                value.pop(name, None)
+        if value.get("state") == "ended":
+            del value["state"]
+        if isinstance(value.get("head"), list):
+            value["align"], value["rows"] = [], [value["head"]] * len(value.get("rows", []))
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        as_the_server_stores(inner)
 
 
 def test_an_address_and_a_name_stand_for_one_operation() -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from pushserver import model
 from pushserver.model import Cursor
+from pushserver.web.request import NDJSON
 
 from ..support.server import LIMIT, Running
 
@@ -159,7 +161,105 @@ def test_a_dry_run_warns_of_what_is_perhaps_not_meant_so(server: Running, stream
     assert response.status_code == 200
     fields = [warning["field"] for warning in response.json()["warnings"]]
     assert fields == ["headline", "blocks.0.alt", "published_at", "stream"]
-    assert all(set(warning) == {"field", "expected", "got"} for warning in response.json()["warnings"])
+    assert all(set(warning) == {"code", "field", "expected", "got"} for warning in response.json()["warnings"])
+    codes = [warning["code"] for warning in response.json()["warnings"]]
+    assert codes == ["long-headline", "no-alt", "published-long-ago", "ended"]
+
+
+TOMORROW = model.instant(model.now() + 86_400_000)
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        ({"headline": "x", "published_at": TOMORROW}, "published-in-future"),
+        ({"body": "# *x*\n\ny"}, "not-kept"),
+        ({"body": "```sh\nx\n```"}, "not-kept"),
+    ],
+)
+def test_what_is_published_otherwise_than_it_reads_is_answered_with_a_warning(
+    server: Running, stream: str, entry: dict[str, Any], code: str
+) -> None:
+    dry = server.send("POST", f"/streams/{stream}/entries?dry_run=1", entry).json()
+    new = server.publish(stream, entry).json()
+    own = server.send("PUT", f"/streams/{stream}/entries/x", entry).json()
+    batch = server.send("POST", f"/streams/{stream}/entries", json.dumps(entry).encode(), Content_Type=NDJSON)
+    for answer in (dry, new, own, json.loads(batch.text)):
+        assert [warning["code"] for warning in answer["warnings"]] == [code]
+    assert "warnings" not in server.publish_ok(stream, "usual")
+
+
+def test_a_patch_is_answered_with_a_warning_as_well(server: Running, stream: str) -> None:
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "x"})
+    answer = server.send("PATCH", f"/streams/{stream}/entries/x", {"body": "# *x*"}).json()
+    assert [(warning["code"], warning["field"]) for warning in answer["warnings"]] == [("not-kept", "body")]
+
+
+# --- what was read is sent back
+
+
+def test_an_entry_is_taken_back_as_it_was_shown(server: Running, stream: str) -> None:
+    path = f"/streams/{stream}/entries/x"
+    server.send("PUT", path, {"headline": "x", "body": "a\n\n| b |\n|---|\n| c |"})
+    correction = {"class": "correction", "note": "y"}
+    server.send("PATCH", path, {"headline": "y", "correction": correction})
+    shown = server.http.get(path, headers={"Accept": "application/json"}).json()
+    assert {"id", "rev", "url", "updated_at", "correction"} <= shown.keys()
+    for method in ("PUT", "PATCH"):
+        assert server.send(method, path, shown).json()["unchanged"] is True
+        changed = server.send(method, path, {**shown, "headline": f"by {method}"})
+        assert (changed.status_code, changed.json()["rev"]) == (200, shown["rev"] + 1)
+        shown = server.http.get(path, headers={"Accept": "application/json"}).json()
+        assert shown["correction"]["note"] == "y"
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "other"),
+        ("rev", 7),
+        ("url", "/streams/other/entries/x"),
+        ("updated_at", "2023-07-11T15:53:00.000Z"),
+        ("correction", {"class": "correction", "note": "y", "at": "2023-07-11T15:53:00.000Z"}),
+    ],
+)
+def test_a_field_of_the_servers_is_not_changed_by_sending_another(
+    server: Running, stream: str, method: str, name: str, value: Any
+) -> None:
+    path = f"/streams/{stream}/entries/x"
+    server.send("PUT", path, {"headline": "x"})
+    response = server.send(method, path, {"headline": "y", name: value})
+    (fault,) = response.json()["errors"]
+    assert (response.status_code, fault["field"]) == (422, name)
+    assert (value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))) in fault["got"]
+    assert server.http.get(path, headers={"Accept": "application/json"}).json()["headline"] == "x"
+
+
+@pytest.mark.parametrize("value", ["y", 1, None, {"a": 1}])
+def test_a_patch_of_an_unknown_field_says_what_came(server: Running, stream: str, value: Any) -> None:
+    path = f"/streams/{stream}/entries/x"
+    server.send("PUT", path, {"headline": "x"})
+    (fault,) = server.send("PATCH", path, {"titel": value}).json()["errors"]
+    assert (fault["field"], fault["expected"]) == ("titel", "only known fields")
+    assert ("null" if value is None else str(value)) in fault["got"]
+
+
+def test_a_page_is_taken_back_as_it_was_shown(server: Running, stream: str) -> None:
+    server.put_page(stream, {"headline": "Page", "topics": [{"label": "a"}]})
+    server.publish_ok(stream, "one")
+    shown = server.snapshot(stream)["page"]
+    assert server.send("PUT", f"/streams/{stream}", shown).status_code == 200
+    (fault,) = server.send("PUT", f"/streams/{stream}", shown).json()["errors"]
+    assert (fault["field"], fault["got"]) == ("rev", str(shown["rev"]))
+    (fault,) = server.send("PUT", f"/streams/{stream}", {"headline": "Page", "state": "ended"}).json()["errors"]
+    assert (fault["field"], fault["got"]) == ("state", "ended")
+    server.send("POST", f"/streams/{stream}/end", {})
+    shown = server.snapshot(stream)["page"]
+    for method in ("PUT", "PATCH"):
+        assert server.send(method, f"/streams/{stream}", {**shown, "dek": method}).status_code == 200
+        shown = server.snapshot(stream)["page"]
+        assert (shown["state"], shown["dek"]) == ("ended", method)
 
 
 def test_a_dry_run_refuses_what_publishing_would(server: Running, stream: str) -> None:
@@ -561,7 +661,7 @@ def test_a_length_over_the_limit_is_refused_before_the_body_is_read(server: Runn
 def test_a_method_that_is_not_there_is_refused_with_those_that_are(
     server: Running, stream: str, method: str, path: str, allowed: set[str]
 ) -> None:
-    response = server.send(method, path.format(stream), {"headline": "x"})
+    response = server.send(method, path.format(stream), b"" if method == "GET" else {"headline": "x"})
     (fault,) = problem(response, 405)
     assert fault["field"] == "method"
     assert fault["got"] == method
@@ -572,7 +672,7 @@ def test_a_method_that_is_not_there_is_refused_with_those_that_are(
 @pytest.mark.parametrize("path", ["/nothing", "/stream/x", "/streams", "/entries", "/favicon.ico"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_address_that_is_not_there_is_not_found(server: Running, method: str, path: str) -> None:
-    problem(server.send(method, path, {}), 404)
+    problem(server.send(method, path, b"" if method == "GET" else {}), 404)
 
 
 @pytest.mark.parametrize("path", ["/static/nothing.js", "/static/", "/static/%2e%2e/pyproject.toml", "/static/..%2fx"])

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
+from pushserver.access.tokens import Tokens
+from pushserver.errors import Unavailable
+from pushserver.settings import Settings
+from pushserver.store.log import Log, Snapshot
+from pushserver.store.store import Store
+from pushserver.web import reading_routes
+from pushserver.web.reading_routes import TURNS, ReadingRoutes
+
+from ..support.logs import put
 from ..support.server import Running
 
 
@@ -153,3 +164,56 @@ def test_a_bad_question_is_refused(server: Running, stream: str, query: str, fie
     response = server.http.get(f"/streams/{stream}/events?{query}")
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, field)
     assert server.http.get(f"/streams/{stream}-none/events").status_code == 404
+
+
+class Counting(Log):
+    """A log that counts who reads a snapshot at once."""
+
+    now = most = 0
+
+    async def snapshot(self, stream: str, **options: Any) -> Snapshot | None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await super().snapshot(stream, **options)
+        finally:
+            self.now -= 1
+
+
+@pytest.fixture
+async def counting(log_store: Store, stream: str) -> tuple[Counting, ReadingRoutes]:
+    log = Counting(log_store, log_events=1_000, entry_limit=500, idempotency=60)
+    await log.append(put(stream))
+    options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
+    return log, ReadingRoutes(log, Tokens.of(Settings()), description="", **options)
+
+
+def request_for(stream: str) -> Request:
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [(b"host", b"a.example")]}
+    return Request({**scope, "path_params": {"stream": stream}, "server": ("a.example", 80), "scheme": "http"})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["page", "entries", "feed_atom", "feed_json"])
+async def test_few_snapshots_are_in_memory_at_once(
+    counting: tuple[Counting, ReadingRoutes], stream: str, name: str
+) -> None:
+    log, routes = counting
+    handler = getattr(routes, name)
+    answers = await asyncio.gather(*(handler(request_for(stream)) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert log.most == TURNS
+
+
+@pytest.mark.anyio
+async def test_who_gets_no_turn_is_told_to_come_back(
+    counting: tuple[Counting, ReadingRoutes], stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_routes, "TURN_WAIT", 0.01)
+    _, routes = counting
+    for _ in range(TURNS):
+        await routes.turns.acquire()
+    with pytest.raises(Unavailable):
+        await routes.page(request_for(stream))
+    routes.turns.release()
+    assert (await routes.page(request_for(stream))).status_code == 200

@@ -90,8 +90,20 @@ class Outcome(Answer):
     replicas: int | None = None
 
 
+class EntryWarning(Answer):
+    """One thing that is unusual in an entry; clients test `code`, the other fields are for people."""
+
+    code: str
+    field: str
+    expected: str
+    got: str
+
+
 class EntryOutcome(Outcome):
+    """The result of a change of an entry; `warnings` are left out where there are none."""
+
     id: str
+    warnings: list[EntryWarning] | None = None
 
 
 class Unchanged(Answer):
@@ -136,7 +148,7 @@ class Withdrawn(EntryOutcome):
 
 
 class Fault(Answer):
-    """One thing that is wrong, or unusual, in a request."""
+    """One thing that is wrong in a request."""
 
     field: str
     expected: str
@@ -148,7 +160,7 @@ class DryRun(Answer):
 
     entry: Entry
     html: str
-    warnings: list[Fault]
+    warnings: list[EntryWarning]
 
 
 class Live(Answer):

@@ -145,8 +145,8 @@ def _schemas() -> Schema:
     _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     schemas: Schema = generated["$defs"]
     schemas["FlagsPatch"] = _patch(schemas["Flags"])
-    schemas["PagePatch"] = _patch(schemas["PageIn"], needed=("headline",))
-    schemas["EntryPatch"] = _entry_patch(schemas["EntryIn"])
+    schemas["PagePatch"] = _patch(schemas["PagePut"], needed=("headline",))
+    schemas["EntryPatch"] = _entry_patch(schemas["EntryPut"])
     schemas |= {name: {"anyOf": [_ref(model.__name__) for model in either]} for name, either in EITHER.items()}
     return dict(sorted(schemas.items()))
 

@@ -1,0 +1,165 @@
+"""An exchange is one HTTP request on its way through the ASGI application, and the answer that it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
+
+from .outlet import Outlet
+
+logger = logging.getLogger(__name__)
+
+FAILED = b"The server failed on this request.\n"
+
+
+class Exchange:
+    """Exchange runs the application on one request, and writes its messages to the connection's outlet.
+
+    `keep_alive` says whether the connection may carry another request after it. `more_body` says whether a part of the
+    request's body is yet to come. The protocol adds to `body` what has come and the application has not received.
+    """
+
+    def __init__(
+        self,
+        scope: Any,
+        app: ASGIApp,
+        outlet: Outlet,
+        *,
+        default_headers: list[tuple[bytes, bytes]],
+        keep_alive: bool,
+        expects_continue: bool,
+        read_on: Callable[[], None],
+        complete: Callable[[], None],
+    ) -> None:
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+        self.more_body = True
+        self.is_started = False
+        self.is_complete = False  # the application has sent everything
+        self.is_disconnected = False
+        self._scope = scope
+        self._app = app
+        self._outlet = outlet
+        self._default_headers = default_headers
+        self._expects_continue = expects_continue
+        self._read_on = read_on
+        self._complete = complete
+        self._changed = asyncio.Event()  # more of the body has come, or nothing will
+        self._head = b""  # it goes out with the first part of the body
+        self._has_body = True
+        self._is_chunked = False
+        self._left: int | None = None  # bytes of the declared length that are yet to be sent
+
+    # --- called by the protocol
+
+    async def run(self) -> None:
+        """Call the application; where it fails, answer 500 or cut an answer that has begun."""
+        try:
+            await self._app(self._scope, self.receive, self.send)
+        except Exception:
+            logger.exception("the application failed on a request")
+        finally:
+            if not self.is_complete and not self.is_disconnected:
+                self._fail()
+
+    def wake(self) -> None:
+        """Let the application receive: more of the body has come, or its end."""
+        self._changed.set()
+
+    def disconnect(self) -> None:
+        """Send nothing more; the application receives a disconnect."""
+        self.is_disconnected = True
+        self.body.clear()
+        self._changed.set()
+
+    # --- called by the application (ASGI)
+
+    async def receive(self) -> Any:
+        """Receive the next part of the body, or the disconnect."""
+        if self._expects_continue and not self.is_started and not self.is_disconnected:
+            self._expects_continue = False
+            self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.is_disconnected and not self.is_complete:
+            await self._changed.wait()
+            self._changed.clear()
+        if self.is_disconnected or self.is_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = bytes(self.body), bytearray()
+        more_body = self.more_body
+        self._read_on()
+        return {"type": "http.request", "body": body, "more_body": more_body}
+
+    async def send(self, message: Any) -> None:
+        """Send the head or a part of the body. Returns when the kernel has taken a part, at once after the last one."""
+        if self.is_disconnected:
+            return
+        if message["type"] == "http.response.start" and not self.is_started:
+            self._start(message["status"], message.get("headers", ()))
+        elif message["type"] == "http.response.body" and self.is_started and not self.is_complete:
+            is_last = not message.get("more_body", False)
+            self._write(message.get("body", b""), is_last=is_last)
+            if is_last:
+                self._end()
+            else:
+                await self._outlet.taken()
+        else:
+            raise RuntimeError(f"the application sent {message['type']} out of order")
+
+    # --- the bytes of the answer
+
+    def _start(self, status: int, headers: Any) -> None:
+        fields = [(name.lower(), value) for name, value in (*self._default_headers, *headers)]
+        if any(HEADER_RE.search(name) or HEADER_VALUE_RE.search(value) for name, value in fields):
+            raise RuntimeError("a header has characters that no header may have")
+        self.is_started = True
+        by_name = dict(fields)
+        if self.more_body or by_name.get(b"connection") == b"close":
+            self.keep_alive = False  # else what is left of the body would be taken for the next request
+        if not self.keep_alive and b"connection" not in by_name:
+            fields.append((b"connection", b"close"))
+        self._has_body = self._scope["method"] != "HEAD" and status not in (204, 304)
+        if self._has_body and b"content-length" in by_name:
+            self._left = int(by_name[b"content-length"])
+        elif self._has_body and self._scope["http_version"] != "1.0":  # to which chunks would be part of the body
+            self._is_chunked = True
+            fields.append((b"transfer-encoding", b"chunked"))
+        self._head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % field for field in fields), b"\r\n"])
+
+    def _write(self, body: bytes, *, is_last: bool) -> None:
+        parts = [self._head, *self._framed(body, is_last=is_last)]
+        self._head = b""
+        if any(parts):
+            self._outlet.write(*filter(None, parts))
+
+    def _framed(self, body: bytes, *, is_last: bool) -> list[bytes]:
+        """A part of the body as it goes on the wire; the body itself is not copied."""
+        if not self._has_body:
+            return []
+        if self._is_chunked:
+            chunk = [b"%x\r\n" % len(body), body, b"\r\n"] if body else []
+            return [*chunk, b"0\r\n\r\n"] if is_last else chunk
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (is_last and self._left):
+                raise RuntimeError(f"the body and its Content-Length differ by {abs(self._left)} bytes")
+        return [body]
+
+    def _end(self) -> None:
+        self.is_complete = True
+        self._changed.set()
+        self._complete()
+
+    def _fail(self) -> None:
+        if self.is_started:
+            self._outlet.cut("failed")
+            return
+        self.keep_alive = False
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(FAILED))]
+        self._start(500, headers)
+        self._write(FAILED, is_last=True)
+        self._end()

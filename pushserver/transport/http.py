@@ -1,0 +1,422 @@
+"""A worker's HTTP connections, on uvicorn's protocol: what a client may send, hold and wait for has limits.
+
+A connection is in one of these states, and leaves each of them by itself:
+
+    idle      between two requests                         Limits.idle, then it is closed
+    head      a request line or its headers are due        Limits.head, then it is cut
+    body      the rest of a body is due                    Limits.body, then 408
+    answer    the application works                        the application's own limits
+    unread    the client takes nothing of the answer       Limits.unread, then it is cut
+    closing   the client still sends after the last answer Limits.close, then it is cut
+
+A client may send requests before it has read the answers (pipelining). They are parsed when those answers have been
+taken: until then the bytes wait, a few in the worker and the others in the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections import deque
+from typing import Any, NamedTuple, cast
+
+import httptools
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .. import metrics
+from ..errors import Fault, Malformed, Refused, shorten
+from ..problems import answer
+from .asgi import ABORT
+from .exchange import Exchange
+from .handshake import Handshake
+from .outlet import Deadline, Outlet, Unread
+
+HEAD_BYTES = 65_536  # the longest request line and headers
+PIPELINED_BYTES = 512  # that are parsed at once: some 16 short requests, which wait while the first is answered
+BODY_BYTES = 65_536  # of a body that wait for the application before reading is paused
+LAST_BYTES = 8 * 2**20  # that a client may send after the last answer; they are discarded
+HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
+
+
+class Limits(NamedTuple):
+    """Limits are the seconds that a connection may be in a state."""
+
+    idle: float = 5.0
+    head: float = 10.0
+    body: float = 30.0
+    handshake: float = 30.0  # for the application to answer a request for a WebSocket
+    unread: float = 30.0
+    close: float = 5.0
+
+
+LIMITS = Limits()
+Fields = list[tuple[bytes, bytes]]
+
+
+class BadVersion(Refused):
+    """The request is of a version of HTTP that the server does not speak (RFC 9110, 15.6.6)."""
+
+    status, title, kind = 505, "HTTP version not supported", "http-version"
+
+
+class BodyLate(Refused):
+    """The body did not come in time (RFC 9110, 15.5.9)."""
+
+    status, title, kind = 408, "Body too late", "body-late"
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HttpProtocol is uvicorn's, with limits on what a client sends, leaves unread and is waited for.
+
+    The scope extension `pushserver.abort` lets the application cut the connection of a reader that takes no more of its
+    answer.
+    """
+
+    def __init__(self, *, unread: Unread, limits: Limits = LIMITS, **others: Any) -> None:
+        super().__init__(**others)
+        self.limits = limits
+        self._unread = unread
+        self._outlet: Outlet = None  # type: ignore[assignment]  # until the connection is made
+        self._reading = Deadline()  # of the state that the client has to end by sending something
+        self._unparsed = memoryview(b"")
+        self._head_bytes: int | None = 0  # of the head so far; None between the end of a head and the next request
+        self._body_left = 0  # bytes of the declared body that are yet to come
+        self._receiving: Exchange | None = None  # the request whose body is yet to come
+        self._current: Exchange | None = None  # the answer that is due, or was the last one
+        self._waiting: deque[Exchange] = deque()  # requests that came before the answer to the one before them
+        self._has_waited = False  # the bytes that are being parsed came while an answer was due
+        self._is_late = False  # and so did the beginning of the request
+        self._is_upgrading = False
+        self._is_last = False  # no request after this one is answered
+        self._is_ignored = False  # the request that is being parsed comes after the last one
+        self._has_ignored = False  # the client sent something that nobody reads
+        self._last_bytes: int | None = None  # that the client may still send; None before the last answer was taken
+
+    # --- called by the transport
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._outlet = Outlet(transport, self._unread, self.limits.unread)
+        self._reading.set(self.limits.head, lambda: self.cut("head"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self._reading.end()
+        self._outlet.lost()
+        self._unread.release(self)
+        for due in filter(None, (self._current, *self._waiting)):
+            due.disconnect()
+        self._current = self._receiving = None
+        self._waiting.clear()
+        self._unparsed = memoryview(b"")
+        self.parser = None  # type: ignore[assignment]  # the two refer to each other
+
+    def data_received(self, data: bytes) -> None:
+        if self._last_bytes is None:
+            self._has_waited = bool(self._unparsed) or self._is_due()
+            self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
+            self._read_on()
+            return
+        self._last_bytes -= len(data)
+        if self._last_bytes < 0:
+            self.transport.abort()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection open until an answer that is complete was taken; before that, the client is gone."""
+        if self._current is None or not self._current.is_complete or self._outlet.is_taken():
+            return False
+        self._current.keep_alive = False
+        return True
+
+    def pause_writing(self) -> None:
+        self._outlet.pause()
+
+    def resume_writing(self) -> None:
+        self._outlet.resume()
+        if self._current is not None and self._current.is_complete and self._outlet.is_taken():
+            self._end_answer()
+
+    # --- called by others
+
+    def shutdown(self) -> None:
+        """Close when the answer that is due was taken; uvicorn calls this when the server stops."""
+        self._is_last = True
+        if self._is_due() and self._current is not None:
+            self._current.keep_alive = False
+        else:
+            self.transport.close()
+
+    def cut(self, reason: str) -> None:
+        """Cut the connection, and count it by this reason."""
+        metrics.CUT.labels(reason).inc()
+        self.transport.abort()
+
+    # --- reading
+
+    def _is_due(self) -> bool:
+        """Whether an answer is due, or was not taken yet."""
+        return self._current is not None and not (self._current.is_complete and self._outlet.is_taken())
+
+    def _must_wait(self) -> bool:
+        """Whether the client has to read answers, or the application to take a body, before more is parsed."""
+        if self._current is not None and self._current is self._receiving and not self._waiting:
+            return len(self._current.body) > BODY_BYTES
+        return bool(self._waiting) or self._is_due()
+
+    def _read_on(self) -> None:
+        """Parse what has come, up to a request that must wait, and read more if nothing is left."""
+        while self._unparsed and not self.transport.is_closing():
+            if self._is_last and self._receiving is None:
+                self._has_ignored = True
+                self._unparsed = memoryview(b"")
+            elif self._must_wait():
+                break
+            else:
+                self._parse()
+        if self._last_bytes is None and self.parser is not None and not self.transport.is_closing():
+            self._read_or_pause()
+            self._limit_reading()
+
+    def _parse(self) -> None:
+        """Parse a piece: as much of a body as there is, little of anything else, since it cannot wait once parsed."""
+        data, size = self._unparsed, max(PIPELINED_BYTES, self._body_left)
+        piece, self._unparsed = data[:size], data[size:]
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:  # it says at which byte the parser stopped
+            self._unparsed = data[upgrade.args[0] :]
+            if self._is_upgrading:
+                self._hand_over()
+        except httptools.HttpParserError:
+            self._replace(PlainTextResponse("This is not a valid HTTP request.\n", 400, {"Connection": "close"}))
+        if self._head_bytes is not None:
+            self._head_bytes += len(piece)
+            if self._head_bytes > HEAD_BYTES:
+                self.cut("head")
+
+    def _read_or_pause(self) -> None:
+        """Read, also while an answer is due, as nothing else tells that the client has gone; pause once bytes wait."""
+        if self._unparsed:
+            data = cast(bytes, self._unparsed.obj)
+            shared = self._unread.hold(self, data)
+            self._unparsed = memoryview(shared)[len(data) - len(self._unparsed) :]
+        else:
+            self._unread.release(self)
+        if self._unparsed or (self._receiving is not None and self._must_wait()):
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _limit_reading(self) -> None:
+        """Let no time run for a head while the client has to wait, and let it run again afterwards."""
+        if self._must_wait():
+            if self._receiving is None or self._receiving is not self._current:
+                self._reading.end()
+        elif self._head_bytes is not None and not self._reading.is_set:
+            self._reading.set(self.limits.head, lambda: self.cut("head"))
+
+    def _hand_over(self) -> None:
+        """Give the connection to a handshake."""
+        early, self._unparsed = bytes(self._unparsed), memoryview(b"")
+        self.connections.discard(self)
+        self._reading.end()
+        self._unread.release(self)
+        self._current = None
+        Handshake(self, early, self.limits.handshake, self.limits.close).begin()
+        self.parser = None  # type: ignore[assignment]  # the two refer to each other: a cycle for each reader
+
+    # --- called by the parser
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_ignored = self._is_last
+        self._is_late = self._has_waited or self._is_due()
+        if self._head_bytes is None and not self._is_ignored:  # else it is the first one: its time runs
+            self._reading.set(self.limits.head, lambda: self.cut("head"))
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        if self._is_ignored:
+            return
+        self._head_bytes = None
+        self._reading.end()
+        scope: Any = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = self.parser.get_http_version()
+        scope["extensions"] = {ABORT: self.transport.abort}
+        is_upgrade = self.parser.should_upgrade()
+        refused = _fault_of_host(scope) or _fault_of_body(scope, is_upgrade=is_upgrade)
+        if is_upgrade and self._should_upgrade():
+            refused = refused or self._fault_of_upgrade()
+            self._is_upgrading = refused is None
+        if not self._is_upgrading:
+            self._begin(answer(refused) if refused else self._located())
+        self._has_ignored |= is_upgrade and _has_body(scope["headers"])  # the parser does not read such a body
+
+    def on_body(self, body: bytes) -> None:
+        if self._is_ignored or self._receiving is None:
+            return
+        self._body_left = max(0, self._body_left - len(body))
+        if not self._receiving.is_complete:
+            self._receiving.body += body
+            self._receiving.wake()
+
+    def on_message_complete(self) -> None:
+        if self._is_ignored or self._receiving is None:
+            return
+        self._reading.end()
+        self._receiving.more_body = False
+        self._receiving.wake()
+        self._receiving = None
+
+    # --- requests and answers
+
+    def _located(self) -> ASGIApp:
+        """The application; the scope gets the address that it is asked for. Raises HttpParserError, UnicodeError."""
+        scope: Any = self.scope
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        return cast(ASGIApp, self.app)
+
+    def _fault_of_upgrade(self) -> Refused | None:
+        """The refusal of a WebSocket on a connection whose answers the client has not read: they would mix with it."""
+        if not self._is_late:
+            return None
+        fault = Fault("Upgrade", "a request after the answer to the one before it", "one that did not wait")
+        return Malformed("A WebSocket cannot begin while an answer is due.", fault, headers={"Connection": "close"})
+
+    def _begin(self, app: ASGIApp) -> None:
+        """Let the application answer the request whose head is complete, or let it wait for its turn."""
+        scope: Any = self.scope
+        keep_alive = app is self.app and scope["http_version"] != "1.0" and self.parser.should_keep_alive()
+        self._is_last = not keep_alive or self._is_last
+        due = self._new_exchange(app, keep_alive=keep_alive)
+        self._receiving = due
+        length = dict(self.headers).get(b"content-length", b"0")
+        self._body_left = int(length)
+        if self._is_due():
+            self._waiting.append(due)
+        else:
+            self._start(due)
+
+    def _new_exchange(self, app: ASGIApp, *, keep_alive: bool) -> Exchange:
+        return Exchange(
+            {"type": "http", "method": "", "http_version": "1.1", **(self.scope or {})},  # of a head without an end
+            app,
+            self._outlet,
+            default_headers=self.server_state.default_headers,
+            keep_alive=keep_alive,
+            expects_continue=self.expect_100_continue and app is self.app and self.scope["http_version"] != "1.0",
+            read_on=self._read_on,
+            complete=self._completed,
+        )
+
+    def _start(self, due: Exchange) -> None:
+        self._current = due
+        if due is self._receiving:
+            self._reading.set(self.limits.body, self._end_body)
+        task = self.loop.create_task(due.run())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _end_body(self) -> None:
+        """Refuse a request whose body did not come in time."""
+        metrics.CUT.labels("body").inc()
+        fault = Fault("body", f"all of it within {self.limits.body:g} s", "less")
+        self._replace(answer(BodyLate("The body came too slowly.", fault, headers={"Connection": "close"})))
+
+    def _replace(self, app: ASGIApp) -> None:
+        """Answer for the application, whose request cannot be read to its end, and answer nothing after it."""
+        self._is_last = self._has_ignored = True
+        unfinished, self._receiving = self._receiving, None
+        if unfinished is not None:
+            unfinished.disconnect()
+            if unfinished.is_started:
+                self.cut("body")
+                return
+        due = self._new_exchange(app, keep_alive=False)
+        if unfinished is not None and unfinished is not self._current:
+            self._waiting.pop()
+        if unfinished is not self._current and self._is_due():
+            self._waiting.append(due)
+        else:
+            self._start(due)
+
+    def _completed(self) -> None:
+        """Go on, as the application has sent its answer; `resume_writing` does where the client has not taken it."""
+        if self._outlet.is_taken():
+            self._end_answer()
+
+    def _end_answer(self) -> None:
+        """Go on, as the client's kernel or ours has taken an answer: with the next request, or close."""
+        due = self._current
+        assert due is not None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or self._last_bytes is not None:
+            return
+        if not due.keep_alive:
+            self._close()
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+        else:
+            if self._head_bytes is None:
+                self._reading.set(self.limits.idle, self.transport.close)
+            self._has_waited = True
+            self._read_on()
+
+    def _close(self) -> None:
+        """Close after the last answer.
+
+        Where the client still sends, the answer is followed by an end alone: to close at once would reset the
+        connection, and a client that has not read the answer by then would lose it.
+        """
+        due = self._current
+        if not (self._waiting or self._unparsed or self._has_ignored or (due is not None and due.more_body)):
+            self.transport.close()
+            return
+        self._waiting.clear()
+        self._unparsed = memoryview(b"")
+        self._unread.release(self)
+        self._last_bytes = LAST_BYTES
+        self._reading.set(self.limits.close, self.transport.abort)
+        self.transport.write_eof()
+        self.transport.resume_reading()
+
+
+def _has_body(fields: Fields) -> bool:
+    """Whether a head declares a body that is not empty."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t")) for name, value in fields
+    )
+
+
+def _fault_of_host(scope: Any) -> Refused | None:
+    """The refusal of a version other than 1.0 and 1.1, or of a Host that RFC 9112, 3.2, does not allow."""
+    version, close = scope["http_version"], {"Connection": "close"}
+    if version not in ("1.0", "1.1"):
+        return BadVersion("The server speaks HTTP/1.1.", Fault("version", "1.1", version), headers=close)
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        return Malformed("A request has one Host.", Fault("Host", "one", str(len(hosts))), headers=close)
+    if hosts and not HOST.fullmatch(hosts[0].strip()):
+        got = shorten(hosts[0].decode("latin-1"))
+        return Malformed(
+            "The Host is not valid.", Fault("Host", "a name or an address, and a port", got), headers=close
+        )
+    return None
+
+
+def _fault_of_body(scope: Any, *, is_upgrade: bool) -> Refused | None:
+    """The refusal of a body where none has a meaning: of GET and HEAD (RFC 9110, 9.3.1), and of an upgrade."""
+    if not _has_body(scope["headers"]):
+        return None
+    if is_upgrade or scope["method"] in ("GET", "HEAD"):
+        name = "request to upgrade" if is_upgrade else scope["method"]
+        fault = Fault("body", "none", "a Content-Length or Transfer-Encoding")
+        return Malformed(f"A {name} has no body here.", fault, headers={"Connection": "close"})
+    return None

@@ -1,0 +1,29 @@
+"""A handshake that the application does not answer, or whose refusal is not read, ends by itself."""
+
+from __future__ import annotations
+
+from pushserver.transport.http import LIMITS
+
+from ..support.connections import serving
+from .test_http import SHORT, UPGRADE
+
+
+def test_an_application_that_does_not_answer_is_answered_for() -> None:
+    with serving(LIMITS._replace(handshake=SHORT)) as server, server.wire() as wire:
+        wire.get("/slow", UPGRADE)
+        assert wire.answer()[0] == 503
+        assert wire.rest() == b""
+
+
+def test_bytes_before_the_answer_are_bounded() -> None:
+    with serving() as server, server.wire() as wire:
+        wire.get("/slow", UPGRADE)
+        wire.send(b"x" * 10_000)
+        assert wire.rest() == b""
+
+
+def test_bytes_that_come_with_the_request_are_for_the_protocol_behind_it() -> None:
+    with serving() as server, server.wire() as wire:
+        wire.get("/socket", UPGRADE + b"\r\n" + b"x" * 5_000)
+        assert wire.answer()[0] == 101
+        assert wire.socket.recv(8) == b"accepted"
