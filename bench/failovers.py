@@ -17,14 +17,13 @@ import asyncio
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx2
 
-from tests.support.server import Running, reader, running, until
-from tests.support.stores import NAME, REDIS, Server, Watched, watched
+from tests.support.server import Running, reader, running
+from tests.support.stores import REDIS, STRIKES, Watched, watched
 
 LIMIT = 2.0  # seconds from the Sentinels' own answer until publishing is back
 EACH = 120.0  # seconds after which a run is given up
@@ -88,29 +87,6 @@ class Writers:
             await asyncio.sleep(0.002)
 
 
-def prepare(store: Watched, case: Case) -> None:
-    """Bring about what is wrong before the failover, until the Sentinels know of it."""
-    away = store.replicas[: case.away]
-    for replica in away:
-        (replica.kill if case.how == "dead" else replica.freeze)()
-    if case.how == "alone":
-        store.let_nobody_follow()
-    until(lambda: all(_down(sentinel) >= {replica.port for replica in away} for sentinel in store.sentinels))
-
-
-def _down(sentinel: Server) -> set[int]:
-    """The ports of the replicas that a Sentinel calls down."""
-    replicas: list[dict[str, Any]] = sentinel.client.sentinel_slaves(NAME)
-    return {int(replica["port"]) for replica in replicas if "s_down" in str(replica["flags"])}
-
-
-STRIKES: dict[str, Callable[[Watched], object]] = {
-    "killed": lambda store: store.primary.kill(),
-    "asked for": lambda store: store.sentinels[0].ask("SENTINEL", "FAILOVER", NAME),
-    "frozen": lambda store: store.primary.freeze(),
-}
-
-
 async def measure(store: Watched, server: Running, case: Case) -> Result:
     """One failover under writes and one reader."""
     loop = asyncio.get_running_loop()
@@ -123,7 +99,7 @@ async def measure(store: Watched, server: Running, case: Case) -> Result:
             try:
                 await writers.since(0, BEFORE)
                 struck = loop.time()
-                await asyncio.to_thread(STRIKES[case.strike], store)
+                await asyncio.to_thread(store.strike, case.strike)
                 await asyncio.to_thread(store.until_failed_over)
                 said = loop.time()
                 await writers.since(said)
@@ -175,7 +151,7 @@ def run(case: Case) -> Result:
             with running(Path(folder) / "data", "--redis", store.url, *key, *ARGUMENTS) as server:
                 server.data.mkdir(exist_ok=True)
                 (server.data / "publish.key").write_text(key[1])  # where `running` looks for it
-                prepare(store, case)
+                store.take_away(case.away, case.how)
                 return asyncio.run(measure(store, server, case))
 
 

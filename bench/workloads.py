@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pushserver.bench import usage
 from pushserver.bench.measurement import Outcome
-from pushserver.bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, refusal
+from pushserver.bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, answered_error
 from pushserver.bench.run import run_schedule
 from pushserver.bench.swarm import DeliveryCounts, ReaderPool
 
@@ -249,7 +249,7 @@ async def _probe(connection: PublisherConnection, running: Running) -> None:
     while True:
         status, answer = await connection.send("POST", running.publish_path(1), running.body(0, 0))
         if not 200 <= status < 300:
-            raise PublishRefused(refusal(status, answer))
+            raise PublishRefused(answered_error(status, answer))
         await asyncio.sleep(PROBED_EVERY)
 
 

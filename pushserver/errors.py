@@ -152,6 +152,18 @@ class Unavailable(Refused):
         super().__init__(detail, headers={"Retry-After": str(retry_after), **again})
 
 
+class DiskReserve(Unavailable):
+    """The disk of the embedded store has no more than its reserve left: it takes withdrawals and ends alone."""
+
+    title, kind = "Disk almost full", "disk-reserve"
+
+
+class FolderLost(Unavailable):
+    """The data folder of the embedded store is gone or was replaced: what it stored would be lost."""
+
+    title, kind = "Data folder gone", "data-folder"
+
+
 def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:
     """The answer to every request for a withdrawn entry."""
     note = withdrawal.get("note") or "This entry was withdrawn."

@@ -24,6 +24,12 @@ CUT = Counter(
     ["reason"],
 )
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
+LIMITED = Counter(
+    "pushserver_limited",
+    "Connections and requests refused by a limit, by limit (files, address_connections, address_handshakes, "
+    "address_requests, unknown_streams), count.",
+    ["limit"],
+)
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
 )

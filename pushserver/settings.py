@@ -7,12 +7,61 @@ from the fields of `Settings`. No other module reads the environment.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
+import os
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
+from . import logs, values
+
 SECRET = frozenset({"key"})
+PREFIX = "PUSHSERVER_"  # of the variables
+OTHER_VARIABLES = ("URL", "TOKEN")  # which commands other than `serve` read
+# Kubernetes gives these to the pods beside a Service that is called pushserver; they are nobody's settings.
+SERVICE_LINK = re.compile(r"PUSHSERVER_(SERVICE_(HOST|PORT\w*)|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)|(tcp|udp|sctp)://\S*")
+
+
+class Parsed(click.ParamType[str]):
+    """Parsed is the click type of a text that a function of `values` makes normal or refuses.
+
+    A blank text stays empty, unless it is `required`.
+    """
+
+    def __init__(self, parse: Callable[[str], str], *, required: bool = False) -> None:
+        self.name = "text"
+        self._parse = parse
+        self._required = required
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return self._parse(value) if self._required or value.strip() else ""
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """Seconds is the click type of a time; unlike click's own it takes no NaN, which is in no range and in all."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"expected a number, got {value}.", param, ctx)
+        return float(seconds)
+
+
+class Option(click.Option):
+    """Option is click's, with variables as files and process managers leave them: blank is unset, without line ends."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        names = [self.envvar] if isinstance(self.envvar, str) else list(self.envvar or ())
+        values = [os.environ.get(name, "").strip("\r\n") for name in names]
+        return next((value for value in values if value.strip() and not SERVICE_LINK.fullmatch(value)), None)
 
 
 def knob(default: Any, text: str, kind: click.ParamType[Any] | type, *also: str) -> Any:
@@ -24,16 +73,18 @@ def knob(default: Any, text: str, kind: click.ParamType[Any] | type, *also: str)
 class Settings:
     """Settings holds the value of every setting of a server. Times are in seconds, sizes in bytes."""
 
-    host: str = knob("127.0.0.1", "Address to listen on.", str)
+    host: str = knob("127.0.0.1", "Address to listen on.", Parsed(values.listen_host, required=True))
     port: int = knob(8000, "TCP port to listen on; 0 takes any free port.", click.IntRange(0, 65535), "PORT")
     workers: int = knob(
         1, "Number of worker processes, which share the port.", click.IntRange(1, 64), "WEB_CONCURRENCY"
     )
-    data: str = knob("data", "Folder for the embedded store and the local publish key.", str)
+    data: str = knob(
+        "data", "Folder for the embedded store and the local publish key.", Parsed(values.some_text, required=True)
+    )
     redis: str = knob(
         "",
         "URL of a Redis or Valkey: redis://, redis+sentinel:// or redis+cluster://; empty starts an embedded Valkey.",
-        str,
+        Parsed(values.store_url),
         "REDIS_URL",
     )
     replicas: int = knob(
@@ -41,12 +92,26 @@ class Settings:
         "Number of replicas that must acknowledge an event before the answer says `replica`; 0 waits for none.",
         click.IntRange(0, 16),
     )
-    key: str = knob("", "Publish key with all rights; empty creates one in DATA/publish.key.", str)
+    key: str = knob(
+        "",
+        "Publish key with all rights, at least 16 visible ASCII characters; empty creates one in DATA/publish.key, "
+        "or with --redis leaves the keys of `pushserver keys`.",
+        Parsed(values.publish_key),
+    )
     origins: str = knob(
-        "", "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.", str
+        "",
+        "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.",
+        Parsed(values.origins),
+    )
+    public_url: str = knob(
+        "",
+        "Address at which people reach the server, such as https://live.news.example; empty uses that of each request.",
+        str,
     )
     private: str = knob(
-        "", "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.", str
+        "",
+        "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.",
+        str,
     )
     token_keys: str = knob(
         "", "File with the keys that verify tokens: a JWKS, PEM public keys, or a secret of 32 bytes or more.", str
@@ -60,7 +125,7 @@ class Settings:
     forwarded: str = knob(
         "127.0.0.1",
         "Addresses of proxies, comma separated, whose X-Forwarded headers are trusted.",
-        str,
+        Parsed(values.proxies),
         "FORWARDED_ALLOW_IPS",
     )
     partitions: int = knob(
@@ -87,13 +152,21 @@ class Settings:
     )
     ring_bytes: int = knob(
         8_388_608,
-        "Maximum bytes per stream that a worker keeps in memory for readers; twice as many while it sends them out.",
-        click.IntRange(1),
+        "Maximum bytes per stream that a worker keeps in memory for readers; up to twice as many during a burst.",
+        click.IntRange(1, 2**30),
     )
     rings_bytes: int = knob(
         268_435_456,
         "Maximum bytes that a worker keeps in memory of all streams; the least recently read one lets go first.",
         click.IntRange(1_048_576),
+    )
+    page_bytes: int = knob(
+        67_108_864,
+        "Maximum bytes of finished pages and feeds that a worker keeps; the least recently read stream lets go first.",
+        click.IntRange(1_048_576, 2**36),
+    )
+    stale_pages: float = knob(
+        300.0, "Seconds for which pages are served as they were while the store is away.", click.FloatRange(0, 86_400)
     )
     replay_events: int = knob(
         1_000,
@@ -101,9 +174,9 @@ class Settings:
         click.IntRange(1, 10_000),
     )
     replay_bytes: int = knob(
-        1_048_576,
+        2_097_152,
         "Maximum bytes of missed events that a reader is sent; one that missed more gets a snapshot.",
-        click.IntRange(1),
+        click.IntRange(1, 2**30),
     )
     readers: int = knob(
         20_000, "Maximum number of readers per worker; another one is refused with 503.", click.IntRange(1, 1_000_000)
@@ -113,6 +186,21 @@ class Settings:
         "Maximum number of new readers per second and worker; others get 503 with Retry-After.",
         click.IntRange(1, 1_000_000),
     )
+    address_connections: int = knob(
+        0,
+        "Maximum number of connections at a time from one address (IPv6: one /64) to a worker; 0 sets no limit.",
+        click.IntRange(0, 1_000_000),
+    )
+    address_handshakes: int = knob(
+        0,
+        "Maximum number of new readers per second from one address to a worker; 0 sets no limit.",
+        click.IntRange(0, 1_000_000),
+    )
+    address_requests: int = knob(
+        0,
+        "Maximum number of other requests per second from one address to a worker; 0 sets no limit.",
+        click.IntRange(0, 1_000_000),
+    )
     deflate: bool = knob(
         True, "Compress WebSocket messages for readers that offer permessage-deflate, once for all of them.", bool
     )
@@ -121,10 +209,8 @@ class Settings:
         "Bytes of HTTP answers that a worker keeps for clients that do not read; beyond it the slowest is cut.",
         click.IntRange(1_048_576),
     )
-    heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", click.FloatRange(0.05, 300))
-    drain: float = knob(
-        5.0, "Seconds that a stopping worker waits for its readers to disconnect.", click.FloatRange(0, 300)
-    )
+    heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", Seconds(0.05, 300))
+    drain: float = knob(5.0, "Seconds that a stopping worker waits for its readers to disconnect.", Seconds(0, 300))
     log_level: str = knob(
         "info",
         "Lowest level of messages in the log.",
@@ -146,9 +232,22 @@ def variables(name: str) -> list[str]:
     return [f"PUSHSERVER_{name.upper()}", *field.metadata["also"]]
 
 
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that begins like a setting and is none, with the nearest name."""
+    known = [variables(field.name)[0].removeprefix(PREFIX) for field in KNOBS] + [*OTHER_VARIABLES]
+    sentences = []
+    for name in sorted(environ):
+        own = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and own not in known and not SERVICE_LINK.fullmatch(name):
+            nearest = difflib.get_close_matches(own, known, 1)
+            hint = f"; the nearest is {PREFIX}{nearest[0]}" if nearest else ""
+            sentences.append(f"{logs.one_line(name, logs.TEXT_LIMIT)} is no setting, and has no effect{hint}")
+    return sentences
+
+
 def option(name: str) -> click.Option:
     """The command-line option of a setting; it reads the environment variables, too."""
-    return click.Option([f"--{name.replace('_', '-')}"], **option_of(name))
+    return Option([f"--{name.replace('_', '-')}"], **option_of(name))
 
 
 def option_of(name: str) -> dict[str, Any]:
@@ -169,20 +268,28 @@ def environment(settings: Settings) -> dict[str, str]:
     return {f"PUSHSERVER_{field.name.upper()}": str(getattr(settings, field.name)) for field in KNOBS}
 
 
-def shown(settings: Settings) -> str:
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a worker: the server's own, with these settings.
+
+    Other variables that set one are left out: uvicorn reads WEB_CONCURRENCY by itself, and fails on one that is empty.
+    """
+    others = {name for field in KNOBS for name in field.metadata["also"]}
+    return {**{name: value for name, value in os.environ.items() if name not in others}, **environment(settings)}
+
+
+def shown(settings: Settings) -> logs.Own:
     """One `name=value` per setting. Secrets are hidden; a star marks a value that is not the default."""
     words = []
     for field in KNOBS:
         value = getattr(settings, field.name)
         mark = "" if value == field.default else "*"
-        text = "(set)" if value and field.name in SECRET else repr(value)
-        words.append(f"{field.name}={without_password(text)}{mark}")
-    return " ".join(words)
+        text = "(set)" if value and field.name in SECRET else repr(_without_secrets(field.name, value))
+        words.append(f"{field.name}={text}{mark}")
+    return logs.Own(" ".join(words))
 
 
-def without_password(url: str) -> str:
-    """The URL with its password replaced by ***, for the log."""
-    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
+def _without_secrets(name: str, value: Any) -> Any:
+    return logs.hide_secrets(value) if name == "redis" else value
 
 
 def markdown() -> str:

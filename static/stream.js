@@ -45,9 +45,13 @@ function eventsUrl(address) {
   return url;
 }
 
-/** The same by Server-Sent Events. @type {typeof openSocket} */
-function openEvents(url, take, closed) {
-  const source = new EventSource(eventsUrl(url));
+/**
+ * The same by Server-Sent Events.
+ * @param {URL} url @param {(frame: any) => void} take @param {(code: number) => void} closed @param {boolean} withCredentials
+ * @returns {Connection}
+ */
+function openEvents(url, take, closed, withCredentials) {
+  const source = new EventSource(eventsUrl(url), { withCredentials });
   source.onmessage = ({ data }) => take(JSON.parse(data));
   source.onerror = () => {
     source.close(); // when to come back is decided in one place
@@ -65,6 +69,7 @@ function retryAfter(given) {
 
 export class Stream extends EventTarget {
   #subscription;
+  #withCredentials;
   /** @type {Connection | null} */ #connection = null;
   /** @type {number | undefined} */ #timer;
   #told = "";
@@ -74,10 +79,12 @@ export class Stream extends EventTarget {
    * `buffered`.
    * @param {string} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
+   * @param {{withCredentials?: boolean}} [options] a page of another origin sends its cookies too
    */
-  constructor(url, cursor) {
+  constructor(url, cursor = "", { withCredentials = false } = {}) {
     super();
     this.url = url;
+    this.#withCredentials = withCredentials;
     this.#subscription = new Subscription(cursor, Number(memory[EVENTS_UNTIL] ?? 0));
     // A page that keeps a socket open cannot be kept for the back button.
     addEventListener("pagehide", () => this.close());
@@ -137,6 +144,7 @@ export class Stream extends EventTarget {
       this.#address(),
       (frame) => this.#connection === connection && this.#do(this.#subscription.take(frame, now(), this.#chance()), frame),
       (code) => this.#connection === connection && this.#do(this.#subscription.closed(code, now(), this.#chance())),
+      this.#withCredentials,
     );
     this.#connection = connection;
   }
@@ -149,8 +157,11 @@ export class Stream extends EventTarget {
 
   /** A browser does not tell a page why a connection failed, nor show it the answer; a question over HTTP is answered. */
   async #ask() {
-    const options = { method: "HEAD", signal: AbortSignal.timeout(ANSWER_LIMIT_MS) };
-    const response = await fetch(eventsUrl(this.#address()), options).catch(() => null);
+    const response = await fetch(eventsUrl(this.#address()), {
+      method: "HEAD",
+      credentials: this.#withCredentials ? "include" : "same-origin",
+      signal: AbortSignal.timeout(ANSWER_LIMIT_MS),
+    }).catch(() => null);
     if (!response || this.#connection) return;
     const asked = retryAfter(response.headers.get("Retry-After"));
     this.#do(this.#subscription.answered(response.status, asked, now(), this.#chance()));

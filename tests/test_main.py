@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import pushserver
 
-from .support.commands import DONE, WRONG_USAGE
-from .support.server import Run
+from .support.commands import DONE, REFUSED, WRONG_USAGE
+from .support.keys import create_key
+from .support.server import LIMIT, ROOT, Run, Running, clean_environment
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:
@@ -20,3 +25,43 @@ def test_wrong_usage_is_told_apart(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
     assert "Error: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["serve", "--help"], "/dev/full"),
+        (["export", "{stream}"], "/dev/full"),
+        (["keys", "list"], "/dev/full"),
+        (["export", "{stream}"], "a closed pipe"),
+        (["tail", "{stream}"], "a closed pipe"),
+    ],
+)
+def test_output_that_cannot_be_written_ends_with_a_sentence(
+    server: Running, stream: str, arguments: list[str], output: str
+) -> None:
+    server.publish_ok(stream, "One")
+    create_key(server)
+    read, write = (
+        os.pipe() if output != "/dev/full" else (os.open("/dev/null", os.O_RDONLY), os.open(output, os.O_WRONLY))
+    )
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pushserver", *(word.format(stream=stream) for word in arguments)],
+        cwd=ROOT,
+        env={**clean_environment(), "PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data)},
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    os.close(write)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    if arguments[0] == "tail" and output != "/dev/full":
+        assert (done.returncode, done.stderr) == (DONE, "")  # who reads has enough
+    else:
+        assert done.returncode == REFUSED, done.stderr
+        assert "output is not whole" in done.stderr

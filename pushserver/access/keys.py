@@ -38,9 +38,10 @@ class PublishKey(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """Quota is the bucket that an accepted request draws on; None for the key that has every right."""
+    """Quota is the bucket that an accepted request draws on, None for the key that has every right; and the rights."""
 
     bucket: Bucket | None
+    rights: tuple[str, ...] = RIGHTS
 
     def charge(self, count: int) -> None:
         """Draw `count` requests more, as for the lines of a batch."""
@@ -60,7 +61,7 @@ class Keys:
     """Keys accepts requests by their publish key. Digests are compared in constant time."""
 
     def __init__(self, key: str, store: KeyStore) -> None:
-        self._digest = _digest(key)
+        self._digest = _digest(key) if key else ""  # no digest is empty: '' is no request's key
         self._store = store
         self._buckets: dict[str, Bucket] = {}
         self._noted: dict[str, int] = {}  # by a key's id, when its use was noted, in milliseconds since 1970
@@ -74,7 +75,7 @@ class Keys:
         bucket = self._buckets.setdefault(id, Bucket(key.rate))
         bucket.take(key.rate)
         await self._note_use(id)
-        return Quota(bucket)
+        return Quota(bucket, tuple(key.can))
 
     async def check(
         self, authorization: str | None, rights: tuple[str, ...], stream: str

@@ -27,6 +27,10 @@ class KeyStore:
         keys, used = [await self._hash(name) for name in (KEYS, KEYS_USED)]
         return {id.decode(): {**loads(key), "used": used.get(id, b"").decode()} for id, key in keys.items()}
 
+    async def has_key(self, at: str) -> bool:
+        """Whether there is a key that has not expired at an instant."""
+        return any(key["expires"] is None or key["expires"] > at for key in (await self.all()).values())
+
     async def _hash(self, name: str) -> dict[bytes, bytes]:
         return await self._store.call(name, lambda redis: cast(Awaitable[dict[bytes, bytes]], redis.hgetall(name)))
 
@@ -40,5 +44,7 @@ class KeyStore:
         return bool(await self._store.call(KEYS, lambda redis: redis.hdel(KEYS, id)))
 
     async def note_use(self, id: str, at: str) -> None:
-        """Note the instant at which a key was used."""
+        """Note the instant at which a key was used, unless an embedded store has no disk for it."""
+        if not self._store.condition.may_write():
+            return
         await self._store.call(KEYS_USED, lambda redis: redis.hset(KEYS_USED, id, at))

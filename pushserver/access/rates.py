@@ -1,17 +1,19 @@
-"""Rates: how many readers a worker accepts a second, and how many requests a publish key may make.
+"""Rates: how many readers a worker accepts a second, and how many requests a key or an address may make.
 
-RateLimit spreads a storm of readers before any of them costs anything. It is pure: the clock is an argument.
+RateLimit and KeyedRates are pure: the clock is an argument.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 
 from ..errors import Fault, TooMany
 
 BURST = 1.0  # seconds' worth of places that a limit holds in store: a small storm is accepted at once
 LONGEST = 30.0  # seconds that a reader has to wait, at most
+KEYED_BURST = 2.0  # seconds' worth of places of a key: a page and all that belongs to it come at once
 
 
 class RateLimit:
@@ -34,6 +36,27 @@ class RateLimit:
             return 0.0
         self._promised_until = min(max(self._promised_until, now) + self._each, now + LONGEST)
         return self._promised_until - now
+
+
+class KeyedRates:
+    """KeyedRates gives each key `rate` places a second (the generic cell rate algorithm, ITU-T I.371, A).
+
+    It remembers the `size` keys that were used last: whoever comes with ever new keys must not fill the memory.
+    """
+
+    def __init__(self, rate: float, size: int) -> None:
+        self._rate = rate
+        self._size = size
+        self._taken_until: OrderedDict[str, float] = OrderedDict()  # as in RateLimit, the most recently used key last
+
+    def wait(self, key: str, now: float) -> float:
+        """Take a place of a key and return 0.0; where none is free, return the seconds after which one is."""
+        taken = max(self._taken_until.pop(key, -math.inf), now - KEYED_BURST) + 1 / self._rate
+        is_free = taken <= now
+        self._taken_until[key] = taken if is_free else taken - 1 / self._rate
+        if len(self._taken_until) > self._size:
+            self._taken_until.popitem(last=False)
+        return 0.0 if is_free else taken - now
 
 
 class Bucket:

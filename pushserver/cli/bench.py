@@ -21,7 +21,7 @@ import uvloop
 from ..access import keyfile
 from ..bench import run, usage
 from ..bench.measurement import Outcome
-from ..bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, refusal
+from ..bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, answered_error
 from ..bench.reader import Endpoint, ServerUnavailable, stamp
 from ..bench.run import ServerProcesses
 from ..bench.swarm import ReaderPool, check_file_limit
@@ -183,7 +183,7 @@ async def _stream(connection: PublisherConnection, stream: str) -> AsyncIterator
     page = {"headline": "Measured by pushserver bench", "timezone": "Etc/UTC"}
     status, answer = await connection.send("PUT", f"/streams/{stream}", encode(page))
     if status not in (200, 201):
-        raise PublishRefused(f"the stream {stream} was refused: {refusal(status, answer)}")
+        raise PublishRefused(f"the stream {stream} was refused: {answered_error(status, answer)}")
     try:
         yield
     finally:

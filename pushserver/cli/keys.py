@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from .. import settings
+from .. import settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, plaintext
-from ..store.embedded import SOCKET
+from ..store.folder import SOCKET, reachable, socket_url
 from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
@@ -34,9 +34,9 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
         if not redis and not socket.exists():
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis")
 
-        async def talk() -> None:
+        async def talk(url: str) -> None:
             try:
-                store = Store(redis or f"unix://{socket}", partitions=settings.Settings().partitions)
+                store = Store(url, partitions=settings.Settings().partitions)
             except ValueError as error:
                 raise click.BadParameter(f"expected the URL of a store: {error}", param_hint="--redis") from None
             try:
@@ -45,12 +45,13 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
                 await store.close()
 
         try:
-            asyncio.run(talk())
+            with reachable(socket) as path:
+                asyncio.run(talk(redis or socket_url(path)))
         except StoreError as error:
             raise click.ClickException(f"the store was not reached: {error}") from None
 
     for name in ("data", "redis"):
-        run = click.option(f"--{name}", **settings.option_of(name))(run)
+        run = click.option(f"--{name}", cls=settings.Option, **settings.option_of(name))(run)
     return run
 
 
@@ -80,12 +81,15 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     unknown = [right for right in rights if right not in RIGHTS]
     if unknown:
         raise click.BadParameter(f"expected some of {', '.join(RIGHTS)}, got {', '.join(unknown)}", param_hint="--can")
-    patterns = [pattern.strip() for pattern in streams.split(",")]
+    try:
+        patterns = values.stream_patterns(streams)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--streams") from None
     try:
         ends = fields.instant_of(expires) if expires else None
     except plaintext.Unsafe as error:
         raise click.BadParameter(str(error), param_hint="--expires") from None
-    id, key, stored = new_key(name, streams=patterns, can=rights, rate=rate, expires=ends)
+    id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
 

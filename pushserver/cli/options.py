@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from .. import logs, settings
 from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
 
@@ -19,28 +21,39 @@ REFUSED, NOT_REACHED = 1, 3  # exit status
 
 def fail(message: str, status: int) -> NoReturn:
     """Print an error and exit with a status."""
-    click.echo(f"pushserver: {message}", err=True)
+    click.echo(f"pushserver: {logs.lines(message)}", err=True)
     sys.exit(status)
+
+
+def discard_output() -> None:
+    """Let nothing more be written to standard output, which failed: Python would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def configure_logging(level: str) -> None:
     """Log to standard error, of the libraries warnings only."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logs.Formatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 url_option = click.option(
     "--url",
+    cls=settings.Option,
     envvar="PUSHSERVER_URL",
     default="http://127.0.0.1:8000",
     show_default=True,
     show_envvar=True,
     help="URL of the server.",
 )
-key_option = click.option("--key", envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key.")
+key_option = click.option(
+    "--key", cls=settings.Option, envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key."
+)
 data_option = click.option(
     "--data",
+    cls=settings.Option,
     envvar="PUSHSERVER_DATA",
     default="data",
     show_default=True,
@@ -56,6 +69,7 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
         key = key or keyfile.local_key(Path(data)) or ""
         if not key:
             fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keyfile.KEY_FILE}, found none", REFUSED)
+        configure_logging("warning")
         try:
             with Publisher(url, key) as publisher:
                 command(publisher, **values)

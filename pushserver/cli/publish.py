@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
+import os
 import re
+import select
+import stat
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -12,11 +16,23 @@ from typing import Any, TextIO
 
 import click
 
-from ..client import Publisher, PublishError, Rejected, TurnedAway, follow
+from .. import settings
+from ..client import Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
-from .options import REFUSED, configure_logging, exit_status, fail, json_option, publishes, url_option
+from .options import (
+    NOT_REACHED,
+    REFUSED,
+    configure_logging,
+    discard_output,
+    exit_status,
+    fail,
+    json_option,
+    publishes,
+    url_option,
+)
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
+QUIET = 1.0  # seconds without a byte on standard input, after which it is said what is waited for
 DELIVERY_WAIT = 5.0  # seconds to wait until all workers have an entry
 
 
@@ -49,6 +65,16 @@ def _receipt_line(receipt: dict[str, Any]) -> str:
     return ", ".join([f"delivered to {count} readers on {workers} workers{times}", *missing])
 
 
+def _piped() -> TextIO | None:
+    """Return standard input where something is piped into it or it is a file; None for a terminal or /dev/null."""
+    if sys.stdin is None or stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode):
+        return None
+    if not select.select([sys.stdin], [], [], QUIET)[0]:
+        click.echo("pushserver: waiting for the body on standard input; `</dev/null` leaves it out", err=True)
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # type: ignore[union-attr]
+    return sys.stdin
+
+
 def _body(file: TextIO) -> str:
     """Read a body; exit with an error where it is not UTF-8."""
     try:
@@ -57,17 +83,32 @@ def _body(file: TextIO) -> str:
         fail(f"{file.name}: {_utf8_error(error)}", REFUSED)
 
 
+def _given_body(file: TextIO | None) -> str | None:
+    """Return the body in a file, or else what is piped in; None where that is blank."""
+    if file is not None:
+        return _body(file)
+    piped = _piped()
+    body = _body(piped) if piped else ""
+    return body if body.strip() else None
+
+
 def _utf8_error(error: UnicodeDecodeError) -> str:
     return f"expected UTF-8, got byte 0x{error.object[error.start]:02x} at {error.start}"
 
 
 def _entry(
-    file: TextIO | None, headline: str | None, bylines: tuple[str, ...], tags: tuple[str, ...]
+    file: TextIO | None,
+    headline: str | None,
+    bylines: tuple[str, ...],
+    tags: tuple[str, ...],
+    *,
+    each_line: bool = False,
 ) -> dict[str, Any]:
     """Return the entry that the options describe."""
     entry: dict[str, Any] = {"headline": headline} if headline is not None else {}
-    if file is not None:
-        entry["body"] = _body(file)
+    body = None if each_line else _given_body(file)
+    if body is not None:
+        entry["body"] = body
     if bylines:
         names = (re.split(r",\s*", byline, maxsplit=1) for byline in bylines)
         entry["bylines"] = [dict(zip(("name", "org"), name, strict=False)) for name in names]
@@ -78,7 +119,7 @@ def _entry(
 
 @click.command()
 @click.argument("stream")
-@click.argument("file", type=click.File(encoding="utf-8"), required=False)
+@click.argument("file", type=click.File(encoding="utf-8-sig"), required=False)
 @click.option("--headline", help="Headline: plain text, at most 300 characters.")
 @click.option("--byline", "bylines", multiple=True, metavar="NAME[, ORG]", help="Author; may be repeated.")
 @click.option("--tag", "tags", multiple=True, help="Tag; may be repeated.")
@@ -98,7 +139,7 @@ def publish(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Publish an entry to STREAM. FILE is its body in Markdown, - for standard input.
+    """Publish an entry to STREAM. FILE is its body in Markdown, - or none for what is piped in.
 
     With --each-line, FILE (default: standard input) is read until it ends; a refused line is reported and skipped. With
     an idempotency key, each line has a key of its own by its number, so that a second run adds only new lines.
@@ -106,7 +147,9 @@ def publish(
     if each_line:
         if wait or dry_run or fields["headline"] is not None:
             raise click.UsageError("Expected --each-line without --headline, --dry-run and --wait.")
-        _publish_lines(publisher, stream, fields.pop("file"), _entry(None, **fields), idempotency_key, as_json)
+        _publish_lines(
+            publisher, stream, fields.pop("file"), _entry(None, **fields, each_line=True), idempotency_key, as_json
+        )
         return
     entry = _entry(**fields)
     if dry_run:
@@ -123,13 +166,13 @@ def _publish_lines(
 ) -> None:
     """Publish each line as it arrives; exit with status 1 where a line was refused."""
     status = 0
-    lines = iter(partial((file or sys.stdin).buffer.readline, BODY_LIMIT), b"")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    source = file or sys.stdin
+    for number, line in enumerate(iter(partial(source.buffer.readline, BODY_LIMIT), b"") if source else (), 1):
+        if not line.removeprefix(codecs.BOM_UTF8).strip():
             continue
         line_key = f"{key}.{number}" if key else None
         try:
-            headline = line.decode().strip()
+            headline = line.decode("utf-8-sig").strip()
             answer = publisher.publish(stream, {**entry, "headline": headline}, idempotency_key=line_key)
         except (Rejected, UnicodeDecodeError) as error:
             reason = _utf8_error(error) if isinstance(error, UnicodeDecodeError) else error
@@ -145,7 +188,7 @@ def _publish_lines(
 @click.command()
 @click.argument("stream")
 @click.argument("id")
-@click.argument("file", type=click.File(encoding="utf-8"), required=False)
+@click.argument("file", type=click.File(encoding="utf-8-sig"), required=False)
 @click.option("--headline", help="The new headline.")
 @click.option(
     "--class",
@@ -170,12 +213,13 @@ def correct(
     rev: int | None,
     as_json: bool,
 ) -> None:
-    """Correct entry ID of STREAM. FILE is its new body in Markdown, - for standard input."""
+    """Correct entry ID of STREAM. FILE is its new body in Markdown, - or none for what is piped in."""
     patch: dict[str, Any] = {"correction": {"class": kind, **({"note": note} if note else {})}}
     if headline is not None:
         patch["headline"] = headline
-    if file is not None:
-        patch["body"] = _body(file)
+    body = _given_body(file)
+    if body is not None:
+        patch["body"] = body
     _print_answer(publisher.correct(stream, id, patch, rev=rev), "corrected", as_json)
 
 
@@ -222,7 +266,14 @@ def change_page(publisher: Publisher, stream: str, end: bool, as_json: bool, **f
 @click.argument("stream")
 @click.option("--cursor", default="", help="Start after this cursor. Default: show the newest entries.")
 @click.option("--json", "as_json", is_flag=True, help="Print each frame as JSON, one a line.")
-@click.option("--token", envvar="PUSHSERVER_TOKEN", default="", show_envvar=True, help="Token for a private stream.")
+@click.option(
+    "--token",
+    cls=settings.Option,
+    envvar="PUSHSERVER_TOKEN",
+    default="",
+    show_envvar=True,
+    help="Token for a private stream.",
+)
 @url_option
 def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     """Show the entries of STREAM as they are published, until Ctrl-C."""
@@ -235,9 +286,11 @@ def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     try:
         asyncio.run(show())
     except TurnedAway as error:
-        fail(str(error), REFUSED)
-    except (KeyboardInterrupt, BrokenPipeError):
+        fail(str(error), NOT_REACHED if isinstance(error, Unreachable) else REFUSED)
+    except KeyboardInterrupt:
         pass
+    except BrokenPipeError:  # as in `tail … | head`: who reads has enough
+        discard_output()
 
 
 def _as_text(frame: dict[str, Any]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import shlex
 import sys
 import threading
 from functools import partial
@@ -15,49 +18,59 @@ import httpx2
 from .. import settings
 from ..access import keyfile
 from ..server import supervisor, worker
-from ..store import embedded
+from ..store.folder import CannotStart
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
+
+logger = logging.getLogger(__name__)
 
 READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
 
-def _serve(play: bool, **values: Any) -> None:
+def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
     chosen = settings.Settings(**values)
+    if play and chosen.redis and not chosen.key:
+        raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     configure_logging(chosen.log_level)
+    # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
+    for sentence in settings.unknown_variables(os.environ):
+        logger.warning("%s", sentence)
     try:
-        status = asyncio.run(supervisor.serve(chosen, partial(greet, play=play)))
-    except (embedded.CannotStart, OSError) as error:
+        serving = supervisor.serve(chosen, partial(greet, play=play), accept_empty_store=accept_empty_store)
+        status = asyncio.run(serving)
+    except (CannotStart, OSError) as error:
         fail(f"cannot start: {error}", NOT_REACHED)
     sys.exit(status)
 
 
-def _work(listener: int, lifeline: int, **values: Any) -> None:
+def _work(listener: int, lifeline: int, condition: int, **values: Any) -> None:
     """Run one worker process; `serve` starts it."""
     chosen = settings.Settings(**values)
     configure_logging(chosen.log_level)
-    worker.work(chosen, listener, lifeline)
+    worker.work(chosen, listener, lifeline, condition)
 
 
 async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
     """Print the URLs and the key once the server is ready; play the demo, if asked to."""
-    async with httpx2.AsyncClient() as http:
+    # No proxy of the environment is asked: it could not reach this machine's own addresses.
+    async with httpx2.AsyncClient(trust_env=False) as http:
         while not await _is_ready(http, url):
             await asyncio.sleep(READY_EVERY)
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
-    key_file = Path(chosen.data).absolute() / keyfile.KEY_FILE
+    key_file = shlex.quote(str(Path(chosen.data).absolute() / keyfile.KEY_FILE))
     is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
     lines = [
         f"  pages        {url}/",
-        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY'}",
+        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
     if play:
         lines.insert(0, f"  live demo    {url}/streams/{stream}")
         # A daemon thread, so that the demo does not delay the end of the process.
         threading.Thread(target=demo.go_on, args=(url, chosen.key, stream), daemon=True).start()
-    click.echo("\npushserver is ready\n\n" + "\n".join(lines) + "\n")
+    # As bytes: a path may have some that are not UTF-8.
+    click.echo(os.fsencode("\npushserver is ready\n\n" + "\n".join(lines) + "\n"))
 
 
 async def _is_ready(http: httpx2.AsyncClient, url: str) -> bool:
@@ -69,8 +82,11 @@ async def _is_ready(http: httpx2.AsyncClient, url: str) -> bool:
 
 _knobs = [settings.option(field.name) for field in settings.KNOBS]
 _demo = click.Option(["play", "--demo"], is_flag=True, help="Publish a made-up live page to a new stream.")
-_inherited = [click.Argument(["listener"], type=int), click.Argument(["lifeline"], type=int)]
+_accept_empty = click.Option(
+    ["--accept-empty-store"], is_flag=True, help="Start although the data folder had a store, and has it no more."
+)
+_inherited = [click.Argument([name], type=int) for name in ("listener", "lifeline", "condition")]
 COMMANDS = [
-    click.Command("serve", callback=_serve, params=[_demo, *_knobs], help=_serve.__doc__),
+    click.Command("serve", callback=_serve, params=[_demo, _accept_empty, *_knobs], help=_serve.__doc__),
     click.Command("worker", callback=_work, params=[*_inherited, *_knobs], hidden=True),
 ]

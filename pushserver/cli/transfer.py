@@ -33,7 +33,7 @@ class ImportLine(NamedTuple):
 
 @click.command(name="import")
 @click.argument("stream")
-@click.argument("file", type=click.File(encoding="utf-8"))
+@click.argument("file", type=click.File(encoding="utf-8-sig"))
 @click.option(
     "--speed",
     type=click.FloatRange(min=0.001),
@@ -153,6 +153,8 @@ def export(publisher: Publisher, stream: str) -> None:
 
     The lines are the page, the entries with revision and correction, and the withdrawals. The key needs every right.
     """
+    if sys.stdout is None:
+        fail("standard output is closed", REFUSED)
     with tempfile.TemporaryFile() as file:
         publisher.export(stream, file)
         file.seek(0)

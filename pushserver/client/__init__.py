@@ -2,7 +2,7 @@
 
 >>> from pushserver.client import Publisher, follow
 
-Publisher and AsyncPublisher raise a subclass of PublishError; `follow` raises TurnedAway.
+Publisher and AsyncPublisher raise a subclass of PublishError; `follow` raises TurnedAway, or its subclass Unreachable.
 """
 
 from .errors import (
@@ -14,6 +14,7 @@ from .errors import (
     Rejected,
     TurnedAway,
     Unauthorized,
+    Unreachable,
     Unreached,
 )
 from .publisher import AsyncPublisher, Publisher
@@ -30,6 +31,7 @@ __all__ = [
     "Rejected",
     "TurnedAway",
     "Unauthorized",
+    "Unreachable",
     "Unreached",
     "follow",
 ]

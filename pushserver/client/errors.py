@@ -28,14 +28,19 @@ class PublishError(Exception):
 class Unreached(PublishError):
     """No attempt had a final answer: it is unknown whether the change was stored.
 
-    Send it again with the same `idempotency_key`: the server stores it once.
+    Send it again with the same `idempotency_key`: the server stores it once. Where no attempt got as far as the server,
+    `may_be_stored` is false.
     """
+
+    may_be_stored = True
 
     def __str__(self) -> str:
         hint = (
             f"\n  It may have been stored. Send it again with the idempotency key {self.idempotency_key}: "
             "the server stores it once."
         )
+        if not self.may_be_stored:
+            hint = "\n  No attempt got as far as the server: nothing was stored."
         return super().__str__() + (hint if self.idempotency_key else "")
 
 
@@ -76,3 +81,7 @@ class Changed(PublishError):
 
 class TurnedAway(Exception):
     """The server refused a reader for good; the text has the HTTP status or the close code."""
+
+
+class Unreachable(TurnedAway):
+    """A reader's server can never be reached: its URL is none, its name is no host's, its certificate is not valid."""

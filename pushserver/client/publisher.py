@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import json
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import httpx2
 
-from .errors import Unauthorized
-from .retry import NDJSON, Answer, Call, is_ndjson, judge
+from .errors import Rejected, Unauthorized
+from .retry import NDJSON, Answer, Attempts, Call, is_ndjson
 
 TIMEOUT = 20.0  # seconds for one attempt, of which a delivery receipt may take several
 
@@ -99,13 +101,17 @@ class _Calls(Generic[T]):
 class Publisher(_Calls[Answer]):
     """Publisher publishes to a server and blocks until each answer. Use it from one thread at a time.
 
+    Proxies and certificates are those of the environment (HTTP_PROXY, SSL_CERT_FILE). A server on this machine is
+    reached without a proxy, and every server if `direct`.
+
     >>> with Publisher("http://127.0.0.1:8000", key) as publisher:
     ...     publisher.publish("storm", {"headline": "Bridge reopened", "body": "Both lanes are open."})
     """
 
-    def __init__(self, url: str, key: str) -> None:
-        # httpx2 takes proxies and certificates from the environment, and reaches a server on this machine directly.
-        self._http = httpx2.Client(base_url=url, timeout=TIMEOUT, headers=authorization(key))
+    def __init__(self, url: str, key: str, *, direct: bool = False) -> None:
+        headers = authorization(key)
+        with _environment_named():
+            self._http = httpx2.Client(timeout=TIMEOUT, headers=headers, **_reach(url, direct))
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +125,7 @@ class Publisher(_Calls[Answer]):
         self._http.close()
 
     def _send(self, call: Call) -> Answer:
-        attempt = 0
+        attempts = Attempts(call)
         while True:
             try:
                 response: httpx2.Response | httpx2.TransportError = self._http.request(
@@ -127,16 +133,15 @@ class Publisher(_Calls[Answer]):
                 )
             except httpx2.TransportError as error:
                 response = error
-            outcome = judge(call, response, attempt)
+            outcome = attempts.judge(response)
             if not isinstance(outcome, float):
                 return outcome
             time.sleep(outcome)
-            attempt += 1
 
     def export(self, stream: str, file: BinaryIO) -> None:
         """Write a whole stream to a seekable file, as lines that `restore` takes. Raises PublishError."""
         call = Call("GET", f"{_stream(stream)}/export", media_type=NDJSON)
-        start, attempt = file.tell(), 0
+        start, attempts = file.tell(), Attempts(call)
         while True:
             file.seek(start)
             file.truncate()
@@ -146,12 +151,11 @@ class Publisher(_Calls[Answer]):
                         file.writelines(response.iter_bytes())
                         return
                     response.read()
-                outcome = judge(call, response, attempt)
+                outcome = attempts.judge(response)
             except httpx2.TransportError as error:
-                outcome = judge(call, error, attempt)
+                outcome = attempts.judge(error)
             assert isinstance(outcome, float), "judge raises on every other answer"
             time.sleep(outcome)
-            attempt += 1
 
 
 class AsyncPublisher(_Calls[Awaitable[Answer]]):
@@ -161,8 +165,10 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
     ...     await publisher.publish("storm", {"headline": "Bridge reopened"})
     """
 
-    def __init__(self, url: str, key: str) -> None:
-        self._http = httpx2.AsyncClient(base_url=url, timeout=TIMEOUT, headers=authorization(key))
+    def __init__(self, url: str, key: str, *, direct: bool = False) -> None:
+        headers = authorization(key)
+        with _environment_named():
+            self._http = httpx2.AsyncClient(timeout=TIMEOUT, headers=headers, **_reach(url, direct))
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,7 +182,7 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
         await self._http.aclose()
 
     async def _send(self, call: Call) -> Answer:
-        attempt = 0
+        attempts = Attempts(call)
         while True:
             try:
                 response: httpx2.Response | httpx2.TransportError = await self._http.request(
@@ -184,15 +190,46 @@ class AsyncPublisher(_Calls[Awaitable[Answer]]):
                 )
             except httpx2.TransportError as error:
                 response = error
-            outcome = judge(call, response, attempt)
+            outcome = attempts.judge(response)
             if not isinstance(outcome, float):
                 return outcome
             await asyncio.sleep(outcome)
-            attempt += 1
+
+
+def _reach(url: str, direct: bool) -> dict[str, Any]:
+    """Return the options of a client for a server. A proxy would connect to its own machine by the name localhost."""
+    base = httpx2.URL(url)
+    if not direct and not _is_loopback(base.host):
+        return {"base_url": url}
+    if base.scheme == "http":
+        return {"base_url": url, "trust_env": False}
+    host = f"[{base.host}]" if ":" in base.host else base.host
+    return {"base_url": url, "mounts": {f"all://{host}": None}}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+@contextmanager
+def _environment_named() -> Iterator[None]:
+    """Raise Rejected for a URL, or a proxy or certificate of the environment, with which no client can be made."""
+    try:
+        yield
+    except (httpx2.InvalidURL, ValueError, ImportError, OSError) as error:
+        detail = f"The server's URL, or a proxy or certificate of the environment (HTTP_PROXY, SSL_CERT_FILE): {error}"
+        raise Rejected(0, {"detail": detail}) from None
 
 
 def authorization(key: str) -> dict[str, str]:
-    """Return the header that carries a publish key. Raises Unauthorized where the key does not fit into a header."""
+    """Return the header that carries a publish key. Raises Unauthorized where the key does not fit into a header.
+
+    White space around the key is dropped: a key that is read from a file has a line's end.
+    """
+    key = key.strip()
     if not re.fullmatch("[\x21-\x7e]+", key):
         raise Unauthorized(0, {"detail": "The publish key: expected visible ASCII characters, got others or none."})
     return {"Authorization": f"Bearer {key}"}

@@ -6,20 +6,24 @@ import asyncio
 import json
 import logging
 import random
+import re
+import socket
+import ssl
 from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
-from .errors import TurnedAway
+from .errors import TurnedAway, Unreachable
 from .retry import retry_after
 from .subscription import ENDED, NO_CODE, TOKEN_EXPIRED, Action, State, Subscription
 
 logger = logging.getLogger(__name__)
 
 FRAME_LIMIT = 64 * 2**20  # bytes; a snapshot is the largest frame
+NAMELESS_MOST = 3  # attempts before the first connection, after which a name that no host has is given up
 CLOSE_LIMIT = 1.0  # seconds for the server's close frame: a server that is left may be one that is silent
 
 
@@ -29,10 +33,12 @@ async def follow(
     """Yield every event of a stream after the cursor, in order, each once, across reconnects.
 
     A `snapshot` comes first where there is no cursor or where it is too old. The generator ends when the stream has
-    ended. `token` is a reader's token for a private stream. Raises TurnedAway where the server refuses for good.
+    ended. `token` is a reader's token for a private stream. Raises TurnedAway where the server refuses for good, and
+    Unreachable where no later attempt could reach it.
     """
     subscription = Subscription(cursor)
-    address = url.replace("http", "ws", 1).rstrip("/") + f"/streams/{quote(stream, safe='')}/ws?"
+    failures = Failures()
+    address = f"{_websocket_url(url)}/streams/{quote(stream, safe='')}/ws?"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     now = asyncio.get_running_loop().time
     subscription.wake(now(), random.random())
@@ -40,7 +46,7 @@ async def follow(
         try:
             query = urlencode({"cursor": subscription.cursor, "format": format})
             async with asyncio.timeout_at(subscription.due):
-                socket = await connect(
+                connection = await connect(
                     address + query,
                     additional_headers=headers,
                     close_timeout=CLOSE_LIMIT,
@@ -48,30 +54,61 @@ async def follow(
                     compression=None,
                     proxy=None,
                 )
-            async with socket:
-                async for frame in _frames(socket, subscription):
+            failures = Failures(was_connected=True)
+            async with connection:
+                async for frame in _frames(connection, subscription):
                     yield frame
         except InvalidStatus as error:
+            failures.reason = f"status {error.response.status_code}"
             _refused(subscription, error)
         except ConnectionClosed as error:
+            failures.reason = f"closed, {error}"
             _closed(subscription, error.rcvd.code if error.rcvd else NO_CODE)
-        except (OSError, WebSocketException):  # a TimeoutError is an OSError
+        except (OSError, WebSocketException, ValueError) as error:  # a TimeoutError is an OSError
+            failures.note(error)
             subscription.closed(NO_CODE, now(), random.random())
         if subscription.state is State.ENDED:
             return
         assert subscription.due is not None
-        logger.warning("not connected to stream %s; next attempt in %.1f s", stream, max(0.0, subscription.due - now()))
+        delay = max(0.0, subscription.due - now())
+        logger.warning("not connected to stream %s (%s); next attempt in %.1f s", stream, failures.reason, delay)
         while subscription.tick(now(), random.random()) is not Action.CONNECT:
             await asyncio.sleep(subscription.due - now())
 
 
-async def _frames(socket: ClientConnection, subscription: Subscription) -> AsyncGenerator[dict[str, Any], None]:
+class Failures:
+    """Failures tells which failed attempts to connect may be repeated; `reason` is that of the last one."""
+
+    def __init__(self, *, was_connected: bool = False) -> None:
+        self.reason = "the connection was given up"
+        self._was_connected = was_connected
+        self._nameless = 0  # attempts in a row for which no host had the name
+
+    def note(self, error: Exception) -> None:
+        """Take note of a failed attempt. Raises Unreachable where no other attempt could get further."""
+        self.reason = str(error) or "no answer in time"
+        if isinstance(error, InvalidURI | ssl.SSLCertVerificationError) or type(error) is ValueError:
+            raise Unreachable(self.reason) from None
+        is_nameless = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
+        self._nameless = self._nameless + 1 if is_nameless else 0
+        if self._nameless == NAMELESS_MOST and not self._was_connected:
+            raise Unreachable(self.reason) from None
+
+
+def _websocket_url(url: str) -> str:
+    """Return the address of a server's WebSockets. Raises Unreachable for what is no URL of a server."""
+    if not re.match("https?://[^/]", url, re.IGNORECASE):
+        raise Unreachable(f"The server's URL: expected one that begins with http:// or https://, got {url[:200]}")
+    return f"ws{url[4:].rstrip('/')}"
+
+
+async def _frames(connection: ClientConnection, subscription: Subscription) -> AsyncGenerator[dict[str, Any], None]:
     """Yield the frames to apply of one connection, until the subscription gives it up."""
     now = asyncio.get_running_loop().time
     while subscription.state not in (State.WAITING, State.ENDED):
         try:
             async with asyncio.timeout_at(subscription.due):
-                frame = json.loads(await socket.recv())
+                frame = json.loads(await connection.recv())
         except TimeoutError:
             subscription.tick(now(), random.random())
             continue

@@ -7,6 +7,7 @@ what was published is stored once.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 from datetime import UTC, datetime
@@ -23,7 +24,12 @@ RETRY_AFTER_MOST = 60.0  # seconds of a Retry-After that are waited for
 RETRIED = (429, 502, 503, 504)  # HTTP statuses after which the same request is sent again
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
+# The request was not sent in these cases: nothing can have been stored.
+UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+
 Answer = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 _ERRORS = {401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict, 410: Gone, 412: Changed}
 
@@ -47,6 +53,30 @@ class Call(NamedTuple):
         return headers
 
 
+class Attempts:
+    """Attempts counts the requests of one call, and remembers whether one of them may have reached the server."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._count = 0
+        self._was_sent = False
+
+    def judge(self, response: httpx2.Response | httpx2.TransportError) -> Answer | float:
+        """Return as `judge` does, and log each failure that is followed by another attempt. Raises PublishError."""
+        self._was_sent = self._was_sent or not isinstance(response, UNSENT)
+        try:
+            outcome = judge(self._call, response, self._count)
+        except Unreached as error:
+            error.may_be_stored = self._was_sent
+            raise
+        if isinstance(outcome, float):
+            self._count += 1
+            reason = response if isinstance(response, Exception) else f"status {response.status_code}"
+            text = "the server was not reached (%s); attempt %d of %d in %.1f s"
+            logger.warning(text, reason, self._count + 1, ATTEMPTS, outcome)
+        return outcome
+
+
 def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt: int) -> Answer | float:
     """Return the answer, or the seconds to wait before the next attempt. Raises PublishError where the call failed."""
     wait = random.uniform(0, min(DELAY_MOST, DELAY_FIRST * 2**attempt))
@@ -54,7 +84,7 @@ def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt
         raise Rejected(0, {"detail": "The server's URL: expected one that begins with http:// or https://."}, call.key)
     if isinstance(response, httpx2.TransportError):
         failure = Unreached(0, {"detail": f"The server was not reached: {response}"}, call.key)
-    elif response.is_success:
+    elif response.is_success or _is_refused_batch(response):
         answer = _results(response) if call.media_type == NDJSON else _json(response)
         if answer is None:
             detail = f"The answer is not pushserver's; check the server's URL. It begins: {response.text[:100]}"
@@ -92,6 +122,11 @@ def retry_after(header: str | None) -> float:
 def is_ndjson(response: httpx2.Response) -> bool:
     """Return whether an answer is lines of JSON, as those of a batch and an export are."""
     return str(response.headers.get("content-type", "")).startswith(NDJSON)
+
+
+def _is_refused_batch(response: httpx2.Response) -> bool:
+    """Return whether an answer has the results of a batch of which every line was refused."""
+    return response.status_code == 422 and is_ndjson(response)
 
 
 def _results(response: httpx2.Response) -> Answer | None:

@@ -15,7 +15,7 @@ its position on, in order, each once, until it leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from .. import model
 from ..model import Cursor
@@ -190,14 +190,14 @@ class Fanout:
         self._on_drop(code)
         reader.close(code, farewell)
 
-    def drop_all(self, code: Close, farewell: Notice | None = None) -> Iterator[None]:
+    def drop_all(self, code: Close, farewell: Notice | None = None) -> Generator[None, None, None]:
         """Close every reader, one a step."""
         for reader in tuple(self._readers):
             if reader.place >= 0:
                 self.drop(reader, code, farewell)
             yield
 
-    def dismiss(self, code: Close) -> Iterator[None]:
+    def dismiss(self, code: Close) -> Generator[None, None, None]:
         """Close the readers who have everything, one a step."""
         for reader in tuple(self._readers):
             if reader.place >= 0 and reader.state is ReaderState.OPEN and reader.position >= self.ring.end:
@@ -268,7 +268,7 @@ class Fanout:
 
     # --- the clock
 
-    def beat(self, frame: Notice) -> Iterator[None]:
+    def beat(self, frame: Notice) -> Generator[None, None, None]:
         """Write a heartbeat to the readers who have everything, one reader a step."""
         self._forget_batches()
         batches = {(format, coding): Batch([frame], format, coding) for format in Format for coding in Coding}
@@ -279,7 +279,7 @@ class Fanout:
                 self._serve(reader)
             yield
 
-    def sweep(self) -> Iterator[None]:
+    def sweep(self) -> Generator[None, None, None]:
         """Close the readers whose transport took nothing for SWEEPS sweeps, one reader a step."""
         for reader in tuple(self._readers):
             if reader.state is ReaderState.PAUSED:

@@ -23,6 +23,7 @@ from ..wire.codes import Close
 from ..wire.memory import Account
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
+from .lookups import Lookups
 from .memory import Memory
 from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
@@ -63,6 +64,7 @@ class Hub:
         self._options = options
         self._streams: dict[str, LiveStream] = {}
         self._memory = Memory(options.rings_bytes)
+        self._lookups = Lookups(exists=self._exists, newest=self._newest)
         self._opening = [asyncio.Lock() for _ in range(log.store.partitions)]
         self._tails = Tails(log, deliver=self._deliver, verify=self._verify)
         self._resumption = Resumption(
@@ -100,13 +102,21 @@ class Hub:
 
     # --- readers
 
+    async def look_up(self, name: str) -> None:
+        """Return where a reader could enter a stream now; the store is asked only for a name that is not known.
+
+        Raises NotFound, Unavailable when the worker is full or stops, StoreError.
+        """
+        self._check_room()
+        if name not in self._streams:
+            await self._lookups.look_up(name)
+
     async def enter(self, name: str) -> LiveStream:
         """A stream in which a reader now has a place, until `leave`.
 
         Raises NotFound, Unavailable when the worker is full or stops, StoreError.
         """
-        if self.draining or self.readers >= self._options.readers:
-            raise Unavailable("This worker takes no more readers.", retry_after=2)
+        self._check_room()
         self.readers += 1
         metrics.READERS.inc()
         try:
@@ -130,6 +140,10 @@ class Hub:
             yield stream
         finally:
             self.leave(stream)
+
+    def _check_room(self) -> None:
+        if self.draining or self.readers >= self._options.readers:
+            raise Unavailable("This worker takes no more readers.", retry_after=2)
 
     def _count_out(self) -> None:
         self.readers -= 1
@@ -191,15 +205,24 @@ class Hub:
 
     async def _open(self, name: str) -> LiveStream:
         """The followed stream of a name. Raises NotFound, StoreError."""
+        if stream := self._streams.get(name):  # without the lock: others may wait for the store behind it
+            return stream
         async with self._opening[model.partition_of(name, len(self._opening))]:
             stream = self._streams.get(name)
             if stream is None:
                 snapshot = await self._log.snapshot(name, limit=0)
                 if snapshot is None:
+                    self._lookups.forget(name)
                     raise NotFound(f"There is no stream {name}.")
                 stream = self._streams[name] = self._live(name, snapshot)
                 await self._tails.follow(name, snapshot.cursor.id)
             return stream
+
+    async def _exists(self, name: str) -> bool:
+        return await self._log.snapshot(name, limit=0) is not None
+
+    async def _newest(self) -> list[str]:
+        return [name for name, _ in await self._log.streams()]
 
     def _live(self, name: str, snapshot: Snapshot) -> LiveStream:
         ring = Ring(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from sys import maxsize
@@ -17,6 +17,7 @@ from ..codec import loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
 from ..store.log import Snapshot
+from ..stretch import in_stretches
 from ..wire import frames
 from ..wire.codes import Close
 from ..wire.frames import FRAME_BYTES, EventFrame, Format, Frame, Notice, SnapshotFrame
@@ -151,11 +152,11 @@ class LiveStream:
 
     async def drop_all(self, code: Close, farewell: Notice) -> None:
         """Close every reader."""
-        await _in_stretches(self.fanout.drop_all(code, farewell))
+        await in_stretches(self.fanout.drop_all(code, farewell), STRETCH)
 
     async def sweep(self) -> None:
         """Close the readers who take nothing."""
-        await _in_stretches(self.fanout.sweep())
+        await in_stretches(self.fanout.sweep(), STRETCH)
 
     async def beat(self, at: str, stale: str | None) -> None:
         """Write a heartbeat to every reader; once the coverage has ended, close those who have everything instead.
@@ -163,9 +164,9 @@ class LiveStream:
         `at` is the instant, `stale` the one since which the log has not been read.
         """
         if self.page["state"] == "ended":
-            await _in_stretches(self.fanout.dismiss(Close.ENDED))
+            await in_stretches(self.fanout.dismiss(Close.ENDED), STRETCH)
         head = frames.heartbeat(self.ring.head, self.ring.n, readers=self.fanout.readers, at=at, stale=stale)
-        await _in_stretches(self.fanout.beat(head))
+        await in_stretches(self.fanout.beat(head), STRETCH)
         self._forget_latest()
         self._hellos.clear()
         self.ring.encodings.age()
@@ -363,16 +364,6 @@ class LiveStream:
 def report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """One worker's report on an event, as other workers read it."""
     return {"state": state, "readers": readers, "behind": behind, "late": late}
-
-
-async def _in_stretches(steps: Iterator[None]) -> None:
-    """Take the steps, and let the event loop do other work after each stretch of them."""
-    loop = asyncio.get_running_loop()
-    over = loop.time() + STRETCH
-    for _ in steps:
-        if loop.time() >= over:
-            await asyncio.sleep(0)
-            over = loop.time() + STRETCH
 
 
 def _html_fields(event: Event, written: StoredPage, updated_at: str) -> dict[str, Any]:

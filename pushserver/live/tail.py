@@ -20,11 +20,13 @@ from .. import metrics
 from ..model import Event, now, partition_of
 from ..store.log import BLOCK_MS, Log, TailConnection
 from ..store.store import StoreError
+from ..stretch import Stretch
 
 logger = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0  # seconds
 VERIFIED_EVERY = 5.0  # seconds; a log that was rolled back may go on with lower ids, which a read does not return
+SLICE = 8  # events of a stream that are delivered in one piece
 SILENCE = 10.0  # seconds without an answer from the store after which a tail is unsound
 
 
@@ -133,11 +135,20 @@ class Tail:
             self._answered_at = loop.time()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:
                 await self._verify_all()
+            stretch = Stretch()
             for stream, last, events in answer:
-                # A stream that was unfollowed meanwhile, or followed from another id, would get events out of order.
-                if self._after.get(stream) == reading[stream]:
-                    self._after[stream] = last
-                    self._deliver(stream, events)
+                await self._deliver_slices(stream, reading[stream], last, events, stretch)
+
+    async def _deliver_slices(self, stream: str, after: str, last: str, events: list[Event], stretch: Stretch) -> None:
+        """Deliver what a read returned of one stream, a slice at a time: withdrawals take long."""
+        for start in range(0, max(1, len(events)), SLICE):
+            # A stream that was unfollowed meanwhile, or followed from another id, would get events out of order.
+            if self._after.get(stream) != after:
+                return
+            part = events[start : start + SLICE]
+            after = self._after[stream] = last if start + SLICE >= len(events) else part[-1].cursor.id
+            self._deliver(stream, part)
+            await stretch.rest()
 
 
 class Tails:

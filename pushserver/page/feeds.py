@@ -22,10 +22,8 @@ xml.register_namespace("at", TOMBSTONES)
 # --- Atom
 
 
-def atom(edition: Edition, entries: Sequence[bytes] | None = None) -> bytes:
-    """The Atom feed, and a tombstone for each withdrawal. `entries` are `atom_entry` of each entry, or made here."""
-    if entries is None:
-        entries = [atom_entry(edition, entry) for entry in edition.entries]
+def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
+    """The Atom feed, and a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
     page = edition.page
     feed = xml.Element(_atom("feed"), {"xml:lang": page["lang"]})
     _add(feed, "id", edition.url)
@@ -87,13 +85,11 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition, items: Sequence[str] | None = None) -> str:
+def json_feed(edition: Edition, items: Sequence[str]) -> str:
     """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
 
-    `items` are `feed_item` of each entry, or made here.
+    `items` are `feed_item` of each entry.
     """
-    if items is None:
-        items = [feed_item(edition, entry) for entry in edition.entries]
     page = edition.page
     feed = {
         "version": "https://jsonfeed.org/version/1.1",

@@ -25,10 +25,8 @@ class Update(NamedTuple):
     names: list[str]
 
 
-def live_blog(edition: Edition, updates: Sequence[Update] | None = None) -> Markup:
-    """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry, or made here."""
-    if updates is None:
-        updates = [update(edition, entry) for entry in edition.entries]
+def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
+    """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry."""
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
     pictures = [src for update in updates for src in update.pictures]
     names = dict.fromkeys(name for update in updates for name in update.names)

@@ -14,10 +14,11 @@ from .. import model
 from ..content import changes, export
 from ..errors import Changed, Fault, NotFound, Unavailable
 from ..store.log import Appended, Contents, Log
+from ..stretch import Stretch
 from .commit import retried
 
 ATTEMPTS = 5  # at a stream that changes while it is read
-SLICE = 50  # entries that are read at once
+SLICE = 10  # entries that are read at once
 IN_MEMORY = 2**20  # bytes of an export; a longer one goes to a file until it is sent
 
 
@@ -45,13 +46,16 @@ class Archive:
 
     async def _write(self, file: SpooledTemporaryFile[bytes], stream: str, contents: Contents) -> bool:
         """Write a stream's lines, a slice at a time; False where the stream changed meanwhile."""
+        stretch = Stretch()
         parts = (("entry", "entries", contents.entries), ("withdrawal", "withdrawn", contents.withdrawals))
         for kind, name, ids in parts:
             for start in range(0, len(ids), SLICE):
                 head, values = await self._log.stored(stream, name, ids[start : start + SLICE])
                 if head != contents.head:
                     return False
-                file.writelines(export.line(kind, value).encode() for value in values)
+                for value in values:
+                    file.write(export.line(kind, value).encode())
+                    await stretch.rest()
         if contents.page:
             file.write(export.line("page", contents.page).encode())
         return True

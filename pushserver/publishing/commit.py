@@ -30,19 +30,22 @@ class Published(NamedTuple):
 class Precondition(NamedTuple):
     """A Precondition says what has to be stored for a change to be made (RFC 9110, 13.1.1 and 13.1.2).
 
-    `rev` is from `If-Match: "3"`, `exists` from `If-Match: *`, `is_new` from `If-None-Match: *`.
+    `rev` is from `If-Match: "3"`, `exists` from `If-Match: *`, `is_new` from `If-None-Match: *`. A refusal has what is
+    current, or only its revision where not `shows_text`.
     """
 
     rev: int | None = None
     exists: bool = False
     is_new: bool = False
+    shows_text: bool = True
 
     def check(self, current: StoredEntry | StoredPage | None) -> None:
-        """Raises Changed, with what is current, where the precondition does not hold."""
+        """Raises Changed where the precondition does not hold."""
         actual = f'revision "{current["rev"]}"' if current else "nothing stored"
+        shown = current if self.shows_text or not current else {"rev": current["rev"]}
         if self.is_new and current:
             fault = Fault("If-None-Match", "nothing stored", actual)
-            raise Changed("The entry or page exists already; leave If-None-Match out to change it.", fault, current)
+            raise Changed("The entry or page exists already; leave If-None-Match out to change it.", fault, shown)
         if self.exists and not current:
             raise Changed(
                 "The entry or page does not exist; leave If-Match out to create it.",
@@ -52,7 +55,7 @@ class Precondition(NamedTuple):
         if self.rev is not None and (not current or current["rev"] != self.rev):
             fault = Fault("If-Match", f'revision "{self.rev}"', actual)
             raise Changed(
-                "The entry or page was changed meanwhile; read the current revision and decide again.", fault, current
+                "The entry or page was changed meanwhile; read the current revision and decide again.", fault, shown
             )
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import resource
+import asyncio
+import errno
+import logging
 import socket
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 BACKLOG = 2048  # connections that wait to be accepted
 SEND_BUFFER = 131_072  # bytes that the kernel buffers for one reader
+PORT_LIMIT = 15.0  # seconds to wait for a port that is in use: workers of a killed server let it go by then
+PORT_TRIED_EVERY = 0.1  # seconds
 UNACKNOWLEDGED = 5.0  # seconds beyond a reader's patience, after which the kernel closes a connection without ACKs
-
-
-def raise_file_limit() -> None:
-    """Raise the limit of open files to the hard limit, for the workers too: each reader is an open file."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:
@@ -31,6 +31,23 @@ def listen(address: Any, patience: float, *, shared: bool = False) -> socket.soc
     unacknowledged = patience + UNACKNOWLEDGED
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged * 1000))
     return listener
+
+
+async def listen_when_free(address: Any, patience: float, stop: asyncio.Event) -> socket.socket:
+    """Listen on an address as `listen` does, once nobody else does. Raises OSError after PORT_LIMIT, or at a stop."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    is_waiting = False
+    while True:
+        try:
+            return listen(address, patience)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or loop.time() - begun > PORT_LIMIT or stop.is_set():
+                raise
+        if not is_waiting:
+            logger.warning("waiting for port %s, which is in use, for up to %.0f s", address[1], PORT_LIMIT)
+            is_waiting = True
+        await asyncio.sleep(PORT_TRIED_EVERY)
 
 
 def reserve(listener: socket.socket) -> socket.socket:

@@ -25,30 +25,43 @@ from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE
 
-from .. import metrics, processes
+from .. import metrics, model, processes
 from ..access import keyfile
+from ..access.keystore import KeyStore
 from ..access.tokens import Tokens
-from ..settings import Settings, environment, shown, without_password
-from ..store.embedded import CannotStart, embedded
+from ..logs import hide_secrets
+from ..settings import Settings, shown, worker_environment
+from ..store.condition import SharedCondition, shared
+from ..store.embedded import embedded
+from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
-from .listener import listen, raise_file_limit, reserve
+from ..values import NEW_KEY
+from .files import file_limit, most_readers, raise_file_limit
+from .listener import listen_when_free, reserve
 
 logger = logging.getLogger(__name__)
 
 WORKER_RESTART_DELAY = 1.0  # seconds before a worker that ended is started again
+NO_SHARED_KEY = (
+    f"expected PUSHSERVER_KEY, the same on every server of the store (`{NEW_KEY}` makes one), "
+    "or a key in the store (`pushserver keys create NAME --redis URL` makes one), got none"
+)
 KILL_AFTER = 10.0  # seconds, beyond the drain, after which a worker that does not stop is killed
 
 
-async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine[Any, Any, None]]) -> int:
+async def serve(
+    settings: Settings,
+    started: Callable[[Settings, str], Coroutine[Any, Any, None]],
+    *,
+    accept_empty_store: bool = False,
+) -> int:
     """Run the server until a signal ends it; return its exit status. Raises CannotStart, OSError.
 
     `started` runs beside the workers, with the settings in use and the URL of the server.
     """
     raise_file_limit()
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     _check_tokens(settings)
     if settings.replicas and not settings.redis:
         raise CannotStart(
@@ -56,20 +69,24 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         )
     async with AsyncExitStack() as stack:
         os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
+        condition = stack.enter_context(shared())
         data = Path(settings.data)
-        listener = listen((settings.host, settings.port), settings.patience)
+        listener = await listen_when_free((settings.host, settings.port), settings.patience, stop)
         if settings.workers > 1:
             listener = reserve(listener)
         stack.enter_context(listener)
         settings = dataclasses.replace(
             settings,
-            redis=settings.redis or await stack.enter_async_context(embedded(data)),
-            key=settings.key or _local_key(data),
+            redis=settings.redis
+            or await stack.enter_async_context(embedded(data, accept_empty=accept_empty_store, condition=condition)),
+            # Servers that share a store must accept the same keys: a key of one server's folder is no such key.
+            key=settings.key or ("" if settings.redis else _local_key(data)),
             port=listener.getsockname()[1],
+            readers=_readers(settings),
         )
         logger.info("settings: %s", shown(settings))
-        await _check_store(settings)
-        workers = Workers(settings, listener, stop)
+        await _check_store(settings, condition)
+        workers = Workers(settings, listener, condition, stop)
         await stack.enter_async_context(workers.running())
         hello = asyncio.create_task(started(settings, _url(settings)))
         await stop.wait()
@@ -77,6 +94,26 @@ async def serve(settings: Settings, started: Callable[[Settings, str], Coroutine
         await asyncio.gather(hello, return_exceptions=True)
         logger.info("server stopping")
     return workers.status
+
+
+def _readers(settings: Settings) -> int:
+    """The number of readers per worker that the limit of open files allows."""
+    limit = file_limit()
+    readers = most_readers(settings.readers, limit)
+    if readers < settings.readers:
+        logger.warning(
+            "a worker accepts %d readers, not %d: it may open %d files; raise the hard limit (ulimit -Hn) for more",
+            *(readers, settings.readers, limit),
+        )
+    return readers
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Stop on the usual signals. Those that the terminal sends stay ignored where they were: `nohup` is to work."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop.set)
 
 
 def _check_tokens(settings: Settings) -> None:
@@ -95,25 +132,30 @@ def _local_key(data: Path) -> str:
         raise CannotStart(str(error)) from None
 
 
-async def _check_store(settings: Settings) -> None:
+async def _check_store(settings: Settings, condition: SharedCondition) -> None:
     """Raises CannotStart where the store does not answer, or must not be used; else each worker would fail on it."""
     try:
-        store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
+        store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
         try:
             await store.check()
+            if not settings.key and not await KeyStore(store).has_key(model.instant(model.now())):
+                raise CannotStart(NO_SHARED_KEY)
         finally:
             await store.close()
     except (StoreError, StoreUnfit, ValueError, OSError) as error:
-        raise CannotStart(f"store {without_password(settings.redis)}: {error}") from error
+        raise CannotStart(f"store {hide_secrets(settings.redis)}: {error}") from error
 
 
 class Workers:
     """Workers is the worker processes of a supervisor. `status` is the exit status that they leave the server."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, condition: SharedCondition, stop: asyncio.Event
+    ) -> None:
         self.status = 0
         self._settings = settings
         self._listener = listener
+        self._condition = condition
         self._stop = stop
 
     @asynccontextmanager
@@ -150,13 +192,13 @@ class Workers:
             await asyncio.sleep(WORKER_RESTART_DELAY)
 
     async def _start(self, lifeline: int) -> asyncio.subprocess.Process:
-        listener = self._listener.fileno()
+        listener, condition = self._listener.fileno(), self._condition.descriptor
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "pushserver", "worker", str(listener), str(lifeline)),
-            env={**os.environ, **environment(self._settings)},
+            *("-m", "pushserver", "worker", str(listener), str(lifeline), str(condition)),
+            env=worker_environment(self._settings),
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[listener, lifeline],
+            pass_fds=[listener, lifeline, condition],
             # Ctrl-C in a terminal must reach the supervisor alone: workers that it stopped at once would not drain.
             start_new_session=True,
         )

@@ -9,15 +9,18 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from ..settings import Settings
+from ..store.condition import SharedCondition
+from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
 from ..web.app import create_app
+from .files import file_limit, last_file
 from .listener import BACKLOG, listen
 
 logger = logging.getLogger(__name__)
@@ -28,16 +31,20 @@ logger = logging.getLogger(__name__)
 COLLECT_AFTER = (20_000, 50, 20)
 
 
-def work(settings: Settings, listener: int, lifeline: int) -> None:
+def work(settings: Settings, listener: int, lifeline: int, condition: int) -> None:
     """Serve on an inherited socket, or on its address, until a signal stops it or the supervisor is gone.
 
-    `listener` and `lifeline` are file descriptors. Exits with STARTUP_FAILURE where the worker cannot listen.
+    `listener`, `lifeline` and `condition` are file descriptors. Exits with STARTUP_FAILURE where the worker cannot
+    listen.
     """
-    app = create_app(settings)
+    app = create_app(settings, SharedCondition(condition))
+    door = Door(app.addresses, last_file=last_file(file_limit()))
+    # uvicorn calls it as it would call the class
+    http: Any = partial(HttpProtocol, door=door, unread=Unread(settings.unread_bytes))
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=cast(Any, partial(HttpProtocol, unread=Unread(settings.unread_bytes))),
+        http=http,
         ws="websockets-sansio",  # never used: HttpProtocol does the handshake of a WebSocket
         log_config=None,
         access_log=False,
@@ -82,7 +89,12 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _orphaned(self) -> None:
-        """Stop, since the supervisor is gone: the lifeline is readable once its other end is closed."""
+        """Stop, since the supervisor is gone: the lifeline is readable once its other end is closed.
+
+        The port is free at once, not after the drain: the next server may be starting already.
+        """
         asyncio.get_running_loop().remove_reader(self._lifeline)
+        for server in self.servers:
+            server.close()
         logger.error("supervisor gone; stopping the worker")
         self.should_exit = True

@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {
 CAUSES = {  # of a connection that fails, by what the server or OpenSSL says
     "CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE": "it asks for a client certificate: set ssl_certfile and ssl_keyfile",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted; ssl_ca_certs names the file with the authority's",
-    "UNKNOWN_CA|ALERT_.*CERTIFICATE": "it does not accept the client certificate of ssl_certfile",
+    "UNKNOWN_CA|ALERT_DECRYPT_ERROR|ALERT_.*CERTIFICATE": "it does not accept the client certificate of ssl_certfile",
     "WRONG_VERSION_NUMBER|RECORD_LAYER": "it does not speak TLS: expected a scheme without it, such as redis://",
     "invalid username-password|invalid password": "it does not accept the user or the password",
     "Authentication required": "it asks for a password, and the URL has none",
@@ -75,6 +75,17 @@ def worded(error: BaseException) -> str:
         if re.search(pattern, said) and cause not in said:
             return f"{cause} ({said})"
     return said or type(error).__name__
+
+
+def hinted(url: str, error: BaseException) -> str:
+    """An error in plain words; with TLS, also what it may mean that a server went away without a word.
+
+    OpenSSL does not show the server's alert if the connection was reset before it was read.
+    """
+    said = worded(error)
+    if url.startswith("rediss") and re.search("reset by peer|[Bb]roken pipe|closed", said):
+        return f"it may ask for a client certificate, or not accept that of ssl_certfile ({said})"
+    return said
 
 
 class Node:

@@ -112,6 +112,7 @@ class Log:
 
         Raises RevisionConflict, Conflict, Gone, KeyReused, and Unavailable, which says whether it may be stored.
         """
+        self._check_condition(append)
         keys = [self._key(append.stream, name) for name in ("log", "entries", "order", "page")]
         keys += [
             f"{self._tag(append.stream)}:streams",
@@ -140,6 +141,14 @@ class Log:
         self._check_stored(words, append)
         metrics.PUBLISHED.labels(words[0]).inc()
         return _appended(words, append.key, durability)
+
+    def _check_condition(self, append: Append) -> None:
+        """Raises DiskReserve or FolderLost where the embedded store is to write nothing of this type."""
+        try:
+            self.store.condition.check(append.type)
+        except Unavailable:
+            metrics.PUBLISHED.labels("unavailable").inc()
+            raise
 
     def _check_stored(self, answer: list[str], append: Append) -> None:
         """Raise the refusal that append.lua answered, if any, but for `reused`, which `_appended` raises."""

@@ -90,17 +90,17 @@ async def refused_channel(node: Node, tag: str) -> Refusal | None:
     try:
         connection = await BlockingConnection.open(node)
     except ResponseError as error:
-        return refusal("CLIENT ID", error)
+        return refusal_of("CLIENT ID", error)
     try:
         await connection.subscribe([f"{tag}:tried"])
     except ResponseError as error:
-        return refusal("SSUBSCRIBE", error)
+        return refusal_of("SSUBSCRIBE", error)
     finally:
         await connection.close()
     return None
 
 
-def refusal(right: str, error: ResponseError) -> Refusal:
+def refusal_of(right: str, error: ResponseError) -> Refusal:
     """The refusal that an error is. Raises the error where it is none."""
     if not is_refusal(error):
         raise error

@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 from redis.crc import key_slot
 from redis.exceptions import (
     ClusterDownError,
+    ConnectionError,
     MovedError,
     NoPermissionError,
     ReadOnlyError,
@@ -26,8 +27,9 @@ from redis.exceptions import (
 
 from .. import model
 from ..errors import shorten
-from .connection import BlockingConnection, Channels, Node, within
-from .rights import Refusal, refusal, refused, refused_channel
+from .condition import StoreCondition
+from .connection import BlockingConnection, Channels, Node, hinted, within
+from .rights import Refusal, refusal_of, refused, refused_channel
 from .topology import topology_of
 
 logger = logging.getLogger(__name__)
@@ -68,8 +70,11 @@ class Store:
     `run` keeps up with which servers are primaries. Raises ValueError for a URL that it cannot read.
     """
 
-    def __init__(self, url: str, *, partitions: int, replicas: int = 0) -> None:
+    def __init__(
+        self, url: str, *, partitions: int, replicas: int = 0, condition: StoreCondition | None = None
+    ) -> None:
         self.partitions = partitions
+        self.condition = condition or StoreCondition()
         self.replicas = replicas  # that have to acknowledge a write before it is called `replica`
         self._topology = topology_of(url)
         self._shards: list[tuple[int, int, Node]] = []  # the first slot, the last one, and their primary
@@ -217,7 +222,9 @@ class Store:
         try:
             _check_server(await within(node.redis.info()))
         except ResponseError as error:
-            _refuse(refusal("INFO", error))
+            _refuse(refusal_of("INFO", error))
+        except ConnectionError as error:
+            raise ConnectionError(hinted(node.url, error)) from error
         _refuse(await refused_channel(node, tag))
 
     async def _check_format(self) -> None:
@@ -228,19 +235,23 @@ class Store:
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
-            _refuse(refusal("SET", error))
+            _refuse(refusal_of("SET", error))
         if stored is not None:
             _check_version(cast(bytes, stored))
 
     async def ping(self) -> None:
         """Verify that the primaries take writes and evict nothing, how durable, and that the user has every right.
 
-        Raises StoreError, StoreUnfit.
+        Where the condition of an embedded store forbids to write, it is verified that it answers. Raises StoreError,
+        StoreUnfit.
         """
         for node, partitions in (await self.primaries()).items():
-            await within(self._ping(node, [model.tag(partition) for partition in partitions]))
+            tags = [model.tag(partition) for partition in partitions]
+            if self.condition.may_write():
+                await within(self._try_write(node, tags))
+            await within(self._verify_durability(node))
 
-    async def _ping(self, node: Node, tags: list[str]) -> None:
+    async def _try_write(self, node: Node, tags: list[str]) -> None:
         try:
             async with node.redis.pipeline(transaction=False) as pipeline:
                 self._mark(pipeline, tags[0])
@@ -248,9 +259,11 @@ class Store:
                     pipeline.wait(self.replicas, REPLICA_WAIT_MS)
                 _, *replicas = await pipeline.execute()
         except NoPermissionError as error:
-            _refuse(refusal("SET", error))
+            _refuse(refusal_of("SET", error))
         node.replicas = sum(replicas)
         _refuse(await refused(node, tags))
+
+    async def _verify_durability(self, node: Node) -> None:
         try:
             config = await node.redis.config_get("append*", "maxmemory*")
         except ResponseError:  # a managed store may deny CONFIG: nothing is verified then, so `disk` is not claimed

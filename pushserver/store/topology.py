@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from ..errors import shorten
 from .address import read_address
-from .connection import OPTIONS, Node, within, worded
+from .connection import OPTIONS, Node, hinted, within
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +195,7 @@ class Panel:
 
     def __init__(self, kind: str, urls: Mapping[str, str]) -> None:
         self._kind = kind
+        self._urls = dict(urls)
         self._clients = {address: _client(url) for address, url in urls.items()}
         self._causes: dict[str, str] = {}
 
@@ -210,7 +211,7 @@ class Panel:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
-        causes = {address: _failure(task) for address, task in tasks.items()}
+        causes = {address: _failure(task, self._urls[address]) for address, task in tasks.items()}
         self._note({address: cause for address, cause in causes.items() if cause})
         return [task.result() for address, task in tasks.items() if not causes[address]]
 
@@ -227,6 +228,7 @@ class Panel:
 
     async def become(self, urls: Mapping[str, str]) -> None:
         """Ask these servers from now on."""
+        self._urls = dict(urls)
         for address in urls.keys() - self._clients.keys():
             self._clients[address] = _client(urls[address])
         for address in self._clients.keys() - urls.keys():
@@ -263,14 +265,14 @@ async def _most(pending: set[asyncio.Task[Any]]) -> None:
         await asyncio.wait(pending, timeout=GRACE)
 
 
-def _failure(task: asyncio.Task[Any]) -> str:
-    """Why a question was not answered; nothing where it was. Raises what is a fault of this program."""
+def _failure(task: asyncio.Task[Any], url: str) -> str:
+    """Why the server of a URL did not answer; nothing where it was. Raises what is a fault of this program."""
     if task.cancelled():
         return "no answer in time"
     error = task.exception()
     if error is not None and not isinstance(error, RedisError | OSError):
         raise error
-    return shorten(worded(error)) if error else ""
+    return shorten(hinted(url, error)) if error else ""
 
 
 def _client(url: str) -> aioredis.Redis:

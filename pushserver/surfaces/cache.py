@@ -28,11 +28,12 @@ STREAMS = 1_000  # with bytes in the cache; the one that was asked for least rec
 MAKING = 4  # surfaces that are being made at a time
 WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
 INLINE = 16_384  # bytes; a body up to this size is compressed without a thread
+COPIES = 32  # of one stream: surfaces, codings and addresses
 ROUNDS = 3  # reads of a snapshot during which an entry was withdrawn
 
 
 class Copy(NamedTuple):
-    """Copy is a surface in one coding as of one event. `stale_since` is None, or the instant since when it may be late."""
+    """Copy is a surface in one coding as of one event. It may be late since `stale_since`, an instant or None."""
 
     body: bytes
     coding: ContentCoding
@@ -41,11 +42,11 @@ class Copy(NamedTuple):
     stale_since: str | None
 
 
-Key = tuple[Surface, ContentCoding, str | None]
+Key = tuple[Surface, ContentCoding, str, str | None]  # the third is the address with which links begin
 
 
 class Shelf:
-    """Shelf is what the cache has of one stream. `clear` is called when a text was withdrawn or the log was replaced."""
+    """Shelf is what the cache has of one stream. It is cleared when a text is withdrawn or the log is replaced."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -80,8 +81,9 @@ class Shelf:
 class SurfaceCache:
     """SurfaceCache answers reads of the surfaces of streams that are not private.
 
-    `page_entries` is the number of entries of a surface, `limit_bytes` what all shelves may have together, `stale_pages`
-    the seconds for which bytes are served after the store went away. `build` changes where the same events make other bytes.
+    `page_entries` is the number of entries of a surface, `limit_bytes` what all shelves may have together. For
+    `stale_pages` seconds after the store went away, bytes are served as they were. `build` names the code that
+    makes the bytes.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class SurfaceCache:
         self._queued = 0
         self._serial = 0
 
-    async def read(self, stream: str, surface: Surface, coding: ContentCoding, base: str = "") -> Copy:
+    async def read(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
         """A surface as of an event that is not older than this call. Raises NotFound, Unavailable.
 
         While the store is away it is as of the newest event that this worker has made it of.
@@ -114,15 +116,15 @@ class SurfaceCache:
         shelf = self._shelves.get(stream) or await self._open(stream)
         if shelf.head == head:
             shelf.verified_at = model.now()
-            copy = shelf.copies.get((surface, coding, None))
+            copy = shelf.copies.get((surface, coding, base, None))
             if copy is not None:
                 self._shelves.move_to_end(stream)
                 return copy
-        return await self._await_copy(shelf, (surface, coding, None), head, base)
+        return await self._await_copy(shelf, (surface, coding, base, None), head)
 
     # --- making
 
-    async def _await_copy(self, shelf: Shelf, key: Key, head: Head, base: str) -> Copy:
+    async def _await_copy(self, shelf: Shelf, key: Key, head: Head) -> Copy:
         """The copy that is being made, if it will do for a reader who knows this head; else a new one."""
         asked, making = self._serial, shelf.making.get(key)
         if making is not None:
@@ -133,14 +135,14 @@ class SurfaceCache:
         if (
             making is None or making[0] <= asked
         ):  # it may have read the store before the event that this reader knows of
-            making = self._begin(shelf, key, head, base)
+            making = self._begin(shelf, key, head)
         return await asyncio.shield(making[1])
 
-    def _begin(self, shelf: Shelf, key: Key, head: Head, base: str) -> tuple[int, asyncio.Task[Copy]]:
+    def _begin(self, shelf: Shelf, key: Key, head: Head) -> tuple[int, asyncio.Task[Copy]]:
         if self._queued >= MAKING + WAITING:
             raise Unavailable("Too many pages are being made; retry later.")
         self._serial += 1
-        task = asyncio.get_running_loop().create_task(self._make(shelf, key, head, base))
+        task = asyncio.get_running_loop().create_task(self._make(shelf, key, head))
         shelf.making[key] = making = self._serial, task
         self._queued += 1
         task.add_done_callback(lambda _: self._end(shelf, key, making))
@@ -151,12 +153,12 @@ class SurfaceCache:
         if shelf.making.get(key) is making:
             del shelf.making[key]
 
-    async def _make(self, shelf: Shelf, key: Key, head: Head, base: str) -> Copy:
+    async def _make(self, shelf: Shelf, key: Key, head: Head) -> Copy:
         async with self._room:
             async with shelf.reading:
                 if shelf.head != head:
                     await self._refresh(shelf)
-            return await self._finish(shelf, key, base)
+            return await self._finish(shelf, key)
 
     async def _refresh(self, shelf: Shelf) -> None:
         """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
@@ -172,13 +174,13 @@ class SurfaceCache:
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 
-    async def _finish(self, shelf: Shelf, key: Key, base: str) -> Copy:
+    async def _finish(self, shelf: Shelf, key: Key) -> Copy:
         """Join and compress a surface of the snapshot, and put it on the shelf if it is still of the newest event."""
         snapshot, head, cleared = shelf.snapshot, shelf.head, shelf.cleared
         if snapshot is None or head is None:
             raise Unavailable("An entry is being withdrawn; retry.")
-        surface, coding, stale_since = key
-        edition = Edition(base, shelf.name, snapshot.page, [], snapshot.withdrawals, snapshot.began_at)
+        surface, coding, base, stale_since = key
+        edition = Edition(base, shelf.name, snapshot.page, snapshot.withdrawals, snapshot.began_at)
         pieces = shelf.pieces.of(edition, snapshot.entries)
         body = await make(surface, edition, snapshot, pieces, limit=self._page_entries, stale=stale_since)
         coding = coding if len(body) >= LEAST else ContentCoding.IDENTITY
@@ -186,12 +188,14 @@ class SurfaceCache:
             data = await asyncio.to_thread(compress, body, coding)
         else:
             data = compress(body, coding)
-        mark = f"-{hashlib.sha256(stale_since.encode()).hexdigest()[:8]}" if stale_since else ""
-        etag = f'"{self._build}.{head.cursor}.{surface.value}.{coding.value}{mark}"'
+        mark = f".{digest(stale_since)}" if stale_since else ""
+        etag = f'"{self._build}.{digest(base)}.{head.cursor}.{coding.value}{mark}"'
         copy = Copy(data, coding, etag, head, stale_since)
         if shelf.cleared != cleared:  # the text of the copy may be gone; the reader asked before it was
             raise Unavailable("An entry is being withdrawn; retry.")
         if shelf.head == head:
+            if len(shelf.copies) >= COPIES:  # of addresses that clients made up
+                shelf.copies.clear()
             shelf.copies[key] = copy
             self._make_room(shelf)
         return copy
@@ -205,10 +209,10 @@ class SurfaceCache:
         since = self._hub.current_until(stream, shelf.head.cursor) or shelf.verified_at
         if model.now() - since > self._stale_ms:
             raise Unavailable("The store has not answered for too long; retry later.")
-        key = (surface, coding, model.instant(since))
+        key = (surface, coding, base, model.instant(since))
         copy = shelf.copies.get(key)
         if copy is None:
-            making = shelf.making.get(key) or self._begin(shelf, key, shelf.head, base)
+            making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
             copy = await asyncio.shield(making[1])
         return copy
 
@@ -250,3 +254,8 @@ class SurfaceCache:
     def size(self) -> int:
         """Bytes in the cache, nearly."""
         return sum(shelf.size for shelf in self._shelves.values())
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits that stand for a text in an ETag."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

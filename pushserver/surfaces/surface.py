@@ -13,6 +13,7 @@ from ..store.log import Snapshot
 from ..stretch import Stretch
 from .pieces import Piece
 
+JSON = "application/json"
 STRETCH = 0.001  # seconds in which pieces are made before the event loop does other work
 
 
@@ -27,13 +28,28 @@ class Surface(Enum):
     __hash__ = object.__hash__  # Enum's own hash is Python code, and every dict lookup would call it
 
 
+MEDIA_TYPES = {
+    Surface.PAGE: "text/html; charset=utf-8",
+    Surface.ENTRIES: JSON,
+    Surface.ATOM: "application/atom+xml",
+    Surface.JSON_FEED: "application/feed+json",
+}
+
+
 async def make(
-    surface: Surface, edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, limit: int, stale: str | None
+    surface: Surface,
+    edition: Edition,
+    snapshot: Snapshot,
+    pieces: Sequence[Piece],
+    *,
+    limit: int,
+    newer: bool = False,
+    stale: str | None = None,
 ) -> bytes:
     """The bytes of a surface, joined of the pieces of the snapshot's entries, which are made here if they are new.
 
-    `limit` is the number of entries of a page. `stale` is the instant since which the page may be late, None where the
-    store answers.
+    `limit` is the number of entries of a page; `newer` marks a slice of older ones. Since the instant `stale` the page
+    may be late: the store does not answer.
     """
     stretch, place = Stretch(STRETCH), Place.of(edition.page)
     for piece in pieces:
@@ -48,7 +64,7 @@ async def make(
         await stretch.rest()
     match surface:
         case Surface.PAGE:
-            return _page(edition, snapshot, pieces, limit=limit, stale=stale).encode()
+            return _page(edition, snapshot, pieces, limit=limit, newer=newer, stale=stale).encode()
         case Surface.ENTRIES:
             return entries(snapshot).encode()
         case Surface.ATOM:
@@ -57,13 +73,15 @@ async def make(
             return feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces]).encode()
 
 
-def _page(edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, limit: int, stale: str | None) -> str:
+def _page(
+    edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, limit: int, newer: bool, stale: str | None
+) -> str:
     place = Place.of(edition.page)
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
     json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
     late = render.timestamp(stale, place) if stale else None
-    head = {"url": edition.url, "json_ld": json_ld, "cursor": str(snapshot.cursor), "late": late}
-    return render.page(edition.stream, edition.page, parts, limit=limit, newer=False, **head)
+    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld}
+    return render.page(edition.stream, edition.page, parts, cursor=cursor, limit=limit, newer=newer, late=late, **head)
 
 
 def entries(snapshot: Snapshot) -> str:

@@ -19,7 +19,9 @@ from uvicorn.protocols.utils import ClientDisconnected
 from websockets.utils import accept_key
 
 from .. import metrics
+from ..access.addresses import AddressPlace
 from .asgi import ABORT, DETACH
+from .door import PLACE, leave
 from .outlet import Deadline
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,11 @@ class Handshake(asyncio.Protocol):
     The application has `time` seconds to do so, and the client `close_time` seconds to take a refusal.
     """
 
-    def __init__(self, http: HttpToolsProtocol, early: bytes, time: float, close_time: float) -> None:
+    def __init__(
+        self, http: HttpToolsProtocol, early: bytes, place: AddressPlace | None, time: float, close_time: float
+    ) -> None:
         self._http = http
+        self._place = place
         self._transport = http.transport
         self._time = time
         self._close_time = close_time
@@ -49,6 +54,9 @@ class Handshake(asyncio.Protocol):
         """Refuse a malformed request; else call the application."""
         self._transport.set_protocol(self)
         self._http.connections.add(self)  # type: ignore[arg-type]
+        if len(self._early) > EARLY_BYTES:
+            self._transport.abort()
+            return
         fault = self._check()
         if fault:
             self._refuse(*fault)
@@ -61,6 +69,7 @@ class Handshake(asyncio.Protocol):
     # --- called by the transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        leave(self._place)
         self._state = "over"
         self._deadline.end()
         self._http.connections.discard(self)
@@ -88,7 +97,12 @@ class Handshake(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": url.query or b"",
             "subprotocols": [name.strip() for value in offered for name in value.decode("latin-1").split(",")],
-            "extensions": {"websocket.http.response": {}, ABORT: self._transport.abort, DETACH: self._detach},
+            "extensions": {
+                "websocket.http.response": {},
+                ABORT: self._transport.abort,
+                DETACH: self._detach,
+                PLACE: self._place,
+            },
         }
         return scope
 

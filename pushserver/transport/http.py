@@ -26,9 +26,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .. import metrics
+from ..access.addresses import AddressPlace
 from ..errors import Fault, Malformed, Refused, shorten
 from ..problems import answer
 from .asgi import ABORT
+from .door import PLACE, Door, leave
 from .exchange import Exchange
 from .handshake import Handshake
 from .outlet import Deadline, Outlet, Unread
@@ -74,8 +76,10 @@ class HttpProtocol(HttpToolsProtocol):
     answer.
     """
 
-    def __init__(self, *, unread: Unread, limits: Limits = LIMITS, **others: Any) -> None:
+    def __init__(self, *, door: Door, unread: Unread, limits: Limits = LIMITS, **others: Any) -> None:
         super().__init__(**others)
+        self._door = door
+        self._place: AddressPlace | None = None  # of the connection among those of its address
         self.limits = limits
         self._unread = unread
         self._outlet: Outlet = None  # type: ignore[assignment]  # until the connection is made
@@ -100,8 +104,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._outlet = Outlet(transport, self._unread, self.limits.unread)
         self._reading.set(self.limits.head, lambda: self.cut("head"))
+        self._place = self._door.enter(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        leave(self._place)
         self.connections.discard(self)
         self._reading.end()
         self._outlet.lost()
@@ -224,7 +230,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading.end()
         self._unread.release(self)
         self._current = None
-        Handshake(self, early, self.limits.handshake, self.limits.close).begin()
+        Handshake(self, early, self._place, self.limits.handshake, self.limits.close).begin()
         self.parser = None  # type: ignore[assignment]  # the two refer to each other: a cycle for each reader
 
     # --- called by the parser
@@ -245,7 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = self.parser.get_http_version()
-        scope["extensions"] = {ABORT: self.transport.abort}
+        scope["extensions"] = {ABORT: self.transport.abort, PLACE: self._place}
         is_upgrade = self.parser.should_upgrade()
         refused = _fault_of_host(scope) or _fault_of_body(scope, is_upgrade=is_upgrade)
         if is_upgrade and self._should_upgrade():

@@ -16,15 +16,18 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
+from ..access.addresses import AddressPlace
 from ..access.gate import permit
 from ..live.hub import Hub
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream
 from ..model import Cursor
+from ..stretch import STRETCH
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, Format, Notice
 from ..wire.websocket import DEFLATE, ClientFrames, accepts_deflate, close_message
 from .asgi import CLOSE_LIMIT, DETACH, extension, selected
+from .door import PLACE, leave
 
 NO_PIECES: Iterator[bytes] = iter(())
 NO_FILE = -1  # the descriptor after the connection was lost; the kernel may give the old number to another connection
@@ -40,7 +43,7 @@ class SocketReader(Reader, asyncio.Protocol):
     sent.
     """
 
-    __slots__ = ("_client", "_file", "_hub", "_rest", "_stream", "_timer", "_transport", "_until")
+    __slots__ = ("_client", "_file", "_hub", "_place", "_rest", "_stream", "_timer", "_transport", "_until")
 
     _transport: asyncio.Transport
 
@@ -52,10 +55,12 @@ class SocketReader(Reader, asyncio.Protocol):
         coding: Coding = Coding.MESSAGE,
         *,
         until: float | None = None,
+        place: AddressPlace | None = None,
     ) -> None:
         super().__init__(format, coding)
         self._hub = hub
         self._stream = stream
+        self._place = place
         self._until = until
         self._rest = NO_PIECES
         self._client: ClientFrames | None = None  # only while a frame of the client's is incomplete
@@ -104,6 +109,7 @@ class SocketReader(Reader, asyncio.Protocol):
         self.state = ReaderState.CLOSED
         self._file = NO_FILE
         self._rest = NO_PIECES
+        leave(self._place)
         if self._timer is not None:
             self._timer.cancel()
         try:
@@ -161,9 +167,14 @@ class SocketReader(Reader, asyncio.Protocol):
         return not self._transport.get_write_buffer_size()  # the kernel may have taken the rest since
 
     def _write_rest(self) -> bool:
-        """Write the pieces that wait, while the kernel takes them. Returns whether none waits any more."""
+        """Write the pieces that wait, while the kernel takes them. Returns whether none waits any more.
+
+        To make a piece takes time. After STRETCH the rest waits for the next turn of the loop.
+        """
         if self._transport.get_write_buffer_size():
             return False
+        loop = asyncio.get_running_loop()
+        over = loop.time() + STRETCH
         while self.state is ReaderState.CLOSED or self._until is None or time.time() < self._until:
             piece = next(self._rest, None)
             if piece is None:
@@ -171,7 +182,15 @@ class SocketReader(Reader, asyncio.Protocol):
                 return True
             if not self._send(piece):
                 return False
+            if loop.time() >= over:
+                loop.call_soon(self._go_on)
+                return False
         return False
+
+    def _go_on(self) -> None:
+        """Write more of the pieces that wait, unless the connection was lost meanwhile."""
+        if self._file != NO_FILE and self._write_rest():
+            self._stream.fanout.resume(self)
 
     def _is_behind(self) -> bool:
         return self._rest is not NO_PIECES or self._transport.get_write_buffer_size() > 0
@@ -209,8 +228,10 @@ async def detach(
         coding, headers = Coding.DEFLATED, [(b"sec-websocket-extensions", DEFLATE.encode())]
     try:
         await websocket.accept(selected(websocket), headers)
-        reader = SocketReader(hub, stream, format, coding, until=reading.until if reading else None)
+        until, place = reading.until if reading else None, extension(websocket, PLACE)
+        reader = SocketReader(hub, stream, format, coding, until=until, place=place)
         extension(websocket, DETACH)(reader)
+        websocket.scope["extensions"].pop(PLACE, None)  # the reader leaves it now
     except BaseException:
         hub.leave(stream)
         raise

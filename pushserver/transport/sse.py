@@ -20,18 +20,21 @@ MIN_RETRY_MS, MAX_RETRY_MS = 1_000, 5_000  # after which a browser reconnects; r
 class SseReader(AsgiReader):
     """SseReader is a reader on an HTTP answer that stays open. `transmit` is set before `run`."""
 
-    __slots__ = ("transmit",)
+    __slots__ = ("_first", "transmit")
 
     transmit: Send
+    _first: bytes
 
     async def _send(self, frame: Frame) -> None:
-        await self._body(frame.encoded(self.format, self.coding))
+        # `retry` stands in the block of the first event: a block of its own is an empty event to many clients.
+        await self._body(self._first + frame.encoded(self.format, self.coding))
+        self._first = b""
 
     async def _end(self, code: Close) -> None:
         await self.transmit({"type": "http.response.body", "body": b""})
 
     async def run(self) -> None:
-        await self._body(f"retry: {random.randint(MIN_RETRY_MS, MAX_RETRY_MS)}\n\n".encode())
+        self._first = b"retry: %d\n" % random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
         await super().run()
 
     async def _body(self, part: bytes) -> None:

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
 from ..access.keystore import KeyStore
 from ..access.origins import Origins
@@ -23,8 +24,10 @@ from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
 from ..settings import Settings
+from ..store.condition import StoreCondition
 from ..store.log import Log
 from ..store.store import Store, StoreError
+from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
 from .health import Health, HealthRoutes
 from .middleware import App
@@ -43,18 +46,31 @@ class Part(Protocol):
     async def run(self) -> None: ...
 
 
-def create_app(settings: Settings) -> App:
-    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError."""
-    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas)
+def create_app(settings: Settings, condition: StoreCondition | None = None) -> App:
+    """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError.
+
+    `condition` is that of an embedded store, as its supervisor notes it.
+    """
+    store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
     health = Health(store, hub, receipts)
     tokens = Tokens.of(settings)
+    origins = Origins(settings.origins, settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, description=description, replay_bytes=settings.replay_bytes, **most)
-    subscribing = SubscribeRoutes(hub, origins=Origins(settings.origins), deflate=settings.deflate)
+    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    surfaces = SurfaceCache(
+        log,
+        hub,
+        page_entries=settings.page_entries,
+        limit_bytes=settings.page_bytes,
+        stale_pages=settings.stale_pages,
+        build=VERSION,
+    )
+    admission = RateLimit(settings.admit)
+    subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
@@ -64,7 +80,10 @@ def create_app(settings: Settings) -> App:
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
-    return App(routes, hub=hub, admission=RateLimit(settings.admit), lifespan=lifespan)
+    addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
+    return App(
+        routes, hub=hub, addresses=addresses, origins=origins, surfaces=surfaces, tokens=tokens, lifespan=lifespan
+    )
 
 
 def _handlers(

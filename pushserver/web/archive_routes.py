@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..access.keys import RIGHTS, Keys
-from ..codec import dumps, read_json
+from ..codec import read_json
 from ..content import export
 from ..errors import Refused
 from ..publishing.archive import Archive
 from ..publishing.aside import aside
 from ..store.log import Log
-from .request import NDJSON, PublishRequest, outcome
+from ..stretch import Stretch
+from .request import NDJSON, PublishRequest, batch_answer, outcome
 
 CHUNK = 65_536  # bytes of an export that are sent at once
 
@@ -39,13 +40,15 @@ class ArchiveRoutes:
         """`POST /streams/{stream}/restore`: lines of an export; an answer for each, until the first that is refused."""
         publish = await PublishRequest.admit(request, self._keys, *RIGHTS)
         results: list[dict[str, Any]] = []
-        for number, line in enumerate(await publish.lines(), 1):
+        lines, stretch = await publish.lines(), Stretch()
+        for number, line in lines:
+            await stretch.rest()
             try:
                 results.append({"line": number, **await self._restore(publish.stream, line)})
             except Refused as refused:
                 results.append({"line": number, **refused.problem()})
                 break  # the client sends the lines after it again, together with it
-        return Response("".join(f"{dumps(result)}\n" for result in results), media_type=NDJSON)
+        return batch_answer(results)
 
     async def _restore(self, stream: str, line: bytes) -> dict[str, Any]:
         kind, value = await aside(export.read_line, read_json(line))

@@ -1,9 +1,13 @@
-"""Conditional GET: a client that names the ETag of its copy gets 304 while the copy is current (RFC 9110, 13.1.2)."""
+"""Headers that choose an answer: `If-None-Match` (RFC 9110, 13.1.2) and `Accept` (RFC 9110, 12.5.1).
+
+A client that names the ETag of its copy gets 304 while the copy is current.
+"""
 
 from __future__ import annotations
 
 import re
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -32,3 +36,22 @@ def not_modified(request: Request, headers: dict[str, str]) -> Response | None:
     """The 304 response to a request whose `If-None-Match` names the `ETag` among these headers; None for any other."""
     field = ", ".join(request.headers.getlist("if-none-match"))
     return Response(status_code=304, headers=headers) if if_none_match(field, headers["ETag"]) else None
+
+
+_QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")  # RFC 9110, 12.4.2
+
+
+def prefers_html(headers: Headers) -> bool:
+    """Whether `Accept` asks for HTML, as browsers do, and for JSON no more than for HTML. `*/*` asks for neither."""
+    ranges = dict(map(_range, ",".join(headers.getlist("accept")).split(",")))
+    html = ranges.get("text/html", ranges.get("text/*", 0.0))
+    json = ranges.get("application/json", ranges.get("application/*", ranges.get("*/*", 0.0)))
+    return html > 0 and html >= json
+
+
+def _range(text: str) -> tuple[str, float]:
+    """A media range and its quality, 1 where none stands there, 0 where it is not valid."""
+    name, *parameters = (part.strip().lower() for part in text.split(";"))
+    quality = next((each for each in parameters if each.startswith("q=")), "q=1")
+    match = _QUALITY.fullmatch(quality)
+    return name, float(match[1]) if match else 0.0

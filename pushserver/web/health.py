@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from .. import metrics
 from ..live.hub import Hub
 from ..live.receipts import Receipts
+from ..store.condition import Condition
 from ..store.store import Store, StoreError, StoreUnfit
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,16 @@ class Health:
         age = asyncio.get_running_loop().time() - self._answered_at
         return {
             "store": age < STALE_AFTER,
+            "folder": self._store.condition.get() != Condition.FOLDER_LOST,
             "replicas": self._store.has_replicas(),
             "tail": self._hub.is_sound(),
             "receipts": self._receipts.open,
             "staying": not self._hub.draining,
         }
+
+    def publishes(self) -> bool:
+        """Whether there is room on the disk for new entries. A worker that has none is ready all the same: to read."""
+        return self._store.condition.get() == Condition.SOUND
 
 
 class HealthRoutes:
@@ -70,7 +76,9 @@ class HealthRoutes:
         return JSONResponse({"live": True}, headers=_NO_STORE)
 
     async def readyz(self, request: Request) -> Response:
-        """`GET /readyz`: 200 if every check of the worker passes, else 503."""
+        """`GET /readyz`: 200 if every check of the worker passes, else 503. `publishing` is no check."""
         checks = self._health.checks()
         ready = all(checks.values())
-        return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, _NO_STORE)
+        return JSONResponse(
+            {"ready": ready, **checks, "publishing": self._health.publishes()}, 200 if ready else 503, _NO_STORE
+        )

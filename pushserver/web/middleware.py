@@ -1,75 +1,74 @@
-"""The application around the routes: headers of every response, admission of readers, a response to every exception."""
+"""The application around the routes: headers of every response, limits of addresses, a response to every exception."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Awaitable, Sequence
-from functools import lru_cache
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from .. import metrics
-from ..access.rates import RateLimit
+from ..access.addresses import Addresses
+from ..access.origins import Origins
+from ..access.tokens import Tokens
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
+from ..surfaces.cache import SurfaceCache
+from .cors import Cors
+from .limits import AddressGuard
+from .refusals import Refusals
+from .surface_routes import SurfaceRoutes
 
 logger = logging.getLogger(__name__)
 
 
 class App(Starlette):
-    """App is the ASGI application of a worker: it defers readers who come too fast, and completes response headers.
+    """App is the ASGI application of a worker: it completes response headers, and enforces the limits of addresses.
 
-    Both happen before Starlette's own middleware, so that they cost least in a storm, and cover the answer to a bug.
-    `hub` is for the server, which drains it before it stops.
+    The headers are added before Starlette's own middleware, so that they cover the answer to a bug. `hub` and
+    `addresses` are for the server, which drains the hub before it stops, and counts the connections of an address.
     """
 
     def __init__(
-        self, routes: Sequence[BaseRoute], *, hub: Hub, admission: RateLimit, lifespan: Lifespan[Starlette]
+        self,
+        routes: Sequence[BaseRoute],
+        *,
+        hub: Hub,
+        addresses: Addresses,
+        origins: Origins,
+        surfaces: SurfaceCache,
+        tokens: Tokens,
+        lifespan: Lifespan[Starlette],
     ) -> None:
-        super().__init__(routes=routes, lifespan=lifespan, exception_handlers=EXCEPTION_HANDLERS)
+        reads = partial(SurfaceRoutes, cache=surfaces, tokens=tokens, origins=origins)
+        middleware = [Middleware(AddressGuard, addresses=addresses), Middleware(partial(reads, refuse=answer))]
+        super().__init__(routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
-        self._admission = admission
+        self.addresses = addresses
+        self._outer = Cors(Refusals(super().__call__), origins)
+        self._reads = reads(self._complete, refuse=lambda refused: Refusals(answer(refused)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""
+        if self.addresses.limit_requests or any(name == b"origin" for name, _ in scope.get("headers", ())):
+            await self._complete(scope, receive, send)
+        else:
+            await self._reads(scope, receive, send)
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             send = _with_headers(send)
-        wait = self._admission.wait(time.monotonic()) if _subscribes(scope) else 0.0
-        if wait:
-            await _put_off(wait, scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
-def _subscribes(scope: Scope) -> bool:
-    kind: str = scope["type"]
-    return kind == "websocket" or (kind == "http" and str(scope["path"]).endswith("/sse"))
-
-
-async def _put_off(wait: float, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer 503 with the seconds after which to come back."""
-    metrics.PUT_OFF.inc()
-    response = _later(math.ceil(wait))
-    if scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).send_denial_response(response)
-    else:
-        await response(scope, receive, send)
-
-
-@lru_cache(maxsize=64)
-def _later(seconds: int) -> Response:
-    return answer(Unavailable("Too many readers arrive at once; retry later.", retry_after=seconds))
+        await self._outer(scope, receive, send)
 
 
 def _with_headers(send: Send) -> Send:

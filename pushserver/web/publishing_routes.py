@@ -24,7 +24,8 @@ from ..publishing.entries import Entries
 from ..publishing.pages import Pages
 from ..store.log import Log
 from ..store.store import StoreError
-from .request import JSON, MERGE_PATCH, NDJSON, PublishRequest, outcome, status_of
+from ..stretch import Stretch
+from .request import JSON, MERGE_PATCH, NDJSON, PublishRequest, batch_answer, outcome, status_of
 
 WITHDRAWAL_WAIT = 2.0  # seconds for all workers to forget a withdrawn text, until the answer names those that did not
 
@@ -70,7 +71,9 @@ class PublishingRoutes:
         """Publish or refuse each line by itself, in order; the answer has a line with a status for each."""
         results: list[dict[str, Any]] = []
         down: Unavailable | None = None
-        for number, line in enumerate(await publish.lines(), 1):
+        lines, stretch = await publish.lines(), Stretch()
+        for number, line in lines:
+            await stretch.rest()  # a line that is refused awaits nothing else
             if down:  # each further line would wait for the store as long as the one before
                 results.append({"line": number, **down.problem()})
                 continue
@@ -83,8 +86,7 @@ class PublishingRoutes:
             except Refused as refused:
                 down = refused if isinstance(refused, Unavailable) else None
                 results.append({"line": number, **refused.problem()})
-        body = "".join(f"{dumps(result)}\n" for result in results)
-        return Response(body, headers={"Idempotency-Key": publish.idempotency.key}, media_type=NDJSON)
+        return batch_answer(results, {"Idempotency-Key": publish.idempotency.key})
 
     async def _publish_line(self, publish: PublishRequest, number: int, line: bytes) -> Published:
         if len(line) > self._body_limit:
@@ -131,7 +133,8 @@ class PublishingRoutes:
             publish.stream,
             id,
             publish.query(schema.WithdrawalIn),
-            precondition=publish.precondition(),
+            # The stream may be private, and a key that can only withdraw is no reader's.
+            precondition=publish.precondition(text_needs="correct"),
             idempotency=publish.idempotency._replace(body_hash=publish.query_hash()),
         )
         try:

@@ -14,22 +14,25 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from .. import model
+from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor
-from ..page import feeds, jsonld, render
+from ..page import jsonld, render
 from ..page.edition import Edition
 from ..store.log import Log, Snapshot
+from ..surfaces.pieces import Piece
+from ..surfaces.surface import MEDIA_TYPES, Surface, entries, make
 from ..wire.frames import encode
-from .conditions import not_modified
+from .conditions import not_modified, prefers_html
 from .request import JSON
 
 VERSION = metadata.version("pushserver")
 
 # Scripts and styles are the server's own; pictures come from wherever a newsroom stores them. 'self' covers the
 # WebSocket. static/page.js has the one Trusted Types policy, by which text becomes HTML.
-_PAGE_HEADERS = {
+PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' https: http:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'; "
@@ -72,6 +75,7 @@ class ReadingRoutes:
         self,
         log: Log,
         tokens: Tokens,
+        origins: Origins,
         *,
         description: str,
         page_entries: int,
@@ -80,6 +84,7 @@ class ReadingRoutes:
     ) -> None:
         self._log = log
         self._tokens = tokens
+        self._origins = origins
         self.turns = asyncio.Semaphore(TURNS)
         self._description = description
         self._page_entries = page_entries
@@ -89,7 +94,7 @@ class ReadingRoutes:
     async def index(self, request: Request) -> Response:
         """`GET /`: every stream that is not private, the one that changed last first."""
         streams = [(name, page) for name, page in await self._log.streams() if not self._tokens.is_private(name)]
-        return HTMLResponse(render.index(streams), headers=_PAGE_HEADERS)
+        return HTMLResponse(render.index(streams), headers=PAGE_HEADERS)
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
@@ -100,15 +105,11 @@ class ReadingRoutes:
         """`GET /streams/{stream}?before=`: the page as HTML, with the cursor from which its script subscribes."""
         limit, before = self._page_entries, _before(request)
         stream, snapshot = await self._snapshot(request, limit, after=before)
-        headers = {**_PAGE_HEADERS, "ETag": f'W/"{VERSION}.{snapshot.cursor}"'}
+        headers = {**PAGE_HEADERS, "ETag": self._etag(request, snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        parts = render.parts(snapshot.page, render.items(snapshot.page, snapshot.entries), older=_older(snapshot))
-        edition = _edition(request, stream, snapshot)
-        head = {"url": edition.url, "json_ld": jsonld.live_blog(edition)}
-        cursor, newer = str(snapshot.cursor), before is not None
-        html = render.page(stream, snapshot.page, parts, cursor=cursor, limit=limit, newer=newer, **head)
+        html = await self._make(request, Surface.PAGE, stream, snapshot, newer=before is not None)
         return HTMLResponse(html, headers=headers)
 
     @_in_turn
@@ -117,9 +118,7 @@ class ReadingRoutes:
         limit = _limit(request, self._page_entries)
         _, snapshot = await self._snapshot(request, limit, after=_before(request))
         headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
-        tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
-        body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
-        return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
+        return not_modified(request, headers) or Response(entries(snapshot), headers=headers, media_type=JSON)
 
     async def events(self, request: Request) -> Response:
         """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts."""
@@ -141,34 +140,50 @@ class ReadingRoutes:
         stored, withdrawal = await self._log.entry(stream, id) if model.ID.fullmatch(id) else (None, None)
         if not stored and not withdrawal:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
-        if "text/html" in request.headers.get("accept", ""):
+        if prefers_html(request.headers):
             _, snapshot = await self._snapshot(request, 0)
-            edition = _edition(request, stream, snapshot)
+            edition = self._edition(request, stream, snapshot)
             json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
             head = {"url": edition.entry_url(id), "json_ld": json_ld}
             html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
-            return HTMLResponse(html, 200 if stored else 410, headers={**_PAGE_HEADERS, "Vary": "Accept"})
+            return HTMLResponse(html, 200 if stored else 410, headers={**PAGE_HEADERS, "Vary": "Accept"})
         if withdrawal:
             raise withdrawn(withdrawal)
         return Response(f"{stored}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type=JSON)
 
     async def feed_atom(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each withdrawal."""
-        return await self._feed(request, feeds.atom, "application/atom+xml")
+        return await self._feed(request, Surface.ATOM)
 
     async def feed_json(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.json`: the newest entries as JSON Feed."""
-        return await self._feed(request, feeds.json_feed, "application/feed+json")
+        return await self._feed(request, Surface.JSON_FEED)
 
     @_in_turn
-    async def _feed(self, request: Request, make: Callable[[Edition], bytes | str], media_type: str) -> Response:
+    async def _feed(self, request: Request, surface: Surface) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
-        # Links in a feed begin with the host that was asked, so a feed of one host is no copy of another's.
-        etag = f'W/"{VERSION}.{snapshot.cursor}.{request.base_url.netloc}"'
-        headers = {"Cache-Control": "no-cache", "ETag": etag}
+        headers = {"Cache-Control": "no-cache", "ETag": self._etag(request, snapshot)}
         unchanged = not_modified(request, headers)
-        return unchanged or Response(make(_edition(request, stream, snapshot)), headers=headers, media_type=media_type)
+        if unchanged:
+            return unchanged
+        body = await self._make(request, surface, stream, snapshot)
+        return Response(body, headers=headers, media_type=MEDIA_TYPES[surface])
+
+    async def _make(
+        self, request: Request, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False
+    ) -> bytes:
+        """A surface that no cache has: of a private stream, or a slice of older entries."""
+        edition, pieces = self._edition(request, stream, snapshot), [Piece(entry) for entry in snapshot.entries]
+        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, newer=newer)
+
+    def _etag(self, request: Request, snapshot: Snapshot) -> str:
+        """The tag of a page or feed. Its links begin with the server's origin: it is no copy of one with another."""
+        return f'W/"{VERSION}.{snapshot.cursor}.{self._origins.own(request)}"'
+
+    def _edition(self, request: Request, stream: str, snapshot: Snapshot) -> Edition:
+        base = str(self._origins.own(request))
+        return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at)
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0
@@ -181,11 +196,6 @@ class ReadingRoutes:
         return stream, snapshot
 
 
-def _edition(request: Request, stream: str, snapshot: Snapshot) -> Edition:
-    base, entries = str(request.base_url).rstrip("/"), [json.loads(entry) for entry in snapshot.entries]
-    return Edition(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
-
-
 def _hashed(request: Request, body: str) -> Response:
     """JSON with its hash as ETag.
 
@@ -194,10 +204,6 @@ def _hashed(request: Request, body: str) -> Response:
     """
     headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'}
     return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
-
-
-def _older(snapshot: Snapshot) -> str | None:
-    return render.older_link(snapshot.entries) if snapshot.older else None
 
 
 # --- parameters of the query

@@ -7,14 +7,14 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..access.keys import Keys, Quota
-from ..codec import read_json
+from ..codec import dumps, read_json
 from ..content import validation
 from ..content.validation import M
 from ..errors import Fault, Invalid, Malformed, TooLarge, UnsupportedType, shorten
@@ -25,6 +25,7 @@ from ..store.log import Appended
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
 BATCH_BYTES = 5 * 2**20
+RETRY_AFTER = 2  # seconds, of a batch that the store took nothing of
 KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
 
 
@@ -71,9 +72,12 @@ class PublishRequest:
         self.idempotency = self.idempotency._replace(body_hash=hashlib.sha256(body).hexdigest())
         return read_json(body)
 
-    async def lines(self) -> list[bytes]:
-        """The lines of a batch without the blank ones at its end; each counts as a request of the key."""
-        lines = (await self._body((NDJSON,), BATCH_BYTES)).rstrip().split(b"\n")
+    async def lines(self) -> list[tuple[int, bytes]]:
+        """The lines of a batch by their numbers, without the blank ones; each counts as a request of the key."""
+        body = (await self._body((NDJSON,), BATCH_BYTES)).rstrip()
+        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+        if not lines:
+            raise Malformed("The batch has no line.", Fault("body", "one line or more", "none"))
         if len(lines) > BATCH_LINES:
             raise TooLarge("The batch is too long.", Fault("body", f"at most {BATCH_LINES} lines", str(len(lines))))
         self._quota.charge(len(lines))
@@ -96,12 +100,16 @@ class PublishRequest:
         """The entry that the URL names."""
         return check_id(self._request.path_params["id"])
 
-    def precondition(self) -> Precondition:
-        """`If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2). Raises Malformed."""
+    def precondition(self, *, text_needs: str = "") -> Precondition:
+        """`If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2). Raises Malformed.
+
+        A refusal shows the current text only to a key that has the right `text_needs`.
+        """
         match = self._condition("If-Match", r'\*|"[0-9]{1,9}"', 'a revision in quotes, such as "3", or *')
         is_new = self._condition("If-None-Match", r"\*", "*") is not None
         rev = int(match.strip('"')) if match not in (None, "*") else None
-        return Precondition(rev, exists=match == "*", is_new=is_new)
+        shows_text = not text_needs or text_needs in self._quota.rights
+        return Precondition(rev, exists=match == "*", is_new=is_new, shows_text=shows_text)
 
     def _condition(self, name: str, pattern: str, expected: str) -> str | None:
         value = self._request.headers.get(name)
@@ -135,6 +143,18 @@ class PublishRequest:
         if time.monotonic() - begin > KEY_FRESH:
             await self._check_key()
         return bytes(body)
+
+
+def batch_answer(results: Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to a batch, a line for each result. Its status says so where every line was refused.
+
+    It is 422, or 503 where the last one was because the store is away: then the batch is worth sending again.
+    """
+    last = results[-1]["status"]
+    status = 200 if any(result["status"] < 400 for result in results) else 503 if last == 503 else 422
+    more = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
+    body = "".join(f"{dumps(result)}\n" for result in results)
+    return Response(body, status, {**(headers or {}), **more}, NDJSON)
 
 
 def outcome(stream: str, appended: Appended) -> dict[str, Any]:

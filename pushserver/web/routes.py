@@ -7,6 +7,7 @@ address. A valid name has no slash, so the paths of more segments come first: wh
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,6 +20,8 @@ from ..access.gate import Gate
 from ..access.tokens import Tokens
 from ..errors import Fault, UpgradeRequired
 from .openapi.operations import OPERATIONS, Operation
+
+_QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
 Handler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket], Awaitable[None]]
@@ -45,8 +48,10 @@ def make_routes(
         app = _gated(operation, _application(handlers[operation.name]), tokens)
         resources.setdefault(operation.path, {})[operation.method] = app
     paths = sorted(resources, key=lambda path: path.count("/"), reverse=True)
+    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path != "/")]
     return [
         *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
+        *(Route(path, without_slash, methods=["GET"]) for path in slashed),
         *(Route(_pattern(path), Resource(resources[path]), name=path) for path in paths),
     ]
 
@@ -71,6 +76,17 @@ async def upgrade_required(request: Request) -> Response:
     """Refuse a plain request for the address of a WebSocket (RFC 9110, 15.5.22)."""
     fault = Fault("Upgrade", "websocket", request.headers.get("upgrade", "none"))
     raise UpgradeRequired("Open this address as a WebSocket.", fault)
+
+
+async def without_slash(request: Request) -> Response:
+    """Redirect to the address without the slashes at its end.
+
+    Publishers are not redirected: many programs would take the redirect for success, and nothing would be stored.
+    """
+    query = request.scope.get("query_string", b"").decode("latin-1")
+    # Made of the decoded path: with `%2F` at its end the address would be redirected to itself.
+    address = quote(request.scope["path"].rstrip("/")) + (f"?{quote(query, safe=_QUERY)}" if query else "")
+    return Response(status_code=308, headers={"Location": address, "Cache-Control": "no-cache"})
 
 
 def _check_names(kind: str, operations: Sequence[Operation], handlers: Mapping[str, object]) -> None:

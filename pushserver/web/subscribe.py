@@ -1,14 +1,23 @@
-"""The routes of subscribers, which stay connected: a stream over WebSocket, and as Server-Sent Events."""
+"""The routes of subscribers, which stay connected: a stream over WebSocket, and as Server-Sent Events.
+
+A subscriber takes a place in the rate of admission last: after the gate, its origin, and the stream's existence. Else
+requests that are refused anyway would use up the places of readers.
+"""
 
 from __future__ import annotations
+
+import math
+import time
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from .. import metrics
 from ..access.gate import permit
 from ..access.origins import Origins
+from ..access.rates import RateLimit
 from ..errors import NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
@@ -19,8 +28,8 @@ from ..transport.socket import detach
 from ..transport.sse import SseReader
 from ..wire.frames import Coding, Format
 
-_SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
+SSE_HEADERS = {
+    "Content-Type": "text/event-stream",  # always UTF-8; some clients compare the whole value with this one
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # nginx would keep events until it has a bufferful
 }
@@ -29,8 +38,9 @@ _SSE_HEADERS = {
 class SubscribeRoutes:
     """Handlers of requests that subscribe to a stream of the hub. `deflate` lets WebSocket messages be compressed."""
 
-    def __init__(self, hub: Hub, *, origins: Origins, deflate: bool) -> None:
+    def __init__(self, hub: Hub, *, admission: RateLimit, origins: Origins, deflate: bool) -> None:
         self._hub = hub
+        self._admission = admission
         self._origins = origins
         self._deflate = deflate
 
@@ -39,6 +49,7 @@ class SubscribeRoutes:
         try:
             self._origins.check(websocket)
             name, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
+            await self._admit(name)
             stream = await self._hub.enter(name)
         except Refused as refused:
             await websocket.send_denial_response(answer(refused))
@@ -54,28 +65,27 @@ class SubscribeRoutes:
             await detach(websocket, self._hub, stream, format, cursor, deflate=self._deflate)
 
     async def sse(self, request: Request) -> Response:
-        """`GET /streams/{stream}/sse?cursor=&format=`. `Last-Event-ID` wins: a browser sends it when it reconnects."""
-        origin = self._origins.check(request)
-        headers = {**_SSE_HEADERS, **({"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if origin else {})}
-        cursor = Cursor.parse(request.headers.get("last-event-id") or request.query_params.get("cursor", ""))
-        stream = check_stream(request.path_params["stream"])
-        return EventStream(request, self._hub, stream, format_of(request), cursor, headers)
+        """`GET /streams/{stream}/sse?cursor=&format=`."""
+        self._origins.check(request)
+        cursor = Cursor.parse(_last_event_id(request))
+        stream, format = check_stream(request.path_params["stream"]), format_of(request)
+        await self._admit(stream)
+        return EventStream(request, self._hub, stream, format, cursor)
+
+    async def _admit(self, stream: str) -> None:
+        """Take a place for a reader of a stream. Raises NotFound, Unavailable where none is free, StoreError."""
+        await self._hub.look_up(stream)
+        wait = self._admission.wait(time.monotonic())
+        if wait:
+            metrics.PUT_OFF.inc()
+            raise Unavailable("Too many readers arrive at once; retry later.", retry_after=math.ceil(wait))
 
 
 class EventStream(Response):
     """EventStream is a response that goes on while its reader stays. Before the first byte it raises as a handler."""
 
-    def __init__(
-        self,
-        request: Request,
-        hub: Hub,
-        stream: str,
-        format: Format,
-        cursor: Cursor | None,
-        headers: dict[str, str],
-    ) -> None:
-        super().__init__(headers=headers)
-        self._fields = headers
+    def __init__(self, request: Request, hub: Hub, stream: str, format: Format, cursor: Cursor | None) -> None:
+        super().__init__(headers=SSE_HEADERS)
         self._request = request
         self._hub = hub
         self._stream = stream
@@ -88,7 +98,7 @@ class EventStream(Response):
                 await Response(status_code=204)(scope, receive, send)  # an EventSource stops reconnecting
                 return
             if self._request.method == "HEAD":  # a client that failed to connect asks for the reason
-                await Response(headers=self._fields)(scope, receive, send)
+                await Response(headers=SSE_HEADERS)(scope, receive, send)
                 return
             headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -98,6 +108,21 @@ class EventStream(Response):
             reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until)
             reader.transmit = send
             await attend(self._hub, stream, reader, self._cursor, _gone(receive))
+
+
+def _last_event_id(request: Request) -> str:
+    """The cursor of the last event that a client has.
+
+    A browser sends it as a header when it reconnects, while the address stays that of its first request. Clients that
+    cannot set a header send it in the query, in one of several spellings.
+    """
+    spelled = (value for name, value in request.query_params.multi_items() if _is_last_event_id(name))
+    in_query = next(spelled, "") or request.query_params.get("cursor", "")
+    return request.headers.get("last-event-id") or in_query
+
+
+def _is_last_event_id(name: str) -> bool:
+    return name.replace("-", "").lower() == "lasteventid"
 
 
 async def _gone(receive: Receive) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from pushserver.access.keyfile import KEY_FILE, local_key, make_local_key
 
+from ..support.server import KEY
+
 
 def test_a_folder_without_a_key_gets_one_that_only_its_owner_reads(tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -20,11 +22,22 @@ def test_a_folder_without_a_key_gets_one_that_only_its_owner_reads(tmp_path: Pat
 
 
 def test_a_key_that_is_there_is_the_key(tmp_path: Path) -> None:
-    (tmp_path / KEY_FILE).write_text("own-key\n")
-    assert make_local_key(tmp_path) == "own-key"
+    (tmp_path / KEY_FILE).write_text(f"{KEY}\n")
+    assert make_local_key(tmp_path) == KEY
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"two words\n", b"\xff\n"])
+def test_a_key_that_is_there_needs_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / KEY_FILE).write_text(f"{KEY}\n")
+    monkeypatch.delattr("os.link")
+    assert make_local_key(tmp_path) == KEY
+
+
+def test_a_key_file_of_another_editor_has_the_same_key(tmp_path: Path) -> None:
+    (tmp_path / KEY_FILE).write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
+    assert local_key(tmp_path) == make_local_key(tmp_path) == KEY
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words of a key\n", b"\xff" * 16, b"fifteen-letters"])
 def test_a_file_without_a_key_in_it_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / KEY_FILE).write_bytes(content)
     with pytest.raises(ValueError, match=KEY_FILE):

@@ -76,6 +76,32 @@ async def test_a_request_without_a_known_key_is_unauthorized(log_store: Store, a
         await keys.admit(authorization, ("publish",), "storm-1")
 
 
+@pytest.mark.parametrize("authorization", ["Bearer ", "Bearer", 'Bearer ""'])
+async def test_a_server_without_a_key_of_its_own_takes_no_empty_key(log_store: Store, authorization: str) -> None:
+    with pytest.raises(Unauthorized):
+        await Keys("", KeyStore(log_store)).admit(authorization, ("publish",), "storm-1")
+
+
+@pytest.mark.parametrize(("can", "shown"), [("withdraw", {"rev"}), ("withdraw,publish,page", {"rev"})])
+def test_a_key_that_may_not_correct_gets_the_current_revision_and_no_text(
+    server: Running, stream: str, can: str, shown: set[str]
+) -> None:
+    key = create_key(server, "--streams", stream, "--can", can)
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "Of readers alone"})
+    for condition in ({"If_Match": '"7"'}, {"If_None_Match": "*"}):
+        refused = server.send("DELETE", f"/streams/{stream}/entries/x", b"", **as_key(key), **condition)
+        assert (refused.status_code, refused.json()["current"].keys()) == (412, shown)
+        assert refused.headers["ETag"] == '"1"'
+        assert "readers" not in refused.text
+
+
+def test_a_key_that_may_correct_gets_what_is_current(server: Running, stream: str) -> None:
+    key = create_key(server, "--streams", stream, "--can", "withdraw,correct")
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "One"})
+    refused = server.send("DELETE", f"/streams/{stream}/entries/x", b"", **as_key(key), If_Match='"7"')
+    assert (refused.status_code, refused.json()["current"]["headline"]) == (412, "One")
+
+
 def test_a_key_ends_at_its_expiry(server: Running, stream: str) -> None:
     past = create_key(server, "--expires", "2020-01-01T00:00:00Z")
     future = create_key(server, "--expires", "2999-01-01T00:00:00+02:00")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushserver.access.rates import BURST, LONGEST, Bucket, RateLimit
+from pushserver.access.rates import BURST, KEYED_BURST, LONGEST, Bucket, KeyedRates, RateLimit
 from pushserver.errors import TooMany
 
 rates = st.integers(0, 7).map(lambda power: 2**power)  # so that sums of their parts are exact
@@ -48,3 +48,33 @@ def test_a_bucket_may_be_overdrawn_once() -> None:
     with pytest.raises(TooMany) as refused:
         bucket.take(10)
     assert 98 <= int(refused.value.headers["Retry-After"]) <= 99  # 981 requests at 10 a second
+
+
+@given(rate=rates, gaps=gaps)
+def test_a_key_gets_a_burst_and_what_its_rate_gives(rate: int, gaps: list[float]) -> None:
+    limit, now, let_in = KeyedRates(rate, 10), 1_000.0, []
+    for gap in gaps:
+        now += gap
+        if not limit.wait("a", now):
+            let_in.append(now)
+    for number, since in enumerate(let_in):
+        assert len(let_in) - number <= rate * (KEYED_BURST + let_in[-1] - since) + 1e-6
+
+
+@given(rate=rates)
+def test_a_key_that_waits_as_long_as_it_was_told_gets_a_place(rate: int) -> None:
+    limit = KeyedRates(rate, 10)
+    assert not any(limit.wait("a", 50.0) for _ in range(int(rate * KEYED_BURST)))
+    wait = limit.wait("a", 50.0)
+    assert wait == 1 / rate
+    assert limit.wait("a", 50.0) == wait  # who was refused takes nothing
+    assert limit.wait("b", 50.0) == limit.wait("a", 50.0 + wait) == 0.0
+
+
+def test_the_key_that_was_used_least_recently_is_forgotten_first() -> None:
+    limit = KeyedRates(1, 2)
+    for key in ("a", "a", "b", "b", "a"):
+        limit.wait(key, 0.0)
+    assert limit.wait("c", 0.0) == 0.0
+    assert limit.wait("a", 0.0) > 0.0
+    assert limit.wait("b", 0.0) == 0.0

@@ -16,6 +16,9 @@ from ..support.server import ROOT, Running, clean_environment
     [
         ("create", "x", "--can", "everything"),
         ("create", "x", "--expires", "soon"),
+        ("create", "x", "--streams", "Desk-*"),
+        ("create", "x", "--streams", "desk-*,desk_*"),
+        ("list", "--redis", "redis://u:p/w@localhost"),
         ("revoke", "none"),
         ("create", "x", "--rate", "0"),
         ("list", "--redis", "localhost:6379"),

@@ -24,14 +24,14 @@ from ..support.commands import (
     read_until,
     started,
 )
-from ..support.server import LIMIT, Run, Running
+from ..support.server import KEY, LIMIT, Run, Running
 
 
 @pytest.fixture(scope="module", autouse=True)
 def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """A publish to an address where nobody listens. It tries for a while: it is begun first, and looked at last."""
     data = tmp_path_factory.mktemp("unreachable")
-    (data / "publish.key").write_text("key\n")
+    (data / "publish.key").write_text(f"{KEY}\n")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -195,6 +195,40 @@ def test_publish_of_a_file_that_is_not_there_is_wrong_usage(run: Run, stream: st
     assert "nothing.md" in done.stderr
 
 
+def test_what_is_piped_in_is_the_body(server: Running, stream: str, run: Run) -> None:
+    assert run("publish", stream, "--headline", "h", input=b"\xef\xbb\xbfZ\xc3\xbcrich").returncode == DONE
+    (entry,) = server.snapshot(stream)["entries"]
+    assert (entry["headline"], entry["blocks"]) == ("h", [{"type": "paragraph", "html": "Zürich"}])
+    assert run("correct", stream, entry["id"], input=b"Z\xc3\xbcrich *floods*").returncode == DONE
+    assert run("correct", stream, entry["id"], "--headline", "Flood", input=b" \n").returncode == DONE
+    (corrected,) = server.snapshot(stream)["entries"]
+    assert (corrected["headline"], corrected["rev"]) == ("Flood", 3)
+    assert corrected["blocks"] == [{"type": "paragraph", "html": "Zürich <em>floods</em>."[:-1]}]
+
+
+def test_what_is_piped_in_and_is_no_utf_8_is_refused(server: Running, stream: str, run: Run) -> None:
+    done = run("publish", stream, "--headline", "h", input=b"Z\xfcrich")
+    assert (done.returncode, "0xfc" in done.stderr) == (REFUSED, True)
+    assert_nothing_stored(server, stream)
+
+
+def test_a_command_that_waits_for_a_pipe_says_so(server: Running, stream: str) -> None:
+    with started(server.url, server.data, "publish", stream, "--headline", "h", input=True) as process:
+        assert process.stderr is not None
+        assert process.stdin is not None
+        assert "waiting for the body on standard input" in process.stderr.readline()
+        process.stdin.close()
+        assert process.wait(LIMIT) == DONE
+
+
+def test_a_byte_order_mark_at_the_start_is_no_text(server: Running, stream: str, run: Run, tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    assert run("publish", stream, file_of(tmp_path, mark + b"**bold**", "b.md"), "--headline", "x").returncode == DONE
+    assert run("publish", stream, "--each-line", input=mark + b"one\n" + mark + b"\ntwo\n").returncode == DONE
+    assert headlines(server, stream)[1:] == ["one", "two"]
+    assert server.snapshot(stream)["entries"][-1]["blocks"] == [{"type": "paragraph", "html": "<strong>bold</strong>"}]
+
+
 # --- correct, withdraw, page
 
 
@@ -280,4 +314,46 @@ def test_a_server_that_is_not_there_is_told_apart(unreachable: subprocess.Popen[
     printed, errors = unreachable.communicate(timeout=LIMIT)
     assert (unreachable.returncode, printed) == (NOT_REACHED, "")
     assert "not reached" in errors
+    assert "attempt 2 of 8" in errors
+    assert errors.rstrip().endswith("nothing was stored.")
+    assert "may have been stored" not in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://no-such-host.invalid", "["),
+        ("no-such-host.invalid:8000", "expected one that begins with http://"),
+        ("ftp://127.0.0.1", "expected one that begins with http://"),
+        ("http://127.0.0.1:99999", "99999"),
+        ("http://", "expected one that begins with http://"),
+    ],
+)
+def test_tail_of_what_is_no_server_ends_with_the_reason(stream: str, run: Run, url: str, reason: str) -> None:
+    done = run("tail", stream, "--url", url)
+    assert (done.returncode, done.stdout) == (NOT_REACHED, "")
+    assert reason in done.stderr.splitlines()[-1]
+
+
+def test_tail_says_why_it_is_not_connected(stream: str, unused_url: str, tmp_path: Path) -> None:
+    with started(unused_url, tmp_path, "tail", stream) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "next attempt in" in line
+        assert "refused" in line.lower() or "Connect call failed" in line
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "nonsense"])
+def test_a_server_on_this_machine_is_reached_without_a_proxy(
+    server: Running, stream: str, run: Run, proxy: str
+) -> None:
+    env = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"), proxy)
+    assert run("publish", stream, "--headline", "x", **env).returncode == DONE
+
+
+@pytest.mark.parametrize("bad", [{"HTTPS_PROXY": "nonsense"}, {"ALL_PROXY": "gopher://127.0.0.1:9"}])
+def test_a_bad_environment_is_a_sentence(stream: str, run: Run, bad: dict[str, str]) -> None:
+    done = run("publish", stream, "--headline", "x", "--url", "http://news.invalid", "--key", KEY, **bad)
+    assert done.returncode == REFUSED
+    assert "HTTP_PROXY" in done.stderr

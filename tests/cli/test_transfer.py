@@ -39,6 +39,13 @@ def test_import_of_a_file_adds_it_once(server: Running, stream: str, run: Run, t
     assert server.snapshot(stream) == snapshot
 
 
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+def test_import_drops_a_byte_order_mark(server: Running, stream: str, run: Run, tmp_path: Path, mark: bytes) -> None:
+    for source in (file_of(tmp_path, mark + lines(RECORDS)), "-"):
+        assert run("import", stream, source, input=mark + lines(RECORDS)).returncode == DONE
+    assert len(server.snapshot(stream)["entries"]) == 3
+
+
 def test_import_reads_standard_input(server: Running, stream: str, run: Run) -> None:
     done = run("import", stream, "-", input=lines(RECORDS))
     assert (done.returncode, done.stdout) == (DONE, f"{stream}: 4 added, 0 known already\n")

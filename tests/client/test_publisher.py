@@ -146,3 +146,8 @@ def test_a_batch_is_answered_line_by_line_whatever_is_in_the_lines(server: Runni
         answer = publisher.publish_all(stream, [{"headline": "a"}, {"b\u2028c": 1}, {"headline": "d\u2029"}])
     assert [result["status"] for result in answer["results"]] == [201, 422, 201]
     assert answer["results"][1]["errors"][0]["field"] == "b\u2028c"
+
+
+def test_a_key_that_was_read_from_a_file_may_end_with_a_line_end(server: Running, stream: str) -> None:
+    with Publisher(server.url, f"{server.key}\r\n") as publisher:
+        assert publisher.publish(stream, {"headline": "One"})["rev"] == 1

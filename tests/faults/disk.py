@@ -35,25 +35,25 @@ def is_small(folder: Path) -> bool:
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """The folder's disk has no byte left."""
+def filled(folder: Path, but: int = 0) -> Iterator[None]:
+    """The folder's disk has no byte left, or so many, as far as others do not write to it meanwhile."""
     assert is_small(folder), "this disk is somebody's"
     ballast = folder / "ballast"
     try:
         with ballast.open("wb") as file:
-            while not _takes_what_is_left(file.fileno()):
+            while not _takes_what_is_left(file.fileno(), but):
                 pass
         yield
     finally:
         ballast.unlink()
 
 
-def _takes_what_is_left(file: int) -> bool:
+def _takes_what_is_left(file: int, but: int) -> bool:
     """Whether nobody else took some of it meanwhile."""
     disk = os.fstatvfs(file)
-    left = disk.f_bavail * disk.f_frsize
+    left = disk.f_bavail * disk.f_frsize - but
     try:
-        if left:
+        if left > 0:
             os.posix_fallocate(file, 0, left)
     except OSError as error:
         if error.errno != errno.ENOSPC:

@@ -14,7 +14,7 @@ import httpx2
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.store.embedded import SOCKET
+from pushserver.store.folder import SOCKET
 
 from ..support.server import LIMIT, clients_of
 from .disk import filled
@@ -189,27 +189,30 @@ async def _configured(store: aioredis.Redis, *words: str) -> None:
 
 
 async def the_disk_is_full(run: Run) -> None:
-    """The store syncs each write: it ends rather than acknowledge one that it cannot, and is started till it can."""
+    """Publishing is refused and reading goes on: the store, which syncs each write, would end on one that fails."""
     await run.more(10)
-    died = run.server.log.count("the embedded store ended")
+    full = run.server.log.count("disk full")
     with filled(run.server.data):
         async with asyncio.timeout(LIMIT):
-            while run.server.log.count("the embedded store ended") < died + 3:
+            while run.server.log.count("disk full") == full:
                 await asyncio.sleep(0.05)
+            await _probed(run, 200)
 
 
 async def the_disk_is_full_for_a_store_that_syncs_later(run: Run) -> None:
-    """It stays, and refuses to write (MISCONF)."""
+    """It stays, and refuses to write (MISCONF); nobody looks at the disk, as with a store of somebody else."""
     await run.more(10)
     refused = run.server.log.count("refused by the store: MISCONF")
     async with store_of(run) as store:
         await _configured(store, "appendfsync", "everysec")
+        run.server.process.send_signal(signal.SIGSTOP)
         try:
             with filled(run.server.data):
                 async with asyncio.timeout(LIMIT):
                     while run.server.log.count("refused by the store: MISCONF") == refused:
                         await asyncio.sleep(0.05)
         finally:
+            run.server.process.send_signal(signal.SIGCONT)
             await _configured(store, "appendfsync", "always")
 
 

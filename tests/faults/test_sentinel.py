@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ..support.server import LIMIT, Running, reader, receive, running, until
-from ..support.stores import Watched, watched
+from ..support.stores import REDIS, STRIKES, Watched, watched
 from .run import Run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.full]
@@ -175,3 +175,32 @@ async def test_a_primary_that_was_frozen_and_comes_back_is_no_primary(serve: Ser
 
     assert await run.of(fault) == []
     assert not run.broken
+
+
+@pytest.mark.parametrize(
+    "binary",
+    [
+        pytest.param("", id="valkey"),
+        pytest.param(REDIS, id="redis", marks=pytest.mark.skipif(not REDIS, reason="redis is not installed")),
+    ],
+)
+@pytest.mark.parametrize("strike", STRIKES)
+@pytest.mark.parametrize(("away", "how"), [(0, "alone"), (2, "frozen")])
+async def test_a_failover_while_replicas_are_away_loses_nothing(
+    serve: Serve, stream: str, away: int, how: str, strike: str, binary: str
+) -> None:
+    """Once the Sentinels name the new primary, workers leave the old one, which may go on taking writes."""
+    store, server = serve(replicas=3, failover_timeout_ms=180_000, binary=binary)
+    run = Run(server, stream, seed=1)
+
+    async def fault(run: Run) -> None:
+        await asyncio.to_thread(store.take_away, away, how)
+        await run.more(10)
+        await asyncio.to_thread(store.strike, strike)
+        await asyncio.to_thread(store.until_failed_over)
+        if strike == "asked for":
+            await asyncio.to_thread(until, lambda: _clients(store) == 0)
+
+    assert await run.of(fault) == []
+    assert not run.broken
+    assert "Unclosed" not in server.log

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pushserver.store.embedded import SOCKET, embedded
+from pushserver.store.embedded import embedded
+from pushserver.store.folder import SOCKET
 
 from ..support.proxy import Proxy, to_server, to_socket
 from ..support.server import Running, running

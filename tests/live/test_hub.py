@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from pushserver.errors import NotFound, Unavailable
 from pushserver.live.hub import Hub
 from pushserver.live.reader import ReaderState
 from pushserver.live.stream import IDLE_BEATS, LiveStream
-from pushserver.model import Cursor, Event, StoredPage
+from pushserver.model import Cursor, Event, StoredPage, partition_of
 from pushserver.page import render
-from pushserver.store.log import Log
+from pushserver.store.log import Log, Snapshot
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format
 
@@ -212,3 +213,53 @@ async def test_an_event_is_rendered_once_however_many_read_it(
             assert reader.numbers() == [2, 3]
             assert "headline 3" in reader.frames_of("entry.put")[-1]["html"]
             live.fanout.leave(reader)
+
+
+async def test_a_followed_stream_is_entered_without_the_store(
+    log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others wait for the store behind the lock of its partition: one opens a stream, many ask for unknown ones."""
+    partitions = log.store.partitions
+    names = (f"{stream}-{number}" for number in count())
+    other = next(name for name in names if partition_of(name, partitions) == partition_of(stream, partitions))
+    snapshot, is_asked, never = log.snapshot, asyncio.Event(), asyncio.Event()
+
+    async def hanging(name: str, **options: Any) -> Snapshot | None:
+        if name == stream:
+            return await snapshot(name, **options)
+        is_asked.set()
+        await never.wait()
+        return None
+
+    monkeypatch.setattr(log, "snapshot", hanging)
+    await append(log, stream)
+    async with running(log, heartbeat=LIMIT) as hub, reading(hub, stream):
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(hub.enter(other))]
+        waiting += [asyncio.create_task(hub.look_up(f"nothing-{number}")) for number in range(200)]
+        async with asyncio.timeout(LIMIT):
+            await is_asked.wait()
+            await hub.look_up(stream)
+            async with hub.follow(stream) as live:
+                assert live.users == 2
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_full_worker_looks_nothing_up(log: Log, stream: str) -> None:
+    async with running(log, readers=0) as hub:
+        with pytest.raises(Unavailable, match="no more readers"):
+            await hub.look_up(stream)
+
+
+async def test_a_stream_that_was_known_and_deleted_is_not_known_any_more(log: Log, stream: str, store_url: str) -> None:
+    await append(log, stream)
+    async with running(log) as hub:
+        await hub.look_up(stream)
+        await delete_log(store_url, stream)
+        await hub.look_up(stream)
+        with pytest.raises(NotFound):
+            await hub.enter(stream)
+        with pytest.raises(NotFound):
+            await hub.look_up(stream)
+        assert hub.readers == 0

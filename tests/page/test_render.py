@@ -530,7 +530,10 @@ def test_the_entries_of_a_page_are_the_sum_of_their_frames() -> None:
         assert empty.endswith("</ol></section>")
         sections.append(empty.replace("</ol></section>", "".join(frame["html"] for frame in days) + "</ol></section>"))
     render.item.cache_clear()
-    assert render.parts(page, render.items(page, entries), older=None)["entries"] == f'<div id="entries">{"".join(sections)}</div>'
+    assert (
+        render.parts(page, render.items(page, entries), older=None)["entries"]
+        == f'<div id="entries">{"".join(sections)}</div>'
+    )
 
 
 def test_a_frame_of_a_page_carries_its_parts_as_the_page_has_them() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+
+from pushserver.page.render import refusal_page
 
 from ..support.judge import ATTACKS
 from ..support.server import Running, reader, receive, running
@@ -37,6 +40,10 @@ ADDRESSES = [
 ]
 
 
+def tags(html: str) -> list[str]:
+    return re.findall("<[^>]*>", html)
+
+
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
 @pytest.mark.parametrize("attacks", SOME_AND_ALL)
 def test_an_address_that_is_no_name_is_refused_as_data(
@@ -47,11 +54,17 @@ def test_an_address_that_is_no_name_is_refused_as_data(
         text = attack["text"]
         answer = named.send(method, path.replace("§", quote(text, safe="")), {"headline": "a"}, Accept="text/html")
         assert answer.headers["x-content-type-options"] == "nosniff"
-        if answer.status_code < 400:  # a name like others, or an address that a client has shortened
+        if answer.status_code == 308:  # to the address without the slash at its end
+            assert (method, text[-1], answer.headers["location"][:9]) == ("GET", "/", "/streams/")
+        elif answer.status_code < 400:  # a name like others, or an address that a client has shortened
             assert attack["kind"] == "name", (text, answer.text)
         else:
             assert answer.status_code in (404, 405, 409, 410, 422), (text, answer.text)
-            assert answer.headers["content-type"] == "application/problem+json"
+            if method != "GET" or "/sse" in path:
+                assert answer.headers["content-type"] == "application/problem+json"
+            else:
+                assert answer.headers["content-type"] == "text/html; charset=utf-8"
+                assert tags(answer.text) == tags(refusal_page(404, "data")), (text, answer.text)
 
 
 @pytest.mark.anyio

@@ -38,8 +38,52 @@ def test_a_bad_line_is_refused_by_itself(server: Running, stream: str) -> None:
         b'{"headline": "b"}',
     ]
     _, results = batch(server, stream, lines)
-    assert [result["status"] for result in results] == [201, 400, 400, 422, 400, 413, 201]
+    assert [result["status"] for result in results] == [201, 400, 400, 422, 413, 201]
+    assert [result["line"] for result in results] == [1, 2, 3, 4, 6, 7]
     assert [entry["headline"] for entry in server.snapshot(stream)["entries"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "numbers"),
+    [
+        ([b"", b'{"headline": "a"}', b'{"headline": "b"}'], [2, 3]),
+        ([b'{"headline": "a"}', b" \t", b'{"headline": "b"}', b"", b""], [1, 3]),
+        ([b'{"headline": "a"}\r', b"\r", b'{"headline": "b"}\r'], [1, 3]),
+    ],
+    ids=["first", "of spaces and at the end", "with CRLF"],
+)
+def test_a_blank_line_is_passed_over(server: Running, stream: str, lines: list[bytes], numbers: list[int]) -> None:
+    status, results = batch(server, stream, lines, Idempotency_Key="blank")
+    assert (status, [(result["line"], result["status"]) for result in results]) == (
+        200,
+        [(number, 201) for number in numbers],
+    )
+    _, again = batch(server, stream, lines, Idempotency_Key="blank")
+    assert again == [{**result, "status": 200} for result in results]
+
+
+def test_a_batch_without_a_line_is_refused(server: Running, stream: str) -> None:
+    response = server.publish(stream, b"\n \n", Content_Type="application/x-ndjson")
+    assert (response.status_code, response.json()["errors"][0]["got"]) == (400, "none")
+
+
+@pytest.mark.parametrize(
+    "lines", [[b'{"nope": 1}'], [b'{"headline": ', b'{"nope": 1}'], [b'{"body": "' + b"x" * 70_000 + b'"}', b"", b"1"]]
+)
+def test_a_batch_of_which_every_line_is_refused_is_refused(server: Running, stream: str, lines: list[bytes]) -> None:
+    status, results = batch(server, stream, lines)
+    assert (status, len(results)) == (422, len([line for line in lines if line]))
+    assert all(result["status"] not in (200, 201) and result["detail"] for result in results)
+
+
+def test_a_batch_of_which_one_line_is_stored_is_not_refused(server: Running, stream: str) -> None:
+    status, results = batch(server, stream, [b'{"nope": 1}', b'{"headline": "a"}'])
+    assert (status, [result["status"] for result in results]) == (200, [422, 201])
+
+
+def test_a_restore_whose_first_line_is_refused_is_refused(server: Running, stream: str) -> None:
+    response = server.send("POST", f"/streams/{stream}/restore", b'{"nope": 1}\n', Content_Type="application/x-ndjson")
+    assert (response.status_code, [json.loads(line)["line"] for line in response.text.splitlines()]) == (422, [1])
 
 
 def test_a_batch_that_is_sent_again_adds_nothing(server: Running, stream: str) -> None:

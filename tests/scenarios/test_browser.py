@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from ..support.judge import CHROMIUM, FLAGS
 from ..support.proxy import Proxy
-from ..support.server import ROOT, Running
+from ..support.server import Running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -232,31 +228,6 @@ def test_the_back_button_brings_a_live_page_back(page: Page, server: Running, st
     page.go_back()
     expect(page.locator("article h3")).to_have_text("While away")
     expect(page.locator("#status")).to_have_attribute("data-state", "live")
-
-
-@pytest.mark.full
-def test_the_embedding_of_the_readme_works_as_it_stands(
-    page: Page, start: Callable[..., Running], tmp_path: Path
-) -> None:
-    (snippet,) = re.findall(r"```html\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert "ws://127.0.0.1:8000/streams/demo/" in snippet
-    site = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
-    )
-    with site:
-        threading.Thread(target=site.serve_forever, daemon=True).start()
-        origin = f"http://127.0.0.1:{site.server_port}"
-        server = start("--origins", origin)
-        server.publish_ok("demo", "There before")
-        (tmp_path / "site").mkdir()
-        (tmp_path / "site" / "favicon.ico").touch()
-        host = server.url.removeprefix("http://")
-        (tmp_path / "site" / "index.html").write_text(snippet.replace("127.0.0.1:8000", host))
-        page.goto(f"{origin}/index.html")
-        expect(page.locator("li")).to_have_text(["There before"])
-        server.publish_ok("demo", "Then live")
-        expect(page.locator("li")).to_have_text(["Then live", "There before"])
-        site.shutdown()
 
 
 def test_corrections_withdrawals_and_moves_reach_an_open_page(page: Page, server: Running, stream: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pushserver.access.keyfile import KEY_FILE
-from pushserver.store.embedded import SOCKET
+from pushserver.store.folder import SOCKET
 from pushserver.web.openapi.operations import OPERATIONS
 from pushserver.wire.frames import Format
 

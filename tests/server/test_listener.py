@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import socket as sockets
 from contextlib import AsyncExitStack
 
 import pytest
 
-from pushserver.server.listener import SEND_BUFFER, listen, raise_file_limit, reserve
+from pushserver.server.listener import SEND_BUFFER, listen, listen_when_free, reserve
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import clients_of
@@ -41,6 +40,36 @@ def test_an_address_that_is_reserved_is_listened_on_by_several_and_taken_for_oth
     assert taken.value.errno == errno.EADDRINUSE
 
 
+async def test_a_port_that_is_in_use_is_waited_for_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    with listen(("127.0.0.1", 0), 30.0) as other:
+        address = other.getsockname()
+        waiting = asyncio.create_task(listen_when_free(address, 30.0, asyncio.Event()))
+        await eventually(lambda: "waiting for port" in caplog.text)
+        assert not waiting.done()
+    with await waiting as listener:
+        assert listener.getsockname() == address
+    assert caplog.text.count(f"waiting for port {address[1]}, which is in use, for up to 15 s") == 1
+
+
+async def test_a_port_that_stays_in_use_is_given_up_after_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.server.listener.PORT_LIMIT", 0.2)
+    with listen(("127.0.0.1", 0), 30.0) as other, pytest.raises(OSError, match="in use"):
+        await listen_when_free(other.getsockname(), 30.0, asyncio.Event())
+
+
+async def test_a_server_that_is_stopped_while_it_waits_for_its_port_ends() -> None:
+    stop = asyncio.Event()
+    stop.set()
+    with listen(("127.0.0.1", 0), 30.0) as other, pytest.raises(OSError, match="in use"):
+        await listen_when_free(other.getsockname(), 30.0, stop)
+
+
+async def test_an_address_that_this_machine_does_not_have_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match="assign"):
+        await listen_when_free(("192.0.2.1", 0), 30.0, asyncio.Event())
+    assert "waiting" not in caplog.text
+
+
 def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
     try:
         listener = listen(("::1", 0), 30.0)
@@ -49,15 +78,6 @@ def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
     with reserve(listener) as reserved:
         assert reserved.family == sockets.AF_INET6
         assert reserved.getsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY) == 1
-
-
-def test_as_many_files_may_be_open_as_the_system_allows() -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:

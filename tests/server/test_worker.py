@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pushserver.server.listener import listen
 from pushserver.wire.codes import Close
 
 from ..support.processes import Start, eventually, free_port, read_to_close, stored, workers_of
-from ..support.server import is_alive, reader, receive
+from ..support.server import clients_of, is_alive, reader, receive
 
 pytestmark = pytest.mark.anyio
 
@@ -66,16 +68,57 @@ async def test_a_reader_is_few_objects_to_the_collector_of_cycles(start: Start, 
     assert sum(each.values()) <= READER_OBJECTS, {name: count for name, count in each.items() if count}
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_worker_whose_supervisor_is_killed_frees_the_port_before_its_readers_have_left(
+    start: Start, stream: str, workers: str
+) -> None:
+    port = free_port()
+    server = start("--workers", workers, "--port", str(port), "--drain", "300")
+    server.publish_ok(stream, "one")
+    with socket.create_connection(("127.0.0.1", port)) as stubborn:  # it answers no close
+        request = f"GET /streams/{stream}/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        stubborn.sendall(f"{request}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n\r\n".encode())
+        assert stubborn.recv(12) == b"HTTP/1.1 101"
+        own_port = stubborn.getsockname()[1]
+        (its,) = [pid for pid in workers_of(server) if own_port in clients_of(pid)]
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.close()
+        try:
+            await eventually(lambda: is_free(port))
+            assert is_open(stubborn)
+        finally:
+            os.kill(its, signal.SIGKILL)
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Whether the other end has not closed it yet."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(65_536):
+            pass
+    except BlockingIOError:
+        return True
+    return False
+
+
+def is_free(port: int) -> bool:
+    try:
+        listen(("127.0.0.1", port), 30.0).close()
+    except OSError:
+        return False
+    return True
+
+
 async def test_workers_whose_supervisor_is_killed_leave_and_a_new_server_starts(start: Start, stream: str) -> None:
     port = free_port()
     server = start("--workers", "2", "--port", str(port))
     cursor = server.publish_ok(stream, "one")["cursor"]
     workers, store = workers_of(server), server.store_pid()
     assert len(workers) == 2
-    async with reader(server, stream, cursor=cursor) as socket:
-        await receive(socket, "hello")
+    async with reader(server, stream, cursor=cursor) as connection:
+        await receive(connection, "hello")
         os.kill(server.process.pid, signal.SIGKILL)
-        frames, code = await read_to_close(socket)
+        frames, code = await read_to_close(connection)
     assert (code, [frame["type"] for frame in frames]) == (Close.RESTART, ["bye"])
     server.close()
     await eventually(lambda: not any(map(is_alive, workers)))

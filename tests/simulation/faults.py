@@ -115,6 +115,24 @@ async def the_store_loses_its_newest_events(world: World) -> None:
             await answers_are_lost(world)
 
 
+async def the_primary_is_replaced(world: World) -> None:
+    """A failover that workers see one by one, each when it looks who is the primary.
+
+    Until all Sentinels tell of it the old primary takes writes, which are lost; nobody can reach it after that.
+    """
+    saved = world.memory.saved()
+    await asyncio.sleep(world.chance.uniform(0.05, 1.5))
+    world.memory.saves.clear()
+    world.lose(lambda: world.memory.restore(saved))
+    lines = [worker.line for worker in world.workers]
+    for line in lines:
+        line.is_cut = True
+        world.server.cut(line)
+    for line in world.chance.sample(lines, len(lines)):
+        await asyncio.sleep(world.chance.uniform(0, 0.5))
+        line.is_cut = False
+
+
 async def the_log_is_trimmed(world: World) -> None:
     for _ in range(world.chance.randint(1, 8)):
         world.memory.trim(world.key(world.chance.choice(world.streams), "log"), world.chance.randint(1, 4))
@@ -149,6 +167,7 @@ FAULTS: list[tuple[int, Callable[[World], Coroutine[Any, Any, None]]]] = [
     (2, a_worker_is_killed),
     (1, a_worker_is_drained),
     (6, the_store_loses_its_newest_events),
+    (2, the_primary_is_replaced),
     (2, the_log_is_trimmed),
     (1, a_log_is_deleted),
     (1, the_store_is_flushed),

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from pushserver.store.connection import BlockingConnection, Node, within
+from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
 
-from ..support.server import LIMIT
+from ..support.answers import answering
+from ..support.certificates import Authority
+from ..support.server import LIMIT, ROOT, entry_append
+from ..support.stores import REDIS, Server, free_port
 
 pytestmark = pytest.mark.anyio
+
+DOCUMENT = (ROOT / "docs" / "redis.md").read_text()
 
 
 async def test_a_server_that_takes_a_connection_and_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +104,130 @@ async def test_a_quiet_channel_whose_store_answers_has_no_message(
         assert await channels.read() is None
         await log_store.publish("{p00}:quiet", "hello")
         assert await channels.read() == b"hello"
+
+
+# --- errors in plain words
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("MOVED 5474 127.0.0.1:7001", "slot 5474 has moved to 127.0.0.1:7001 (MOVED)"),
+        ("ASK 12 [::1]:7001", "slot 12 is moving to [::1]:7001, and this key may be there (ASK)"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", "the slot is moving, and some of its keys are on"),
+        (
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "it does not accept the user or the password",
+        ),
+        ("NOAUTH Authentication required.", "it asks for a password, and the URL has none"),
+        ("READONLY You can't write against a read only replica.", "You can't write against a read only replica."),
+    ],
+)
+async def test_an_error_is_told_in_plain_words(answer: str, words: str) -> None:
+    async with answering({"GET": f"-{answer}"}) as port:
+        node = Node(f"redis://127.0.0.1:{port}")
+        with pytest.raises(StoreError) as refused:
+            await within(node.redis.get("key"))
+        assert str(refused.value).startswith(words)
+        await node.close()
+
+
+async def test_the_error_of_one_command_of_several_does_not_repeat_the_command() -> None:
+    async with answering({"SET": "-OOM command not allowed when used memory > 'maxmemory'."}) as port:
+        node = Node(f"redis://127.0.0.1:{port}")
+        pipeline = node.redis.pipeline(transaction=False)
+        pipeline.set("key", "a text (of somebody)")
+        with pytest.raises(StoreError) as refused:
+            await within(pipeline.execute())
+        assert str(refused.value) == "command not allowed when used memory > 'maxmemory'."
+        await node.close()
+
+
+# --- TLS, client certificates, users
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A primary and a Sentinel behind TLS with client certificates, whose users are those of docs/redis.md."""
+    if not REDIS:
+        pytest.skip("redis is not installed, and Valkey's wheel has no TLS")
+    folder = tmp_path_factory.mktemp("guarded")
+    authority = Authority(folder / "tls")
+    for name in ("server", "client"):
+        authority.sign(name)
+    Authority(folder / "other").sign("client")
+    tls = [f"--tls-{name}-file" for name in ("cert", "key", "ca-cert")]
+    files = [str(authority.folder / name) for name in ("server.pem", "server.key", "ca.pem")]
+    options = [word for pair in zip(tls, files, strict=True) for word in pair]
+    ports = [free_port(), free_port()]
+    with ExitStack() as stack:
+        primary = Server(folder, "--tls-port", str(ports[0]), *options, binary=REDIS)
+        stack.callback(primary.close)
+        config = folder / "sentinel.conf"
+        config.write_text("")
+        sentinel = Server(
+            folder, str(config), "--sentinel", "--tls-port", str(ports[1]), "--tls-replication", "yes", *options,
+            binary=REDIS,
+        )  # fmt: skip
+        stack.callback(sentinel.close)
+        sentinel.ask("SENTINEL", "MONITOR", "live", "127.0.0.1", ports[0], 1)
+        for server, line in zip((primary, sentinel), re.findall("^ACL SETUSER .*", DOCUMENT, re.M), strict=True):
+            server.ask(*line.split())
+            server.ask("ACL", "SETUSER", "default", "off")
+        yield Guarded(folder, *ports)
+
+
+class Guarded(NamedTuple):
+    """Guarded is where the certificates are, and the ports with TLS of the primary and the Sentinel."""
+
+    folder: Path
+    port: int
+    sentinel: int
+
+    def url(self) -> str:
+        """The URL of the example, on these servers."""
+        match = re.search("PUSHSERVER_REDIS='(.*)'", DOCUMENT)
+        assert match
+        hosts = "10.0.0.1:26379,10.0.0.2:26379,10.0.0.3:26379"
+        return (
+            match[1].replace("/etc/pushserver", str(self.folder / "tls")).replace(hosts, f"127.0.0.1:{self.sentinel}")
+        )
+
+
+async def test_the_example_of_the_documentation_connects(guarded: Guarded, stream: str) -> None:
+    store = Store(guarded.url(), partitions=16)
+    await store.check()
+    log = Log(store, log_events=1_000, entry_limit=500, idempotency=60)
+    assert (await log.append(entry_append(stream, "Over TLS"))).n == 1
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "cause"),
+    [
+        ("p%40ss%23word", "wrong", "^it does not accept the user or the password"),
+        ("w%40tch%23er", "wrong", "no Sentinel answers.*it does not accept the user or the password"),
+        ("&ssl_certfile.*", "", "no Sentinel answers.*client certificate.*ssl_certfile"),
+        ("ssl_ca_certs=[^&]*&", "", "no Sentinel answers.*its certificate is not trusted"),
+        ("tls/client", "other/client", "no Sentinel answers.*accept.* (the client certificate|that) of ssl_certfile"),
+        ("/live", "/other", "no Sentinel answers.*it watches no primary of that name"),
+        ("sentinel_user=watcher", "sentinel_user=nobody", "it does not accept the user or the password"),
+    ],
+)
+async def test_a_mistake_in_it_is_named(guarded: Guarded, pattern: str, replacement: str, cause: str) -> None:
+    store = Store(re.sub(pattern, replacement, guarded.url()), partitions=16)
+    with pytest.raises(StoreError, match=cause):
+        await store.check()
+    await store.close()
+
+
+async def test_a_server_without_tls_is_named() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR hello\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        store = Store(f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}", partitions=16)
+        with pytest.raises(StoreError, match="it does not speak TLS"):
+            await store.check()
+        await store.close()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,8 +19,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from pushserver.store.embedded import CannotStart, embedded
+from pushserver.store.condition import Condition, SharedCondition, shared
+from pushserver.store.embedded import embedded
+from pushserver.store.folder import CannotStart
 
+from ..faults.disk import filled, small_disk
 from ..support.processes import stores_on
 from ..support.server import ROOT, is_alive
 
@@ -82,7 +86,7 @@ async def test_one_store_for_a_folder(data: Path) -> None:
 async def test_what_was_acknowledged_survives_a_stop(data: Path) -> None:
     for number in range(3):
         async with embedded(data) as url, client_of(url) as store:
-            assert await store.dbsize() == number
+            assert len(await store.keys("key*")) == number
             await store.set(f"key{number}", "value")
             pid = store_pid(data)
         assert not is_alive(pid)
@@ -134,7 +138,7 @@ async def test_it_is_not_handed_over_before_it_has_loaded_its_data(data: Path) -
                     pipeline.set(f"key{number}", "x" * 200)
                 await pipeline.execute()
     async with embedded(data) as url, client_of(url) as store:
-        assert await store.dbsize() == 100_000
+        assert await store.dbsize() == 100_001  # with the store's id
 
 
 async def test_only_this_user_reaches_it_and_only_over_the_socket(data: Path) -> None:
@@ -186,7 +190,7 @@ async def test_an_orphan_is_replaced_by_the_next_start(data: Path) -> None:
 
 
 async def test_an_orphan_that_does_not_stop_is_killed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pushserver.store.embedded.STOP_LIMIT", 0.3)
+    monkeypatch.setattr("pushserver.store.locks.TERM_LIMIT", 0.3)
     orphan = await leave_orphan(data)
     os.kill(orphan, signal.SIGSTOP)
     async with embedded(data) as url, client_of(url) as store:
@@ -239,7 +243,7 @@ async def test_a_store_that_is_killed_with_its_server_is_no_hindrance(data: Path
 
 async def test_no_other_process_is_ended_in_place_of_a_store(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose server was killed while it started has not written its pid yet: the file names another."""
-    monkeypatch.setattr("pushserver.store.embedded.STOP_LIMIT", 0.3)
+    monkeypatch.setattr("pushserver.store.locks.TERM_LIMIT", 0.3)
     await leave_orphan(data)
     innocent = await asyncio.create_subprocess_exec("sleep", "60")
     try:
@@ -254,21 +258,37 @@ async def test_no_other_process_is_ended_in_place_of_a_store(data: Path, monkeyp
         await innocent.wait()
 
 
-async def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
-    data = tmp_path / ("long" * 25)
-    with pytest.raises(CannotStart, match="unix socket") as refused:
-        async with embedded(data):
-            pass
-    assert str(data) in str(refused.value)
-
-
-async def test_a_path_that_is_just_short_enough_works(tmp_path: Path) -> None:
-    data = tmp_path / ("x" * (100 - len(os.fsencode(tmp_path)) - len("//valkey.sock")))
-    assert len(os.fsencode(data / "valkey.sock")) == 100
+@pytest.mark.parametrize(
+    "name",
+    [
+        "news#1",
+        "a?b",
+        "100%20",
+        "My Project",
+        'it\'s "quoted"',
+        "zoë",
+        "a\nb",
+        b"latin-\xe9",
+        "x" * 250,
+        "-data",
+        "a@b:c",
+    ],
+)
+async def test_every_path_that_the_file_system_takes_works(tmp_path: Path, name: str | bytes) -> None:
+    data = tmp_path / (os.fsdecode(name) if isinstance(name, bytes) else name)
     async with embedded(data) as url, client_of(url) as store:
-        assert await store.ping()
-    with pytest.raises(CannotStart):
-        async with embedded(data.with_name(data.name + "x")):
+        await store.set("key", "value")
+        assert store_pid(data)
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.get("key") == "value"
+
+
+async def test_a_socket_that_no_address_reaches_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("y" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with pytest.raises(CannotStart, match="TMPDIR"):
+        async with embedded(deep / "data"):
             pass
 
 
@@ -279,9 +299,10 @@ async def test_a_store_that_cannot_start_says_where_to_look(data: Path, content:
     (manifest,) = data.glob("appendonlydir/*.manifest")
     whole = manifest.read_bytes()
     manifest.write_bytes(content)
-    with pytest.raises(CannotStart, match=re.escape(str(data / "valkey.log"))):
+    with pytest.raises(CannotStart, match=re.escape(str(data / "valkey.log"))) as refused:
         async with embedded(data):
             pass
+    assert f"pushserver repair --data {data}" in str(refused.value)
     assert (data / "valkey.log").read_text().strip()
     assert stores_on(data) == []
     manifest.write_bytes(whole)
@@ -334,3 +355,161 @@ async def test_it_is_stopped_even_while_it_is_being_started_again(data: Path, mo
                 for _ in range(turn):
                     await asyncio.sleep(0.001)
         assert stores_on(data) == []
+
+
+# --- a folder that had a log does not start empty
+
+
+@pytest.mark.parametrize("harm", ["manifest", "folder", "files", "content"])
+async def test_a_folder_that_had_a_log_does_not_start_empty(data: Path, harm: str) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        await store.set("key", "value")
+    log = data / "appendonlydir"
+    if harm == "manifest":
+        (log / "appendonly.aof.manifest").unlink()
+    elif harm == "folder":
+        shutil.rmtree(log)
+    elif harm == "files":
+        for file in log.iterdir():
+            file.unlink()
+    else:
+        os.truncate(log / "appendonly.aof.1.incr.aof", 0)
+    with pytest.raises(CannotStart, match=r"restore a backup"):
+        async with embedded(data):
+            pass
+    assert stores_on(data) == []
+    async with embedded(data, accept_empty=True) as url, client_of(url) as store:
+        assert await store.get("key") is None
+        await store.set("other", "value")
+    assert bool(list(data.glob("appendonlydir.*"))) == (
+        harm == "manifest"
+    )  # what is left of the log is never written over
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.get("other") == "value"
+
+
+async def test_a_log_of_an_earlier_version_gets_its_marker_at_the_next_start(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        await store.set("key", "value")
+        await store.delete("pushserver:store")
+    (data / "store.id").unlink()
+    async with embedded(data) as url, client_of(url) as store:
+        assert await store.get("key") == "value"
+        assert (data / "store.id").read_text().strip() == await store.get("pushserver:store")
+
+
+async def test_a_store_that_was_flushed_and_ends_is_started_again(data: Path) -> None:
+    async with embedded(data) as url, client_of(url) as store:
+        await store.flushall()
+        os.kill(store_pid(data), signal.SIGKILL)
+        await answers(store)
+
+
+# --- its folder and its disk
+
+
+@asynccontextmanager
+async def watched(data: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[aioredis.Redis, SharedCondition]]:
+    """A store whose folder is looked at all the time, and its condition."""
+    monkeypatch.setattr("pushserver.store.embedded.LOOKED_EVERY", 0.01)
+    with shared() as condition:
+        async with embedded(data, condition=condition) as url, client_of(url) as store:
+            yield store, condition
+
+
+@pytest.mark.parametrize("harm", ["rm -rf", "mv", "mv and mkdir", "rm log", "replace log", "rm lock"])
+async def test_a_folder_that_is_gone_or_replaced_is_noticed(
+    data: Path, harm: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    aof = data / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    async with watched(data, monkeypatch) as (store, condition):
+        await store.set("key", "value")
+        assert condition.get() == Condition.SOUND
+        if harm == "rm -rf":
+            shutil.rmtree(data)
+        elif harm == "mv":
+            data.rename(data.with_name("other"))
+        elif harm == "mv and mkdir":
+            data.rename(data.with_name("other"))
+            data.mkdir()
+        elif harm == "rm log":
+            aof.unlink()
+        elif harm == "replace log":
+            shutil.copy(aof, aof.with_name("copy"))
+            aof.with_name("copy").replace(aof)
+        else:
+            (data / "server.lock").unlink()
+        await eventually(lambda: condition.get() == Condition.FOLDER_LOST)
+        assert "publishing is refused" in caplog.text
+        assert ("gone" in caplog.text) or ("replaced" in caplog.text)
+        assert await store.get("key") == "value"
+        if harm == "mv and mkdir":
+            os.kill(store_pid(data.with_name("other")), signal.SIGKILL)
+            await eventually(lambda: caplog.text.count("did not start") >= 2)
+            assert list(data.iterdir()) == []  # no empty store is started in another folder
+            data.rmdir()
+        if harm.startswith("mv"):
+            data.with_name("other").rename(data)
+            await eventually(lambda: condition.get() == Condition.SOUND)
+            await answers(store)
+            assert await store.get("key") == "value"
+
+
+async def test_a_rewrite_of_the_log_is_no_other_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watched(data, monkeypatch) as (store, condition):
+        for _ in range(5):
+            await store.bgrewriteaof()
+            async with asyncio.timeout(LIMIT):
+                while (await store.info("persistence"))["aof_rewrite_in_progress"]:
+                    await asyncio.sleep(0.01)
+        assert list(data.glob("appendonlydir/*.6.base.rdb"))
+        assert condition.get() == Condition.SOUND
+
+
+async def test_where_the_disk_is_full_the_store_writes_nothing_of_its_own(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that expires would be deleted, and on a full disk the store would end on writing that."""
+    async with watched(data, monkeypatch) as (store, condition):
+        monkeypatch.setattr("pushserver.store.folder.FULL_BELOW", 2**62)
+        await eventually(lambda: condition.get() == Condition.DISK_FULL)
+        async with asyncio.timeout(LIMIT):
+            while (await store.config_get("import-mode"))["import-mode"] != "yes":
+                await asyncio.sleep(0.01)
+        await store.set("brief", "value", px=1)
+        keys = await store.dbsize()
+        written = (await store.info("persistence"))["aof_current_size"]
+        async with asyncio.timeout(LIMIT):
+            while await store.get("brief") is not None:
+                await asyncio.sleep(0.01)
+        assert await store.dbsize() == keys
+        assert (await store.info("persistence"))["aof_current_size"] == written
+        os.kill(store_pid(data), signal.SIGKILL)
+        await answers(store)
+        assert (await store.config_get("import-mode"))["import-mode"] == "yes"
+        monkeypatch.undo()
+        monkeypatch.setattr("pushserver.store.embedded.LOOKED_EVERY", 0.01)
+        await eventually(lambda: condition.get() == Condition.SOUND)
+        async with asyncio.timeout(LIMIT):
+            while await store.dbsize() == keys:
+                await asyncio.sleep(0.01)
+
+
+async def test_after_a_write_that_failed_nothing_is_written_for_a_while_and_reading_goes_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota does not show in the free space: no look at the disk would have said so."""
+    monkeypatch.setattr("pushserver.store.folder.FULL_BELOW", 0)
+    monkeypatch.setattr("pushserver.store.folder.LEAST_RESERVE", 0)
+    with small_disk(data) as mounted:
+        if not mounted:
+            pytest.skip("only root may mount a disk to fill")
+        async with watched(data, monkeypatch) as (store, condition):
+            await store.set("key", "value")
+            with filled(data):
+                with pytest.raises(RedisError):
+                    await store.set("large", "x" * 100_000)
+                await eventually(lambda: condition.get() == Condition.DISK_FULL)
+                await answers(store)
+                assert await store.get("key") == "value"
+                assert (await store.config_get("import-mode"))["import-mode"] == "yes"

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, cast
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.transport.asgi import DETACH
+from pushserver.transport.door import Door
 from pushserver.transport.http import LIMITS, HttpProtocol, Limits
 from pushserver.transport.outlet import Unread
 
@@ -154,6 +156,11 @@ class Serving(NamedTuple):
     site: Site
     unread: Unread
 
+    def bodies(self) -> list[bytes]:
+        """The bytes that each connection keeps for its client."""
+        assert self.site.server is not None
+        return [cast(Any, each)._outlet._body for each in self.site.server.server_state.connections]
+
     @contextlib.contextmanager
     def wire(self) -> Iterator[Wire]:
         wire = Wire(self.address)
@@ -165,7 +172,8 @@ class Serving(NamedTuple):
 def serving(limits: Limits = LIMITS, *, unread_bytes: int = 2**30) -> Iterator[Serving]:
     """Serve a site with these limits, in a thread."""
     site, unread = Site(), Unread(unread_bytes)
-    protocol = cast(Any, partial(HttpProtocol, unread=unread, limits=limits))
+    door = Door(Addresses(AddressLimits(0, 0, 0), Proxies("")), last_file=None)  # it refuses nobody
+    protocol = cast(Any, partial(HttpProtocol, door=door, unread=unread, limits=limits))
     app = cast(ASGIApp, site)
     config = uvicorn.Config(app, loop="uvloop", http=protocol, lifespan="off", log_config=None, server_header=False)
     config.timeout_graceful_shutdown = 1

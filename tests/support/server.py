@@ -22,6 +22,7 @@ from pushserver.content import changes, schema, validation
 from pushserver.content.changes import NO_KEY
 from pushserver.model import Append, Idempotency
 
+KEY = "pk_test_0123456789abcdef"  # a publish key where any will do
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Seconds. No bound of a test: a machine may be busy, and what waits for an event waits until there is no hope any more.
@@ -38,6 +39,10 @@ class Running:
     ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
+        if "--redis" in arguments and not {"PUSHSERVER_KEY", "--key"} & {*(env or {}), *arguments}:
+            data.mkdir(exist_ok=True)
+            (data / "publish.key").write_text(f"{KEY}\n")  # where commands look for it
+            env = {**(env or {}), "PUSHSERVER_KEY": KEY}
         self.errors = data.parent / f"{data.name}.log"
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
@@ -47,6 +52,7 @@ class Running:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                errors="surrogateescape",  # the name of a folder may be no UTF-8
                 start_new_session=True,
             )
         self.greeting = self._greeting()

@@ -119,6 +119,28 @@ class Watched:
         """Wait until every Sentinel names another primary."""
         until(lambda: all(_named(sentinel) != self.primary.port for sentinel in self.sentinels))
 
+    def take_away(self, count: int, how: str) -> None:
+        """Kill (`dead`) or freeze (`frozen`) some replicas; or let nobody follow the next primary (`alone`)."""
+        away = self.replicas[:count]
+        for replica in away:
+            (replica.kill if how == "dead" else replica.freeze)()
+        if how == "alone":
+            self.let_nobody_follow()
+        # One that is not known to be away could be promoted, and the failover would fail.
+        until(lambda: all(_down(sentinel) >= {replica.port for replica in away} for sentinel in self.sentinels))
+
+    def strike(self, how: str) -> None:
+        """The primary is `killed` or `frozen`, or the first Sentinel of the URL is `asked for` a failover."""
+        match how:
+            case "killed":
+                self.primary.kill()
+            case "frozen":
+                self.primary.freeze()
+            case "asked for":
+                self.sentinels[0].ask("SENTINEL", "FAILOVER", NAME)
+            case _:
+                raise ValueError(how)
+
     def let_nobody_follow(self) -> None:
         """From now on whichever replica is promoted has no replica: it refuses the others."""
         for replica in self.replicas:
@@ -149,6 +171,15 @@ class Watched:
 def _named(sentinel: Server) -> int:
     _, port = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
     return int(port)
+
+
+def _down(sentinel: Server) -> set[int]:
+    """The ports of the replicas that a Sentinel calls down."""
+    replicas: list[dict[str, Any]] = sentinel.client.sentinel_slaves(NAME)
+    return {int(replica["port"]) for replica in replicas if "s_down" in str(replica["flags"])}
+
+
+STRIKES = ("killed", "asked for", "frozen")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pushserver.transport.http import LIMITS
 
 from ..support.connections import serving
@@ -15,15 +17,17 @@ def test_an_application_that_does_not_answer_is_answered_for() -> None:
         assert wire.rest() == b""
 
 
-def test_bytes_before_the_answer_are_bounded() -> None:
+@pytest.mark.parametrize("parts", [1, 10])
+def test_bytes_before_the_answer_are_bounded(parts: int) -> None:
     with serving() as server, server.wire() as wire:
-        wire.get("/slow", UPGRADE)
-        wire.send(b"x" * 10_000)
+        wire.get("/slow", UPGRADE + b"\r\n" + b"x" * (10_000 // parts))
+        for _ in range(parts - 1):
+            wire.send(b"x" * 1_000)
         assert wire.rest() == b""
 
 
 def test_bytes_that_come_with_the_request_are_for_the_protocol_behind_it() -> None:
     with serving() as server, server.wire() as wire:
-        wire.get("/socket", UPGRADE + b"\r\n" + b"x" * 5_000)
+        wire.get("/socket", UPGRADE + b"\r\n" + b"x" * 3_000)
         assert wire.answer()[0] == 101
         assert wire.socket.recv(8) == b"accepted"

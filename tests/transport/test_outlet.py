@@ -73,8 +73,9 @@ def test_equal_answers_that_nobody_reads_are_held_once() -> None:
         wires = [stack.enter_context(server.wire()) for _ in range(10)]
         for wire in wires:
             wire.get("/large")
-        until(lambda: len(server.site.asked) == len(wires) and server.unread.bytes > 0)
+        until(lambda: sum(map(bool, server.bodies())) == len(wires))
         assert server.unread.bytes <= LARGE
+        assert len({id(body) for body in server.bodies()}) == 1
         for wire in wires:
             assert len(wire.answer()[1]) > LARGE - 10
         assert server.unread.bytes == 0

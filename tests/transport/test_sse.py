@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ class Sent(NamedTuple):
 def listening(server: Running, stream: str, query: str = "", **headers: str) -> Iterator[Iterator[Sent]]:
     with server.http.stream("GET", f"/streams/{stream}/sse?{query}", headers=headers) as response:
         assert response.status_code == 200, response.read()
-        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["content-type"] == "text/event-stream"
         yield events(response.iter_lines())
 
 
@@ -46,11 +47,11 @@ def events(lines: Iterator[str]) -> Iterator[Sent]:
             data = value
         elif name == "retry":
             assert 1_000 <= int(value) <= 5_000
-        elif not line and data:
-            yield Sent(id, json.loads(data))
-            id, data = "", ""
         else:
             assert not line
+            assert data, "a block without data: to many clients an empty event"
+            yield Sent(id, json.loads(data))
+            id, data = "", ""
 
 
 def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: Running, stream: str) -> None:
@@ -63,6 +64,14 @@ def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: R
         came = next(sent for sent in frames if sent.frame["type"] != "head")
         assert (came.id, came.frame["cursor"]) == (second["cursor"],) * 2
         assert came.frame["entry"]["headline"] == "two \u2028 lines"
+
+
+def test_the_first_block_says_when_to_reconnect_and_is_an_event(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "one")
+    with server.http.stream("GET", f"/streams/{stream}/sse") as response:
+        lines = response.iter_lines()
+        assert re.fullmatch("retry: [1-5][0-9]{3}", next(lines))
+        assert json.loads(next(lines).removeprefix("data: "))["type"] == "hello"
 
 
 def test_the_html_format_is_the_same_as_on_the_socket(server: Running, stream: str) -> None:

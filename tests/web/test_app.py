@@ -13,11 +13,11 @@ from pushserver.settings import Settings
 from pushserver.web import app as web_app
 from pushserver.web.app import create_app, static_folder
 
-from ..support.server import ROOT
+from ..support.server import KEY, ROOT
 
 PACKAGE = ROOT / "pushserver"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SETTINGS = Settings(redis="unix:///nowhere", key="pk_test")
+SETTINGS = Settings(redis="unix:///nowhere", key=KEY)
 
 
 def looks_up(source: str) -> bool:
@@ -67,7 +67,7 @@ def test_other_addresses_come_after_those_of_the_table() -> None:
 
 def test_private_streams_without_a_key_do_not_start() -> None:
     with pytest.raises(ValueError, match="TOKEN_KEYS"):
-        create_app(Settings(redis="unix:///nowhere", key="pk_test", private="desk-*"))
+        create_app(Settings(redis="unix:///nowhere", key=KEY, private="desk-*"))
 
 
 def test_static_files_are_beside_the_package_in_a_checkout() -> None:

@@ -1,11 +1,12 @@
-"""If-None-Match by RFC 9110, 13.1.2."""
+"""If-None-Match by RFC 9110, 13.1.2; Accept by RFC 9110, 12.5.1."""
 
 from __future__ import annotations
 
 import pytest
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from pushserver.web.conditions import if_none_match, not_modified
+from pushserver.web.conditions import if_none_match, not_modified, prefers_html
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,30 @@ def test_any_other_copy_is_not(fields: tuple[str, ...]) -> None:
 
 def test_a_long_field_that_is_not_valid_takes_no_long_time_to_refuse() -> None:
     assert not if_none_match('"x"' + ", " * 30_000 + "!", '"a"')
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_html"),
+    [
+        (["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"], True),
+        (["text/html"], True),
+        (["TEXT/HTML;charset=utf-8"], True),
+        (["application/json;q=0.5, text/*"], True),
+        (["application/json, text/html"], True),
+        (["image/png", "text/html"], True),
+        ([], False),
+        (["*/*"], False),
+        (["application/json"], False),
+        (["text/html;q=0"], False),
+        (["text/html;q=0.000, */*"], False),
+        (["text/html;q=0.2, application/json"], False),
+        (["text/html;q=0.2, */*;q=0.3"], False),
+        (["text/html;q=2"], False),
+        (["text/htmlx"], False),
+        (['text/plain;a="text/html"'], False),
+        ([",;,=;q=,text/" * 5_000], False),
+    ],
+)
+def test_html_is_for_clients_that_accept_it_no_less_than_json(accept: list[str], is_html: bool) -> None:
+    headers = Headers(raw=[(b"accept", value.encode()) for value in accept])
+    assert prefers_html(headers) is is_html

@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from pushserver.store.embedded import SOCKET
+from pushserver.store.condition import Condition, StoreCondition
+from pushserver.store.folder import SOCKET
 from pushserver.store.store import StoreError
 from pushserver.web import health
 from pushserver.web.health import Health, HealthRoutes
@@ -106,6 +107,9 @@ class Checks:
     def checks(self) -> dict[str, bool]:
         return self._checks
 
+    def publishes(self) -> bool:
+        return True
+
 
 def probe(path: str, **checks: bool) -> httpx2.Response:
     """The answer of the routes to a probe."""
@@ -116,13 +120,19 @@ def probe(path: str, **checks: bool) -> httpx2.Response:
 
 def test_a_worker_is_ready_if_every_check_passes() -> None:
     answer = probe("/readyz", store=True, tail=True)
-    assert (answer.status_code, answer.json()) == (200, {"ready": True, "store": True, "tail": True})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"ready": True, "store": True, "tail": True, "publishing": True},
+    )
     assert answer.headers["cache-control"] == "no-store"
 
 
 def test_one_check_that_fails_is_named() -> None:
     answer = probe("/readyz", store=False, tail=True)
-    assert (answer.status_code, answer.json()) == (503, {"ready": False, "store": False, "tail": True})
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"ready": False, "store": False, "tail": True, "publishing": True},
+    )
 
 
 def test_a_worker_that_is_not_ready_is_alive() -> None:
@@ -141,6 +151,7 @@ class Store:
     """A store that answers a ping as it is said to."""
 
     def __init__(self) -> None:
+        self.condition = StoreCondition()
         self.error: Exception | None = None
         self.pinged = asyncio.Event()
 
@@ -158,7 +169,8 @@ async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeyp
     store = Store()
     worker = SimpleNamespace(is_sound=lambda: True, draining=False)
     checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)))
-    assert checked.checks() == {"store": False, "replicas": True, "tail": True, "receipts": True, "staying": True}
+    passing = {"folder": True, "replicas": True, "tail": True, "receipts": True, "staying": True}
+    assert checked.checks() == {"store": False, **passing}
     task = asyncio.create_task(checked.run())
     await asked(store)
     assert checked.checks()["store"]
@@ -171,6 +183,28 @@ async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeyp
     worker.draining = True
     assert not checked.checks()["staying"]
     task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("condition", "folder", "publishes"),
+    [
+        (Condition.SOUND, True, True),
+        (Condition.DISK_RESERVE, True, False),
+        (Condition.DISK_FULL, True, False),
+        (Condition.FOLDER_LOST, False, False),
+    ],
+)
+def test_a_worker_whose_disk_is_full_is_ready_to_read_and_one_whose_folder_is_gone_is_not(
+    condition: Condition, folder: bool, publishes: bool
+) -> None:
+    store = SimpleNamespace(condition=SimpleNamespace(get=lambda: condition), has_replicas=lambda: True)
+    worker = SimpleNamespace(is_sound=lambda: True, draining=False)
+    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)))
+
+    async def look() -> tuple[bool, bool]:
+        return checked.checks()["folder"], checked.publishes()
+
+    assert asyncio.run(look()) == (folder, publishes)
 
 
 async def asked(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from typing import NamedTuple
 
 import pytest
@@ -16,7 +17,7 @@ from pushserver.access.tokens import Tokens
 from pushserver.web.openapi.operations import OPERATIONS, Answer, Operation
 from pushserver.web.routes import Handler, make_routes
 
-from ..support.server import Running
+from ..support.server import LIMIT, Running
 
 PUBLIC = Tokens([], [], ["EdDSA"], "pushserver")
 PRIVATE = Tokens(["*"], [], ["EdDSA"], "pushserver")
@@ -118,6 +119,46 @@ async def test_an_unknown_method_is_refused_with_those_that_are_known(
 ) -> None:
     answer = await ask(method, path, tokens)
     assert (answer.status, answer.headers["allow"]) == (405, allow)
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/streams/demo/", "/streams/demo"),
+        ("/streams/demo/?before=1.a&x=%2F", "/streams/demo?before=1.a&x=%2F"),
+        ("/streams/demo//", "/streams/demo"),
+        ("/streams/demo%2F", "/streams/demo"),
+        ("/streams/demo/entries/", "/streams/demo/entries"),
+        ("/streams/demo/entries/one/", "/streams/demo/entries/one"),
+        ("/streams/demo/feed.atom/", "/streams/demo/feed.atom"),
+        ("/streams/demo/sse/?cursor=x", "/streams/demo/sse?cursor=x"),
+        ("/streams//evil.example/", "/streams//evil.example"),
+        ("/streams/%0DSet-Cookie:%20a/", "/streams/%0DSet-Cookie%3A%20a"),
+        ("/livez/", "/livez"),
+        ("/openapi.json/", "/openapi.json"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_address_with_a_slash_at_its_end_is_redirected(
+    server: Running, method: str, path: str, location: str
+) -> None:
+    answer = server.http.request(method, path)
+    assert (answer.status_code, answer.headers["location"]) == (308, location)
+
+
+@pytest.mark.parametrize("path", ["/", "/streams/", "//evil.example/", "/nothing/", "/static/"])
+def test_what_has_no_address_without_the_slash_is_not_redirected(server: Running, path: str) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT)
+    connection.request("GET", path)
+    assert connection.getresponse().status in (200, 404, 422)
+    connection.close()
+
+
+def test_a_publisher_is_refused_where_a_redirect_would_look_like_success(server: Running, stream: str) -> None:
+    refused = server.send("POST", f"/streams/{stream}/entries/", {"headline": "One"})
+    assert refused.status_code == 405
+    assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 
 async def test_a_get_answers_head_too() -> None:

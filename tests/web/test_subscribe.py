@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,13 @@ REFUSED = [
     ("{stream}", "format=xml", {}, 422),
     ("{stream}", "", {"Origin": "https://elsewhere.example"}, 403),
 ]
+FLOOD = 20  # requests of a kind
+HANDSHAKE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 
 
 def first_frames(server: Running, stream: str, query: str, count: int, **headers: str) -> list[dict[str, Any]]:
@@ -39,6 +47,11 @@ def test_last_event_id_wins_over_the_cursor(server: Running, stream: str) -> Non
         (f"cursor={cursors[0]}", {}, [2, 3, 4]),
         (f"cursor={cursors[0]}", {"Last-Event-ID": cursors[2]}, [4]),
         ("cursor=nonsense", {"Last-Event-ID": cursors[1]}, [3, 4]),
+        (f"lastEventId={cursors[2]}", {}, [4]),
+        (f"lastEventID={cursors[2]}&cursor={cursors[0]}", {}, [4]),
+        (f"Last-Event-ID={cursors[1]}", {}, [3, 4]),
+        (f"lastEventId=&cursor={cursors[1]}", {}, [3, 4]),
+        (f"lastEventId={cursors[0]}", {"Last-Event-ID": cursors[2]}, [4]),
     ]:
         hello, *events = first_frames(server, stream, query, 1 + len(expected), **headers)
         assert hello["complete"] is True
@@ -84,19 +97,11 @@ async def test_a_refusal_of_a_handshake_is_a_problem(
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
 
 
-def test_an_allowed_origin_may_read(start: Callable[..., Running], stream: str) -> None:
-    server = start("--origins", "https://news.example")
-    server.publish_ok(stream, "one")
-    with server.http.stream("GET", f"/streams/{stream}/sse", headers={"Origin": "https://news.example"}) as response:
-        assert response.headers["access-control-allow-origin"] == "https://news.example"
-        assert response.headers["vary"] == "Origin"
-
-
 def test_a_head_request_has_an_end(server: Running, stream: str) -> None:
     server.publish_ok(stream, "one")
     response = server.http.head(f"/streams/{stream}/sse")
     assert (response.status_code, response.headers["x-accel-buffering"]) == (200, "no")
-    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["content-type"] == "text/event-stream"
     assert server.http.head("/streams/no-such-stream/sse").status_code == 404
 
 
@@ -105,6 +110,35 @@ def test_who_has_all_of_an_ended_stream_is_told_to_stop(server: Running, stream:
     last = server.send("POST", f"/streams/{stream}/end", {}).json()["cursor"]
     assert server.http.get(f"/streams/{stream}/sse?cursor={last}").status_code == 204
     assert first_frames(server, stream, f"cursor={first}", 2)[1]["type"] == "stream.end"
+
+
+REFUSED_FLOODS = [
+    ("no-such-stream", "", {}, {404, 503}),  # 503 where there are too many unknown names
+    ("UPPER", "", {}, {422}),
+    ("{stream}", "format=xml", {}, {422}),
+    ("{stream}", "", {"Origin": "https://elsewhere.example"}, {403}),
+    ("desk-{stream}", "", {}, {401}),
+    ("no-such-stream-{number}", "", {}, {404, 503}),
+]
+
+
+@pytest.mark.anyio
+async def test_handshakes_that_are_refused_use_up_no_reader_s_place(
+    start: Callable[..., Running], stream: str, tmp_path: Path
+) -> None:
+    """One reader a second is admitted, and one at once: it would have to wait if one of a flood had been counted."""
+    (tmp_path / "secret").write_text("s" * 32)
+    private = ["--private", "desk-*", "--token-keys", str(tmp_path / "secret"), "--token-algorithms", "HS256"]
+    server = start("--admit", "1", *private)
+    server.publish_ok(stream, "one")
+    for name, query, headers, expected in REFUSED_FLOODS:
+        for number in range(FLOOD):
+            path = f"/streams/{name.format(stream=stream, number=number)}"
+            for end, upgrade in (("sse", {}), ("ws", HANDSHAKE)):
+                response = server.http.get(f"{path}/{end}?{query}", headers={**upgrade, **headers})
+                assert response.status_code in expected
+    async with reader(server, stream) as socket:
+        assert (await receive(socket))["type"] == "hello"
 
 
 @pytest.mark.anyio

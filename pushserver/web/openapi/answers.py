@@ -170,10 +170,12 @@ class Live(Answer):
 class Ready(Answer):
     ready: bool
     store: bool
+    folder: bool
     replicas: bool
     tail: bool
     receipts: bool
     staying: bool
+    publishing: bool
 
 
 class Problem(Answer):
@@ -186,7 +188,13 @@ class Problem(Answer):
     errors: list[Fault] | None = None
 
 
-class ChangedProblem(Problem):
-    """A change that another one preceded; `current` is the entry or page now."""
+class Revision(Answer):
+    """The revision of an entry, for a key that may not see more of it."""
 
-    current: Entry | Page | None = Field()
+    rev: int
+
+
+class ChangedProblem(Problem):
+    """A change that another one preceded; `current` is the entry or page now, for some keys only its revision."""
+
+    current: Entry | Page | Revision | None = Field()

@@ -94,7 +94,7 @@ FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"]
 
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
-READING = "401 403 404 422 503"
+READING = "401 403 404 422 429 503"
 KEYED = "400 401 403 429 503"
 WRITING = f"{KEYED} 409 413 415 422"
 
@@ -117,11 +117,15 @@ _page = {
 }
 _put = Answer("Changed, or not different from the current one.", {JSON: "EntryChanged"}, ("ETag",))
 _html = Answer("The page.", {HTML: TEXT})
+_refused_batch = {
+    422: Answer("Refused; a batch of which no line was stored has the refusal of each.", {NDJSON: TEXT}),
+    503: Answer("The store is away; a batch has the refusal of each line.", {NDJSON: TEXT}),
+}
 _counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
 _same = Answer("Not modified: the copy that the ETag names is current.", {}, ("ETag",))
 
 OPERATIONS = [
-    Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "503"),
+    Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "429 503"),
     Operation("GET", "/livez", "isAlive", "Answer while the worker runs.", {200: Answer("Yes.", {JSON: answers.Live})}),
     Operation("GET", "/metrics", "countAll", "The metrics of all workers, for Prometheus.", {200: _counts}),
     Operation(
@@ -201,6 +205,7 @@ OPERATIONS = [
                 {JSON: "Published", NDJSON: TEXT},
                 ("Idempotent-Replayed",),
             ),
+            **_refused_batch,
             **_new,
         },
         WRITING,
@@ -291,7 +296,7 @@ OPERATIONS = [
         "/streams/{stream}/restore",
         "restoreStream",
         "Import the lines of an export, up to the first that is refused.",
-        {200: Answer("A line for each of the lines.", {NDJSON: TEXT})},
+        {200: Answer("A line for each of the lines.", {NDJSON: TEXT}), **_refused_batch},
         f"{KEYED} 413 415 422",
         {NDJSON: TEXT},
         right="publish, correct, withdraw, page",
@@ -311,11 +316,11 @@ OPERATIONS = [
         "followEvents",
         "Subscribe to the stream as Server-Sent Events.",
         {
-            200: Answer("Frames follow.", {"text/event-stream": TEXT}),
+            200: Answer("Frames follow; or one `bye`, to a GET that is to come later.", {"text/event-stream": TEXT}),
             204: Answer("The stream has ended, and the reader has every event."),
         },
         READING,
-        query=FOLLOW,
+        query={**FOLLOW, "lastEventId": TEXT},
     ),
     Operation(
         "GET",

@@ -1,0 +1,354 @@
+"""The script measures the memory that a worker takes for the streams that it follows.
+
+    .venv/bin/python -m bench.rings                    # 1,000 streams of 1,000 entries, read in every variant
+    .venv/bin/python -m bench.rings --streams 100      # fewer of them
+    .venv/bin/python -m bench.rings --minutes 60       # 30 streams whose readers come and go, for an hour
+    .venv/bin/python -m bench.rings --frame            # bytes of one event beside its data and its encodings
+
+Each stream has a reader that stays, and is filled while it reads. Then readers in every transport, coding and format
+begin 900 events back, and each must receive every event since, or a snapshot where the format's limit is lower. With
+`--minutes` readers of every kind come and go, beside pages, corrections, withdrawals and new entries; the script prints
+the memory once a minute. The exit status is 1 where a reader missed an event, or the memory exceeded LIMIT_MIB or grew
+by more than 5 % after the first third of the time. A server of its own is started, on loopback, and stopped at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import gc
+import itertools
+import random
+import re
+import secrets
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import redis.asyncio as aioredis
+from websockets.asyncio.client import connect
+
+from pushserver import model
+from pushserver.codec import dumps
+from pushserver.live.fanout import Fanout
+from pushserver.live.ring import Ring
+from pushserver.live.stream import LiveStream
+from pushserver.model import Cursor, Event
+from pushserver.store.folder import SOCKET
+from pushserver.store.records import event_of
+from pushserver.wire.frames import Coding, Format
+from tests.support.server import Running, entry_append, running
+
+EVENTS, BACK = 1_000, 900  # of each stream, and how many of them the readers miss
+TEXT = "word " * 190  # of an entry: with its other fields 1 kB
+LIMIT_MIB = 512
+AT_ONCE = 16  # readers
+PATIENCE = 120.0  # seconds for a reader to receive all that it missed
+GROWTH = 1.05
+HEAD = re.compile(r'{"type":"([a-z.]+)"(?:,"n":(\d+))?')
+
+
+class Variant(NamedTuple):
+    """A transport, a coding and a format."""
+
+    name: str
+    transport: str
+    format: str
+    deflate: bool = False
+
+
+VARIANTS = [
+    Variant(f"{transport}{' deflated' if deflate else ''} {format}", transport, format, deflate)
+    for transport, deflate in (("websocket", False), ("websocket", True), ("sse", False))
+    for format in ("json", "html")
+]
+
+
+# --- filling streams
+
+
+def entries(stream: str, first: int, last: int, prev: Cursor) -> Iterator[tuple[Cursor, Cursor, int, Any]]:
+    """The events of a stream from a number on: cursor, the one before, number, and what is stored."""
+    for n in range(first, last + 1):
+        append = entry_append(stream, f"Entry {n}", id=f"e{n}", at=model.now(), body=f"{n} {TEXT}")
+        cursor = Cursor(prev.epoch, f"{append.at}-{n}", secrets.token_hex(8))
+        yield cursor, prev, n, append
+        prev = cursor
+
+
+@functools.cache
+def templates() -> list[tuple[dict[Any, Any], str, str, int]]:
+    """What is stored for events 2 to EVENTS of a stream STREAM: fields, state, entry, score."""
+    rows = []
+    for _, _, n, append in entries("STREAM", 2, EVENTS, Cursor("", "", "")):
+        fields = {
+            "n": n,
+            "t": append.type,
+            "s": append.shown_at,
+            "k": append.entry_id,
+            "d": dumps(append.data),
+            "i": "",
+        }
+        rows.append((fields, dumps(append.state), append.entry_id, append.order))
+    return rows
+
+
+async def fill(store: aioredis.Redis, stream: str, first: Cursor) -> list[Cursor]:
+    """Append events past the server, as its script does. The cursors of all events, the oldest first."""
+    key = f"{model.tag(model.partition_of(stream, 16))}:{stream}"
+    cursors = [first]
+    async with store.pipeline(transaction=False) as pipeline:
+        for fields, state, entry, score in templates():
+            prev, at, data = cursors[-1], model.now(), fields["d"].replace("STREAM", stream)
+            cursor = Cursor(first.epoch, f"{at}-{fields['n']}", secrets.token_hex(8))
+            place: dict[Any, Any] = {"e": cursor.epoch, "p": f"{prev.id}.{prev.nonce}", "u": cursor.nonce, "d": data}
+            pipeline.xadd(f"{key}:log", {**fields, **place}, id=cursor.id)
+            pipeline.hset(f"{key}:entries", entry, state.replace("STREAM", stream))
+            pipeline.zadd(f"{key}:order", {entry: score})
+            cursors.append(cursor)
+        await pipeline.execute()
+    return cursors
+
+
+# --- readers
+
+
+async def frames(server: Running, stream: str, cursor: str, variant: Variant) -> Any:
+    """The texts of a reader's frames."""
+    path = f"/streams/{stream}/{'ws' if variant.transport == 'websocket' else 'sse'}?cursor={cursor}"
+    url = f"{server.url}{path}&format={variant.format}"
+    if variant.transport == "sse":
+        async with httpx2.AsyncClient(timeout=PATIENCE) as http, http.stream("GET", url) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    yield line[6:]
+        return
+    compression = "deflate" if variant.deflate else None
+    async with connect(
+        url.replace("http", "ws", 1), compression=compression, proxy=None, max_size=None, open_timeout=PATIENCE
+    ) as socket:
+        async for text in socket:
+            yield text
+
+
+async def behind(server: Running, stream: str, cursor: Cursor, variant: Variant) -> str:
+    """`events` where a reader received every event after its cursor in order, `snapshot` where one stood for them."""
+    expected = EVENTS - BACK
+    kind = "events"
+    async with asyncio.timeout(PATIENCE):
+        async for text in frames(server, stream, str(cursor), variant):
+            match = HEAD.match(text)
+            assert match, text[:100]
+            if match[1] == "snapshot":
+                kind, expected = "snapshot", int(match[2])
+            elif match[1] == "entry.put":
+                expected += 1
+                assert int(match[2]) == expected, f"{stream}, {variant.name}: expected {expected}, got {match[2]}"
+            if expected == EVENTS:
+                return kind
+    raise AssertionError(f"{stream}, {variant.name}: closed at event {expected}")
+
+
+async def follower(server: Running, stream: str, cursor: str, last: dict[str, int]) -> None:
+    """A reader that stays, and notes the last event that it received."""
+    async for text in frames(server, stream, cursor, VARIANTS[0]):
+        match = HEAD.match(text)
+        if match and match[1] == "entry.put":
+            last[stream] = int(match[2])
+
+
+async def in_turns(jobs: Iterator[Awaitable[str]]) -> list[str]:
+    """The results of jobs, AT_ONCE of which run at a time."""
+    results: list[str] = []
+
+    async def work() -> None:
+        for job in jobs:
+            results.append(await job)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.create_task(work())
+    return results
+
+
+# --- memory
+
+
+def worker_of(server: Running) -> int:
+    (pid,) = (pid for pid in server.children() if pid != server.store_pid())
+    return pid
+
+
+def mib(pid: int, field: str = "VmRSS") -> float:
+    """The memory of a process, in MiB; `VmHWM` is the most that it had."""
+    match = re.search(rf"^{field}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match
+    return int(match[1]) / 1024
+
+
+# --- many streams
+
+
+async def many(server: Running, streams: int) -> int:
+    pid = worker_of(server)
+    print(f"{'at the start':30} {mib(pid):6.0f} MiB", flush=True)
+    names = [f"s{number}" for number in range(streams)]
+    last = dict.fromkeys(names, 0)
+    cursors: dict[str, list[Cursor]] = {}
+    async with aioredis.Redis(unix_socket_path=str(server.data / SOCKET)) as store, asyncio.TaskGroup() as tasks:
+        followers = []
+        await store.config_set("appendfsync", "no")  # filling would take most of the time
+        for name in names:
+            answer = await asyncio.to_thread(server.publish_ok, name, "First")
+            first = Cursor.parse(answer["cursor"])
+            assert first
+            followers.append(tasks.create_task(follower(server, name, answer["cursor"], last)))
+            cursors[name] = await fill(store, name, first)
+            while last[name] < EVENTS:
+                await asyncio.sleep(0.01)
+            if len(followers) % 100 == 0:
+                print(f"{f'{len(followers)} followed and filled':30} {mib(pid):6.0f} MiB", flush=True)
+        for variant in VARIANTS:
+            jobs = (behind(server, name, cursors[name][EVENTS - BACK - 1], variant) for name in names)
+            results = await in_turns(jobs)
+            counts = ", ".join(f"{results.count(kind)} got {kind}" for kind in sorted(set(results)))
+            print(f"{'read as ' + variant.name:30} {mib(pid):6.0f} MiB   {counts}", flush=True)
+        for task in followers:
+            task.cancel()
+    most = mib(pid, "VmHWM")
+    print(f"{streams} streams of {EVENTS} events: at most {most:.0f} MiB, limit {LIMIT_MIB}")
+    return int(most >= LIMIT_MIB)
+
+
+# --- coming and going
+
+
+async def coming_and_going(server: Running, minutes: float, streams: int) -> int:
+    pid, over = worker_of(server), time.monotonic() + minutes * 60
+    names = [f"s{number}" for number in range(streams)]
+    cursors: dict[str, list[Cursor]] = {}
+    async with aioredis.Redis(unix_socket_path=str(server.data / SOCKET)) as store, asyncio.TaskGroup() as tasks:
+        measuring = tasks.create_task(_measure(pid, over))
+        running: list[asyncio.Task[None]] = []
+        await store.config_set("appendfsync", "no")
+        for name in names:
+            answer = await asyncio.to_thread(server.publish_ok, name, "First")
+            first = Cursor.parse(answer["cursor"])
+            assert first
+            running.append(tasks.create_task(follower(server, name, answer["cursor"], {})))
+            cursors[name] = await fill(store, name, first)
+        for _ in range(AT_ONCE):
+            running.append(tasks.create_task(_visit(server, names, cursors, over)))
+        running.append(tasks.create_task(_publish(server, names, over)))
+        figures = await measuring
+        for task in running:
+            task.cancel()
+    early, late = max(figures[: max(1, len(figures) // 3)]), figures[-1]
+    print(f"{early:.0f} MiB at most in the first third, {late:.0f} MiB at the end: {late / early - 1:+.1%}")
+    return int(late > GROWTH * early)
+
+
+async def _measure(pid: int, over: float) -> list[float]:
+    figures: list[float] = []
+    while (left := over - time.monotonic()) > 0:
+        await asyncio.sleep(min(60.0, left))
+        figures.append(mib(pid))
+        print(f"minute {len(figures):3} {figures[-1]:6.0f} MiB", flush=True)
+    return figures
+
+
+async def _visit(server: Running, names: list[str], cursors: dict[str, list[Cursor]], over: float) -> None:
+    """Read as one reader after the other, each for a moment, from anywhere."""
+    while time.monotonic() < over:
+        name, variant = random.choice(names), random.choice(VARIANTS)
+        cursor = str(random.choice(cursors[name])) if random.random() < 0.8 else ""
+        try:
+            async with asyncio.timeout(random.uniform(0.1, 5.0)):
+                async for _ in frames(server, name, cursor, variant):
+                    pass
+        except (TimeoutError, OSError):
+            continue
+
+
+async def _publish(server: Running, names: list[str], over: float) -> None:
+    """Publish, correct and withdraw entries, change pages, and load pages."""
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    async with httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as http:
+        for number in itertools.count():
+            if time.monotonic() >= over:
+                return
+            path, id = f"/streams/{random.choice(names)}", f"v{number}"
+            entry = {"headline": f"Visit {number}", "body": f"{number} {TEXT}"}
+            for method, to, value in (
+                ("PUT", f"{path}/entries/{id}", entry),
+                ("PATCH", f"{path}/entries/{id}", {"headline": f"Visit {number}, corrected"}),
+                ("DELETE", f"{path}/entries/{id}", None),
+                ("PUT", path, {"headline": f"Page {number}"}),
+                ("GET", path, None),
+                ("GET", f"{path}/entries", None),
+            ):
+                response = await http.request(method, to, json=value)
+                assert response.is_success, response.text
+            await asyncio.sleep(0.05)
+
+
+# --- one event
+
+
+def frame_bytes() -> None:
+    """Print the bytes of an event beside its data, and of its encodings, as they are and as they are counted."""
+    first = Cursor(secrets.token_hex(8), "0-0", "0" * 16)
+    ring = Ring(first, 0, max_events=10_000, max_bytes=10**10)
+    page: Any = {**model.unwritten_page("storm"), "dek": "A storm", "intro": "It comes"}
+    stream = LiveStream("storm", Fanout(ring), page, give_up=lambda *_: None)
+    gc.collect()
+    tracemalloc.start()
+    data = 0
+    for cursor, prev, n, append in entries("storm", 1, EVENTS, first):
+        event = _as_read(cursor, prev, n, append)
+        data += len(event.data)
+        stream.append(event)
+        next(ring.newest()).latencies.update({1: 1, 2: 1, 5: 1})
+    gc.collect()
+    used = tracemalloc.get_traced_memory()[0]
+    print(f"beside its data: {(used - data) / EVENTS:.0f}, counted {(stream.account.bytes - data) / EVENTS:.0f}")
+    counted = stream.account.bytes
+    for frame in ring.newest():
+        for format, coding in itertools.product(Format, Coding):
+            frame.encoded(format, coding)
+    made = tracemalloc.get_traced_memory()[0] - used
+    print(f"its encodings: {made / EVENTS:.0f}, counted {(stream.account.bytes - counted) / EVENTS:.0f}")
+
+
+def _as_read(cursor: Cursor, prev: Cursor, n: int, append: Any) -> Event:
+    """An event as the tail makes it of the store's answer, none of whose parts is shared with another event."""
+    fields = {"e": cursor.epoch, "n": n, "p": f"{prev.id}.{prev.nonce}", "u": cursor.nonce, "t": append.type}
+    fields |= {"s": append.shown_at, "k": append.entry_id, "d": dumps(append.data), "i": secrets.token_hex(48)}
+    event = event_of([cursor.id.encode(), [str(word).encode() for pair in fields.items() for word in pair]])
+    assert event
+    return event
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--frame", action="store_true")
+    options = parser.parse_args()
+    if options.frame:
+        frame_bytes()
+        return 0
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as server:
+        if options.minutes:
+            return asyncio.run(coming_and_going(server, options.minutes, options.streams or 30))
+        return asyncio.run(many(server, options.streams or 1_000))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The lines of the log: texts from outside are escaped and cut, and secrets in addresses are hidden, in one place.
+
+Whoever can put a text into a log line, by a path, a header or an answer of the store, must not be able to begin another
+line, to write to a terminal, or to fill a disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from typing import Any
+from urllib.parse import unquote
+
+TEXT_LIMIT = 200  # characters of one text from outside
+LINE_LIMIT = 8_000  # characters of a message, whatever it consists of
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+HIDDEN = "***"
+# Controls, marks of direction and other format characters, surrogates, separators of lines and paragraphs.
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+_STORE = re.compile(r"(?:(?:rediss?|valkeys?)(?:\+\w+)?|unix)://|", re.IGNORECASE)  # '' is an address without a scheme
+_ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://\S+")
+_SECRET_NAMES = re.compile("pass|secret|token|key|auth|credential", re.IGNORECASE)
+
+
+class Own(str):
+    """Own is a text that the program made itself, such as its settings: a log line has it whole."""
+
+    __slots__ = ()
+
+
+def escape(text: str) -> str:
+    """The text with every character that does not show as itself in its escaped form, such as `\\n` or `\\u202e`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in INVISIBLE:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def cut(text: str, limit: int = TEXT_LIMIT) -> str:
+    """The first `limit` characters of a text, and how many it has if there are more."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def hide_secrets(address: str) -> str:
+    """An address with *** for its password, wherever it stands: before the host, whatever is in it, or as an option."""
+    scheme, mark, rest = address.partition("://") if "://" in address else ("", "", address)
+    # A password may have every character, also those at which parsers cut. In an address of the store, which has no @
+    # elsewhere, it ends at the last one; in others at the last one before the path.
+    end = "(?s)(.*)@" if _STORE.fullmatch(scheme + mark) else "([^/?#]*)@"
+    match = None if rest.startswith("/") else re.match(end, rest)
+    if match:
+        user, colon, _ = match[1].partition(":")
+        rest = f"{user if colon else ''}{colon}{HIDDEN}{rest[match.end() - 1 :]}"
+    path, question, query = rest.partition("?")
+    return f"{scheme}{mark}{path}{question}{'&'.join(_pair(pair) for pair in query.split('&'))}"
+
+
+def _pair(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}={HIDDEN}" if equals and _SECRET_NAMES.search(unquote(name)) else pair
+
+
+def lines(text: str) -> str:
+    """A text of several lines, each as `one_line` makes it, for people at a terminal."""
+    return "\n".join(one_line(part) for part in text.split("\n"))
+
+
+def one_line(text: str, limit: int = LINE_LIMIT) -> str:
+    """A text as one line: secrets of addresses hidden, then cut, and what does not show as itself escaped."""
+    return escape(cut(_ADDRESS.sub(lambda match: hide_secrets(match[0]), text), limit))
+
+
+class _Outside:
+    """_Outside is an argument of a message, made safe and cut where it becomes text."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return one_line(str(self._value), TEXT_LIMIT)
+
+    def __repr__(self) -> str:
+        return one_line(repr(self._value), TEXT_LIMIT)
+
+
+class Formatter(logging.Formatter):
+    """Formatter makes one line of a message, also of those of libraries: escaped, cut, and without secrets."""
+
+    def __init__(self) -> None:
+        super().__init__(FORMAT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        safe = logging.makeLogRecord(record.__dict__)
+        if isinstance(record.args, tuple):
+            safe.args = tuple(_argument(value) for value in record.args)
+        safe.msg, safe.args = one_line(safe.getMessage()), ()
+        # The text of an exception may be somebody else's: its lines stay, since the traceback consists of lines.
+        safe.exc_text = None  # in which another handler may have left it raw
+        return super().format(safe)
+
+    def formatException(self, ei: Any) -> str:
+        return lines(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return lines(stack_info)
+
+
+def _argument(value: object) -> object:
+    return value if isinstance(value, int | float | Own | None) else _Outside(value)
