@@ -7,7 +7,7 @@
 # make soak   faults at random, MINUTES=10 of them
 # make bench  this server beside others, in a few minutes; ARGUMENTS=--full for all of it
 # make kills  kill -9 of the store, TIMES=50, of a primary, FAILOVERS=10, and of a worker that has READERS=2000
-# make lock   the pinned requirements, from pyproject.toml
+# make lock   the pinned requirements, from pyproject.toml; prints which are behind
 # make docs   the pages of docs/ that are made from the code
 
 PYTHON ?= python3

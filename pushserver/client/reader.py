@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
@@ -99,6 +99,10 @@ def _websocket_url(url: str) -> str:
     """Return the address of a server's WebSockets. Raises Unreachable for what is no URL of a server."""
     if not re.match("https?://[^/]", url, re.IGNORECASE):
         raise Unreachable(f"The server's URL: expected one that begins with http:// or https://, got {url[:200]}")
+    try:
+        urlsplit(url).port  # noqa: B018  # the attribute raises
+    except ValueError as error:
+        raise Unreachable(f"The server's URL: {error}, got {url[:200]}") from None
     return f"ws{url[4:].rstrip('/')}"
 
 

@@ -68,7 +68,7 @@ class Refusal(NamedTuple):
     said: str
 
     def __str__(self) -> str:
-        return f"expected a user of the store with the rights {NEEDED}; {self.right} is refused: {shorten(self.said)}"
+        return f"{self.right} is refused: {shorten(self.said)}; expected a user of the store with the rights {NEEDED}"
 
 
 async def refused(node: Node, tags: list[str]) -> Refusal | None:

@@ -352,7 +352,7 @@ def test_a_server_on_this_machine_is_reached_without_a_proxy(
     assert run("publish", stream, "--headline", "x", **env).returncode == DONE
 
 
-@pytest.mark.parametrize("bad", [{"HTTPS_PROXY": "nonsense"}, {"ALL_PROXY": "gopher://127.0.0.1:9"}])
+@pytest.mark.parametrize("bad", [{"ALL_PROXY": "gopher://127.0.0.1:9"}, {"HTTP_PROXY": "gopher://127.0.0.1:9"}])
 def test_a_bad_environment_is_a_sentence(stream: str, run: Run, bad: dict[str, str]) -> None:
     done = run("publish", stream, "--headline", "x", "--url", "http://news.invalid", "--key", KEY, **bad)
     assert done.returncode == REFUSED

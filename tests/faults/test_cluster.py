@@ -56,17 +56,39 @@ def _has(servers: list[Server], slot: int, server: Server) -> bool:
     return owner_of(servers, slot) is server
 
 
-async def test_a_primary_of_a_cluster_that_dies_is_replaced(tmp_path: Path, stream: str) -> None:
+@pytest.mark.parametrize("how", ["killed", "frozen", "asked for", "taken over"])
+async def test_a_primary_of_a_cluster_that_is_replaced_is_left(tmp_path: Path, stream: str, how: str) -> None:
+    """In a takeover nobody votes: other nodes hear of it later, and the old primary, which is frozen, last."""
     with cluster(tmp_path / "store", replicas=True) as servers:
         with running(tmp_path / "data", "--redis", url_of(servers), *ARGUMENTS) as server:
 
-            async def die(run: Run) -> None:
+            async def replace(run: Run) -> None:
                 await run.more(10)
                 primary = owner_of(servers, slot_of(servers, stream))
-                await asyncio.to_thread(primary.kill)
+                successor = servers[servers.index(primary) + 3]
+                await asyncio.to_thread(_replace, primary, successor, how)
+                await asyncio.to_thread(until, partial(_leads, successor))
                 left = [server for server in servers if server is not primary]
                 await asyncio.to_thread(until, lambda: is_whole(left[0], len(servers)))
+                await run.more(20)
+                primary.thaw()
 
             run = Run(server, stream, seed=1)
-            assert await run.of(die) == []
+            assert await run.of(replace) == []
             assert not run.broken
+
+
+def _replace(primary: Server, successor: Server, how: str) -> None:
+    match how:
+        case "killed":
+            primary.kill()
+        case "asked for":
+            successor.ask("CLUSTER", "FAILOVER")
+        case _:
+            primary.freeze()
+    if how == "taken over":
+        successor.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+
+
+def _leads(server: Server) -> bool:
+    return bool(server.info("replication")["role"] == "master")

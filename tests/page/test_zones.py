@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from importlib import resources
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -23,16 +25,23 @@ LANGUAGES = ["en", "en-GB", "de", "fr", "es", "pt-BR", "ar", "ja", "ru", "zh-Han
         ("America/Los_Angeles", "en", "Pacific Time"),
         ("America/Indiana/Indianapolis", "de", "Nordamerikanische Ostküstenzeit"),
         ("Europe/Berlin", "fr", "heure d’Europe centrale"),
-        ("Europe/London", "en", "United Kingdom Time"),
+        ("Europe/London", "en", "British Time"),
         ("Asia/Tokyo", "en", "Japan Time"),
-        ("Europe/Dublin", "en", "Ireland Time"),
-        ("Antarctica/Troll", "en", "Troll Time"),
+        ("Europe/Dublin", "en", "Irish Time"),
+        ("Asia/Amman", "en", "Jordan Time"),
+        ("Antarctica/Troll", "en", "Troll Station Time"),
+        ("EST5EDT", "en", "Eastern Time"),
+        ("CST6CDT", "en", "Central Time"),
+        ("MST7MDT", "de", "Rocky-Mountains-Zeit"),
+        ("PST8PDT", "en", "Pacific Time"),
+        ("Factory", "en", "GMT+00:00"),
         ("Pacific/Port_Moresby", "en", "Papua New Guinea Time"),
         ("UTC", "de", "UTC"),
         ("Etc/UTC", "en", "UTC"),
         ("Zulu", "en", "UTC"),
         ("Etc/Greenwich", "en", "GMT"),
-        ("Europe/London", "ru", "Великобритания"),
+        ("Europe/London", "ru", "Британское время"),
+        ("Asia/Amman", "ru", "Иордания"),
         ("Etc/GMT+5", "en", "GMT-05:00"),
     ],
 )
@@ -49,3 +58,10 @@ def test_no_zone_reads_like_a_path(lang: str) -> None:
     assert {zone: name for zone, name in named.items() if not name or re.search(r"\w/\w|[_%{}]", name)} == {}
     assert not lang.startswith("en") or not [name for name in named.values() if "(" in name]
     assert {zone for zone, name in named.items() if name == zone} <= {"UTC", "GMT"}
+
+
+def test_only_a_zone_without_seasons_is_named_by_its_offset() -> None:
+    seasons = [datetime(2026, month, 1, tzinfo=UTC) for month in (1, 7)]
+    for zone in ZONES:
+        if re.search(r"[-+]\d\d:\d\d", zone_name(zone, "en")):
+            assert len({season.astimezone(ZoneInfo(zone)).utcoffset() for season in seasons}) == 1, zone

@@ -413,7 +413,14 @@ def test_what_could_not_have_been_stored_is_refused_by_name(
     assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b'{"entry": {"id": "x", "id": "y"}}', b"", b"[" * 50])
+def test_a_blank_line_of_a_restore_is_passed_over(server: Running, stream: str) -> None:
+    body = b"\n" + json.dumps({"entry": ENTRY}).encode() + b"\n"
+    answer = server.send("POST", f"/streams/{stream}/restore", body, Content_Type="application/x-ndjson")
+    results = [json.loads(line) for line in answer.text.splitlines()]
+    assert [(result["line"], result["status"]) for result in results] == [(2, 201)]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b'{"entry": {"id": "x", "id": "y"}}', b"[" * 50])
 def test_what_is_not_a_line_is_refused_and_what_follows_not_read(server: Running, stream: str, content: bytes) -> None:
     body = content + b"\n" + json.dumps({"entry": ENTRY}).encode() + b"\n"
     answer = server.send("POST", f"/streams/{stream}/restore", body, Content_Type="application/x-ndjson")

@@ -168,8 +168,13 @@ def test_each_section_works_after_the_others_and_the_whole_page_twice(
 
 
 def test_every_language_does_the_same_five_things() -> None:
+    # tests/scenarios/test_client_alone.py runs the last section.
     headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
-    assert headings == [*TOOLS, "The client alone"]  # which tests/scenarios/test_client_alone.py runs
+    assert headings == [
+        *TOOLS,
+        "What a body may be",
+        "The client alone",
+    ]
     for language in TOOLS:
         assert len([text for _, text in pieces(language) if not text.startswith("// ")]) == 5
 
