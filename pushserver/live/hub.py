@@ -264,14 +264,14 @@ class Hub:
             stream.unwatch(on_loss)
 
     def current_until(self, name: str, cursor: Cursor) -> int | None:
-        """The instant up to which an event was the newest of a stream, in milliseconds since 1970.
+        """The instant up to which an event is known to be the newest of a stream, in milliseconds since 1970.
 
-        None where a newer one has come, or the stream is not followed.
+        The store was last heard at it. None where a newer event has come, or nobody follows the stream.
         """
         stream = self._streams.get(name)
         if stream is None or stream.ring.head != cursor:
             return None
-        return self._tails.stale_since(name) or model.now()
+        return self._tails.heard_at(name)
 
     # --- the tails
 

@@ -206,7 +206,7 @@ class SurfaceCache:
         shelf = self._shelves.get(stream)
         if shelf is None or shelf.head is None:
             raise Unavailable("The store does not answer; retry later.")
-        since = self._hub.current_until(stream, shelf.head.cursor) or shelf.verified_at
+        since = max(self._hub.current_until(stream, shelf.head.cursor) or 0, shelf.verified_at)
         if model.now() - since > self._stale_ms:
             raise Unavailable("The store has not answered for too long; retry later.")
         key = (surface, coding, base, model.instant(since))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 
 from ..model import partition_of
 from ..store.connection import within
@@ -22,6 +23,7 @@ from ..store.store import StoreError
 
 INTERVAL = 0.003  # seconds between the beginnings of two looks at a partition
 LIMIT = 0.5  # seconds for the store to answer; after that it counts as away
+AGAIN = 0.5  # seconds after which a store that is away is asked again
 STREAMS = 256  # in one look
 TURN = 16  # readers of a look who go on at once; then live passes have their turn
 
@@ -52,12 +54,16 @@ class Look:
         self._yield_to = yield_to
         self._waiting: Waiting = {}
         self._task: asyncio.Task[None] | None = None
+        self._error: StoreError | None = None  # while the store is away: readers do not wait for it to be silent again
         self._begun_at = float("-inf")  # of the last look, seconds on the loop's clock
 
     def ask(self, stream: str) -> asyncio.Future[Head | None]:
-        """A future of the stream's head at an instant after this call."""
+        """A future of the stream's head at an instant after this call; at once an error while the store is away."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Head | None] = loop.create_future()
+        if self._error is not None:
+            future.set_exception(self._error)
+            return future
         self._waiting.setdefault(stream, []).append(future)
         if self._task is None:
             self._task = loop.create_task(self._run())
@@ -88,8 +94,11 @@ class Look:
         try:
             heads = await within(self._log.heads(names), LIMIT)
         except StoreError as error:
-            for future in _open(waiting.values()):
+            self._error = error
+            for future in _open((*waiting.values(), *self._waiting.values())):
                 future.set_exception(error)
+            self._waiting.clear()
+            await self._until_back(names)
             return
         except BaseException:  # the worker stops: nobody waits for ever
             for future in _open(waiting.values()):
@@ -103,6 +112,14 @@ class Look:
                 turn += 1
                 if not future.done():  # else its reader has gone
                     future.set_result(head)
+
+    async def _until_back(self, names: list[str]) -> None:
+        """Ask the store again and again, until it answers."""
+        while self._error is not None:
+            await asyncio.sleep(AGAIN)
+            with suppress(StoreError):
+                await within(self._log.heads(names), LIMIT)
+                self._error = None
 
 
 def _open(waiting: Iterable[Futures]) -> Iterator[asyncio.Future[Head | None]]:
