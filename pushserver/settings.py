@@ -160,6 +160,14 @@ class Settings:
         "Maximum bytes that a worker keeps in memory of all streams; the least recently read one lets go first.",
         click.IntRange(1_048_576),
     )
+    page_bytes: int = knob(
+        67_108_864,
+        "Maximum bytes of finished pages and feeds that a worker keeps; the least recently read stream lets go first.",
+        click.IntRange(1_048_576, 2**36),
+    )
+    stale_pages: float = knob(
+        300.0, "Seconds for which pages are served as they were while the store is away.", click.FloatRange(0, 86_400)
+    )
     replay_events: int = knob(
         1_000,
         "Maximum number of missed events that are sent to a reader; a reader that missed more gets a snapshot.",

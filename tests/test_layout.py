@@ -24,8 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": {"store"},
     "publishing": {"store", "content"},
     "live": {"store", "wire", "page", "content", "publishing"},
+    "surfaces": {"live", "page", "store"},
     "transport": {"live", "wire", "access"},
-    "web": {"transport", "live", "publishing", "access", "page", "store", "wire", "content"},
+    "web": {"transport", "surfaces", "live", "publishing", "access", "page", "store", "wire", "content"},
     "server": {"web", "transport", "live", "access", "store"},
     "client": set(),
     "bench": {"client", "access"},
@@ -36,12 +37,14 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 
 # A library may be imported in these packages or modules.
 LIBRARIES: dict[str, set[str]] = {
+    "brotli": {"surfaces.codings"},
     "babel": {"content.fields", "page.render", "page.zones"},
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
     "httptools": {"transport.handshake", "transport.http", "bench.publisher"},
     "httpx2": {"client", "cli"},
+    "isal": {"surfaces.codings"},
     "idna": {"values"},
     "jinja2": {"page.render"},
     "jwt": {"access.tokens"},

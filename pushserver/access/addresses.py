@@ -71,6 +71,7 @@ class Addresses:
 
     def __init__(self, limits: AddressLimits, proxies: Proxies) -> None:
         self._limits = limits
+        self.limit_requests = limits.address_requests > 0
         self._connections: Counter[str] = Counter()
         self._handshakes = KeyedRates(limits.address_handshakes, ADDRESSES)
         self._requests = KeyedRates(limits.address_requests, ADDRESSES)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple, Self
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from ..errors import Fault, Forbidden, shorten
 from .gate import permit
@@ -106,12 +108,17 @@ class Origins:
         A proxy may call the scheme of a page `wss`, since it passes WebSockets on too. Where `Host` is missing or not
         valid, the address stands in its place on which the server listens.
         """
+        return self.own_at(connection.scope, connection.headers.get("host", ""))
+
+    def own_at(self, scope: Scope, host: str) -> Origin:
+        """The server's own origin as `own` has it, of a request with this `Host`."""
         if self._public is not None:
             return self._public
-        scheme = "https" if connection.scope.get("scheme") in ("https", "wss") else "http"
-        host, port = connection.scope.get("server") or ("localhost", None)
-        listening = Origin(scheme, f"[{host}]" if ":" in host else host, port or DEFAULT_PORTS[scheme])
-        return _parsed(f"{scheme}://{connection.headers.get('host', '')}") or listening
+        scheme = "https" if scope.get("scheme") in ("https", "wss") else "http"
+        listening, port = scope.get("server") or ("localhost", None)
+        return _parsed(f"{scheme}://{host}") or Origin(
+            scheme, f"[{listening}]" if ":" in listening else listening, port or DEFAULT_PORTS[scheme]
+        )
 
     def check(self, connection: HTTPConnection) -> None:
         """Raise Forbidden for a page of an origin that may not read. A request without an origin is from no page.
@@ -165,6 +172,7 @@ def foreign(origin: str) -> Forbidden:
     return Forbidden(says, fault)
 
 
+@lru_cache(maxsize=1024)
 def _parsed(text: str) -> Origin | None:
     """The origin that a header names; None for `null` and for what is not an origin."""
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from .memory import Memory
 from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
-from .stream import LiveStream, report
+from .stream import LiveStream, Passes, report
 from .tail import Tails
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Hub:
         self._drained = asyncio.Event()
         self._farewells: set[asyncio.Task[None]] = set()  # the loop alone would let the collector take them
         self._too_slow = 0  # readers that this worker closed because they took nothing
+        self.passes = Passes()
         self.readers = 0
         self.draining = False
 
@@ -232,7 +233,7 @@ class Hub:
             account=Account(self._memory),
         )
         fanout = Fanout(ring, on_drop=self._count_dropped)
-        return LiveStream(name, fanout, snapshot.page, give_up=self._give_up, memory=self._memory)
+        return LiveStream(name, fanout, snapshot.page, give_up=self._give_up, memory=self._memory, passes=self.passes)
 
     def _close(self, stream: LiveStream) -> None:
         """Stop following a stream."""
@@ -249,6 +250,28 @@ class Hub:
             task = asyncio.get_running_loop().create_task(farewell)
             self._farewells.add(task)
             task.add_done_callback(self._farewells.discard)
+
+    # --- those who keep what they made of a stream
+
+    async def watch(self, name: str, on_loss: Callable[[], None]) -> None:
+        """Follow a stream, and call `on_loss` as `LiveStream.watch` does. Raises NotFound, StoreError."""
+        (await self._open(name)).watch(on_loss)
+
+    def unwatch(self, name: str, on_loss: Callable[[], None]) -> None:
+        """End it; a second call changes nothing."""
+        stream = self._streams.get(name)
+        if stream is not None:
+            stream.unwatch(on_loss)
+
+    def current_until(self, name: str, cursor: Cursor) -> int | None:
+        """The instant up to which an event is known to be the newest of a stream, in milliseconds since 1970.
+
+        The store was last heard at it. None where a newer event has come, or nobody follows the stream.
+        """
+        stream = self._streams.get(name)
+        if stream is None or stream.ring.head != cursor:
+            return None
+        return self._tails.heard_at(name)
 
     # --- the tails
 

@@ -31,8 +31,37 @@ HELLOS = 64  # hello frames that are kept for other readers who start at the sam
 STRETCH = 0.001  # seconds that a pass runs before the event loop does other work
 REST = 1.0  # a pass begins after a rest of so many times what the last one took: events meanwhile share its writes
 MAX_REST = 0.02  # seconds
+PASSES_LIMIT = 0.05  # seconds that other work waits for passes
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 TEXT_BYTES = 64  # of a text in memory, beside its characters
+
+
+class Passes:
+    """Passes are the passes that are under way in a worker. Work that can wait lets them go first."""
+
+    def __init__(self) -> None:
+        self._under_way: set[LiveStream] = set()
+        self._over = asyncio.Event()
+        self._over.set()
+
+    def begin(self, stream: LiveStream) -> None:
+        """Note that a stream's pass is under way; a second call changes nothing."""
+        self._under_way.add(stream)
+        self._over.clear()
+
+    def end(self, stream: LiveStream) -> None:
+        """Note that it is over."""
+        self._under_way.discard(stream)
+        if not self._under_way:
+            self._over.set()
+
+    async def over(self) -> None:
+        """Let the event loop run, and wait until no pass is under way, PASSES_LIMIT seconds at most."""
+        await asyncio.sleep(0)
+        if self._under_way:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PASSES_LIMIT):
+                    await self._over.wait()
 
 
 class LiveStream:
@@ -51,6 +80,7 @@ class LiveStream:
         *,
         give_up: Callable[[LiveStream, str], None],
         memory: Memory | None = None,
+        passes: Passes | None = None,
     ) -> None:
         self.name = name
         self.fanout = fanout
@@ -67,6 +97,8 @@ class LiveStream:
         self._latest_account = Account(self.account)
         self._latest_encodings = Encodings(maxsize, self._latest_account)
         self._idle_beats = 0
+        self._watchers: set[Callable[[], None]] = set()
+        self._passes = passes or Passes()
         self._is_passing = False
         self._began_at = self._rests_until = 0.0  # of the last pass; seconds on the loop's clock
         self._pass_ended = asyncio.Event()
@@ -90,8 +122,24 @@ class LiveStream:
         self.users -= 1
 
     def close(self) -> None:
-        """Stop: no reader may join any more."""
+        """Stop: no reader may join any more, and no watcher learns of a withdrawal any more."""
         self.is_open = False
+        self._alarm()
+
+    def watch(self, on_loss: Callable[[], None]) -> None:
+        """Call `on_loss` when a text is withdrawn, the log is replaced, or the stream is no longer followed.
+
+        A stream that is watched is followed as if it had a reader.
+        """
+        self._watchers.add(on_loss)
+
+    def unwatch(self, on_loss: Callable[[], None]) -> None:
+        """Stop calling it; a second call changes nothing."""
+        self._watchers.discard(on_loss)
+
+    def _alarm(self) -> None:
+        for on_loss in tuple(self._watchers):
+            on_loss()
         self._forget_latest()
         self.ring.encodings.close()
         if self._memory is not None:
@@ -122,7 +170,7 @@ class LiveStream:
         self._forget_latest()
         self._hellos.clear()
         self.ring.encodings.age()
-        self._idle_beats = 0 if self.users else self._idle_beats + 1
+        self._idle_beats = 0 if self.users or self._watchers else self._idle_beats + 1
 
     # --- frames
 
@@ -236,6 +284,7 @@ class LiveStream:
             if frame.event.entry_id == id and frame.event.type != "entry.withdraw":
                 replace(frame)
         self._withdraw_from_snapshots(id)
+        self._alarm()
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == id else event for event in self.past]
 
     def _withdraw_from_snapshots(self, id: str) -> None:
@@ -268,16 +317,19 @@ class LiveStream:
     def _run_pass(self) -> None:
         """Run the pass for a stretch, and again until it has ended."""
         loop = asyncio.get_running_loop()
+        self._passes.begin(self)
         try:
             goes_on = self.fanout.run(loop.time, loop.time() + STRETCH)
         except Exception as error:  # a bug; if the pass just ended here, readers would silently receive nothing more
             logger.exception("stream %s: a pass failed", self.name)
+            self._passes.end(self)
             self._give_up(self, repr(error))
             return
         if goes_on:
             loop.call_soon(self._run_pass)
             return
         now = loop.time()
+        self._passes.end(self)
         self._is_passing = False
         self._rests_until = now + min(REST * (now - self._began_at), MAX_REST)
         self._pass_ended.set()
@@ -324,5 +376,5 @@ def _snapshot_text(snapshot: Snapshot, format: Format) -> str:
     if format is Format.JSON:
         return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
     older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, snapshot.entries, older=older)
+    parts = render.parts(snapshot.page, render.items(snapshot.page, snapshot.entries), older=older)
     return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)

@@ -65,6 +65,7 @@ class Tail:
         self._connection: TailConnection | None = None  # the one that is being read
         self._followed = asyncio.Event()
         self._answered_at = 0.0
+        self.heard_at = 0  # when the store last answered a read, in milliseconds since 1970
         self._verified_at = 0.0
         self.stale_since: int | None = None
 
@@ -133,6 +134,7 @@ class Tail:
             answer = await connection.read(reading)
             self._reading = None
             self._answered_at = loop.time()
+            self.heard_at = now()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:
                 await self._verify_all()
             stretch = Stretch()
@@ -186,6 +188,10 @@ class Tails:
     def stale_since(self, stream: str) -> int | None:
         """The instant since which a stream's log has not been read, in milliseconds since 1970; None while it is."""
         return self._of(stream).stale_since
+
+    def heard_at(self, stream: str) -> int:
+        """When the store last answered a read of a stream's log, in milliseconds since 1970; 0 if it never did."""
+        return self._of(stream).heard_at
 
     def _of(self, stream: str) -> Tail:
         return self._tails[partition_of(stream, len(self._tails))]

@@ -21,7 +21,7 @@ TITLE_LIMIT = 100  # characters of the text that stands for a headline where an 
 
 
 class Edition(NamedTuple):
-    """Edition is a stream at one instant: its page, its newest entries as stored, and its newest withdrawals.
+    """Edition is a stream at one instant: its page and its newest withdrawals.
 
     `base` is the address of the server as its readers see it, such as https://news.example. `began_at` is the oldest
     instant that the stream ever showed.
@@ -30,7 +30,6 @@ class Edition(NamedTuple):
     base: str
     stream: str
     page: StoredPage
-    entries: list[StoredEntry]
     withdrawals: list[StoredWithdrawal]
     began_at: str
 

@@ -5,7 +5,7 @@ They are written here and not with feedgen, which has neither tombstones nor JSO
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as xml
 
@@ -22,8 +22,8 @@ xml.register_namespace("at", TOMBSTONES)
 # --- Atom
 
 
-def atom(edition: Edition) -> Generator[None, None, bytes]:
-    """The Atom feed, and a tombstone for each entry that was withdrawn. Made in a step for each entry."""
+def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
+    """The Atom feed, and a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
     page = edition.page
     feed = xml.Element(_atom("feed"), {"xml:lang": page["lang"]})
     _add(feed, "id", edition.url)
@@ -34,13 +34,20 @@ def atom(edition: Edition) -> Generator[None, None, bytes]:
     _add(_add(feed, "author"), "name", edition.host)
     _add(feed, "link", rel="self", type="application/atom+xml", href=f"{edition.url}/feed.atom")
     _add(feed, "link", rel="alternate", type="text/html", href=edition.url)
-    for entry in edition.entries:
-        _add_entry(feed, edition, entry)
-        yield
+    _add(feed, "entry")  # stands for the entries
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
     text: bytes = xml.tostring(feed, "utf-8", xml_declaration=True)
-    return text + b"\n"
+    return text.replace(b"<entry />", b"".join(entries), 1) + b"\n"
+
+
+def atom_entry(edition: Edition, entry: StoredEntry) -> bytes:
+    """One entry of the Atom feed, as a part of its text."""
+    feed = xml.Element(_atom("feed"))
+    _add_entry(feed, edition, entry)
+    text: bytes = xml.tostring(feed, "utf-8")
+    # The namespace is declared by the feed, once for all entries.
+    return text[text.index(b"<entry>") : text.rindex(b"</feed>")]
 
 
 def _add_entry(feed: xml.Element, edition: Edition, entry: StoredEntry) -> None:
@@ -78,15 +85,12 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition) -> Generator[None, None, str]:
-    """The JSON Feed, made in a step for each entry.
+def json_feed(edition: Edition, items: Sequence[str]) -> str:
+    """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
 
-    Fields that the format does not define, such as withdrawals, are under `_pushserver`.
+    `items` are `feed_item` of each entry.
     """
-    page, items = edition.page, []
-    for entry in edition.entries:
-        items.append(_item(edition, entry))
-        yield
+    page = edition.page
     feed = {
         "version": "https://jsonfeed.org/version/1.1",
         "title": page["headline"],
@@ -95,7 +99,7 @@ def json_feed(edition: Edition) -> Generator[None, None, str]:
         "description": page.get("dek"),
         "language": page["lang"],
         "expired": True if page["state"] == "ended" else None,
-        "items": items,
+        "items": ["\x00"],  # stands for the items: no text has this character
         "_pushserver": {
             "withdrawn": [
                 {"id": edition.entry_url(withdrawal["id"]), **_named(withdrawal, "at", "rev", "reason", "note")}
@@ -103,10 +107,11 @@ def json_feed(edition: Edition) -> Generator[None, None, str]:
             ]
         },
     }
-    return dumps(present(feed)) + "\n"
+    return dumps(present(feed)).replace('"\\u0000"', ",".join(items), 1) + "\n"
 
 
-def _item(edition: Edition, entry: StoredEntry) -> dict[str, Any]:
+def feed_item(edition: Edition, entry: StoredEntry) -> str:
+    """One item of the JSON Feed, as a part of its text."""
     url = edition.entry_url(entry["id"])
     item = {
         "id": url,
@@ -120,7 +125,7 @@ def _item(edition: Edition, entry: StoredEntry) -> dict[str, Any]:
         "image": next(iter(edition.pictures(entry)), None),
         "_pushserver": {"rev": entry["rev"], **entry["flags"]},
     }
-    return present(item)
+    return dumps(present(item))
 
 
 def _named(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:

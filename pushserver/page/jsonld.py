@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import zoneinfo
-from collections.abc import Generator
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -17,16 +17,20 @@ from .edition import Edition, beginning, plain_text, present
 UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
 
 
-def live_blog(edition: Edition) -> Generator[None, None, Markup]:
-    """The LiveBlogPosting for the head of the stream's page, in a step for each entry."""
+class Update(NamedTuple):
+    """Update is an entry as the JSON of a live blog, its pictures, and the names of its authors."""
+
+    script: Markup
+    pictures: list[str]
+    names: list[str]
+
+
+def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
+    """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry."""
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
-    pictures = [src for entry in edition.entries for src in edition.pictures(entry)]
-    names = {person["name"]: None for entry in edition.entries for person in entry["bylines"]}
-    updates = []
-    for entry in edition.entries[:UPDATES]:
-        updates.append(_update(edition, entry, zone))
-        yield
-    return _script(
+    pictures = [src for update in updates for src in update.pictures]
+    names = dict.fromkeys(name for update in updates for name in update.names)
+    blog = _script(
         {
             "@context": "https://schema.org",
             "@type": "LiveBlogPosting",
@@ -43,9 +47,18 @@ def live_blog(edition: Edition) -> Generator[None, None, Markup]:
             "image": pictures[:1] or None,
             "author": _people(names) or _organization(edition),
             "publisher": _organization(edition),
-            "liveBlogUpdate": updates,
+            "liveBlogUpdate": [],
         }
     )
+    # It is the last member: each update was made as text, once per revision.
+    return blog[: -len("]}")] + Markup(", ").join(update.script for update in updates[:UPDATES]) + Markup("]}")
+
+
+def update(edition: Edition, entry: StoredEntry) -> Update:
+    """An entry as an update of the live blog."""
+    zone = zoneinfo.ZoneInfo(edition.page["timezone"])
+    names = [person["name"] for person in entry["bylines"]]
+    return Update(_script(_update(edition, entry, zone)), edition.pictures(entry), names)
 
 
 def posting(edition: Edition, entry: StoredEntry) -> Markup:

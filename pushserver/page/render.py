@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jinja2
 from babel import Locale, dates
@@ -24,8 +24,6 @@ from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 from .zones import zone_name
-
-T = TypeVar("T")
 
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
@@ -99,58 +97,58 @@ def _parts(place: Place) -> Any:
     return environment.get_template("parts.html").module
 
 
-@functools.lru_cache(maxsize=1024)
-def entry(entry_json: str, place: Place) -> Markup:
-    """The list item of an entry. A revision is rendered once, however many pages and frames show it."""
+class Item(NamedTuple):
+    """Item is an entry as a page lists it: its HTML, its place in the page's order, its day and its headline."""
+
+    html: Markup
+    id: str
+    order: int
+    day: str
+    headline: str | None
+
+
+def make_item(entry_json: str, place: Place) -> Item:
+    """Render an entry as the item of a list."""
     fields = json.loads(entry_json)
     metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
-    return Markup(_parts(place).entry(fields, order_of(fields)))
+    order = order_of(fields)
+    html = Markup(_parts(place).entry(fields, order))
+    return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
+
+
+# A revision is rendered once, however many frames show it.
+item = functools.lru_cache(maxsize=1024)(make_item)
+
+
+def items(page: StoredPage, entries: Sequence[str]) -> list[Item]:
+    """The entries of a page as items."""
+    place = Place.of(page)
+    return [item(entry, place) for entry in entries]
+
+
+def entry(entry_json: str, place: Place) -> Markup:
+    """The list item of an entry."""
+    return item(entry_json, place).html
 
 
 def _day(key: str, place: Place, entries: Markup) -> Markup:
     return Markup(_parts(place).day(key, _day_title(key, place), entries))
 
 
-def parts(page: StoredPage, entries: Sequence[str], *, older: str | None) -> dict[str, Markup]:
-    """Every part of a page by its element's id. `entries` are JSON in the page's order; `older` links to more."""
-    return finished(parts_in_steps(page, entries, older=older))
-
-
-def parts_in_steps(
-    page: StoredPage, entries: Sequence[str], *, older: str | None
-) -> Generator[None, None, dict[str, Markup]]:
-    """The parts of a page, as `parts` makes them, in a step for each entry: a page of large ones takes long."""
+def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict[str, Markup]:
+    """Every part of a page by its element's id. `items` are in the page's order; `older` links to more."""
     place = Place.of(page)
-    macros = _parts(place)
-    fields, items = [], []
-    for text in entries:
-        fields.append(json.loads(text))
-        items.append(entry(text, place))
-        yield
-    days = groupby(zip(items, fields, strict=True), key=lambda pair: day_of(pair[1], place))
-    sections = []
-    for key, group in days:
-        sections.append(_day(key, place, Markup("").join(item for item, _ in group)))
-        yield
-    latest = [item for item in fields if item.get("headline")][:LATEST]
+    days = groupby(items, key=lambda item: item.day)
+    sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
+    latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]
     return {
         **page_parts(page),
-        "latest": Markup(macros.latest(latest)),
+        "latest": Markup(_parts(place).latest(latest)),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
         "older": Markup('<p id="older"{}><a rel="next" href="{}">Older updates</a></p>').format(
             Markup("" if older else " hidden"), older or ""
         ),
     }
-
-
-def finished(steps: Generator[None, None, T]) -> T:
-    """The result of a generator, whose steps are all taken at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 def page_parts(page: StoredPage) -> dict[str, Markup]:
@@ -201,7 +199,7 @@ def frame(event: Event, page: StoredPage) -> dict[str, Any]:
 
 def preview(fields: StoredEntry, page: StoredPage) -> Markup:
     """The list item of an entry that is not stored. It is not cached: no other request needs it."""
-    return entry.__wrapped__(dumps(fields), Place.of(page))
+    return make_item(dumps(fields), Place.of(page)).html
 
 
 def content(fields: StoredEntry, place: Place) -> Markup:
@@ -210,11 +208,24 @@ def content(fields: StoredEntry, place: Place) -> Markup:
 
 
 def page(
-    stream: str, page: StoredPage, parts: dict[str, Markup], *, cursor: str, limit: int, newer: bool, **head: str
+    stream: str,
+    page: StoredPage,
+    parts: dict[str, Markup],
+    *,
+    cursor: str,
+    limit: int,
+    newer: bool,
+    late: str | None = None,
+    **head: str,
 ) -> str:
-    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld."""
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld.
+
+    `late` is the time since which the page may be late, as text, where the store is away.
+    """
     template = _TEMPLATES.get_template("page.html")
-    return template.render(stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, **head)
+    return template.render(
+        stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, late=late, **head
+    )
 
 
 def entry_page(

@@ -53,6 +53,13 @@ class Snapshot(NamedTuple):
     withdrawals: list[StoredWithdrawal]  # the newest first
 
 
+class Head(NamedTuple):
+    """Head is the newest event of a stream and its number."""
+
+    cursor: Cursor
+    n: int
+
+
 class Contents(NamedTuple):
     """Contents is the ids of a stream's entries, the lowest on the page first, and withdrawals, as of event `head`."""
 
@@ -81,8 +88,8 @@ class Log:
     def __init__(self, store: Store, *, log_events: int, entry_limit: int, idempotency: int) -> None:
         self.store = store
         unbound = aioredis.Redis()  # never connected: each call names the server that it goes to
-        self._append, self._snapshot, self._resume, self._verify = [
-            unbound.register_script(_script(name)) for name in ("append", "snapshot", "resume", "verify")
+        self._append, self._snapshot, self._resume, self._verify, self._heads = [
+            unbound.register_script(_script(name)) for name in ("append", "snapshot", "resume", "verify", "heads")
         ]
         self._log_events = log_events
         self._entry_limit = entry_limit
@@ -223,6 +230,12 @@ class Log:
             (began_at or updated_at).decode(),  # a stream that an earlier version filled has no began_at yet
             [cast(StoredWithdrawal, loads(withdrawal)) for withdrawal in gone],
         )
+
+    async def heads(self, streams: Sequence[str]) -> list[Head | None]:
+        """The newest event of each stream, None for no such stream. All are of one partition. Raises StoreError."""
+        keys = [self._key(stream, "log") for stream in streams]
+        rows = await self.store.call(keys[0], lambda redis: self._heads(keys, client=redis))
+        return [Head(Cursor(*(word.decode() for word in row[:3])), int(row[3])) if row else None for row in rows]
 
     async def resume(
         self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int, in_part: bool = False

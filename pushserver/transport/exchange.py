@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
@@ -113,22 +114,20 @@ class Exchange:
     # --- the bytes of the answer
 
     def _start(self, status: int, headers: Any) -> None:
-        fields = [(name.lower(), value) for name, value in (*self._default_headers, *headers)]
-        if any(HEADER_RE.search(name) or HEADER_VALUE_RE.search(value) for name, value in fields):
-            raise RuntimeError("a header has characters that no header may have")
+        encoded = _encoded((*self._default_headers, *headers))
         self.is_started = True
-        by_name = dict(fields)
-        if self.more_body or by_name.get(b"connection") == b"close":
+        if self.more_body or encoded.connection == b"close":
             self.keep_alive = False  # else what is left of the body would be taken for the next request
-        if not self.keep_alive and b"connection" not in by_name:
-            fields.append((b"connection", b"close"))
+        parts = [STATUS_LINE[status], encoded.lines]
+        if not self.keep_alive and encoded.connection is None:
+            parts.append(b"connection: close\r\n")
         self._has_body = self._scope["method"] != "HEAD" and status not in (204, 304)
-        if self._has_body and b"content-length" in by_name:
-            self._left = int(by_name[b"content-length"])
+        if self._has_body and encoded.length is not None:
+            self._left = encoded.length
         elif self._has_body and self._scope["http_version"] != "1.0":  # to which chunks would be part of the body
             self._is_chunked = True
-            fields.append((b"transfer-encoding", b"chunked"))
-        self._head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % field for field in fields), b"\r\n"])
+            parts.append(b"transfer-encoding: chunked\r\n")
+        self._head = b"".join([*parts, b"\r\n"])
 
     def _write(self, body: bytes, *, is_last: bool) -> None:
         parts = [self._head, *self._framed(body, is_last=is_last)]
@@ -163,3 +162,23 @@ class Exchange:
         self._start(500, headers)
         self._write(FAILED, is_last=True)
         self._end()
+
+
+class _Encoded(NamedTuple):
+    """Header fields as lines, and the values of two of them."""
+
+    lines: bytes
+    connection: bytes | None
+    length: int | None
+
+
+@lru_cache(maxsize=1024)  # the answers of a page load have the same fields until the next event
+def _encoded(headers: tuple[tuple[bytes, bytes], ...]) -> _Encoded:
+    """Raises RuntimeError for a field that would begin another one, or end the head."""
+    fields = [(name.lower(), value) for name, value in headers]
+    if any(HEADER_RE.search(name) or HEADER_VALUE_RE.search(value) for name, value in fields):
+        raise RuntimeError("a header has characters that no header may have")
+    by_name = dict(fields)
+    length = by_name.get(b"content-length")
+    lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+    return _Encoded(lines, by_name.get(b"connection"), None if length is None else int(length))

@@ -27,6 +27,7 @@ from ..settings import Settings
 from ..store.condition import StoreCondition
 from ..store.log import Log
 from ..store.store import Store, StoreError
+from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
 from .health import Health, HealthRoutes
 from .middleware import App
@@ -60,6 +61,14 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
     reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    surfaces = SurfaceCache(
+        log,
+        hub,
+        page_entries=settings.page_entries,
+        limit_bytes=settings.page_bytes,
+        stale_pages=settings.stale_pages,
+        build=VERSION,
+    )
     admission = RateLimit(settings.admit)
     subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
@@ -72,7 +81,9 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
-    return App(routes, hub=hub, addresses=addresses, origins=origins, lifespan=lifespan)
+    return App(
+        routes, hub=hub, addresses=addresses, origins=origins, surfaces=surfaces, tokens=tokens, lifespan=lifespan
+    )
 
 
 def _handlers(

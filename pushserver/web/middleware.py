@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Sequence
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -16,13 +17,16 @@ from starlette.types import Lifespan, Message, Receive, Scope, Send
 
 from ..access.addresses import Addresses
 from ..access.origins import Origins
+from ..access.tokens import Tokens
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
+from ..surfaces.cache import SurfaceCache
 from .cors import Cors
 from .limits import AddressGuard
 from .refusals import Refusals
+from .surface_routes import SurfaceRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +45,27 @@ class App(Starlette):
         hub: Hub,
         addresses: Addresses,
         origins: Origins,
+        surfaces: SurfaceCache,
+        tokens: Tokens,
         lifespan: Lifespan[Starlette],
     ) -> None:
-        guard = Middleware(AddressGuard, addresses=addresses)
-        super().__init__(routes=routes, lifespan=lifespan, middleware=[guard], exception_handlers=EXCEPTION_HANDLERS)
+        reads = partial(SurfaceRoutes, cache=surfaces, tokens=tokens, origins=origins)
+        middleware = [Middleware(AddressGuard, addresses=addresses), Middleware(partial(reads, refuse=answer))]
+        super().__init__(routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
         self.addresses = addresses
         self._outer = Cors(Refusals(super().__call__), origins)
+        self._reads = reads(self._complete, refuse=lambda refused: Refusals(answer(refused)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""
+        if self.addresses.limit_requests or any(name == b"origin" for name, _ in scope.get("headers", ())):
+            await self._complete(scope, receive, send)
+        else:
+            await self._reads(scope, receive, send)
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             send = _with_headers(send)
         await self._outer(scope, receive, send)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from importlib import metadata
 from typing import Any, Concatenate, ParamSpec
 
@@ -19,10 +19,11 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor
-from ..page import feeds, jsonld, render
+from ..page import jsonld, render
 from ..page.edition import Edition
 from ..store.log import Log, Snapshot
-from ..stretch import in_stretches
+from ..surfaces.pieces import Piece
+from ..surfaces.surface import MEDIA_TYPES, Surface, entries, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
 from .request import JSON
@@ -108,11 +109,7 @@ class ReadingRoutes:
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        parts = await in_stretches(render.parts_in_steps(snapshot.page, snapshot.entries, older=_older(snapshot)))
-        edition = await in_stretches(self._edition(request, stream, snapshot))
-        head = {"url": edition.url, "json_ld": await in_stretches(jsonld.live_blog(edition))}
-        cursor, newer = str(snapshot.cursor), before is not None
-        html = render.page(stream, snapshot.page, parts, cursor=cursor, limit=limit, newer=newer, **head)
+        html = await self._make(request, Surface.PAGE, stream, snapshot, newer=before is not None)
         return HTMLResponse(html, headers=headers)
 
     @_in_turn
@@ -121,9 +118,7 @@ class ReadingRoutes:
         limit = _limit(request, self._page_entries)
         _, snapshot = await self._snapshot(request, limit, after=_before(request))
         headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
-        tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot)}
-        body = f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
-        return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
+        return not_modified(request, headers) or Response(entries(snapshot), headers=headers, media_type=JSON)
 
     async def events(self, request: Request) -> Response:
         """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts."""
@@ -147,7 +142,7 @@ class ReadingRoutes:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if prefers_html(request.headers):
             _, snapshot = await self._snapshot(request, 0)
-            edition = await in_stretches(self._edition(request, stream, snapshot))
+            edition = self._edition(request, stream, snapshot)
             json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
             head = {"url": edition.entry_url(id), "json_ld": json_ld}
             html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
@@ -158,35 +153,37 @@ class ReadingRoutes:
 
     async def feed_atom(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each withdrawal."""
-        return await self._feed(request, feeds.atom, "application/atom+xml")
+        return await self._feed(request, Surface.ATOM)
 
     async def feed_json(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.json`: the newest entries as JSON Feed."""
-        return await self._feed(request, feeds.json_feed, "application/feed+json")
+        return await self._feed(request, Surface.JSON_FEED)
 
     @_in_turn
-    async def _feed(
-        self, request: Request, make: Callable[[Edition], Generator[None, None, bytes | str]], media_type: str
-    ) -> Response:
+    async def _feed(self, request: Request, surface: Surface) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
         headers = {"Cache-Control": "no-cache", "ETag": self._etag(request, snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        edition = await in_stretches(self._edition(request, stream, snapshot))
-        return Response(await in_stretches(make(edition)), headers=headers, media_type=media_type)
+        body = await self._make(request, surface, stream, snapshot)
+        return Response(body, headers=headers, media_type=MEDIA_TYPES[surface])
+
+    async def _make(
+        self, request: Request, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False
+    ) -> bytes:
+        """A surface that no cache has: of a private stream, or a slice of older entries."""
+        edition, pieces = self._edition(request, stream, snapshot), [Piece(entry) for entry in snapshot.entries]
+        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, newer=newer)
 
     def _etag(self, request: Request, snapshot: Snapshot) -> str:
         """The tag of a page or feed. Its links begin with the server's origin: it is no copy of one with another."""
         return f'W/"{VERSION}.{snapshot.cursor}.{self._origins.own(request)}"'
 
-    def _edition(self, request: Request, stream: str, snapshot: Snapshot) -> Generator[None, None, Edition]:
-        base, entries = str(self._origins.own(request)), []
-        for entry in snapshot.entries:
-            entries.append(json.loads(entry))
-            yield
-        return Edition(base, stream, snapshot.page, entries, snapshot.withdrawals, snapshot.began_at)
+    def _edition(self, request: Request, stream: str, snapshot: Snapshot) -> Edition:
+        base = str(self._origins.own(request))
+        return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at)
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0
@@ -207,10 +204,6 @@ def _hashed(request: Request, body: str) -> Response:
     """
     headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'}
     return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
-
-
-def _older(snapshot: Snapshot) -> str | None:
-    return render.older_link(snapshot.entries) if snapshot.older else None
 
 
 # --- parameters of the query

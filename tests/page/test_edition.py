@@ -10,7 +10,7 @@ from pushserver.page.edition import Edition, beginning, plain_text, present
 
 from ..support.samples import STORED_ENTRY, STORED_PAGE
 
-EDITION = Edition("https://news.example:8443", "storm", STORED_PAGE, [], [], "2023-07-11T15:53:00.000Z")
+EDITION = Edition("https://news.example:8443", "storm", STORED_PAGE, [], "2023-07-11T15:53:00.000Z")
 
 
 @pytest.mark.parametrize(

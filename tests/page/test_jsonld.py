@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pushserver.model import StoredEntry, StoredPage
-from pushserver.page import jsonld, render
+from pushserver.page import jsonld
 from pushserver.page.edition import Edition
 
 from ..support.samples import ENTRY, PAGE, STORED_ENTRY, STORED_PAGE
@@ -75,9 +75,7 @@ def test_a_stream_with_nothing_but_a_page_is_described(server: Running, stream: 
 @pytest.mark.parametrize("text", ["</script><script>", "<!--", "a & b", "one\u2028two\u2029three", '"\\'])
 def test_no_text_ends_the_script_element_that_it_stands_in(text: str) -> None:
     page: StoredPage = {**STORED_PAGE, "headline": text, "updated_at": "2023-07-11T15:53:00.000Z"}
-    html = render.finished(
-        jsonld.live_blog(Edition("https://news.example", "storm", page, [], [], "2023-07-11T15:53:00.000Z"))
-    )
+    html = jsonld.live_blog(Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z"), [])
     assert not set(html) & set("<>&\u2028\u2029")
     assert json.loads(html)["headline"] == text
 
@@ -88,8 +86,7 @@ def test_a_page_describes_its_newest_entries_alone() -> None:
     entries: list[StoredEntry] = [
         {**STORED_ENTRY, "id": f"e{number}", "published_at": "2023-07-11T15:53:00.000Z"} for number in range(60)
     ]
-    html = render.finished(
-        jsonld.live_blog(Edition("https://news.example", "storm", page, entries, [], "2023-07-11T15:53:00.000Z"))
-    )
+    edition = Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z")
+    html = jsonld.live_blog(edition, [jsonld.update(edition, entry) for entry in entries])
     updates = json.loads(html)["liveBlogUpdate"]
     assert [update["url"].rpartition("#")[2] for update in updates] == [f"e-e{number}" for number in range(50)]

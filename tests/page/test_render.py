@@ -124,7 +124,7 @@ def whole_page(entries: Sequence[str], page: StoredPage | None = None, older: st
     return render.page(
         "storm",
         page,
-        render.parts(page, entries, older=older),
+        render.parts(page, render.items(page, entries), older=older),
         cursor=str(CURSOR),
         limit=100,
         newer=False,
@@ -221,7 +221,7 @@ def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
 
 def test_a_page_of_older_entries_says_so() -> None:
     page = a_page()
-    parts = render.parts(page, the_entries(), older=None)
+    parts = render.parts(page, render.items(page, the_entries()), older=None)
     html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="")
     assert "data-newer" in html
     assert 'href="/streams/storm"' in html
@@ -472,7 +472,7 @@ def test_every_page_that_is_taken_can_be_shown(locale: str, zone: str) -> None:
 def test_the_latest_headlines_are_the_first_five_that_there_are() -> None:
     entries = [an_entry({"headline": f"Headline {number}"}, f"id{number}") for number in range(7)]
     entries.insert(1, an_entry({"body": "No headline"}, "none"))
-    latest = render.parts(a_page(), entries, older=None)["latest"]
+    latest = render.parts(a_page(), render.items(a_page(), entries), older=None)["latest"]
     seen = Seen(latest)
     assert seen.texts["li"] == [f"Headline {number}" for number in range(5)]
     assert [value for value in seen.values if value.startswith("#")] == [f"#e-id{number}" for number in range(5)]
@@ -480,7 +480,7 @@ def test_the_latest_headlines_are_the_first_five_that_there_are() -> None:
 
 
 def test_entries_without_a_headline_are_not_among_the_latest() -> None:
-    latest = render.parts(a_page(), [an_entry({"body": "x"})], older=None)["latest"]
+    latest = render.parts(a_page(), render.items(a_page(), [an_entry({"body": "x"})]), older=None)["latest"]
     assert "li" not in Seen(latest).texts
     assert " hidden" in latest
 
@@ -506,8 +506,8 @@ def test_the_link_to_older_entries_after_a_pinned_one_keeps_its_order() -> None:
 def test_a_frame_carries_the_entry_as_the_page_has_it(number: int) -> None:
     page, entries = a_page(), the_entries()
     frame = put(entries[number], page)
-    render.entry.cache_clear()
-    parts = render.parts(page, entries, older=None)
+    render.item.cache_clear()
+    parts = render.parts(page, render.items(page, entries), older=None)
     assert frame["html"] in parts["entries"]
     assert frame["parts"]["updated"] in parts["header"]
     assert frame["day"]["html"].removesuffix("</ol></section>") in parts["entries"]
@@ -529,8 +529,11 @@ def test_the_entries_of_a_page_are_the_sum_of_their_frames() -> None:
         empty = days[0]["day"]["html"]
         assert empty.endswith("</ol></section>")
         sections.append(empty.replace("</ol></section>", "".join(frame["html"] for frame in days) + "</ol></section>"))
-    render.entry.cache_clear()
-    assert render.parts(page, entries, older=None)["entries"] == f'<div id="entries">{"".join(sections)}</div>'
+    render.item.cache_clear()
+    assert (
+        render.parts(page, render.items(page, entries), older=None)["entries"]
+        == f'<div id="entries">{"".join(sections)}</div>'
+    )
 
 
 def test_a_frame_of_a_page_carries_its_parts_as_the_page_has_them() -> None:

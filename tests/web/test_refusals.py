@@ -48,6 +48,11 @@ async def no_work(app: Starlette) -> AsyncIterator[None]:
     yield
 
 
+def application(routes: list[Route]) -> App:
+    none = cast(Any, None)  # nothing asks for it
+    return App(routes, hub=none, addresses=ADDRESSES, origins=Origins(""), surfaces=none, tokens=none, lifespan=no_work)
+
+
 def client_of(error: Exception) -> TestClient:
     """A client of an application that answers every request with an error."""
 
@@ -55,7 +60,7 @@ def client_of(error: Exception) -> TestClient:
         raise error
 
     routes = [Route("/{path:path}", fail)]
-    app = App(routes, hub=cast(Any, None), addresses=ADDRESSES, origins=Origins(""), lifespan=no_work)
+    app = application(routes)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -91,7 +96,7 @@ def test_every_head_gets_the_status(error: Exception) -> None:
     assert ("retry-after" in answer.headers) is (error in LATER.values())
 
 
-@pytest.mark.parametrize("path", ["/streams/a/entries", "/streams/a/entries/sse", "/streams/a", "/sse", "/"])
+@pytest.mark.parametrize("path", ["/streams/a/events", "/streams/a/entries/sse", "/streams/a/entries/x", "/sse", "/"])
 def test_other_addresses_get_the_status_too(path: str) -> None:
     answer = client_of(LATER["often"]).get(path)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
@@ -101,8 +106,8 @@ def test_other_addresses_get_the_status_too(path: str) -> None:
 @pytest.mark.parametrize("error", [*LATER.values(), *NEVER.values(), ValueError("bug")], ids=[*LATER, *NEVER, "bug"])
 def test_a_browser_gets_a_page_for_people(error: Exception, method: str) -> None:
     client = client_of(error)
-    problem = client.request(method, "/streams/a/entries")
-    page = client.request(method, "/streams/a/entries", headers={"Accept": BROWSER})
+    problem = client.request(method, "/streams/a/events")
+    page = client.request(method, "/streams/a/events", headers={"Accept": BROWSER})
     assert page.status_code == problem.status_code >= 400
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "script-src 'self'" in page.headers["content-security-policy"]
@@ -122,7 +127,7 @@ def test_what_a_refusal_repeats_is_text_in_the_page() -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_a_publisher_gets_a_problem_whatever_it_accepts(method: str) -> None:
-    answer = client_of(NEVER["unknown"]).request(method, "/streams/a/entries", headers={"Accept": BROWSER})
+    answer = client_of(NEVER["unknown"]).request(method, "/streams/a/events", headers={"Accept": BROWSER})
     assert answer.headers["content-type"] == "application/problem+json"
 
 
@@ -133,7 +138,7 @@ def test_what_is_no_problem_stays_as_it_is() -> None:
         return JSONResponse({"ready": False}, 503)
 
     routes = [Route("/readyz", report)]
-    app = App(routes, hub=cast(Any, None), addresses=ADDRESSES, origins=Origins(""), lifespan=no_work)
+    app = application(routes)
     answer = TestClient(app).get("/readyz", headers={"Accept": "text/html"})
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
 

@@ -1,0 +1,261 @@
+"""The cache of finished bytes: what people and crawlers read of a stream, in each coding, as of its newest event.
+
+A read asks for the head of the stream (heads.py). If the bytes are of that event, they are the answer. If not, one task
+reads the snapshot, joins the surface of its pieces and compresses it, and all who ask meanwhile wait for it.
+
+While the store is away, the bytes are served as they were, and say since when they may be late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from typing import NamedTuple
+
+from .. import model
+from ..errors import NotFound, Unavailable
+from ..live.hub import Hub
+from ..page.edition import Edition
+from ..store.log import Head, Log, Snapshot
+from ..store.store import StoreError
+from .codings import LEAST, ContentCoding, compress
+from .heads import Heads
+from .pieces import Pieces
+from .surface import Surface, make
+
+STREAMS = 1_000  # with bytes in the cache; the one that was asked for least recently goes first
+MAKING = 4  # surfaces that are being made at a time
+WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
+INLINE = 16_384  # bytes; a body up to this size is compressed without a thread
+COPIES = 32  # of one stream: surfaces, codings and addresses
+ROUNDS = 3  # reads of a snapshot during which an entry was withdrawn
+
+
+class Copy(NamedTuple):
+    """Copy is a surface in one coding as of one event. It may be late since `stale_since`, an instant or None."""
+
+    body: bytes
+    coding: ContentCoding
+    etag: str
+    head: Head
+    stale_since: str | None
+
+
+Key = tuple[Surface, ContentCoding, str, str | None]  # the third is the address with which links begin
+
+
+class Shelf:
+    """Shelf is what the cache has of one stream. It is cleared when a text is withdrawn or the log is replaced."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pieces = Pieces()
+        self.snapshot: Snapshot | None = None
+        self.head: Head | None = None
+        self.copies: dict[Key, Copy] = {}
+        self.making: dict[Key, tuple[int, asyncio.Task[Copy]]] = {}
+        self.reading = asyncio.Lock()
+        self.cleared = 0  # times; what was read before the last one may have a text that is gone
+        self.verified_at = 0  # when a look last found the bytes to be of the newest event, in milliseconds since 1970
+        self.size = 0
+
+    def clear(self) -> None:
+        """Let everything go that was made of the stream."""
+        self.cleared += 1
+        self.snapshot = self.head = None
+        self.copies = {}
+        self.pieces.clear()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Take the place of what was made of an older event."""
+        self.snapshot, self.head = snapshot, Head(snapshot.cursor, snapshot.n)
+        self.copies = {}
+
+    def measure(self) -> int:
+        """Bytes that it has, nearly."""
+        self.size = self.pieces.size + sum(len(copy.body) for copy in self.copies.values())
+        return self.size
+
+
+class SurfaceCache:
+    """SurfaceCache answers reads of the surfaces of streams that are not private.
+
+    `page_entries` is the number of entries of a surface, `limit_bytes` what all shelves may have together. For
+    `stale_pages` seconds after the store went away, bytes are served as they were. `build` names the code that
+    makes the bytes.
+    """
+
+    def __init__(
+        self, log: Log, hub: Hub, *, page_entries: int, limit_bytes: int, stale_pages: float, build: str
+    ) -> None:
+        self._log = log
+        self._hub = hub
+        self._heads = Heads(log, yield_to=hub.passes.over)
+        self._page_entries = page_entries
+        self._limit_bytes = limit_bytes
+        self._stale_ms = int(stale_pages * 1_000)
+        self._build = build
+        self._shelves: OrderedDict[str, Shelf] = OrderedDict()
+        self._room = asyncio.Semaphore(MAKING)
+        self._queued = 0
+        self._serial = 0
+
+    async def read(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+        """A surface as of an event that is not older than this call. Raises NotFound, Unavailable.
+
+        While the store is away it is as of the newest event that this worker has made it of.
+        """
+        try:
+            head = await self._heads.of(stream)
+        except StoreError:
+            return await self._read_stale(stream, surface, coding, base)
+        if head is None:
+            self._drop(stream)
+            raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+        shelf = self._shelves.get(stream) or await self._open(stream)
+        if shelf.head == head:
+            shelf.verified_at = model.now()
+            copy = shelf.copies.get((surface, coding, base, None))
+            if copy is not None:
+                self._shelves.move_to_end(stream)
+                return copy
+        return await self._await_copy(shelf, (surface, coding, base, None), head)
+
+    # --- making
+
+    async def _await_copy(self, shelf: Shelf, key: Key, head: Head) -> Copy:
+        """The copy that is being made, if it will do for a reader who knows this head; else a new one."""
+        asked, making = self._serial, shelf.making.get(key)
+        if making is not None:
+            copy = await asyncio.shield(making[1])
+            if copy.head == head:
+                return copy
+            making = shelf.making.get(key)
+        if (
+            making is None or making[0] <= asked
+        ):  # it may have read the store before the event that this reader knows of
+            making = self._begin(shelf, key, head)
+        return await asyncio.shield(making[1])
+
+    def _begin(self, shelf: Shelf, key: Key, head: Head) -> tuple[int, asyncio.Task[Copy]]:
+        if self._queued >= MAKING + WAITING:
+            raise Unavailable("Too many pages are being made; retry later.")
+        self._serial += 1
+        task = asyncio.get_running_loop().create_task(self._make(shelf, key, head))
+        shelf.making[key] = making = self._serial, task
+        self._queued += 1
+        task.add_done_callback(lambda _: self._end(shelf, key, making))
+        return making
+
+    def _end(self, shelf: Shelf, key: Key, making: tuple[int, asyncio.Task[Copy]]) -> None:
+        self._queued -= 1
+        if shelf.making.get(key) is making:
+            del shelf.making[key]
+
+    async def _make(self, shelf: Shelf, key: Key, head: Head) -> Copy:
+        async with self._room:
+            async with shelf.reading:
+                if shelf.head != head:
+                    await self._refresh(shelf)
+            return await self._finish(shelf, key)
+
+    async def _refresh(self, shelf: Shelf) -> None:
+        """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
+        for _ in range(ROUNDS):
+            cleared = shelf.cleared
+            limit = self._page_entries
+            snapshot = await self._log.snapshot(shelf.name, limit=limit, withdrawals=limit)
+            if snapshot is None:
+                raise NotFound(f"There is no stream {shelf.name}; its first entry creates it.")
+            if shelf.cleared == cleared:
+                shelf.show(snapshot)
+                shelf.verified_at = model.now()
+                return
+        raise Unavailable("The stream changes faster than it can be read; retry.")
+
+    async def _finish(self, shelf: Shelf, key: Key) -> Copy:
+        """Join and compress a surface of the snapshot, and put it on the shelf if it is still of the newest event."""
+        snapshot, head, cleared = shelf.snapshot, shelf.head, shelf.cleared
+        if snapshot is None or head is None:
+            raise Unavailable("An entry is being withdrawn; retry.")
+        surface, coding, base, stale_since = key
+        edition = Edition(base, shelf.name, snapshot.page, snapshot.withdrawals, snapshot.began_at)
+        pieces = shelf.pieces.of(edition, snapshot.entries)
+        body = await make(surface, edition, snapshot, pieces, limit=self._page_entries, stale=stale_since)
+        coding = coding if len(body) >= LEAST else ContentCoding.IDENTITY
+        if len(body) > INLINE and coding is not ContentCoding.IDENTITY:
+            data = await asyncio.to_thread(compress, body, coding)
+        else:
+            data = compress(body, coding)
+        mark = f".{digest(stale_since)}" if stale_since else ""
+        etag = f'"{self._build}.{digest(base)}.{head.cursor}.{coding.value}{mark}"'
+        copy = Copy(data, coding, etag, head, stale_since)
+        if shelf.cleared != cleared:  # the text of the copy may be gone; the reader asked before it was
+            raise Unavailable("An entry is being withdrawn; retry.")
+        if shelf.head == head:
+            if len(shelf.copies) >= COPIES:  # of addresses that clients made up
+                shelf.copies.clear()
+            shelf.copies[key] = copy
+            self._make_room(shelf)
+        return copy
+
+    # --- the store is away
+
+    async def _read_stale(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+        shelf = self._shelves.get(stream)
+        if shelf is None or shelf.head is None:
+            raise Unavailable("The store does not answer; retry later.")
+        since = max(self._hub.current_until(stream, shelf.head.cursor) or 0, shelf.verified_at)
+        if model.now() - since > self._stale_ms:
+            raise Unavailable("The store has not answered for too long; retry later.")
+        key = (surface, coding, base, model.instant(since))
+        copy = shelf.copies.get(key)
+        if copy is None:
+            making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
+            copy = await asyncio.shield(making[1])
+        return copy
+
+    # --- shelves
+
+    async def _open(self, stream: str) -> Shelf:
+        """Follow a stream, so that what is withdrawn from it leaves the cache. Raises NotFound, Unavailable."""
+        shelf = Shelf(stream)
+        try:
+            await self._hub.watch(stream, shelf.clear)
+        except StoreError:
+            raise Unavailable("The store does not answer; retry later.") from None
+        if stream in self._shelves:  # another read has opened it meanwhile
+            self._hub.unwatch(stream, shelf.clear)
+            return self._shelves[stream]
+        self._shelves[stream] = shelf
+        while len(self._shelves) > STREAMS:
+            self._drop(next(iter(self._shelves)))
+        return shelf
+
+    def _drop(self, stream: str) -> None:
+        shelf = self._shelves.pop(stream, None)
+        if shelf is not None:
+            self._hub.unwatch(stream, shelf.clear)
+            shelf.clear()
+
+    def _make_room(self, shelf: Shelf) -> None:
+        """Drop shelves, the least recently asked first, until all fit; the newest stays, whatever its size."""
+        shelf.measure()
+        if shelf.name in self._shelves:
+            self._shelves.move_to_end(shelf.name)
+        total = sum(other.size for other in self._shelves.values())
+        while total > self._limit_bytes and len(self._shelves) > 1:
+            oldest = next(iter(self._shelves.values()))
+            total -= oldest.size
+            self._drop(oldest.name)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the cache, nearly."""
+        return sum(shelf.size for shelf in self._shelves.values())
+
+
+def digest(text: str) -> str:
+    """Eight hexadecimal digits that stand for a text in an ETag."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

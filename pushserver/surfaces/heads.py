@@ -1,0 +1,126 @@
+"""Heads are the newest events of streams, which many reads learn by one look at the store.
+
+A read shows every publish that was acknowledged before the read began, if it knows the head of the stream as of an
+instant after that. So a read waits for a look that begins after the read came. Reads that came meanwhile share it:
+
+    reads      a  b  c     d  e
+    looks        [---- a ----]
+                              [-- b c d e --]
+
+A worker looks at each partition at most once every INTERVAL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+
+from ..model import partition_of
+from ..store.connection import within
+from ..store.log import Head, Log
+from ..store.store import StoreError
+
+INTERVAL = 0.003  # seconds between the beginnings of two looks at a partition
+LIMIT = 0.5  # seconds for the store to answer; after that it counts as away
+AGAIN = 0.5  # seconds after which a store that is away is asked again
+STREAMS = 256  # in one look
+TURN = 16  # readers of a look who go on at once; then live passes have their turn
+
+Futures = list[asyncio.Future[Head | None]]
+Waiting = dict[str, Futures]
+
+
+class Heads:
+    """Heads looks at the newest events of streams. `yield_to` is awaited before the readers of a look go on.
+
+    A stream costs one look however many ask for it; `close` ends the looks that are under way.
+    """
+
+    def __init__(self, log: Log, *, yield_to: Callable[[], Awaitable[None]]) -> None:
+        partitions = log.store.partitions
+        self._looks = [Look(log, yield_to) for _ in range(partitions)]
+
+    async def of(self, stream: str) -> Head | None:
+        """The newest event of a stream at an instant after the call, None for no such stream. Raises StoreError."""
+        return await self._looks[partition_of(stream, len(self._looks))].ask(stream)
+
+
+class Look:
+    """Look asks for the heads of the streams of one partition, for all who wait, again and again while any does."""
+
+    def __init__(self, log: Log, yield_to: Callable[[], Awaitable[None]]) -> None:
+        self._log = log
+        self._yield_to = yield_to
+        self._waiting: Waiting = {}
+        self._task: asyncio.Task[None] | None = None
+        self._error: StoreError | None = None  # while the store is away: readers do not wait for it to be silent again
+        self._begun_at = float("-inf")  # of the last look, seconds on the loop's clock
+
+    def ask(self, stream: str) -> asyncio.Future[Head | None]:
+        """A future of the stream's head at an instant after this call; at once an error while the store is away."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Head | None] = loop.create_future()
+        if self._error is not None:
+            future.set_exception(self._error)
+            return future
+        self._waiting.setdefault(stream, []).append(future)
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return future
+
+    async def _run(self) -> None:
+        """Look until nobody waits."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                rest = self._begun_at + INTERVAL - loop.time()
+                if rest > 0:
+                    await asyncio.sleep(rest)
+                self._begun_at = loop.time()
+                await self._look(self._take())
+        finally:
+            self._task = None
+
+    def _take(self) -> Waiting:
+        """The streams of the next look, and who waits for them."""
+        if len(self._waiting) <= STREAMS:
+            waiting, self._waiting = self._waiting, {}
+            return waiting
+        return {stream: self._waiting.pop(stream) for stream in list(self._waiting)[:STREAMS]}
+
+    async def _look(self, waiting: Waiting) -> None:
+        names = list(waiting)
+        try:
+            heads = await within(self._log.heads(names), LIMIT)
+        except StoreError as error:
+            self._error = error
+            for future in _open((*waiting.values(), *self._waiting.values())):
+                future.set_exception(error)
+            self._waiting.clear()
+            await self._until_back(names)
+            return
+        except BaseException:  # the worker stops: nobody waits for ever
+            for future in _open(waiting.values()):
+                future.cancel()
+            raise
+        turn = 0
+        for name, head in zip(names, heads, strict=True):
+            for future in waiting[name]:
+                if turn % TURN == 0:
+                    await self._yield_to()
+                turn += 1
+                if not future.done():  # else its reader has gone
+                    future.set_result(head)
+
+    async def _until_back(self, names: list[str]) -> None:
+        """Ask the store again and again, until it answers."""
+        while self._error is not None:
+            await asyncio.sleep(AGAIN)
+            with suppress(StoreError):
+                await within(self._log.heads(names), LIMIT)
+                self._error = None
+
+
+def _open(waiting: Iterable[Futures]) -> Iterator[asyncio.Future[Head | None]]:
+    return (future for futures in waiting for future in futures if not future.done())

@@ -1,0 +1,95 @@
+"""Surfaces are the ways to read the newest entries of a stream: as a page, as JSON, as two feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from ..codec import dumps
+from ..page import feeds, jsonld, render
+from ..page.edition import Edition
+from ..page.render import Place
+from ..store.log import Snapshot
+from ..stretch import Stretch
+from .pieces import Piece
+
+JSON = "application/json"
+STRETCH = 0.001  # seconds in which pieces are made before the event loop does other work
+
+
+class Surface(Enum):
+    """A surface is one way to read the newest entries of a stream."""
+
+    PAGE = "page"
+    ENTRIES = "entries"
+    ATOM = "feed.atom"
+    JSON_FEED = "feed.json"
+
+    __hash__ = object.__hash__  # Enum's own hash is Python code, and every dict lookup would call it
+
+
+MEDIA_TYPES = {
+    Surface.PAGE: "text/html; charset=utf-8",
+    Surface.ENTRIES: JSON,
+    Surface.ATOM: "application/atom+xml",
+    Surface.JSON_FEED: "application/feed+json",
+}
+
+
+async def make(
+    surface: Surface,
+    edition: Edition,
+    snapshot: Snapshot,
+    pieces: Sequence[Piece],
+    *,
+    limit: int,
+    newer: bool = False,
+    stale: str | None = None,
+) -> bytes:
+    """The bytes of a surface, joined of the pieces of the snapshot's entries, which are made here if they are new.
+
+    `limit` is the number of entries of a page; `newer` marks a slice of older ones. Since the instant `stale` the page
+    may be late: the store does not answer.
+    """
+    stretch, place = Stretch(STRETCH), Place.of(edition.page)
+    for piece in pieces:
+        match surface:
+            case Surface.PAGE:
+                piece.item(place)
+                piece.update(edition)
+            case Surface.ATOM:
+                piece.atom(edition)
+            case Surface.JSON_FEED:
+                piece.feed_item(edition)
+        await stretch.rest()
+    match surface:
+        case Surface.PAGE:
+            return _page(edition, snapshot, pieces, limit=limit, newer=newer, stale=stale).encode()
+        case Surface.ENTRIES:
+            return entries(snapshot).encode()
+        case Surface.ATOM:
+            return feeds.atom(edition, [piece.atom(edition) for piece in pieces])
+        case Surface.JSON_FEED:
+            return feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces]).encode()
+
+
+def _page(
+    edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, limit: int, newer: bool, stale: str | None
+) -> str:
+    place = Place.of(edition.page)
+    parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
+    json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
+    late = render.timestamp(stale, place) if stale else None
+    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld}
+    return render.page(edition.stream, edition.page, parts, cursor=cursor, limit=limit, newer=newer, late=late, **head)
+
+
+def entries(snapshot: Snapshot) -> str:
+    """A snapshot as JSON: {page, entries, cursor, n, older}."""
+    tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": older(snapshot)}
+    return f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
+
+
+def older(snapshot: Snapshot) -> str | None:
+    """The link to the entries after a snapshot's, None where there are none."""
+    return render.older_link(snapshot.entries) if snapshot.older else None

@@ -1,0 +1,99 @@
+"""A look shows what was stored before the read asked; reads that came meanwhile share the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pushserver.store.log import Head, Log
+from pushserver.store.store import Store, StoreError
+from pushserver.surfaces.heads import STREAMS, Heads
+
+from ..support.server import entry_append
+from ..support.stores import Server
+
+pytestmark = pytest.mark.anyio
+
+
+class CountedLog(Log):
+    """A log that notes the streams of each look, and begins a look only when it is let."""
+
+    def __init__(self, log: Log) -> None:
+        self.__dict__ |= log.__dict__
+        self.looks: list[list[str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def heads(self, streams: Sequence[str]) -> list[Head | None]:
+        self.looks.append(list(streams))
+        await self.gate.wait()
+        return await super().heads(streams)
+
+
+async def no_pass() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_a_read_knows_what_was_stored_before_it(log: Log, stream: str) -> None:
+    heads = Heads(log, yield_to=no_pass)
+    assert await heads.of(stream) is None
+    for number in range(1, 20):
+        appended = await log.append(entry_append(stream, f"Entry {number}"))
+        assert await heads.of(stream) == Head(appended.cursor, number)
+
+
+async def test_reads_that_come_during_a_look_share_the_next_one(log: Log, stream: str) -> None:
+    counted = CountedLog(log)
+    heads = Heads(counted, yield_to=no_pass)
+    await log.append(entry_append(stream, "One"))
+    counted.gate.clear()
+    first = asyncio.create_task(heads.of(stream))
+    while not counted.looks:
+        await asyncio.sleep(0)
+    later = [asyncio.create_task(heads.of(stream)) for _ in range(500)]
+    await asyncio.sleep(0)
+    appended = await log.append(entry_append(stream, "Two"))
+    counted.gate.set()
+    await first
+    assert {await read for read in later} == {Head(appended.cursor, 2)}
+    assert counted.looks == [[stream], [stream]]
+
+
+async def test_a_reader_who_leaves_takes_nobody_with_it(log: Log, stream: str) -> None:
+    heads = Heads(log, yield_to=no_pass)
+    await log.append(entry_append(stream, "One"))
+    reads = [asyncio.create_task(heads.of(stream)) for _ in range(3)]
+    await asyncio.sleep(0)
+    reads[1].cancel()
+    one, _, three = await asyncio.gather(*reads, return_exceptions=True)
+    assert isinstance(one, Head)
+    assert one == three
+
+
+async def test_a_look_has_so_many_streams_at_most(log: Log) -> None:
+    counted = CountedLog(log)
+    heads = Heads(counted, yield_to=no_pass)
+    names = [f"name-{number}" for number in range(STREAMS * log.store.partitions * 2)]
+    assert set(await asyncio.gather(*(heads.of(name) for name in names))) == {None}
+    assert max(len(names) for names in counted.looks) <= STREAMS
+    assert sorted(name for names in counted.looks for name in names) == sorted(names)
+
+
+async def test_a_store_that_is_silent_is_away(tmp_path: Path, stream: str) -> None:
+    with closing(Server(tmp_path)) as server:
+        store = Store(f"redis://127.0.0.1:{server.port}", partitions=1)
+        log = Log(store, log_events=1_000, entry_limit=500, idempotency=60)
+        heads = Heads(log, yield_to=no_pass)
+        appended = await log.append(entry_append(stream, "One"))
+        server.freeze()
+        results = await asyncio.gather(*(heads.of(stream) for _ in range(3)), return_exceptions=True)
+        assert all(isinstance(result, StoreError) for result in results), results
+        server.thaw()
+        while isinstance((await asyncio.gather(heads.of(stream), return_exceptions=True))[0], StoreError):
+            await asyncio.sleep(0.01)
+        assert await heads.of(stream) == Head(appended.cursor, 1)
+        await store.close()

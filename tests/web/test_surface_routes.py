@@ -1,0 +1,186 @@
+"""Page loads from memory: exact after each publish, gone after a withdrawal, and there while the store is away."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import brotli
+import httpx2
+import pytest
+
+from ..support.server import Running, until
+
+SURFACES = ["", "/entries", "/feed.atom", "/feed.json"]
+CODINGS = ["identity", "gzip", "br"]
+
+
+def load(server: Running, path: str, coding: str = "identity", **headers: str) -> tuple[httpx2.Response, str]:
+    """An answer, and its text decoded by other code than the client's."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    with server.http.stream("GET", path, headers={"Accept-Encoding": coding, **fields}) as answer:
+        body = b"".join(answer.iter_raw())
+    named = answer.headers.get("content-encoding", "identity")
+    decode = {"identity": bytes, "gzip": gzip.decompress, "br": brotli.decompress}[named]
+    return answer, decode(body).decode()
+
+
+@contextmanager
+def frozen(server: Running) -> Iterator[None]:
+    """The store answers nothing meanwhile."""
+    os.kill(server.store_pid(), signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.store_pid(), signal.SIGCONT)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_read_shows_what_was_acknowledged_before_it(server: Running, stream: str, surface: str, coding: str) -> None:
+    path, id = f"/streams/{stream}{surface}", ""
+    for number in range(20):
+        id = server.publish_ok(stream, f"Headline {number:03d} {'x' * 100}")["id"]
+        answer, text = load(server, path, coding)
+        assert answer.status_code == 200
+        assert f"Headline {number:03d}" in text
+    assert answer.headers.get("content-encoding", "identity") == coding
+    server.send("PATCH", f"/streams/{stream}/entries/{id}", {"headline": "Corrected headline"})
+    assert "Corrected headline" in load(server, path, coding)[1]
+    server.send("DELETE", f"/streams/{stream}/entries/{id}?reason=legal", b"")
+    text = load(server, path, coding)[1]
+    assert "Corrected headline" not in text
+    assert "Headline 018" in text
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_every_coding_has_the_same_text_and_a_tag_of_its_own(server: Running, stream: str, surface: str) -> None:
+    for number in range(20):
+        server.publish_ok(stream, f"Headline {number} {'x' * 100}")
+    answers = [load(server, f"/streams/{stream}{surface}", coding) for coding in CODINGS]
+    assert len({text for _, text in answers}) == 1
+    assert len({answer.headers["etag"] for answer, _ in answers}) == 3
+    for answer, _ in answers:
+        assert not answer.headers["etag"].startswith("W/")
+        assert "Accept-Encoding" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_copy_that_is_current_is_not_sent_again(server: Running, stream: str, surface: str) -> None:
+    path = f"/streams/{stream}{surface}"
+    server.publish_ok(stream, "One")
+    etag = load(server, path)[0].headers["etag"]
+    for field in (etag, f'"other", {etag}', f"W/{etag}", "*"):
+        answer, text = load(server, path, If_None_Match=field)
+        assert (answer.status_code, text, answer.headers["etag"]) == (304, "", etag)
+    assert load(server, path, If_None_Match=f'"x{etag[1:]}')[0].status_code == 200
+    server.publish_ok(stream, "Two")
+    assert load(server, path, If_None_Match=etag)[0].status_code == 200
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_head_is_get_without_a_body(server: Running, stream: str, surface: str) -> None:
+    server.publish_ok(stream, "One")
+    get, head = (server.http.request(method, f"/streams/{stream}{surface}") for method in ("GET", "HEAD"))
+    assert (head.status_code, head.content) == (200, b"")
+    others = {"date"}
+    assert {k: v for k, v in head.headers.items() if k not in others} == {
+        k: v for k, v in get.headers.items() if k not in others
+    }
+
+
+@pytest.mark.parametrize("query", ["utm_source=alert", "fbclid=x&y=%00", "x", "=&&="])
+def test_parameters_that_nobody_knows_change_nothing(server: Running, stream: str, query: str) -> None:
+    server.publish_ok(stream, "One")
+    plain, other = load(server, f"/streams/{stream}")[0], load(server, f"/streams/{stream}?{query}")[0]
+    assert plain.headers["etag"] == other.headers["etag"]
+
+
+def test_a_slice_of_older_entries_is_another_page(server: Running, stream: str) -> None:
+    for number in range(101):
+        server.publish_ok(stream, f"Headline {number:03d}")
+    (older,) = re.findall(r'rel="next" href="([^"]+)"', load(server, f"/streams/{stream}")[1])
+    assert "Headline 000" in load(server, f"/streams/{stream}{older}")[1]
+    assert "Headline 000" not in load(server, f"/streams/{stream}")[1]
+
+
+def test_a_stream_that_does_not_exist_is_not_found(server: Running, stream: str) -> None:
+    assert load(server, f"/streams/{stream}")[0].status_code == 404
+    server.publish_ok(stream, "One")
+    assert load(server, f"/streams/{stream}")[0].status_code == 200
+
+
+def test_readers_of_one_worker_see_at_once_what_was_published_on_another(start: Callable[..., Running]) -> None:
+    server = start("--workers", "2")
+    publishers = [httpx2.Client(base_url=server.url) for _ in range(4)]  # each on a connection: both workers have some
+    readers = [httpx2.Client(base_url=server.url) for _ in range(4)]
+    headers = {"Authorization": f"Bearer {server.key}"}
+    for number in range(100):
+        publisher, reader = publishers[number % 4], readers[number // 4 % 4]
+        entry = {"headline": f"Headline {number:04d}"}
+        assert publisher.post("/streams/two/entries", json=entry, headers=headers).status_code == 201
+        assert f"Headline {number:04d}" in reader.get("/streams/two").text
+    for client in (*publishers, *readers):
+        client.close()
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_pages_are_served_as_they_were_while_the_store_is_away(start: Callable[..., Running], coding: str) -> None:
+    server = start()
+    server.publish("storm", {"headline": "One", "body": "A long text. " * 200})
+    fresh = {surface: load(server, f"/streams/storm{surface}", coding) for surface in SURFACES}
+    with frozen(server):
+        for surface in SURFACES:
+            answer, text = load(server, f"/streams/storm{surface}", coding)
+            assert answer.status_code == 200
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.headers["pushserver-stale-since"])
+            assert answer.headers["etag"] != fresh[surface][0].headers["etag"]
+            assert "One" in text
+        assert "Updates are delayed since" in load(server, "/streams/storm", coding)[1]
+        assert load(server, "/streams/calm")[0].status_code == 503
+
+    def is_fresh() -> bool:
+        return "pushserver-stale-since" not in load(server, "/streams/storm", coding)[0].headers
+
+    until(is_fresh)
+    for surface in SURFACES:
+        assert load(server, f"/streams/storm{surface}", coding)[1] == fresh[surface][1]
+
+
+def test_pages_are_not_served_for_longer_than_is_set(start: Callable[..., Running]) -> None:
+    server = start("--stale-pages", "0")
+    server.publish_ok("storm", "One")
+    assert load(server, "/streams/storm")[0].status_code == 200
+    with frozen(server):
+        answer, text = load(server, "/streams/storm")
+        assert (answer.status_code, "One" in text) == (503, False)
+        assert "retry-after" in answer.headers
+
+
+def test_what_was_withdrawn_is_in_no_page_while_the_store_is_away(start: Callable[..., Running]) -> None:
+    server = start()
+    server.publish_ok("storm", "Stays")
+    id = server.publish_ok("storm", "Withdrawn")["id"]
+    paths = [f"/streams/storm{surface}" for surface in SURFACES]
+    for path in paths:
+        load(server, path)
+    receipt = server.send("DELETE", f"/streams/storm/entries/{id}?reason=legal", b"").json()["receipt"]
+    assert receipt["reached"] is True
+    with frozen(server):
+        for path in paths:
+            assert "Withdrawn" not in load(server, path)[1]
+
+
+def test_a_private_stream_is_in_no_cache(
+    start: Callable[..., Running], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = tmp_path_factory.mktemp("keys") / "secret"
+    keys.write_text("s" * 40)
+    server = start("--private", "desk-*", "--token-keys", str(keys), "--token-algorithms", "HS256")
+    server.publish_ok("desk-one", "One")
+    for surface in SURFACES:
+        assert load(server, f"/streams/desk-one{surface}")[0].status_code == 401
