@@ -31,8 +31,8 @@ settings.register_profile(
 )
 settings.load_profile("test")
 
-# A shell has what it runs in the background ignore Ctrl-C, and `nohup` the end of the terminal. The servers and commands
-# that tests start would ignore them too.
+# A shell has what it runs in the background ignore Ctrl-C, and `nohup` the end of the terminal. The servers and
+# commands that tests start would ignore them too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

@@ -66,6 +66,7 @@ class Shelf:
         self.snapshot = self.head = None
         self.copies = {}
         self.pieces.clear()
+        self.size = 0
 
     def show(self, snapshot: Snapshot) -> None:
         """Take the place of what was made of an older event."""
@@ -107,13 +108,16 @@ class SurfaceCache:
         While the store is away it is as of the newest event that this worker has made it of.
         """
         try:
-            head = await self._heads.of(stream)
+            return await self._read_exact(stream, surface, coding, base)
         except StoreError:
             return await self._read_stale(stream, surface, coding, base)
+
+    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+        head = await self._heads.of(stream)
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
-        shelf = self._shelves.get(stream) or await self._open(stream)
+        shelf = self._shelves.get(stream) or self._open(stream)
         if shelf.head == head:
             shelf.verified_at = model.now()
             copy = shelf.copies.get((surface, coding, base, None))
@@ -150,6 +154,8 @@ class SurfaceCache:
 
     def _end(self, shelf: Shelf, key: Key, making: tuple[int, asyncio.Task[Copy]]) -> None:
         self._queued -= 1
+        if not making[1].cancelled():
+            making[1].exception()  # those who wait for it are told; where nobody does any more, nobody has to be
         if shelf.making.get(key) is making:
             del shelf.making[key]
 
@@ -162,6 +168,7 @@ class SurfaceCache:
 
     async def _refresh(self, shelf: Shelf) -> None:
         """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
+        await self._watch(shelf)
         for _ in range(ROUNDS):
             cleared = shelf.cleared
             limit = self._page_entries
@@ -218,26 +225,26 @@ class SurfaceCache:
 
     # --- shelves
 
-    async def _open(self, stream: str) -> Shelf:
-        """Follow a stream, so that what is withdrawn from it leaves the cache. Raises NotFound, Unavailable."""
-        shelf = Shelf(stream)
-        try:
-            await self._hub.watch(stream, shelf.clear)
-        except StoreError:
-            raise Unavailable("The store does not answer; retry later.") from None
-        if stream in self._shelves:  # another read has opened it meanwhile
-            self._hub.unwatch(stream, shelf.clear)
-            return self._shelves[stream]
-        self._shelves[stream] = shelf
+    def _open(self, stream: str) -> Shelf:
+        shelf = self._shelves[stream] = Shelf(stream)
         while len(self._shelves) > STREAMS:
             self._drop(next(iter(self._shelves)))
         return shelf
+
+    async def _watch(self, shelf: Shelf) -> None:
+        """Follow the stream, so that what is withdrawn from it leaves the shelf. Raises NotFound, StoreError.
+
+        A worker may have stopped following it since the last snapshot.
+        """
+        if self._shelves.get(shelf.name) is shelf:
+            await self._hub.watch(shelf.name, shelf.clear)
+            if self._shelves.get(shelf.name) is not shelf:  # dropped meanwhile: the stream must not keep it alive
+                self._hub.unwatch(shelf.name, shelf.clear)
 
     def _drop(self, stream: str) -> None:
         shelf = self._shelves.pop(stream, None)
         if shelf is not None:
             self._hub.unwatch(stream, shelf.clear)
-            shelf.clear()
 
     def _make_room(self, shelf: Shelf) -> None:
         """Drop shelves, the least recently asked first, until all fit; the newest stays, whatever its size."""

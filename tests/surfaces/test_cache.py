@@ -1,0 +1,111 @@
+"""The cache makes each surface once per event, keeps within its bounds, and loses what is withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from pushserver.errors import NotFound
+from pushserver.live.hub import Hub
+from pushserver.store.log import Log, Snapshot
+from pushserver.surfaces.cache import COPIES, Copy, SurfaceCache
+from pushserver.surfaces.codings import ContentCoding
+from pushserver.surfaces.surface import Surface
+
+from ..support.hubs import running
+from ..support.server import entry_append, withdrawal_append
+
+pytestmark = pytest.mark.anyio
+
+IDENTITY, GZIP = ContentCoding.IDENTITY, ContentCoding.GZIP
+
+
+@pytest.fixture
+async def hub(log: Log) -> AsyncIterator[Hub]:
+    async with running(log) as hub:
+        yield hub
+
+
+class CountedLog(Log):
+    """A log that counts the snapshots that are read of it."""
+
+    def __init__(self, log: Log) -> None:
+        self.__dict__ |= log.__dict__
+        self.snapshots = 0
+
+    async def snapshot(self, *arguments: Any, **options: Any) -> Snapshot | None:
+        self.snapshots += 1
+        return await super().snapshot(*arguments, **options)
+
+
+def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20) -> SurfaceCache:
+    return SurfaceCache(log, hub, page_entries=100, limit_bytes=limit_bytes, stale_pages=300, build="1")
+
+
+async def read(cache: SurfaceCache, stream: str, surface: Surface = Surface.PAGE) -> str:
+    return (await cache.read(stream, surface, IDENTITY, "https://news.example")).body.decode()
+
+
+async def test_a_surface_is_made_once_however_many_ask_for_it(log: Log, hub: Hub, stream: str) -> None:
+    counted = CountedLog(log)
+    cache = cache_of(counted, hub)
+    for number in range(1, 4):
+        await log.append(entry_append(stream, f"Headline {number}"))
+        copies: list[Copy] = await asyncio.gather(
+            *(cache.read(stream, Surface.PAGE, GZIP, "https://news.example") for _ in range(100))
+        )
+        assert len({id(copy) for copy in copies}) == 1
+        assert copies[0].head.n == number
+        assert counted.snapshots == number
+    for surface in Surface:
+        await read(cache, stream, surface)
+    assert counted.snapshots == 3
+
+
+async def test_the_least_recently_read_stream_makes_room(log: Log, hub: Hub, stream: str) -> None:
+    cache = cache_of(log, hub, limit_bytes=100_000)
+    names = [f"{stream}-{number}" for number in range(8)]
+    for name in names:
+        await log.append(entry_append(name, "One", body="words " * 1_000))
+    for _ in range(2):
+        for name in names:
+            assert "One" in await read(cache, name)
+            assert cache.size <= 100_000
+    assert cache.size > 20_000
+
+
+async def test_a_name_that_is_no_stream_takes_no_room(log: Log, hub: Hub, stream: str) -> None:
+    cache = cache_of(log, hub)
+    for number in range(50):
+        with pytest.raises(NotFound):
+            await read(cache, f"{stream}-{number}")
+    assert cache.size == 0
+
+
+async def test_an_address_that_clients_make_up_takes_no_room_for_ever(log: Log, hub: Hub, stream: str) -> None:
+    cache = cache_of(log, hub)
+    await log.append(entry_append(stream, "One"))
+    body = len(await read(cache, stream))
+    for number in range(5 * COPIES):
+        await cache.read(stream, Surface.PAGE, IDENTITY, f"https://host-{number:03d}.example")
+        assert cache.size < (COPIES + 2) * (body + 100)
+
+
+async def test_what_is_withdrawn_leaves_the_cache_also_after_its_stream_was_given_up(
+    log: Log, hub: Hub, stream: str
+) -> None:
+    cache = cache_of(log, hub)
+    await log.append(entry_append(stream, "Withdrawn", id="one"))
+    await log.append(entry_append(stream, "Stays"))
+    assert "Withdrawn" in await read(cache, stream)
+    hub._give_up(hub._streams[stream], "as after a pass that fails")
+    assert "Withdrawn" in await read(cache, stream)
+    size = cache.size
+    await log.append(withdrawal_append(stream, "one"))
+    async with asyncio.timeout(30):
+        while cache.size >= size:
+            await asyncio.sleep(0.01)
+    assert "Withdrawn" not in await read(cache, stream)
