@@ -48,7 +48,7 @@ class Cors:
             return
         headers = Headers(scope=scope)
         method = headers.get("access-control-request-method") if scope["method"] == "OPTIONS" else scope["method"]
-        granted = self._grant(scope["path"], headers.get("origin", "")) if method in METHODS else None
+        granted = self.grant(scope["path"], headers.get("origin", "")) if method in METHODS else None
         if granted is None:
             await self._app(scope, receive, send)
         elif scope["method"] == "OPTIONS":
@@ -56,7 +56,7 @@ class Cors:
         else:
             await self._app(scope, receive, _with(granted, send))
 
-    def _grant(self, path: str, origin: str) -> dict[str, str] | None:
+    def grant(self, path: str, origin: str) -> dict[str, str] | None:
         """The headers that let a page of this origin read; None for an address that is closed to pages of others."""
         if path.startswith("/static/"):
             return {"Access-Control-Allow-Origin": "*"}

@@ -56,7 +56,11 @@ class App(Starlette):
         self.hub = hub
         self.addresses = addresses
         self._outer = Cors(Refusals(super().__call__), origins)
-        self._reads = reads(self._complete, refuse=lambda refused: Refusals(answer(refused)))
+        self._reads = reads(
+            self._complete,
+            refuse=lambda refused: Cors(Refusals(answer(refused)), origins),
+            granted=self._outer.grant("/streams/", ""),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""

@@ -7,7 +7,7 @@ list of headers that is ready, one write of bytes that are ready.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,11 +27,14 @@ _SLICE = re.compile(rb"(?:^|&)(?:before|limit)=")  # any other parameter, such a
 HTML_HEADERS, OTHER_HEADERS = {**HEADERS, **PAGE_HEADERS}, {**HEADERS, "Cache-Control": "no-cache"}
 
 
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
 class SurfaceRoutes:
     """SurfaceRoutes is ASGI middleware that answers reads of surfaces, and passes every other request on.
 
     A private stream is passed on, as its gate comes first and no cache has it. `refuse` makes the application that
-    answers a refusal.
+    answers a refusal; `granted` are the header fields that the answer has for pages of other origins.
     """
 
     def __init__(
@@ -42,13 +45,15 @@ class SurfaceRoutes:
         origins: Origins,
         *,
         refuse: Callable[[Refused], ASGIApp],
+        granted: Mapping[str, str] | None = None,
     ) -> None:
         self._app = app
         self._cache = cache
         self._tokens = tokens
         self._origins = origins
         self._refuse = refuse
-        self._vary = b"Accept-Encoding, Origin" if origins.has_names else b"Accept-Encoding"
+        vary = ", ".join(["Accept-Encoding", *((granted or {}).get("Vary", "").split())])
+        self._varied = _encoded({**(granted or {}), "Vary": vary})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._asked(scope)
@@ -66,7 +71,7 @@ class SurfaceRoutes:
         is_current = condition is not None and if_none_match(condition.decode("latin-1"), copy.etag)
         status = 304 if is_current else 200
         length = None if is_current else len(copy.body)
-        headers = _headers(surface, copy.etag, copy.coding, length, copy.stale_since, self._vary)
+        headers = _headers(surface, copy.etag, copy.coding, length, copy.stale_since, self._varied)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if is_current else copy.body})
 
@@ -88,14 +93,17 @@ def _fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return fields
 
 
+def _encoded(fields: Mapping[str, str]) -> Fields:
+    return tuple((name.lower().encode(), value.encode()) for name, value in fields.items())
+
+
 @lru_cache(maxsize=4096)
 def _headers(
-    surface: Surface, etag: str, coding: ContentCoding, length: int | None, stale_since: str | None, vary: bytes
+    surface: Surface, etag: str, coding: ContentCoding, length: int | None, stale_since: str | None, varied: Fields
 ) -> list[tuple[bytes, bytes]]:
     """The header fields of an answer; `length` is None for one without a body."""
     fixed = HTML_HEADERS if surface is Surface.PAGE else OTHER_HEADERS
-    headers = [(name.lower().encode(), value.encode()) for name, value in fixed.items()]
-    headers += [(b"vary", vary), (b"etag", etag.encode())]
+    headers = [*_encoded(fixed), *varied, (b"etag", etag.encode())]
     if stale_since:
         headers.append((b"pushserver-stale-since", stale_since.encode()))
     if length is None:
