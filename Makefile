@@ -21,7 +21,7 @@ TIMES ?= 50
 FAILOVERS ?= 10
 READERS ?= 2000
 ARGUMENTS ?=
-TESTS_AT_ONCE ?= 3
+TESTS_AT_ONCE ?= 4
 
 .PHONY: run test test-all check bench soak kills lock docs format packages
 .DELETE_ON_ERROR:
@@ -30,10 +30,10 @@ run: $(VENV)/run
 	$(BIN)/pushserver serve $(SERVE)
 
 test: $(VENV)/dev packages
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not full"
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-all: $(VENV)/dev packages
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --hypothesis-profile test-all
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder --hypothesis-profile test-all
 
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)

@@ -128,7 +128,9 @@ def test_readers_of_one_worker_see_at_once_what_was_published_on_another(start: 
         client.close()
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize(
+    "coding", ["gzip", *(pytest.param(other, marks=pytest.mark.full) for other in ("identity", "br"))]
+)
 def test_pages_are_served_as_they_were_while_the_store_is_away(start: Callable[..., Running], coding: str) -> None:
     server = start()
     server.publish("storm", {"headline": "One", "body": "A long text. " * 200})
