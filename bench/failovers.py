@@ -114,7 +114,7 @@ async def measure(store: Watched, server: Running, case: Case) -> Result:
 
 
 async def _lost(http: httpx2.AsyncClient, acknowledged: set[str]) -> int:
-    """How many entries are missing; they may still be published again for a while."""
+    """Return the number of missing entries, which may still be published again for a while."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SETTLED
     while True:

@@ -84,7 +84,7 @@ def entries(stream: str, first: int, last: int, prev: Cursor) -> Iterator[tuple[
 
 @functools.cache
 def templates() -> list[tuple[dict[Any, Any], str, str, int]]:
-    """What is stored for events 2 to EVENTS of a stream STREAM: fields, state, entry, score."""
+    """Yield what is stored for events 2 to EVENTS of a stream STREAM: fields, state, entry, score."""
     rows = []
     for _, _, n, append in entries("STREAM", 2, EVENTS, Cursor("", "", "")):
         fields = {

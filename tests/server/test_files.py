@@ -88,5 +88,5 @@ async def test_a_connection_too_many_is_answered_and_logged_once(few_files: Runn
 
 
 def read_all(wire: sockets.socket) -> bytes:
-    """What comes until the other side closes the connection."""
+    """All bytes come until the other side closes the connection."""
     return b"".join(iter(lambda: wire.recv(65_536), b""))

@@ -225,7 +225,7 @@ def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any
 
 @contextmanager
 def ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """What is started meanwhile ignores these signals, as under nohup."""
+    """Processes that are started meanwhile ignore these signals, as under nohup."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield

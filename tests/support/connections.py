@@ -137,7 +137,7 @@ class Site:
 
 
 class Greeting(asyncio.Protocol):
-    """What an accepted WebSocket is given to."""
+    """An accepted WebSocket is handed to this protocol."""
 
     def connection_made(self, transport: Any) -> None:
         transport.write(b"accepted")

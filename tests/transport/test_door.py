@@ -35,7 +35,7 @@ def own_address() -> str:
 
 
 def read_all(wire: sockets.socket) -> bytes:
-    """What comes until the other side closes the connection."""
+    """All bytes come until the other side closes the connection."""
     return b"".join(iter(lambda: wire.recv(65_536), b""))
 
 

@@ -1,4 +1,4 @@
-"""What clients do not read is kept once for all of them, and up to a limit."""
+"""Bytes that clients do not read are kept once for all of them, and up to a limit."""
 
 from __future__ import annotations
 

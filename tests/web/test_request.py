@@ -48,7 +48,7 @@ async def narrow(store: KeyStore, id: str, key: PublishKey) -> None:
 
 
 async def send(store: Store, kind: str, body: Sequence[bytes], meanwhile: Meanwhile, rate: float = 100) -> Any:
-    """What the request's body is, where something happens to its key before the last part of the body comes."""
+    """A request body lets something happen to its key before its last part comes."""
     keys = KeyStore(store)
     id, token, key = new_key("a", streams=["one"], can=["publish"], rate=rate, expires=None)
     await keys.add(id, key._asdict())
