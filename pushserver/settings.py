@@ -106,7 +106,7 @@ class Settings:
     public_url: str = knob(
         "",
         "Address at which people reach the server, such as https://live.news.example; empty uses that of each request.",
-        str,
+        Parsed(values.public_url),
     )
     private: str = knob(
         "",
@@ -188,17 +188,17 @@ class Settings:
     )
     address_connections: int = knob(
         0,
-        "Maximum number of connections at a time from one address (IPv6: one /64) to a worker; 0 sets no limit.",
+        "Maximum number of connections at a time from one address (IPv6: a /64) to a worker; 0 and loopback: no limit.",
         click.IntRange(0, 1_000_000),
     )
     address_handshakes: int = knob(
         0,
-        "Maximum number of new readers per second from one address to a worker; 0 sets no limit.",
+        "Maximum number of new readers per second from one address to a worker, twice in a burst; 0: no limit.",
         click.IntRange(0, 1_000_000),
     )
     address_requests: int = knob(
         0,
-        "Maximum number of other requests per second from one address to a worker; 0 sets no limit.",
+        "Maximum number of other requests per second from one address to a worker, twice in a burst; 0: no limit.",
         click.IntRange(0, 1_000_000),
     )
     deflate: bool = knob(

@@ -77,6 +77,17 @@ def origin(text: str) -> str:
     return f"{scheme}://{_ascii_host(match[2])}{f':{port}' if port not in (0, DEFAULT_PORTS.get(scheme)) else ''}"
 
 
+def public_url(text: str) -> str:
+    """The http or https address of a server, without a path. Raises ValueError."""
+    try:
+        address = origin(text.strip())
+    except ValueError:
+        address = ""
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"expected an address such as https://live.news.example, got {shorten(hide_secrets(text))}")
+    return address
+
+
 def _ascii_host(name: str) -> str:
     """A host as it stands in an origin. Raises ValueError."""
     try:

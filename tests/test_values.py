@@ -179,3 +179,23 @@ def test_any_other_url_of_a_store_is_refused_without_its_secret(text: str, shown
     said = refusal(values.store_url, text)
     assert shown in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("https://live.news.example", "https://live.news.example"),
+        (" HTTPS://Live.News.example:443/ ", "https://live.news.example"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ],
+)
+def test_a_public_address_is_made_normal(text: str, address: str) -> None:
+    assert values.public_url(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["foo", "live.news.example", "https://a.example/live", "ftp://a.example", "*", "https://"]
+)
+def test_what_is_no_public_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"https://live\.news\.example"):
+        values.public_url(text)

@@ -126,7 +126,17 @@ def _refused(subscription: Subscription, error: InvalidStatus) -> None:
     subscription.closed(NO_CODE, at, random.random())
     subscription.answered(response.status_code, retry_after(response.headers.get("Retry-After")), at, random.random())
     if subscription.state is State.ENDED or response.status_code < 400:
-        raise TurnedAway(f"{response.status_code} {bytes(response.body or b'').decode(errors='replace')}") from None
+        raise TurnedAway(f"status {response.status_code}: {_detail(bytes(response.body or b''))}") from None
+
+
+def _detail(body: bytes) -> str:
+    """Return the sentence of a problem, or the text of another answer."""
+    text = body.decode(errors="replace")
+    try:
+        problem = json.loads(text)
+    except ValueError:
+        return text
+    return str(problem.get("detail", text)) if isinstance(problem, dict) else text
 
 
 def _closed(subscription: Subscription, code: int) -> None:

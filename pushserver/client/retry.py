@@ -77,13 +77,22 @@ class Attempts:
         return outcome
 
 
+def _place(error: httpx2.TransportError) -> str:
+    """Return ` at ` and the address of the server that a request went to, as far as the error knows it."""
+    try:
+        url = error.request.url
+    except RuntimeError:  # it was made before there was a request
+        return ""
+    return f" at {url.scheme}://{url.netloc.decode()}"
+
+
 def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt: int) -> Answer | float:
     """Return the answer, or the seconds to wait before the next attempt. Raises PublishError where the call failed."""
     wait = random.uniform(0, min(DELAY_MOST, DELAY_FIRST * 2**attempt))
     if isinstance(response, httpx2.UnsupportedProtocol):
         raise Rejected(0, {"detail": "The server's URL: expected one that begins with http:// or https://."}, call.key)
     if isinstance(response, httpx2.TransportError):
-        failure = Unreached(0, {"detail": f"The server was not reached: {response}"}, call.key)
+        failure = Unreached(0, {"detail": f"The server{_place(response)} was not reached: {response}"}, call.key)
     elif response.is_success or _is_refused_batch(response):
         answer = _results(response) if call.media_type == NDJSON else _json(response)
         if answer is None:

@@ -60,7 +60,7 @@ def instant_of(text: str) -> str:
             return instant(ms)
     except (ValueError, OverflowError):
         pass
-    raise plaintext.Unsafe("an instant with its offset, such as 2023-07-11T15:53:00Z", text)
+    raise plaintext.Unsafe("an instant of the years 1900 to 9000 with its offset, such as 2023-07-11T15:53:00Z", text)
 
 
 # The zones of the tzdata package; the list of an operating system has names that are unknown on another one.

@@ -255,7 +255,7 @@ REFUSED = {  # by status, for readers
     403: "You may not read this page",
     404: "There is no page at this address",
     410: "This page was withdrawn",
-    429: "Too many people want to read this at once; please try again in a moment",
+    429: "There were too many requests from your address; please try again in a moment",
     503: "This page cannot be shown right now; please try again in a moment",
 }
 
