@@ -82,7 +82,14 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     lifespan = _lifespan(store, store, hub, receipts, health)
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
     return App(
-        routes, hub=hub, addresses=addresses, origins=origins, surfaces=surfaces, tokens=tokens, lifespan=lifespan
+        routes,
+        hub=hub,
+        addresses=addresses,
+        origins=origins,
+        surfaces=surfaces,
+        tokens=tokens,
+        static=static_folder(),
+        lifespan=lifespan,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Sequence
 from functools import partial
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -26,6 +27,7 @@ from ..surfaces.cache import SurfaceCache
 from .cors import Cors
 from .limits import AddressGuard
 from .refusals import Refusals
+from .static_files import StaticFiles
 from .surface_routes import SurfaceRoutes
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class App(Starlette):
         origins: Origins,
         surfaces: SurfaceCache,
         tokens: Tokens,
+        static: Path,
         lifespan: Lifespan[Starlette],
     ) -> None:
         reads = partial(SurfaceRoutes, cache=surfaces, tokens=tokens, origins=origins)
@@ -61,13 +64,14 @@ class App(Starlette):
             refuse=lambda refused: Cors(Refusals(answer(refused)), origins),
             granted=self._outer.grant("/streams/", ""),
         )
+        self._files = StaticFiles(self._reads, static)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""
         if self.addresses.limit_requests or any(name == b"origin" for name, _ in scope.get("headers", ())):
             await self._complete(scope, receive, send)
         else:
-            await self._reads(scope, receive, send)
+            await self._files(scope, receive, send)
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

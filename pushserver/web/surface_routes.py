@@ -53,7 +53,7 @@ class SurfaceRoutes:
         self._origins = origins
         self._refuse = refuse
         vary = ", ".join(["Accept-Encoding", *((granted or {}).get("Vary", "").split())])
-        self._varied = _encoded({**(granted or {}), "Vary": vary})
+        self._varied = encoded({**(granted or {}), "Vary": vary})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._asked(scope)
@@ -82,10 +82,10 @@ class SurfaceRoutes:
         match = _PATH.fullmatch(scope["path"])
         if match is None or _SLICE.search(scope["query_string"]) or self._tokens.is_private(match[1]):
             return None
-        return match[1], Surface(match[2] or "page"), _fields(scope["headers"])
+        return match[1], Surface(match[2] or "page"), fields_of(scope["headers"])
 
 
-def _fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The header fields, each as one line (RFC 9110, 5.3)."""
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -93,7 +93,8 @@ def _fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return fields
 
 
-def _encoded(fields: Mapping[str, str]) -> Fields:
+def encoded(fields: Mapping[str, str]) -> Fields:
+    """Header fields as ASGI has them."""
     return tuple((name.lower().encode(), value.encode()) for name, value in fields.items())
 
 
@@ -103,7 +104,7 @@ def _headers(
 ) -> list[tuple[bytes, bytes]]:
     """The header fields of an answer; `length` is None for one without a body."""
     fixed = HTML_HEADERS if surface is Surface.PAGE else OTHER_HEADERS
-    headers = [*_encoded(fixed), *varied, (b"etag", etag.encode())]
+    headers = [*encoded(fixed), *varied, (b"etag", etag.encode())]
     if stale_since:
         headers.append((b"pushserver-stale-since", stale_since.encode()))
     if length is None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -50,7 +51,16 @@ async def no_work(app: Starlette) -> AsyncIterator[None]:
 
 def application(routes: list[Route]) -> App:
     none = cast(Any, None)  # nothing asks for it
-    return App(routes, hub=none, addresses=ADDRESSES, origins=Origins(""), surfaces=none, tokens=none, lifespan=no_work)
+    return App(
+        routes,
+        hub=none,
+        addresses=ADDRESSES,
+        origins=Origins(""),
+        surfaces=none,
+        tokens=none,
+        static=Path("/nowhere"),
+        lifespan=no_work,
+    )
 
 
 def client_of(error: Exception) -> TestClient:

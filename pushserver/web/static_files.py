@@ -1,0 +1,79 @@
+"""Static files are read and compressed when a worker starts, and answered from memory, before any routing."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import brotli
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..problems import HEADERS
+from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
+from .conditions import if_none_match
+from .surface_routes import Fields, encoded, fields_of
+
+# A browser asks each time whether its copy is current: it would else run an old script on a new page.
+FIXED = {**HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
+
+
+class StaticFile(NamedTuple):
+    """StaticFile is one file in one coding, with the header fields of its answer; those of a 304 have no body."""
+
+    body: bytes
+    etag: str
+    headers: Fields
+    headers_304: Fields
+
+
+class StaticFiles:
+    """StaticFiles is ASGI middleware that answers GET and HEAD of the files of a folder, and passes all else on."""
+
+    def __init__(self, app: ASGIApp, folder: Path) -> None:
+        self._app = app
+        self._files = {
+            f"/static/{path.relative_to(folder).as_posix()}": _read(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        codings = self._files.get(scope.get("path", "")) if scope["type"] == "http" else None
+        if codings is None or scope["method"] not in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        fields = fields_of(scope["headers"])
+        file = codings[accepted(fields.get(b"accept-encoding", b""))]
+        condition = fields.get(b"if-none-match")
+        is_current = condition is not None and if_none_match(condition.decode("latin-1"), file.etag)
+        status, headers = (304, file.headers_304) if is_current else (200, file.headers)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if is_current else file.body})
+
+
+def _read(path: Path) -> dict[ContentCoding, StaticFile]:
+    """A file in every coding."""
+    body = path.read_bytes()
+    if len(body) < LEAST:
+        return dict.fromkeys(ContentCoding, _file(path, body, ContentCoding.IDENTITY))
+    gzip = zlib.compressobj(9, zlib.DEFLATED, GZIP)
+    bodies = {
+        ContentCoding.IDENTITY: body,
+        ContentCoding.GZIP: gzip.compress(body) + gzip.flush(),
+        ContentCoding.BROTLI: brotli.compress(body),
+    }
+    return {coding: _file(path, data, coding) for coding, data in bodies.items()}
+
+
+def _file(path: Path, body: bytes, coding: ContentCoding) -> StaticFile:
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    charset = "; charset=utf-8" if kind.startswith("text/") else ""
+    shared = {**FIXED, "ETag": etag}
+    about = {"Content-Type": f"{kind}{charset}", "Content-Length": str(len(body))}
+    if coding is not ContentCoding.IDENTITY:
+        about["Content-Encoding"] = coding.value
+    return StaticFile(body, etag, encoded({**shared, **about}), encoded(shared))
