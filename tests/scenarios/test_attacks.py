@@ -21,7 +21,7 @@ from ..support.server import Running, running, until
 
 pytestmark = pytest.mark.skipif(judge.CHROMIUM is None, reason="chromium is not installed")
 
-BUNDLE = 24  # attacks on one page
+BUNDLE = 16  # attacks on one page
 SAMPLE = 3  # bundles that `make test` sends; `make test-all` sends all of them
 
 URL = "https://a.example/"
