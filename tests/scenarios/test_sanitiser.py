@@ -101,14 +101,24 @@ HARMLESS = [
     "<i>",
     "</i>",
     "<em>y</em>",
+    "<b><i>z</i></b>",
+    "<code>1 &lt; 2</code>",
+    "<a href='https://a.example/'>x</a>",
     "<a href='https://a.example/?a=1&b'>",
     "</a>",
+]
+WHOLE = [
+    text
+    for text in HARMLESS
+    if text not in ("<b>", "</b>", "<i>", "</i>", "</a>") and not text.startswith("<a href='https://a.example/?")
 ]
 fragments = st.one_of(
     good_html,
     any_html,
     st.lists(st.sampled_from(DANGEROUS), max_size=7).map("".join),
     st.lists(st.sampled_from([*HARMLESS, *HARMLESS, *DANGEROUS]), max_size=7).map("".join),
+    # A tag that is not closed is refused by name: these have every tag whole, so that enough of them pass.
+    st.lists(st.sampled_from([*WHOLE, *WHOLE, *DANGEROUS]), max_size=4).map("".join),
 )
 
 # What each fragment is as a paragraph of an entry: its text, and whatever else it made.
@@ -153,11 +163,11 @@ def passed() -> Iterator[list[str]]:
     """The fragments that were not refused: enough of them, and not only text."""
     passed: list[str] = []
     yield passed
-    assert len(passed) > 300
+    assert len(passed) > 500
     assert sum("<" in html for html in passed) > 100
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(derandomize=True, database=None, deadline=None, max_examples=160, suppress_health_check=list(HealthCheck))
 @given(batch=st.lists(fragments, min_size=50, max_size=50))
 def test_what_passes_is_in_a_browser_what_it_was_taken_for(page: Page, passed: list[str], batch: list[str]) -> None:
     cleaned = []
