@@ -18,7 +18,7 @@ from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
-from ..model import Cursor
+from ..model import Cursor, StoredWithdrawal
 from ..page import jsonld, render
 from ..page.edition import Edition
 from ..store.log import Log, Snapshot
@@ -141,15 +141,30 @@ class ReadingRoutes:
         if not stored and not withdrawal:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if prefers_html(request.headers):
-            _, snapshot = await self._snapshot(request, 0)
-            edition = self._edition(request, stream, snapshot)
-            json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
-            head = {"url": edition.entry_url(id), "json_ld": json_ld}
-            html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
-            return HTMLResponse(html, 200 if stored else 410, headers={**PAGE_HEADERS, "Vary": "Accept"})
-        if withdrawal:
+            return await self._entry_page(request, stream, id, stored, withdrawal)
+        if not stored:
+            assert withdrawal
             raise withdrawn(withdrawal)
-        return Response(f"{stored}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type=JSON)
+        headers = {
+            "Cache-Control": "no-cache",
+            "Vary": "Accept",
+            "ETag": f'"{json.loads(stored)["rev"]}.{_hash(stored)}"',
+        }
+        return not_modified(request, headers) or Response(f"{stored}\n", headers=headers, media_type=JSON)
+
+    async def _entry_page(
+        self, request: Request, stream: str, id: str, stored: str | None, withdrawal: StoredWithdrawal | None
+    ) -> Response:
+        _, snapshot = await self._snapshot(request, 0)
+        edition = self._edition(request, stream, snapshot)
+        json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
+        head = {"url": edition.entry_url(id), "json_ld": json_ld}
+        html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
+        headers = {**PAGE_HEADERS, "Vary": "Accept"}
+        if withdrawal:  # no condition is looked at: RFC 9110, 13.2.1
+            return HTMLResponse(html, 410, headers)
+        headers["ETag"] = f'"{_hash(html)}"'
+        return not_modified(request, headers) or HTMLResponse(html, headers=headers)
 
     async def feed_atom(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each withdrawal."""
@@ -202,8 +217,12 @@ def _hashed(request: Request, body: str) -> Response:
     A part of the log may change: an event of an entry that was withdrawn since becomes a withdrawal. So a cache has to
     revalidate each time.
     """
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'}
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{_hash(body)}"'}
     return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 # --- parameters of the query

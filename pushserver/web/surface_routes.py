@@ -19,7 +19,7 @@ from ..problems import HEADERS
 from ..surfaces.cache import SurfaceCache
 from ..surfaces.codings import ContentCoding, accepted
 from ..surfaces.surface import MEDIA_TYPES, Surface
-from .conditions import if_none_match
+from .conditions import is_current
 from .reading_routes import PAGE_HEADERS
 
 _PATH = re.compile(r"/streams/([a-z0-9][a-z0-9-]{0,63})(?:/(entries|feed\.atom|feed\.json))?")
@@ -64,16 +64,15 @@ class SurfaceRoutes:
         base = str(self._origins.own_at(scope, fields.get(b"host", b"").decode("latin-1")))
         try:
             copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")), base)
+            unchanged = is_unchanged(fields, copy.etag)
         except Refused as refused:
             await self._refuse(refused)(scope, receive, send)
             return
-        condition = fields.get(b"if-none-match")
-        is_current = condition is not None and if_none_match(condition.decode("latin-1"), copy.etag)
-        status = 304 if is_current else 200
-        length = None if is_current else len(copy.body)
+        status = 304 if unchanged else 200
+        length = None if unchanged else len(copy.body)
         headers = _headers(surface, copy.etag, copy.coding, length, copy.stale_since, self._varied)
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if is_current else copy.body})
+        await send({"type": "http.response.body", "body": b"" if unchanged else copy.body})
 
     def _asked(self, scope: Scope) -> tuple[str, Surface, dict[bytes, bytes]] | None:
         """The stream and the surface that a request asks for, and its header fields; None for any other request."""
@@ -91,6 +90,16 @@ def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         fields[name] = fields[name] + b", " + value if name in fields else value
     return fields
+
+
+def is_unchanged(fields: Mapping[bytes, bytes], etag: str) -> bool:
+    """Whether a request with these header fields has a current copy. Raises PreconditionFailed as `is_current` does."""
+    if b"if-match" not in fields and b"if-none-match" not in fields:
+        return False
+    match, none_match = (
+        fields[name].decode("latin-1") if name in fields else None for name in (b"if-match", b"if-none-match")
+    )
+    return is_current(match, none_match, etag)
 
 
 def encoded(fields: Mapping[str, str]) -> Fields:

@@ -71,7 +71,7 @@ PATH = {
 }
 REQUEST_HEADERS = {
     "Idempotency-Key": ("A request with the same key and the same body is carried out once.", _KEY, "desk-0042"),
-    "If-Match": ("The revision to change; * for any.", r'^(\*|"[0-9]{1,9}")$', '"1"'),
+    "If-Match": ("The revision to change; * for any.", r'^(\*|"[0-9]{1,9}(\.[0-9a-f]{32})?")$', '"1"'),
     "If-None-Match": ("* changes only what does not exist yet.", r"^\*$", "*"),
 }
 ANSWER_HEADERS: dict[str, Schema] = {
@@ -95,6 +95,7 @@ FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"]
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
 READING = "401 403 404 422 429 503"
+CONDITIONAL = f"{READING} 412"
 KEYED = "400 401 403 429 503"
 WRITING = f"{KEYED} 409 413 415 422"
 
@@ -148,7 +149,7 @@ OPERATIONS = [
         "showPage",
         "The page as HTML, with the cursor from which it subscribes; with `before`, a slice of older entries.",
         {200: Answer("The page.", {HTML: TEXT}, ("ETag",)), 304: _same},
-        READING,
+        CONDITIONAL,
         query={"before": BEFORE},
     ),
     Operation(
@@ -191,7 +192,7 @@ OPERATIONS = [
         "listEntries",
         "The page and the newest entries at one instant; with `before`, a slice of older entries.",
         {200: Answer("The snapshot.", {JSON: answers.Snapshot}, ("ETag",)), 304: _same},
-        READING,
+        CONDITIONAL,
         query={"before": BEFORE, "limit": {"type": "integer", "minimum": 1}},
     ),
     Operation(
@@ -219,8 +220,12 @@ OPERATIONS = [
         "/streams/{stream}/entries/{id}",
         "showEntry",
         "The entry as HTML, a page of its own, or as JSON.",
-        {200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}), 410: Answer("Withdrawn.", {HTML: TEXT})},
-        f"{READING} 410",
+        {
+            200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}, ("ETag",)),
+            304: _same,
+            410: Answer("Withdrawn.", {HTML: TEXT}),
+        },
+        f"{CONDITIONAL} 410",
     ),
     Operation(
         "PUT",
@@ -275,7 +280,7 @@ OPERATIONS = [
             name,
             f"The newest entries as {kind}.",
             {200: Answer("The feed.", {media_type: content}, ("ETag",)), 304: _same},
-            READING,
+            CONDITIONAL,
         )
         for file, name, kind, media_type, content in (
             ("feed.atom", "atomFeed", "Atom", ATOM, TEXT),
@@ -307,7 +312,7 @@ OPERATIONS = [
         "listEvents",
         "The events after a cursor, or from the first, in parts; or the reason why some are missing.",
         {200: Answer("A part.", {JSON: "Events"}, ("ETag",)), 304: _same},
-        READING,
+        CONDITIONAL,
         query={"after": CURSOR, "limit": {"type": "integer", "minimum": 1}},
     ),
     Operation(
