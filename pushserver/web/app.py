@@ -55,7 +55,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
-    health = Health(store, hub, receipts)
+    health = Health(store, hub, receipts, stale_pages=settings.stale_pages)
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
@@ -111,6 +111,7 @@ def _handlers(
         "putPage": publishing.put_page,
         "patchPage": publishing.patch_page,
         "endStream": publishing.end_stream,
+        "isReadable": health.readyz_read,
         "listEntries": reading.entries,
         "publishEntry": publishing.publish_entry,
         "showEntry": reading.entry,

@@ -137,6 +137,13 @@ OPERATIONS = [
         {200: Answer("Yes.", {JSON: answers.Ready}), 503: Answer("No.", {JSON: answers.Ready})},
     ),
     Operation(
+    Operation(
+        "GET",
+        "/readyz/read",
+        "isReadable",
+        "Tell whether the worker answers page loads, from the store or from memory, and is not stopping.",
+        {200: Answer("Yes.", {JSON: answers.Readable}), 503: Answer("No.", {JSON: answers.Readable})},
+    ),
         "GET",
         "/openapi.json",
         "describe",
