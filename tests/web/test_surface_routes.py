@@ -186,3 +186,19 @@ def test_a_private_stream_is_in_no_cache(
     server.publish_ok("desk-one", "One")
     for surface in SURFACES:
         assert load(server, f"/streams/desk-one{surface}")[0].status_code == 401
+
+
+def test_a_host_that_a_client_made_up_changes_no_byte_where_the_public_address_is_set(
+    start: Callable[..., Running],
+) -> None:
+    server = start("--public-url", "https://live.news.example")
+    server.send("PUT", "/streams/storm/entries/one", {"headline": "One", "body": "A long text. " * 200})
+    paths = [f"/streams/storm{surface}" for surface in [*SURFACES, "?before=9.x", "/entries/one", "/entries/none"]]
+    made_up = [{"Host": "evil.example"}, {"Host": "evil.example:8443", "X-Forwarded-Proto": "https"}]
+    for path in [*paths, "/", "/none", "/streams/storm/"]:
+        for accept in ("text/html", "*/*"):
+            usual, *others = (load(server, path, Accept=accept, **host) for host in [{}, *made_up])
+            for answer, text in others:
+                assert text == usual[1]
+                assert {**answer.headers, "date": ""} == {**usual[0].headers, "date": ""}
+            assert "evil" not in usual[1]
