@@ -29,6 +29,7 @@ from ..store.log import Log
 from ..store.store import Store, StoreError
 from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
+from .caching import cache_control
 from .health import Health, HealthRoutes
 from .middleware import App
 from .openapi import document
@@ -59,8 +60,11 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
+    cached = cache_control(settings.cache)
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    reading = ReadingRoutes(
+        log, tokens, origins, description=description, cache_control=cached, replay_bytes=settings.replay_bytes, **most
+    )
     surfaces = SurfaceCache(
         log,
         hub,
@@ -87,6 +91,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         addresses=addresses,
         origins=origins,
         surfaces=surfaces,
+        cache_control=cached,
         tokens=tokens,
         static=static_folder(),
         lifespan=lifespan,
@@ -106,12 +111,12 @@ def _handlers(
         "isAlive": health.livez,
         "countAll": health.scrape,
         "isReady": health.readyz,
+        "isReadable": health.readyz_read,
         "describe": reading.openapi,
         "showPage": reading.page,
         "putPage": publishing.put_page,
         "patchPage": publishing.patch_page,
         "endStream": publishing.end_stream,
-        "isReadable": health.readyz_read,
         "listEntries": reading.entries,
         "publishEntry": publishing.publish_entry,
         "showEntry": reading.entry,

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import PreconditionFailed
 from ..problems import HEADERS, answer
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
-from .surface_routes import Fields, encoded, fields_of, is_unchanged
+from .surface_routes import Fields, encoded, fields_of, has_current_copy
 
 # A browser asks each time whether its copy is current: it would else run an old script on a new page.
 FIXED = {**HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
@@ -48,7 +48,7 @@ class StaticFiles:
         fields = fields_of(scope["headers"])
         file = codings[accepted(fields.get(b"accept-encoding", b""))]
         try:
-            unchanged = is_unchanged(fields, file.etag)
+            unchanged = has_current_copy(fields, file.etag)
         except PreconditionFailed as refused:
             await answer(refused)(scope, receive, send)
             return

@@ -142,6 +142,11 @@ def test_pages_are_served_as_they_were_while_the_store_is_away(start: Callable[.
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.headers["pushserver-stale-since"])
             assert answer.headers["etag"] != fresh[surface][0].headers["etag"]
             assert "One" in text
+        n = fresh["/entries"][1].rpartition('"n":')[2].partition(",")[0]
+        assert load(server, f"/streams/storm?n={n}", coding)[0].status_code == 200
+        newer = load(server, f"/streams/storm?n={int(n) + 1}", coding)[0]
+        assert (newer.status_code, newer.headers["cache-control"]) == (503, "no-cache")
+        assert server.http.get("/readyz/read").status_code == 200
         assert "Updates are delayed since" in load(server, "/streams/storm", coding)[1]
         assert load(server, "/streams/calm")[0].status_code == 503
 

@@ -89,6 +89,7 @@ ANSWER_HEADERS: dict[str, Schema] = {
 REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 BEFORE: Schema = {"type": "string", "pattern": "^-?[0-9]{1,16}\\.[0-9A-Za-z_-]{1,64}$"}
 
+N: Schema = {"type": "string", "pattern": "^[0-9]{1,16}$", "description": "The answer is not older than this event."}
 CURSOR: Schema = {"type": "string", "pattern": r"^(v1\.[0-9a-f]{16}\.[0-9]{1,19}-[0-9]{1,19}\.[0-9a-f]{16})?$"}
 FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"], "default": "json"}}
 
@@ -137,13 +138,13 @@ OPERATIONS = [
         {200: Answer("Yes.", {JSON: answers.Ready}), 503: Answer("No.", {JSON: answers.Ready})},
     ),
     Operation(
-    Operation(
         "GET",
         "/readyz/read",
         "isReadable",
         "Tell whether the worker answers page loads, from the store or from memory, and is not stopping.",
         {200: Answer("Yes.", {JSON: answers.Readable}), 503: Answer("No.", {JSON: answers.Readable})},
     ),
+    Operation(
         "GET",
         "/openapi.json",
         "describe",
@@ -157,7 +158,7 @@ OPERATIONS = [
         "The page as HTML, with the cursor from which it subscribes; with `before`, a slice of older entries.",
         {200: Answer("The page.", {HTML: TEXT}, ("ETag",)), 304: _same},
         CONDITIONAL,
-        query={"before": BEFORE},
+        query={"before": BEFORE, "n": N},
     ),
     Operation(
         "PUT",
@@ -200,7 +201,7 @@ OPERATIONS = [
         "The page and the newest entries at one instant; with `before`, a slice of older entries.",
         {200: Answer("The snapshot.", {JSON: answers.Snapshot}, ("ETag",)), 304: _same},
         CONDITIONAL,
-        query={"before": BEFORE, "limit": {"type": "integer", "minimum": 1}},
+        query={"before": BEFORE, "limit": {"type": "integer", "minimum": 1}, "n": N},
     ),
     Operation(
         "POST",
@@ -288,6 +289,7 @@ OPERATIONS = [
             f"The newest entries as {kind}.",
             {200: Answer("The feed.", {media_type: content}, ("ETag",)), 304: _same},
             CONDITIONAL,
+            query={"n": N},
         )
         for file, name, kind, media_type, content in (
             ("feed.atom", "atomFeed", "Atom", ATOM, TEXT),
