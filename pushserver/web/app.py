@@ -8,7 +8,8 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
@@ -37,6 +38,9 @@ from .publishing_routes import PublishingRoutes
 from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
 from .subscribe import SubscribeRoutes, unknown_websocket
+
+if TYPE_CHECKING:
+    from .purge import Purger
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +80,16 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     admission = RateLimit(settings.admit)
     subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
     keys = Keys(settings.key, KeyStore(store))
-    publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
+    purger = _purger(settings, tokens)
+    purge = purger.purge if purger else lambda stream, entry_id: None
+    publishing = PublishingRoutes(log, keys, receipts, purge=purge, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
     routes: list[BaseRoute] = [
         *make_routes(handlers, {"follow": subscribing.websocket}, tokens),
         WebSocketRoute("/{path:path}", unknown_websocket),
         Mount("/static", StaticFiles(directory=static_folder())),
     ]
-    lifespan = _lifespan(store, store, hub, receipts, health)
+    lifespan = _lifespan(store, store, hub, receipts, health, *([purger] if purger else []))
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
     return App(
         routes,
@@ -131,6 +137,15 @@ def _handlers(
         "listEvents": reading.events,
         "followEvents": subscribing.sse,
     }
+
+
+def _purger(settings: Settings, tokens: Tokens) -> Purger | None:
+    """The purger of caches; None where there are none. Without it a worker need not load an HTTP client."""
+    if not settings.purge:
+        return None
+    from .purge import Purger  # noqa: PLC0415 - see above
+
+    return Purger(settings.purge, host=urlsplit(settings.public_url).netloc, is_private=tokens.is_private)
 
 
 def _lifespan(store: Store, *parts: Part) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
