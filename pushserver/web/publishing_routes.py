@@ -147,7 +147,8 @@ class PublishingRoutes:
             receipt = await self._receipts.of(publish.stream, id, appended.n, wait=WITHDRAWAL_WAIT)
         except StoreError:  # the withdrawal is stored all the same
             receipt = None
-        self._purge(publish.stream, id)  # after the workers: a cache would fetch the text again from one that has it
+        finally:  # after the workers: a cache would fetch the text again from one that has it
+            self._purge(publish.stream, id)
         return publish.answer(appended, is_new=False, receipt=receipt)
 
     async def delivery(self, request: Request) -> Response:

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, Route, expect
 from websockets.sync.client import connect
 
 from ..support.judge import CHROMIUM
-from ..support.nginx import NGINX, Nginx, shipped, unused_ports
 from ..support.server import LIMIT, Running, running
+from ..support.shipped_nginx import NGINX, Nginx, shipped, unused_ports
 from .test_browser import PAGE, assert_same_as_fresh, chromium, open_live, page
 
 __all__ = ["chromium", "page"]  # fixtures
