@@ -30,12 +30,14 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
 import redis.asyncio as aioredis
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from pushserver import model
 from pushserver.codec import dumps
@@ -55,7 +57,7 @@ AT_ONCE = 16  # readers
 PUT_OFF = 1.0  # seconds until a publisher that was put off sends the next
 PATIENCE = 120.0  # seconds for a reader to receive all that it missed
 GROWTH = 1.05
-HEAD = re.compile(r'{"type":"([a-z.]+)"(?:,"n":(\d+))?')
+HEAD = re.compile(r'{"type":"([a-z.]+)"(?:,"n":(\d+),"cursor":"([^"]+)")?')
 
 
 class Variant(NamedTuple):
@@ -160,11 +162,13 @@ async def behind(server: Running, stream: str, cursor: Cursor, variant: Variant)
 
 
 async def follower(server: Running, stream: str, cursor: str, last: dict[str, int]) -> None:
-    """A reader that stays, and notes the last event that it received."""
-    async for text in frames(server, stream, cursor, VARIANTS[0]):
-        match = HEAD.match(text)
-        if match and match[1] == "entry.put":
-            last[stream] = int(match[2])
+    """A reader that stays, and notes the last event that it received. On a busy machine it may be cut as too slow."""
+    while True:
+        with suppress(ConnectionClosed):
+            async for text in frames(server, stream, cursor, VARIANTS[0]):
+                match = HEAD.match(text)
+                if match and match[1] == "entry.put":
+                    last[stream], cursor = int(match[2]), match[3]
 
 
 async def in_turns(jobs: Iterator[Awaitable[str]]) -> list[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
+from sys import getsizeof
 from typing import Any, NamedTuple
 
 import jinja2
@@ -136,8 +138,39 @@ def make_item(entry_json: str, place: Place) -> Item:
     return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
 
 
+class Items:
+    """Items are entries as `make_item` makes them. Called again, it has those of the last MAX_BYTES that were used."""
+
+    MAX_BYTES = 16 * 2**20  # of a worker's entries and their HTML
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[tuple[str, Place], Item] = OrderedDict()
+        self.bytes = 0
+
+    def __call__(self, entry_json: str, place: Place) -> Item:
+        key = entry_json, place
+        made = self._items.get(key)
+        if made is not None:
+            self._items.move_to_end(key)
+            return made
+        made = self._items[key] = make_item(entry_json, place)
+        self.bytes += _size(key, made)
+        while self.bytes > self.MAX_BYTES:
+            self.bytes -= _size(*self._items.popitem(last=False))
+        return made
+
+    def cache_clear(self) -> None:
+        """Let all go."""
+        self._items.clear()
+        self.bytes = 0
+
+
+def _size(key: tuple[str, Place], item: Item) -> int:
+    return getsizeof(key[0]) + getsizeof(item.html)
+
+
 # A revision is rendered once, however many frames show it.
-item = functools.lru_cache(maxsize=1024)(make_item)
+item = Items()
 
 
 def items(page: StoredPage, entries: Sequence[str]) -> list[Item]:
