@@ -82,6 +82,12 @@ def test_publish_takes_bylines_with_and_without_an_organisation(server: Running,
     ]
 
 
+def test_a_dry_run_shows_the_organisation_of_each_byline(server: Running, stream: str, run: Run) -> None:
+    bylines = ("--byline", "Ada Pell, Wire", "--byline", "Ben Ode", "--byline", "Cy Roe,Post, Inc.")
+    done = run("publish", stream, "--headline", "x", *bylines, "--dry-run")
+    assert "- Ada Pell, Wire; Ben Ode; Cy Roe, Post, Inc.\n" in done.stdout
+
+
 def test_publish_with_one_key_stores_one_entry(server: Running, stream: str, run: Run) -> None:
     arguments = ("publish", stream, "--headline", "x", "--idempotency-key", "abc")
     first, again = run(*arguments), run(*arguments)
@@ -273,7 +279,7 @@ def test_tail_shows_what_there_is_and_then_what_comes(server: Running, stream: s
         shown = read_until(process, "Sea wall holds")
         assert shown.startswith("# Storm & tide\n")
         assert shown.index("First flood warning") < shown.index("Ferries stop") < shown.index("All are in port.")
-        assert "- Cy Roe" in shown
+        assert "- Cy Roe, Wire" in shown
         server.publish(stream, {"headline": "Smith & Sons", "body": "Open *again* & dry.\n\n- one"})
         live = read_until(process, "- one")
         assert "Smith & Sons" in live
