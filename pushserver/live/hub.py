@@ -164,7 +164,7 @@ class Hub:
         for _ in range(2):
             await self._healer.wait(stream)
             try:
-                start = await self._resumption.start(stream, reader.format, cursor)
+                start = await self._resumption.start(stream, reader.format, cursor, reader.coding)
             except LogDiffers:
                 self._healer.recover(stream, "the log has another event at its place")
                 continue

@@ -36,7 +36,7 @@ from ..store.embedded import embedded
 from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
 from ..values import NEW_KEY
-from .files import file_limit, most_readers, raise_file_limit
+from .files import file_limit, files_for, most_readers, raise_file_limit
 from .listener import listen_when_free, reserve
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ async def serve(
     stop = asyncio.Event()
     _stop_on_signals(stop)
     _check_tokens(settings)
+    if not settings.redis:
+        _make_folder(Path(settings.data))
     if settings.replicas and not settings.redis:
         raise CannotStart(
             "expected --redis with --replicas, since the embedded store has no replicas, got --replicas alone"
@@ -100,10 +102,11 @@ def _readers(settings: Settings) -> int:
     """The number of readers per worker that the limit of open files allows."""
     limit = file_limit()
     readers = most_readers(settings.readers, limit)
-    if readers < settings.readers:
+    if limit is not None and readers < settings.readers:
         logger.warning(
-            "a worker accepts %d readers, not %d: it may open %d files; raise the hard limit (ulimit -Hn) for more",
-            *(readers, settings.readers, limit),
+            "a worker accepts %d readers, not %d: it may open %d files, of which %d are for others than readers;"
+            " raise the hard limit to %d (ulimit -Hn, LimitNOFILE=), or set --readers %d",
+            *(readers, settings.readers, limit, limit - readers, files_for(settings.readers), readers),
         )
     return readers
 
@@ -114,6 +117,17 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stop.set)
+
+
+def _make_folder(data: Path) -> None:
+    """Make the data folder where there is none. Raises CannotStart where it cannot be used."""
+    expected = f"--data (PUSHSERVER_DATA): expected a folder that this user can make and write, got {data}"
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise CannotStart(f"{expected}: {error.strerror}") from None
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise CannotStart(f"{expected}: it is not writable")
 
 
 def _check_tokens(settings: Settings) -> None:

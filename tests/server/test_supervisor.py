@@ -346,9 +346,26 @@ def test_a_key_file_without_a_key_in_it_is_named(tmp_path: Path, content: bytes)
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    status, said = serve("--port", "0", "--data", str(tmp_path / "file" / "data"))
+    for data in (tmp_path / "file" / "data", tmp_path / "file", Path("/proc/x")):
+        status, said = serve("--port", "0", "--data", str(data))
+        assert status == 3
+        expected = f"--data (PUSHSERVER_DATA): expected a folder that this user can make and write, got {data}: "
+        assert said.splitlines()[-1].startswith(f"pushserver: cannot start: {expected}")
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"-----BEGIN PUBLIC KEY-----"])
+def test_a_file_of_token_keys_that_cannot_be_used_is_named_by_its_setting(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    private = ("--private", "desk-*", "--token-audience", "news", "--token-keys", str(file))
+    status, said = serve("--port", "0", "--data", str(tmp_path / "data"), *private)
     assert status == 3
-    assert re.fullmatch(rf"pushserver: cannot start: .*{re.escape(str(tmp_path / 'file'))}.*\n", said), said
+    assert said.splitlines()[-1].startswith("pushserver: cannot start: PUSHSERVER_TOKEN_KEYS: ")
+    assert str(file) in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

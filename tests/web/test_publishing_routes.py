@@ -521,6 +521,13 @@ def test_a_name_that_is_not_one_of_a_stream_is_refused(server: Running, name: st
     assert server.http.get("/").text == before
 
 
+@pytest.mark.parametrize("id", ["a/b", "a%2Fb", "a/b/c", "-a/b", "a b/c", "entries/x/entries/y"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET"])
+def test_an_id_with_a_slash_is_refused_as_an_id(server: Running, stream: str, id: str, method: str) -> None:
+    (fault,) = problem(server.send(method, f"/streams/{stream}/entries/{id}", b"" if method == "GET" else ENTRY), 422)
+    assert fault["field"] == "id"
+
+
 @pytest.mark.parametrize("name", [b"{x}", b"a/b", b"a%2Fb", b"a//b", b"a%FF", b"a%C3%A9"])
 def test_a_name_is_refused_as_it_comes_on_the_wire_too(server: Running, name: bytes) -> None:
     body = b'{"headline": "x"}'
