@@ -35,10 +35,8 @@ async def test_words_come_in_order_with_a_listener_and_the_end() -> None:
 async def test_a_word_to_nobody_is_lost_and_one_to_who_hangs_holds_up_nobody() -> None:
     one, other = socket.socketpair()
     channel = Channel(one, lambda _: None)
-    for _ in range(1_000_000):
+    for _ in range(10_000):
         channel.say(Word.ALIVE)
-        if other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            break
     other.close()
     channel.say(Word.HURRY)
     channel.close()
