@@ -82,7 +82,7 @@ class Drain:
         return self.phase
 
     def due(self, at: float, readers: int) -> int:
-        """How many of so many readers should have been sent away at this instant of LEAVING."""
+        """Return how many of so many readers should have been sent away at this instant of LEAVING."""
         waited = at - self._since
         return readers if waited >= self._window else math.ceil(readers * waited / self._window)
 

@@ -45,8 +45,8 @@ class BackOff:
         return 0.0 if self._ends == 1 else min(BACK_OFF * 2.0 ** min(self._ends - 2, 16), MOST_BACK_OFF)
 
 
-class Place:
-    """Place keeps a worker on one listener. `start` starts a process; `failed` is called after each that is not ready.
+class WorkerPlace:
+    """WorkerPlace keeps a worker on one listener. `start` starts a process; `failed` is called after each that is not ready.
 
     `failed` gets its exit status, and how many there were in a row.
     """

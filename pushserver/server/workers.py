@@ -16,7 +16,7 @@ from ..settings import Settings
 from ..store.folder import CannotStart
 from .channel import Word
 from .listener import Listeners
-from .place import KILL_AFTER, TRIES, Place
+from .place import KILL_AFTER, TRIES, WorkerPlace
 from .process import WorkerProcess
 from .signals import Signals
 
