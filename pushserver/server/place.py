@@ -46,9 +46,9 @@ class BackOff:
 
 
 class WorkerPlace:
-    """WorkerPlace keeps a worker on one listener. `start` starts a process; `failed` is called after each that is not ready.
+    """WorkerPlace keeps a worker on one listener. `start` starts a process, `forget` lets go of one that has ended.
 
-    `failed` gets its exit status, and how many there were in a row.
+    `failed` is called after each that does not become ready, with its exit status and how many there were in a row.
     """
 
     def __init__(

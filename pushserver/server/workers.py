@@ -47,7 +47,9 @@ class Workers:
         self._read_anew = read_anew
         self._processes: set[WorkerProcess] = set()
         self._places = [
-            Place(listeners, start=self._start, failed=self._failed, forget=self._forget, window=settings.drain_window)
+            WorkerPlace(
+                listeners, start=self._start, failed=self._failed, forget=self._forget, window=settings.drain_window
+            )
             for _ in range(settings.workers)
         ]
 
