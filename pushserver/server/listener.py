@@ -131,7 +131,12 @@ class Listeners:
 
     def open(self) -> socket.socket:
         """A listener for a place. Raises OSError."""
-        return self._reserved.dup() if self.is_unix else listen(self.address, self._patience, shared=True)
+        if self.is_unix:
+            return self._reserved.dup()
+        listener = listen(self.address, self._patience, shared=True)
+        # From now on no other server can bind the address, also while every place is closed.
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        return listener
 
     def close(self) -> None:
         """Let the address go."""

@@ -4,8 +4,8 @@
                                    |
                                    '---it is to be replaced--> SERVED   its successor is ready before it leaves
 
-While a place is empty, connections wait in its listener for PLACE_OPEN seconds; then it is closed, so that they go to
-the other places or are refused.
+While a place is empty again, connections wait in its listener for PLACE_OPEN seconds; then it is closed, so that they go
+to the other places or are refused.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class WorkerPlace:
     ) -> None:
         self.worker: WorkerProcess | None = None  # the one that serves
         self._listeners = listeners
-        self._listener: socket.socket | None = None
+        self._listener: socket.socket | None = listeners.open()  # until the first worker is ready, too
         self._start = start
         self._failed = failed
         self._forget = forget
