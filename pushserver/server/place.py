@@ -4,8 +4,8 @@
                                    |
                                    '---it is to be replaced--> SERVED   its successor is ready before it leaves
 
-While a place is empty again, connections wait in its listener for PLACE_OPEN seconds; then it is closed, so that they go
-to the other places or are refused.
+While a place is empty again, connections wait in its listener for PLACE_OPEN seconds; then it is closed, so that they
+go to the other places or are refused.
 """
 
 from __future__ import annotations
