@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
+from ..wire.frames import Batch
 from ..wire.memory import Account
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
@@ -33,6 +35,7 @@ from .tail import Tails
 
 logger = logging.getLogger(__name__)
 
+RELOAD_MS = 60_000  # milliseconds over which pages of another build are loaded anew
 RETRY_MS = 1_000  # milliseconds over which readers who are sent away spread their return
 
 
@@ -151,8 +154,16 @@ class Hub:
         if not self.readers:
             self._drained.set()
 
-    async def welcome(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Let a reader join, or close it where the store or the stream does not allow that now."""
+    async def welcome(
+        self, stream: LiveStream, reader: Reader, cursor: Cursor | None, *, outdated: bool = False
+    ) -> None:
+        """Let a reader join, or close it where the store or the stream does not allow that now.
+
+        A reader that is `outdated` is a page that another build made: it learns so, and is to be loaded anew.
+        """
+        if outdated:
+            self._send_to_reload(stream, reader)
+            return
         try:
             await self.join(stream, reader, cursor)
         except (Unavailable, StoreError):
@@ -186,6 +197,14 @@ class Hub:
             self._turn_away(reader, Close.RESTART, "resync")
         else:
             stream.fanout.join(reader, *start)
+
+    def _send_to_reload(self, stream: LiveStream, reader: Reader) -> None:
+        """Say hello to a reader, and when its page is to be loaded anew: at random, else all pages would be at once."""
+        if reader.state is not ReaderState.CLOSED:
+            hello = stream.hello(stream.ring.n, None, self._options.heartbeat)
+            reader.write(Batch([hello], reader.format, reader.coding))
+            self._count_dropped(Close.RESTART)
+            reader.close(Close.RESTART, frames.bye("build", RETRY_MS, reload_ms=random.randrange(RELOAD_MS)))
 
     def _turn_away(self, reader: Reader, code: Close, why: str) -> None:
         """Close a reader that has not joined yet."""

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 
 from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
@@ -23,6 +23,7 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
+from ..page.site import Site
 from ..settings import Settings
 from ..store.condition import StoreCondition
 from ..store.log import Log
@@ -35,6 +36,7 @@ from .openapi import document
 from .publishing_routes import PublishingRoutes
 from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
+from .static_files import StaticFiles, StaticSet, no_such_file
 from .subscribe import SubscribeRoutes, unknown_websocket
 
 logger = logging.getLogger(__name__)
@@ -58,26 +60,31 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     health = Health(store, hub, receipts)
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
+    static = StaticSet(static_folder())
+    site = Site(settings.public_url, static.build, static.modules)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    reading = ReadingRoutes(log, tokens, site, description=description, replay_bytes=settings.replay_bytes, **most)
     surfaces = SurfaceCache(
         log,
         hub,
         page_entries=settings.page_entries,
         limit_bytes=settings.page_bytes,
         stale_pages=settings.stale_pages,
-        build=VERSION,
+        site=site,
+        version=VERSION,
     )
     admission = RateLimit(settings.admit)
-    subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
+    subscribing = SubscribeRoutes(
+        hub, admission=admission, origins=origins, deflate=settings.deflate, build=static.build
+    )
     keys = Keys(settings.key, KeyStore(store))
     publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
     routes: list[BaseRoute] = [
-        *make_routes(handlers, {"follow": subscribing.websocket}, tokens),
+        *make_routes(handlers, {"follow": subscribing.websocket}, tokens, prefix=urlsplit(settings.public_url).path),
         WebSocketRoute("/{path:path}", unknown_websocket),
-        Mount("/static", StaticFiles(directory=static_folder())),
+        Mount("/static", StaticFiles(no_such_file, static)),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health)
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
@@ -88,7 +95,8 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         origins=origins,
         surfaces=surfaces,
         tokens=tokens,
-        static=static_folder(),
+        static=static,
+        site=site,
         lifespan=lifespan,
     )
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..errors import Refused
 from ..problems import HEADERS
@@ -42,7 +41,6 @@ class SurfaceRoutes:
         app: ASGIApp,
         cache: SurfaceCache,
         tokens: Tokens,
-        origins: Origins,
         *,
         refuse: Callable[[Refused], ASGIApp],
         granted: Mapping[str, str] | None = None,
@@ -50,7 +48,6 @@ class SurfaceRoutes:
         self._app = app
         self._cache = cache
         self._tokens = tokens
-        self._origins = origins
         self._refuse = refuse
         vary = ", ".join(["Accept-Encoding", *((granted or {}).get("Vary", "").split())])
         self._varied = encoded({**(granted or {}), "Vary": vary})
@@ -61,9 +58,8 @@ class SurfaceRoutes:
             await self._app(scope, receive, send)
             return
         stream, surface, fields = asked
-        base = str(self._origins.own_at(scope, fields.get(b"host", b"").decode("latin-1")))
         try:
-            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")), base)
+            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")))
         except Refused as refused:
             await self._refuse(refused)(scope, receive, send)
             return

@@ -19,8 +19,10 @@ from starlette.testclient import TestClient
 from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.access.origins import Origins
 from pushserver.errors import BadToken, Forbidden, Gone, Invalid, NotFound, Refused, TooMany, Unavailable
+from pushserver.page.site import Site
 from pushserver.store.store import StoreError
 from pushserver.web.middleware import App
+from pushserver.web.static_files import StaticSet
 
 from ..support.server import Running
 
@@ -58,7 +60,8 @@ def application(routes: list[Route]) -> App:
         origins=Origins(""),
         surfaces=none,
         tokens=none,
-        static=Path("/nowhere"),
+        static=StaticSet(Path("/nowhere")),
+        site=Site(),
         lifespan=no_work,
     )
 

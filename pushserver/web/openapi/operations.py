@@ -90,7 +90,11 @@ REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Ret
 BEFORE: Schema = {"type": "string", "pattern": "^-?[0-9]{1,16}\\.[0-9A-Za-z_-]{1,64}$"}
 
 CURSOR: Schema = {"type": "string", "pattern": r"^(v1\.[0-9a-f]{16}\.[0-9]{1,19}-[0-9]{1,19}\.[0-9a-f]{16})?$"}
-FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"], "default": "json"}}
+FOLLOW: dict[str, Schema] = {
+    "cursor": TEXT,
+    "format": {"enum": ["json", "html"], "default": "json"},
+    "build": TEXT,  # of the page that reads
+}
 
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
