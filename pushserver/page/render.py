@@ -214,20 +214,19 @@ def page(
     page: StoredPage,
     parts: dict[str, Markup],
     *,
-    cursor: str,
     limit: int,
     newer: bool,
-    json_ld: str,
     late: str | None = None,
     site: Site = NOWHERE,
+    **head: str | int,
 ) -> str:
     """The page of a stream. `newer` marks a slice of older entries, which is not updated live.
 
-    `late` is the time since which the page may be late, as text, where the store is away.
+    `late` is the time since which the page may be late, as text, where the store is away. `head`: cursor, n, json_ld.
     """
-    about = {"stream": stream, "page": page, "parts": parts, "json_ld": json_ld, "cursor": cursor, "limit": limit}
+    about = {"stream": stream, "page": page, "parts": parts, **head}
     links = {**_links(site, PAGE), "url": site.canonical(f"/streams/{stream}"), "modules": site.modules}
-    return _TEMPLATES.get_template("page.html").render(**about, **links, newer=newer, late=late)
+    return _TEMPLATES.get_template("page.html").render(**about, **links, limit=limit, newer=newer, late=late)
 
 
 def _links(site: Site, depth: int) -> dict[str, str]:

@@ -93,7 +93,7 @@ def _page(
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
     json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
     late = render.timestamp(stale, place) if stale else None
-    options: dict[str, Any] = {"limit": limit, "newer": newer, "late": late, "site": site}
+    options: dict[str, Any] = {"n": snapshot.n, "limit": limit, "newer": newer, "late": late, "site": site}
     return render.page(edition.stream, edition.page, parts, cursor=str(snapshot.cursor), json_ld=json_ld, **options)
 
 

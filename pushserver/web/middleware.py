@@ -20,7 +20,6 @@ from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
-from ..page.site import Site
 from ..problems import HEADERS, answer
 from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
@@ -48,21 +47,21 @@ class App(Starlette):
         addresses: Addresses,
         origins: Origins,
         surfaces: SurfaceCache,
+        cache_control: str,
         tokens: Tokens,
         static: StaticSet,
-        site: Site,
         lifespan: Lifespan[Starlette],
     ) -> None:
-        reads = partial(SurfaceRoutes, cache=surfaces, tokens=tokens)
+        reads = partial(SurfaceRoutes, cache=surfaces, cache_control=cache_control, tokens=tokens)
         middleware = [Middleware(AddressGuard, addresses=addresses), Middleware(partial(reads, refuse=answer))]
         super().__init__(routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
         self.addresses = addresses
-        self._outer = Cors(Refusals(super().__call__, site), origins)
+        self._outer = Cors(Refusals(super().__call__, static.site), origins)
         self._reads = reads(
             self._complete,
-            refuse=lambda refused: Cors(Refusals(answer(refused), site), origins),
+            refuse=lambda refused: Cors(Refusals(answer(refused), static.site), origins),
             granted=self._outer.grant("/streams/", ""),
         )
         self._files = StaticFiles(self._reads, static)

@@ -19,10 +19,11 @@ import brotli
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..problems import HEADERS
+from ..errors import PreconditionFailed
+from ..page.site import Site
+from ..problems import HEADERS, answer
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
-from .conditions import if_none_match
-from .surface_routes import Fields, encoded, fields_of
+from .surface_routes import Fields, encoded, fields_of, has_current_copy
 
 FIRST = "boot.js"  # the module that a live page names; it imports all others
 FIXED = {**HEADERS, "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
@@ -47,16 +48,17 @@ Codings = dict[ContentCoding, StaticFile]
 
 
 class StaticSet:
-    """StaticSet is the files of a folder in every coding. `build` is its hash, `modules` are those of a live page."""
+    """StaticSet is the files of a folder in every coding. `site` has its hash, and the modules of a live page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, public_url: str = "") -> None:
         paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         bodies = {name: paths[name].read_bytes() for name in sorted(paths)}
-        self.build = _hash_of(bodies)
-        self.modules = _modules(bodies)
+        self.site = Site(public_url, _hash_of(bodies), _modules(bodies))
         compressed = {name: _codings(body) for name, body in bodies.items()}
         self._files = {f"/static/{name}": _files(name, each, REVALIDATED) for name, each in compressed.items()}
-        self._own = {f"/static/{self.build}/{name}": _files(name, each, IMMUTABLE) for name, each in compressed.items()}
+        self._own = {
+            f"/static/{self.site.build}/{name}": _files(name, each, IMMUTABLE) for name, each in compressed.items()
+        }
 
     def find(self, path: str) -> Codings | None:
         """The file at an address, None for no such file. A build that is not this one has this one's files."""
@@ -80,11 +82,14 @@ class StaticFiles:
             return
         fields = fields_of(scope["headers"])
         file = codings[accepted(fields.get(b"accept-encoding", b""))]
-        condition = fields.get(b"if-none-match")
-        is_current = condition is not None and if_none_match(condition.decode("latin-1"), file.etag)
-        status, headers = (304, file.headers_304) if is_current else (200, file.headers)
+        try:
+            unchanged = has_current_copy(fields, file.etag)
+        except PreconditionFailed as refused:
+            await answer(refused)(scope, receive, send)
+            return
+        status, headers = (304, file.headers_304) if unchanged else (200, file.headers)
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if is_current else file.body})
+        await send({"type": "http.response.body", "body": b"" if unchanged else file.body})
 
 
 async def no_such_file(scope: Scope, receive: Receive, send: Send) -> None:

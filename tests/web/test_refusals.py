@@ -19,7 +19,6 @@ from starlette.testclient import TestClient
 from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.access.origins import Origins
 from pushserver.errors import BadToken, Forbidden, Gone, Invalid, NotFound, Refused, TooMany, Unavailable
-from pushserver.page.site import Site
 from pushserver.store.store import StoreError
 from pushserver.web.middleware import App
 from pushserver.web.static_files import StaticSet
@@ -59,9 +58,9 @@ def application(routes: list[Route]) -> App:
         addresses=ADDRESSES,
         origins=Origins(""),
         surfaces=none,
+        cache_control="no-cache",
         tokens=none,
         static=StaticSet(Path("/nowhere")),
-        site=Site(),
         lifespan=no_work,
     )
 

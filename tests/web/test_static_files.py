@@ -70,7 +70,7 @@ def test_head_is_get_without_a_body(server: Running) -> None:
 @pytest.fixture(scope="module")
 def build(server: Running) -> str:
     """The hash of the server's set of files."""
-    return StaticSet(ROOT / "static").build
+    return StaticSet(ROOT / "static").site.build
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -111,12 +111,12 @@ def test_a_page_names_every_module_that_it_loads(tmp_path: Path) -> None:
     }
     for name, source in modules.items():
         (tmp_path / name).write_text(source)
-    assert StaticSet(tmp_path).modules == (FIRST, "page.js", "a.js", "b.js", "later.js")
+    assert StaticSet(tmp_path).site.modules == (FIRST, "page.js", "a.js", "b.js", "later.js")
 
 
 def test_every_change_of_a_file_is_another_build(tmp_path: Path) -> None:
     builds = set()
     for name, text in [("a.js", "1"), ("a.js", "2"), ("b.css", ""), ("b.css", "2")]:
         (tmp_path / name).write_text(text)
-        builds.add(StaticSet(tmp_path).build)
+        builds.add(StaticSet(tmp_path).site.build)
     assert len(builds) == 4

@@ -158,7 +158,7 @@ async def test_another_address_has_no_websocket(server: Running) -> None:
 
 @pytest.fixture(scope="module")
 def own_build() -> str:
-    return StaticSet(ROOT / "static").build
+    return StaticSet(ROOT / "static").site.build
 
 
 def assert_to_reload(frames: list[dict[str, Any]]) -> None:
