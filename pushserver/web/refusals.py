@@ -107,7 +107,7 @@ def _merged(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, st
 
 
 def _depth(scope: Scope) -> int:
-    """How many folders down the address of a request is. An escaped slash begins none."""
+    """The number of folders that the address of a request is down. An escaped slash begins none."""
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     return max(path.count(b"/") - 1, 0)
 
