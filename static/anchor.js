@@ -17,7 +17,7 @@ export function keepPlace(root, mutate) {
   const seen = visible(root).map((element) => ({ element, top: element.getBoundingClientRect().top }));
   const focused = /** @type {HTMLElement} */ (document.activeElement);
   const had = root.contains(focused);
-  const item = focused?.closest("li:has(article)") ?? focused?.closest("li");
+  const item = focused?.closest("section > ol > li, nav li");
   // Where its element goes, the neighbours have the focus next.
   const next = [item?.nextElementSibling, item?.previousElementSibling, ...root.querySelectorAll("#entries li")];
   root.style.overflowAnchor = "none"; // the browser would correct a second time

@@ -4,7 +4,8 @@
 import { morph } from "./morph.js";
 
 const WITHDRAWN_MOST = 1_000; // withdrawals that are remembered
-const LISTS = Object.entries({ latest: 5, key: 10 }); // headlines in each; render.py keeps the same numbers
+/** @type {[string, string, number][]} headlines in each; render.py keeps the same numbers */
+const LISTS = [["latest", "article", 5], ["key", "[data-key]", 10]];
 
 /** @typedef {{id: string, rev: number, order: number, item: HTMLElement, day: HTMLElement}} Entry as the list item of a day */
 
@@ -126,11 +127,11 @@ export class Entries {
 
   /** Keep the lists of headlines equal to what is shown. */
   index() {
-    for (const [name, most] of LISTS) {
+    for (const [name, articles, most] of LISTS) {
       const nav = this.root.querySelector(`#${name}`);
       if (!nav) continue;
       const fresh = /** @type {HTMLElement} */ (nav.cloneNode(true));
-      const titles = [...this.list.querySelectorAll(`article${name === "key" ? "[data-key]" : ""} > h3`)].slice(0, most);
+      const titles = [...this.list.querySelectorAll(`${articles} > h3`)].slice(0, most);
       fresh.querySelector("ol")?.replaceChildren(...titles.map((title) => headline(title, name === "key")));
       fresh.toggleAttribute("hidden", !titles.length);
       morph(nav, fresh);

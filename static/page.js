@@ -3,7 +3,7 @@
 
 import { LiveView } from "./view.js";
 
-const COUNT = /^\(\d+\) /;
+const COUNT = /^\(\d+\)\s/;
 
 const view = new LiveView(/** @type {HTMLElement} */ (document.querySelector("main")));
 
@@ -14,7 +14,7 @@ view.addEventListener("page", (event) => {
   document.documentElement.dir = dir;
   document.querySelector("meta[name=description]")?.remove(); // the dek as it was loaded
 });
-view.addEventListener("change", () => document.querySelector("#json-ld")?.remove()); // it tells crawlers of the page as it was loaded
+view.addEventListener("change", () => document.querySelector("#json-ld")?.remove()); // it is of the page as it was loaded
 view.addEventListener("count", (event) => {
   const { detail: count } = /** @type {CustomEvent<number>} */ (event);
   document.title = (count ? `(${count}) ` : "") + document.title.replace(COUNT, "");

@@ -8,7 +8,7 @@ const LINE_MOST = 16_777_216; // characters of an event that has not ended; a lo
 
 /**
  * @typedef {{close(): void}} Source
- * @typedef {{token?: string, withCredentials: boolean, take: (frame: any) => void, closed: (code: number) => void}} Ways
+ * @typedef {{token: string | undefined, access: Access, take: (frame: any) => void, closed: (code: number) => void}} Ways
  */
 
 /** @param {URL} url @param {Ways} ways @returns {Source} */
@@ -27,20 +27,28 @@ export function eventsUrl(address) {
   return url;
 }
 
-/** @param {string | undefined} token @param {boolean} withCredentials @returns {RequestInit} */
-export function request(token, withCredentials) {
-  return {
-    headers: token ? { Authorization: `Bearer ${token}` } : {},
-    credentials: withCredentials ? "include" : "same-origin",
-    cache: "no-store",
-  };
+/** @typedef {{withCredentials?: boolean, token?: string | (() => string | Promise<string>)}} Access to a stream */
+
+/** The token of this moment; where there is none the server says so. @param {Access} access */
+export async function tokenOf({ token }) {
+  return typeof token === "function" ? token() : token;
+}
+
+/** A request as this reader. @param {Access} access @param {RequestInit} [more] @returns {Promise<RequestInit>} */
+export async function request(access, more) {
+  const token = await tokenOf(access).catch(() => "");
+  /** @type {HeadersInit} */
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  return { headers, credentials: access.withCredentials ? "include" : "same-origin", cache: "no-cache", ...more };
 }
 
 /** @param {URL} url of the WebSocket @param {Ways} ways @returns {Source} */
-export function openEvents(url, { token, withCredentials, take, closed }) {
+export function openEvents(url, { access, take, closed }) {
   const abort = new AbortController();
-  const end = () => abort.signal.aborted || closed(1006);
-  fetch(eventsUrl(url), { ...request(token, withCredentials), signal: abort.signal })
+  const { signal } = abort;
+  const end = () => signal.aborted || closed(1006);
+  request(access, { cache: "no-store", signal })
+    .then((init) => fetch(eventsUrl(url), init))
     .then((response) => (response.status === 200 && response.body ? read(response.body, take) : undefined))
     .then(end, end);
   return { close: () => abort.abort() };

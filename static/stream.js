@@ -7,58 +7,48 @@
  * stream over HTTP meanwhile.
  */
 
+import { remembered } from "./memory.js";
 import { Subscription } from "./rule.js";
-import { eventsUrl, openEvents, openSocket, request } from "./sources.js";
+import { eventsUrl, openEvents, openSocket, request, tokenOf } from "./sources.js";
 
 const ANSWER_LIMIT_MS = 4_000;
 const RETRY_AFTER_MOST = 60; // seconds that a server is obeyed
 const EVENTS_UNTIL = "pushserver-events-until"; // remembered for the tab
 
-/** @type {Record<string, string>} where a browser keeps nothing for this page, each page finds out anew */
-const memory = (() => {
-  try {
-    return sessionStorage;
-  } catch {
-    return {};
-  }
-})();
-
 /** By the wall: a machine that slept finds that it did. */
 const now = () => Date.now() / 1000;
 
-/** The seconds of a `Retry-After`: a number, or a date. @param {string | null} given */
-function retryAfter(given) {
-  const seconds = Number(given ?? 0);
-  const asked = Number.isNaN(seconds) ? Date.parse(String(given)) / 1000 - now() : seconds;
-  return Math.min(Math.max(asked || 0, 0), RETRY_AFTER_MOST);
+/** The seconds of a `Retry-After`: a number, or a date. @param {string | null} value */
+function retryAfter(value) {
+  const seconds = Number(value);
+  return Math.min(Math.max(seconds || Date.parse(String(value)) / 1000 - now() || 0, 0), RETRY_AFTER_MOST);
 }
 
-/** The answer to a HEAD, null where none comes in time. @param {URL} url @param {RequestInit} [options] */
-async function head(url, options) {
+/** The answer to a HEAD, null where none comes in time. @param {URL} url @param {import("./sources.js").Access} access */
+async function head(url, access) {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), ANSWER_LIMIT_MS);
-  const response = await fetch(url, { ...options, method: "HEAD", signal: abort.signal }).catch(() => null);
+  const init = await request(access, { method: "HEAD", cache: "no-store", signal: abort.signal });
+  const response = await fetch(url, init).catch(() => null);
   clearTimeout(timer);
   return response;
 }
 
 /** The status and the wait that an address names. The server lets no page of an origin that it refuses see the status. Such
  * a page may load the server's modules all the same: where they come and the answer does not, it is a refusal.
- * @param {URL} url @param {RequestInit} options @returns {Promise<[number, number] | null>} */
-async function ask(url, options) {
-  let response = await head(url, options);
-  if (!response && url.origin !== location.origin) {
-    const modules = await head(new URL("../../static/stream.js", url), { cache: "no-store" });
-    if (!modules?.ok) return null;
-    response = await head(url, options);
+ * @param {URL} url @param {import("./sources.js").Access} access @returns {Promise<[number, number] | undefined>} */
+async function ask(url, access) {
+  let response = await head(url, access);
+  if (!response && url.origin !== location.origin && (await head(new URL("../../static/stream.js", url), {}))?.ok) {
+    response = await head(url, access);
     if (!response) return [403, 0];
   }
-  return response && [response.status, retryAfter(response.headers.get("Retry-After"))];
+  if (response) return [response.status, retryAfter(response.headers.get("Retry-After"))];
 }
 
 export class Stream extends EventTarget {
   #subscription;
-  #options;
+  #access;
   /** @type {import("./sources.js").Source | null} */ #source = null;
   /** @type {number | undefined} */ #timer;
   #seen = "";
@@ -71,14 +61,14 @@ export class Stream extends EventTarget {
    * buffered, expired}, as in rule.js), and `buffered`.
    * @param {string | URL} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
-   * @param {{withCredentials?: boolean, token?: string | (() => string | Promise<string>)}} [options] `withCredentials`: a
-   * page of another origin sends its cookies too. `token`: of a private stream; a function is called for each connection
+   * @param {import("./sources.js").Access} [access] `withCredentials`: a page of another origin sends its cookies too. `token`:
+   * of a private stream; a function is called for each connection
    */
-  constructor(url, cursor = "", options = {}) {
+  constructor(url, cursor = "", access = {}) {
     super();
     this.url = String(url);
-    this.#options = options;
-    this.#subscription = new Subscription(cursor, Number(memory[EVENTS_UNTIL] ?? 0));
+    this.#access = access;
+    this.#subscription = new Subscription(cursor, Number(remembered("sessionStorage", EVENTS_UNTIL)));
     const { signal } = this.#life;
     const wake = () => this.#wake();
     // A page that keeps a socket open cannot be kept for the back button.
@@ -147,22 +137,15 @@ export class Stream extends EventTarget {
     return url;
   }
 
-  /** @returns {string | undefined | Promise<string>} */
-  #token() {
-    const { token } = this.#options;
-    return typeof token === "function" ? token() : token;
-  }
-
   async #connect() {
     const attempt = this.#attempt;
     const isCurrent = () => this.#attempt === attempt;
     const open = this.#subscription.transport === "socket" ? openSocket : openEvents;
-    let token = this.#token();
-    if (token instanceof Promise) token = await token.catch(() => undefined);
+    const token = this.#access.token && (await tokenOf(this.#access).catch(() => ""));
     if (!isCurrent()) return;
     this.#source = open(this.#address(), {
       token,
-      withCredentials: Boolean(this.#options.withCredentials),
+      access: this.#access,
       take: (frame) => isCurrent() && this.#do(this.#subscription.take(frame, now(), this.#chance()), frame),
       closed: (code) => isCurrent() && this.#do(this.#subscription.closed(code, now(), this.#chance())),
     });
@@ -177,8 +160,7 @@ export class Stream extends EventTarget {
   /** A browser does not tell a page why a connection failed, nor show it the answer; a question over HTTP is answered. */
   async #ask() {
     const attempt = this.#attempt;
-    const token = await this.#token();
-    const answer = await ask(eventsUrl(this.#address()), request(token, Boolean(this.#options.withCredentials)));
+    const answer = await ask(eventsUrl(this.#address()), this.#access);
     if (!answer || this.#attempt !== attempt) return;
     this.#do(this.#subscription.answered(...answer, now(), this.#chance()));
     if (this.#subscription.buffered && !this.#source) this.#emit("buffered", null);
@@ -187,10 +169,10 @@ export class Stream extends EventTarget {
   /** Say what has changed, and remember it. */
   #report() {
     const { state, reason, stale, buffered, expired, eventsUntil } = this.#subscription;
-    if (eventsUntil || memory[EVENTS_UNTIL]) memory[EVENTS_UNTIL] = String(eventsUntil);
-    const detail = { state, reason, stale, buffered, expired };
+    const detail = { state, reason, stale, buffered, expired, eventsUntil };
     if (JSON.stringify(detail) === this.#seen) return;
     this.#seen = JSON.stringify(detail);
+    remembered("sessionStorage", EVENTS_UNTIL, String(eventsUntil));
     this.#emit("state", detail);
   }
 

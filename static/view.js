@@ -9,33 +9,46 @@
 import { keepPlace } from "./anchor.js";
 import { Announcer } from "./announcer.js";
 import { Entries, entryOf } from "./entries.js";
+import { remembered } from "./memory.js";
 import { elementOf, morph, parse } from "./morph.js";
 import { Queue } from "./queue.js";
+import { request } from "./sources.js";
 import { Stream } from "./stream.js";
 import { Times } from "./times.js";
 
 const GRACE_MS = 2_500; // a break that is shorter is not shown
 const TICK_MS = 20_000; // between two looks at how long ago
 const ENTRIES_MOST = 200; // of an open page; from there on the link to older ones leads to another page
-const AUTOMATIC = "pushserver-automatic"; // remembered for the site, "no" where the reader has turned it off
+const AUTOMATIC = "pushserver-automatic"; // remembered for the site: whether new updates come in by themselves
+const LOADS_MOST = 3; // of a page, until one is not older than what is shown
 const EVENTS = ["entry.put", "entry.withdraw", "page.put", "stream.end"];
-const ENDS = { "": "ended", over: "ended", token: "expired", refused: "refused", unknown: "unknown" };
+const LOCAL = ["p#status", "p#readers", "p#since", "button#notice", "button#auto", "button#zone"];
+const PARTS = ["header", "intro", "topics", "words"]; // of a page beside its entries and what is made of them
+/** @type {Record<string, string>} what a reason to end is called; any other is the end of the coverage */
+const ENDS = { token: "expired", refused: "refused", unknown: "unknown" };
 
 /** @typedef {import("./entries.js").Entry} Entry */
-/** @typedef {{url?: string, token?: string | (() => string | Promise<string>), withCredentials?: boolean}} Options */
+/** @typedef {{url?: string} & import("./sources.js").Access} Options */
 
 export class LiveView extends EventTarget {
-  #queue;
+  /** @type {Queue<Entry>} */ #queue;
   /** @type {Set<string>} entries above what the reader has seen */ #unseen = new Set();
   /** @type {Set<string>} */ #corrected = new Set();
   #count = 0;
   #jumped = false;
   #state = "";
   #pageRev = 0;
+  #n; // the number of the newest event that is shown
   #heardAt = Date.now();
   #life = new AbortController();
   /** @type {number | undefined} */ #grace;
   /** @type {number | undefined} */ #ticker;
+  /** @type {HTMLElement} */ status;
+  /** @type {HTMLElement} */ readers;
+  /** @type {HTMLElement} */ news;
+  /** @type {HTMLElement} */ notice;
+  /** @type {HTMLElement} */ auto;
+  /** @type {HTMLElement} */ zone;
 
   /**
    * Dispatches `page` (detail: the page's fields: headline, lang, dir), `count` (detail: the updates that were not seen) and `change`.
@@ -49,14 +62,10 @@ export class LiveView extends EventTarget {
     this.entries = new Entries(root);
     this.times = new Times(root);
     this.limit = Number(root.dataset.limit);
+    this.#n = Number(root.dataset.n);
     this.#queue = new Queue(this.limit);
-    this.status = this.#make("p", "status");
-    this.readers = this.#make("p", "readers");
-    this.news = this.#make("p", "since");
-    this.notice = this.#make("button", "notice");
-    this.auto = this.#make("button", "auto");
-    this.zone = this.#make("button", "zone");
-    const region = this.#make("p", "announcer");
+    [this.status, this.readers, this.news, this.notice, this.auto, this.zone] = LOCAL.map((name) => this.#make(name));
+    const region = this.#make("p#announcer");
     region.setAttribute("role", "status");
     region.hidden = false;
     this.announcer = new Announcer(region);
@@ -83,11 +92,12 @@ export class LiveView extends EventTarget {
 
   /** @param {string} id @returns {HTMLElement | null} */
   #part(id) {
-    return this.root.querySelector(`#${CSS.escape(id)}`);
+    return this.root.querySelector(`#${id}`);
   }
 
-  /** An element of the reader's own. @param {string} tag @param {string} id */
-  #make(tag, id) {
+  /** An element of the reader's own. @param {string} name its tag and id */
+  #make(name) {
+    const [tag, id] = name.split("#");
     const made = this.#part(id) ?? Object.assign(document.createElement(tag), { id, hidden: true });
     if (!made.parentElement) this.#part("local")?.append(made);
     return made;
@@ -101,8 +111,9 @@ export class LiveView extends EventTarget {
     on(this.stream, "head", ({ detail }) => this.#takeHead(detail));
     on(this.stream, "state", ({ detail }) => this.#takeState(detail));
     on(this.stream, "buffered", () => this.#catchUp());
-    on(window, "scroll resize", () => requestAnimationFrame(() => this.#settle()));
-    on(document, "selectionchange focusout visibilitychange", () => setTimeout(() => this.#settle()));
+    on(window, "scroll resize", () => this.#settle());
+    on(document, "selectionchange focusout", () => setTimeout(() => this.#settle()));
+    on(document, "visibilitychange", () => this.#tick());
     on(this.root, "click", (event) => this.#click(event));
   }
 
@@ -111,11 +122,9 @@ export class LiveView extends EventTarget {
   /** @param {any} frame of the stream, in the html format */
   apply(frame) {
     this.#heardAt = Date.now();
-    const { type, page, parts } = frame;
-    if (type === "snapshot") {
-      const { entries, older, latest, key, ...rest } = parts;
-      this.#merge(parse(entries + older), page, rest);
-    }
+    const { type, n, page, parts } = frame;
+    this.#n = n ?? this.#n;
+    if (type === "snapshot") this.#merge(parse(Object.values(parts).join("")), page);
     if (!EVENTS.includes(type)) return; // of a later version
     this.#change(() => {
       if (type === "entry.put") this.#put(entryFrom(frame));
@@ -133,18 +142,17 @@ export class LiveView extends EventTarget {
       this.times.refresh();
     });
     this.#settle();
-    this.#emit("change");
+    this.#emit("change", 0);
   }
 
   /** @param {Entry} entry */
   #put(entry) {
-    const { entries } = this;
     const { id } = entry;
-    const before = entries.find(id);
+    const before = this.entries.find(id);
     const note = noteOf(before);
-    if (!before && !entries.isWithdrawn(entry) && this.#isHeld()) return this.#queue.put(entry);
+    if (!before && !this.entries.isWithdrawn(entry) && this.#isHeld()) return this.#queue.put(entry);
     this.#insert(entry);
-    if (!before || this.#unseen.has(id) || !noteOf(before) || noteOf(before) === note) return;
+    if (this.#unseen.has(id) || !noteOf(before) || noteOf(before) === note) return;
     this.#corrected.add(id);
     this.#say("corrected", this.#word("corrected", { n: this.#corrected.size }), id);
   }
@@ -161,7 +169,7 @@ export class LiveView extends EventTarget {
   #withdraw({ id, rev }) {
     for (const ids of [this.#queue, this.#unseen, this.#corrected]) ids.delete(id);
     // A fresh load would show one more from below.
-    if (this.entries.withdraw(id, rev) && !this.entries.older.hidden) this.#fill(this.url);
+    if (this.entries.withdraw(id, rev) && !this.entries.older.hidden) this.#fill();
   }
 
   /** @param {any} page @param {Record<string, string>} parts */
@@ -170,15 +178,10 @@ export class LiveView extends EventTarget {
     const isMoved = this.#isMoved(page);
     this.#showPage(page, parts);
     // Every time and word on the page is another: the entries come anew.
-    if (isMoved) this.#load(this.url).then((fresh) => fresh && this.#merge(fresh, page, partsOf(fresh), true));
+    if (isMoved) this.#load().then((fresh) => fresh && this.#merge(fresh, page, true));
   }
 
-  /** Whether a page has another language or zone than is shown. @param {any} page */
-  #isMoved({ timezone, lang }) {
-    return timezone !== this.times.zone || lang !== this.times.lang;
-  }
-
-  /** @param {any} page @param {Record<string, string>} parts */
+  /** @param {any} page @param {Record<string, string | Element | null>} parts */
   #showPage(page, parts) {
     this.#pageRev = page.rev ?? this.#pageRev;
     this.#emit("page", page);
@@ -186,24 +189,30 @@ export class LiveView extends EventTarget {
     this.#label();
   }
 
-  /** @param {Record<string, string>} parts the new HTML of elements, by their ids */
+  /** Whether a page has another language or zone than is shown. @param {any} page */
+  #isMoved({ timezone, lang }) {
+    return timezone !== this.times.zone || lang !== this.times.lang;
+  }
+
+
+  /** @param {Record<string, string | Element | null>} parts what becomes of elements, by their ids */
   #morph(parts) {
     const updated = () => this.root.querySelector("#updated time");
     const before = updated()?.cloneNode(true);
-    for (const [id, html] of Object.entries(parts)) {
+    for (const [id, fresh] of Object.entries(parts)) {
       const part = this.#part(id);
-      if (part) morph(part, elementOf(html));
+      if (part && fresh) morph(part, typeof fresh === "string" ? elementOf(fresh) : fresh);
     }
     const after = updated();
     if (before && after && timeOf(before) > timeOf(after)) morph(after, before); // of a frame that came late
   }
 
-  /** Show what a fresh load has, whatever is shown. @param {Document} fresh @param {any} page @param {Record<string, string>} parts @param {boolean} alone */
-  #merge(fresh, page, parts, alone = this.#isMoved(page)) {
+  /** Show what a fresh load has, whatever is shown. @param {Document} fresh @param {any} page @param {boolean} alone */
+  #merge(fresh, page, alone = this.#isMoved(page)) {
     const all = entriesOf(fresh);
     const { entries } = this;
     this.#change(() => {
-      const [first] = entries.all.filter(({ day }) => day.dataset.day !== "pinned");
+      const [first] = entries.all.filter(isOfDay);
       const isHeld = first && this.#isHeld();
       this.#queue.release();
       entries.reset(all, alone);
@@ -213,57 +222,55 @@ export class LiveView extends EventTarget {
         else if (entries.put(entry, true)) this.#unseen.add(entry.id);
       }
       this.#showOlder(fresh, all);
-      this.#showPage(page, parts);
+      this.#showPage(page, Object.fromEntries(PARTS.map((id) => [id, fresh.querySelector(`#${id}`)])));
     });
   }
 
   /** The link to older ones is that of `fresh`, unless more is shown. @param {Document} fresh @param {Entry[]} all of its entries */
   #showOlder(fresh, all) {
-    const { entries } = this;
-    const older = fresh.querySelector("#older");
-    const { length } = entries.all;
-    if (older && (!length || entries.all[length - 1].id === all[all.length - 1]?.id)) morph(entries.older, older);
-    else entries.trim(length);
+    const shown = this.entries.all;
+    if (shown.pop()?.id === all.pop()?.id) this.#morph({ older: fresh.querySelector("#older") });
+    else this.entries.trim(shown.length + 1);
   }
 
   // --- loading
 
-  /** @param {string} address @returns {Promise<Document | void>} */
+  /** What a fresh load has, as of the newest event that is shown or a later one. @param {string} [address] of a page of older entries
+   * @returns {Promise<Document | void>} */
   async #load(address) {
-    const { token, withCredentials } = this.options;
-    const current = typeof token === "function" ? await token() : token;
-    /** @type {RequestInit} */
-    const init = { headers: { Accept: "text/html" }, cache: "no-cache", credentials: withCredentials ? "include" : "same-origin" };
-    if (current) Object.assign(/** @type {object} */ (init.headers), { Authorization: `Bearer ${current}` });
-    const response = await fetch(address, init).catch(() => null);
-    if (response?.ok && !this.#life.signal.aborted) return parse(await response.text());
+    for (let tries = 0; tries < LOADS_MOST; tries++) {
+      const response = await fetch(address ?? `${this.url}?n=${this.#n}`, await request(this.options)).catch(() => null);
+      if (!response?.ok || this.#life.signal.aborted) return;
+      const fresh = parse(await response.text());
+      // A cache on the way may have the page from before a withdrawal; and events may have come while this one was fetched.
+      if (address || !(Number(fresh.querySelector("main")?.dataset.n) < this.#n)) return fresh;
+    }
   }
 
-  /** Put in what an address has below what is shown. @param {string} address @returns {Promise<Entry[] | void>} */
+  /** Put in what a fresh load, or an address, has below what is shown. @param {string} [address] @returns {Promise<Entry[] | void>} */
   async #fill(address) {
     const fresh = await this.#load(address);
     if (!fresh) return;
     const all = entriesOf(fresh);
     this.#change(() => {
-      const { entries } = this;
-      const last = entries.all.pop();
-      entries.older.hidden = true; // what is below the last one is shown
-      for (const entry of all) if (!last || entry.order <= last.order) entries.put(entry);
-      this.#showOlder(fresh, all);
+      const last = this.entries.all.pop();
+      this.entries.older.hidden = true; // what is below the last one is shown
+      for (const entry of all) if (!last || entry.order <= last.order) this.entries.put(entry);
+      this.#showOlder(fresh, [...all]);
     });
     return all;
   }
 
   /** The stream's frames do not come through; the page does. */
   async #catchUp() {
-    console.warn("pushserver: the server answers, but something on the way holds its events back, as a proxy that buffers does");
-    const fresh = await this.#load(this.url);
-    const main = /** @type {HTMLElement | null | undefined} */ (fresh?.querySelector("[data-cursor]"));
-    if (!fresh || !main) return;
+    console.warn("pushserver: something on the way holds its events back, as a buffering proxy does");
+    const fresh = await this.#load();
+    if (!fresh) return;
+    const { dataset } = /** @type {HTMLElement} */ (fresh.querySelector("main"));
     const { lang, dir } = fresh.documentElement;
-    const timezone = /** @type {HTMLElement} */ (main.querySelector("#header")).dataset.timezone;
-    this.#merge(fresh, { headline: fresh.title, lang, dir, timezone }, partsOf(fresh));
-    this.stream.loaded(String(main.dataset.cursor));
+    this.#merge(fresh, { headline: fresh.title, lang, dir, timezone: this.times.zone });
+    this.#n = Number(dataset.n);
+    this.stream.loaded(String(dataset.cursor));
   }
 
   // --- what was not seen
@@ -277,7 +284,7 @@ export class LiveView extends EventTarget {
       this.auto.ariaPressed === "false" ||
       Number(list.querySelector("article")?.getBoundingClientRect().top) < 0 ||
       (selection && !selection.isCollapsed && this.root.contains(selection.anchorNode)) ||
-      list.contains(document.activeElement) ||
+      list.querySelector(":focus-visible") ||
       [.../** @type {NodeListOf<HTMLMediaElement>} */ (list.querySelectorAll("audio, video"))].some(({ paused }) => !paused)
     );
   }
@@ -291,7 +298,6 @@ export class LiveView extends EventTarget {
         const box = this.entries.find(id)?.getBoundingClientRect();
         if (!box || (box.top > -1 && box.top < innerHeight)) this.#unseen.delete(id);
       }
-      this.#tick();
     }
     const n = this.#queue.size + this.#unseen.size;
     if (!n) this.#jumped = false;
@@ -304,12 +310,11 @@ export class LiveView extends EventTarget {
   }
 
   #release() {
-    if (!this.#queue.isWhole) {
-      this.#queue.release();
-      this.#load(this.url).then((fresh) => fresh && this.#change(() => entriesOf(fresh).forEach((entry) => this.#insert(entry))));
-    }
+    // Between the lowest that was kept and what is shown some are missing: a fresh load ends above these.
+    const { isWhole } = this.#queue;
     const waiting = this.#queue.release();
     this.#change(() => {
+      if (!isWhole) this.entries.all.filter(isOfDay).forEach((entry) => this.entries.remove(entry));
       for (const entry of waiting) this.#insert(entry);
       this.entries.trim(this.limit);
     });
@@ -334,13 +339,13 @@ export class LiveView extends EventTarget {
   #word(name, values = {}) {
     const { lang } = this.times;
     const word = JSON.parse(this.#part("words")?.dataset.words ?? "{}")[name] ?? "";
-    const text = word.big ? word : (word[new Intl.PluralRules(lang).select(Number(values.n))] ?? word.other);
-    return text.replace(/\{(\w+)\}/g, (/** @type {string} */ _, /** @type {string} */ key) => values[key].toLocaleString(lang));
+    const text = "n" in values ? (word[new Intl.PluralRules(lang).select(Number(values.n))] ?? word.other ?? "") : word;
+    return text.replace(/\{(\w+)\}/g, (/** @type {string} */ _, /** @type {string} */ key) => values[key]?.toLocaleString(lang));
   }
 
   #label() {
     show(this.auto, this.#word("auto"));
-    this.auto.ariaPressed ??= String(stored() !== "no");
+    this.auto.ariaPressed ??= remembered("localStorage", AUTOMATIC) ?? "true";
     const here = new Date();
     const isAway = here.toLocaleString("en") !== here.toLocaleString("en", { timeZone: this.times.zone });
     show(this.zone, isAway ? this.#word("zone") : "");
@@ -363,10 +368,10 @@ export class LiveView extends EventTarget {
     show(this.readers, n ? this.#word("readers", { n }) : "");
   }
 
-  /** @param {{state: string, reason: keyof typeof ENDS, stale: string | null, buffered: boolean}} detail */
+  /** @param {{state: string, reason: string, stale: string | null, buffered: boolean}} detail */
   #takeState({ state, reason, stale, buffered }) {
     clearTimeout(this.#grace);
-    if (state === "ended") return this.#showState(ENDS[reason]);
+    if (state === "ended") return this.#showState(ENDS[reason] ?? "ended");
     if (buffered) return this.#showState("buffered");
     if (state === "live") return this.#showState(stale ? "stale" : state, stale ?? 0);
     this.#grace = setTimeout(() => {
@@ -391,41 +396,32 @@ export class LiveView extends EventTarget {
     const { auto, zone, times } = this;
     const target = /** @type {Element} */ (event.target).closest("a, button");
     if (target === this.notice) this.#advance();
-    if (target === auto) {
-      auto.ariaPressed = String(auto.ariaPressed === "false");
-      stored(auto.ariaPressed === "false" ? "no" : "yes");
-      this.#settle();
-    }
+    if (target === auto) remembered("localStorage", AUTOMATIC, (auto.ariaPressed = String(auto.ariaPressed === "false")));
     if (target === zone) {
       times.showsOwn = !times.showsOwn;
       this.#label();
       keepPlace(this.root, () => times.refresh());
     }
-    const isPlain = !(event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
-    if (target instanceof HTMLAnchorElement && isPlain) this.#follow(target, event);
+    this.#settle();
+    const isOther = event.ctrlKey || event.metaKey || event.shiftKey || event.altKey; // another tab or window
+    if (target?.matches("#older a") && !isOther && this.entries.all.length < ENTRIES_MOST) {
+      event.preventDefault();
+      this.#showMore(/** @type {HTMLAnchorElement} */ (target).href);
+    }
   }
 
-  /** @param {HTMLAnchorElement} link @param {Event} event */
-  async #follow(link, event) {
-    if (link.matches("#older a") && this.entries.all.length < ENTRIES_MOST) {
-      event.preventDefault();
-      const all = await this.#fill(link.href);
-      if (!all) return location.assign(link.href);
-      this.entries.find(all[0]?.id)?.querySelector("a")?.focus({ preventScroll: true });
-    }
-    if (!link.matches(".share") || !(navigator.share || navigator.clipboard)) return;
-    event.preventDefault();
-    const title = link.closest("article")?.querySelector("h3")?.textContent ?? "";
-    if (navigator.share) return void navigator.share({ title, url: link.href }).catch(() => {}); // the reader thought better of it
-    await navigator.clipboard.writeText(link.href);
-    link.dataset.localSaid = this.#word("copied");
-    this.announcer.say("copied", link.dataset.localSaid, 0);
+  /** Show the older entries of an address in place. @param {string} address */
+  async #showMore(address) {
+    const [first] = (await this.#fill(address)) ?? [];
+    if (!first) return location.assign(address);
+    first.item.querySelector("a")?.focus({ preventScroll: true });
   }
 
   /** Look at the clock again while somebody looks at the page. */
   #tick() {
     clearTimeout(this.#ticker);
     this.times.refresh();
+    this.#settle();
     if (!document.hidden) this.#ticker = setTimeout(() => this.#tick(), TICK_MS);
   }
 
@@ -434,21 +430,14 @@ export class LiveView extends EventTarget {
   }
 }
 
-/** What the reader chose of new updates. @param {string} [value] to remember; a browser that keeps nothing for this page forgets it */
-function stored(value) {
-  try {
-    if (value) localStorage.setItem(AUTOMATIC, value);
-    return localStorage.getItem(AUTOMATIC);
-  } catch {
-    return null;
-  }
-}
-
 /** Show a text, or nothing. @param {HTMLElement} element @param {string} text */
 function show(element, text) {
   if (element.textContent !== text) element.textContent = text;
   element.hidden = !text;
 }
+
+/** Whether it is not pinned. @param {Entry} entry */
+const isOfDay = ({ day }) => day.dataset.day !== "pinned";
 
 /** The note of a correction. @param {Element | null} article */
 const noteOf = (article) => article?.querySelector(".correction")?.textContent;
@@ -465,9 +454,3 @@ function entryFrom({ html, day }) {
 
 /** The entries of a page's HTML. @param {Document} page */
 const entriesOf = (page) => [...page.querySelectorAll("#entries article")].map(entryOf);
-
-/** The parts of a page's HTML beside its entries. @param {Document} page @returns {Record<string, string>} */
-function partsOf(page) {
-  const parts = ["header", "intro", "topics", "words"].map((id) => [id, page.querySelector(`#${id}`)?.outerHTML]);
-  return Object.fromEntries(parts.filter(([, html]) => html));
-}

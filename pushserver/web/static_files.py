@@ -14,10 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..problems import HEADERS
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
 from .conditions import if_none_match
+from .modules import compact, join
 from .surface_routes import Fields, encoded, fields_of
 
 # A browser asks each time whether its copy is current: it would else run an old script on a new page.
 FIXED = {**HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
+
+
+PAGE = "page.js"  # the script of a live page: it and all that it imports are sent as one
 
 
 class StaticFile(NamedTuple):
@@ -57,6 +61,10 @@ class StaticFiles:
 def _read(path: Path) -> dict[ContentCoding, StaticFile]:
     """A file in every coding."""
     body = path.read_bytes()
+    if path.name == PAGE:
+        body = join(PAGE, {each.name: each.read_text() for each in path.parent.glob("*.js")}).encode()
+    elif path.suffix == ".js":
+        body = compact(body.decode()).encode()
     if len(body) < LEAST:
         return dict.fromkeys(ContentCoding, _file(path, body, ContentCoding.IDENTITY))
     gzip = zlib.compressobj(9, zlib.DEFLATED, GZIP)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from typing import Any
@@ -429,9 +428,3 @@ def test_the_rule_in_javascript_answers_the_same_schedules_the_same(server: Runn
         assert (
             page.evaluate(REPLAY, json.dumps(schedules)) == []
         )  # as one text: Playwright takes long over millions of values
-
-
-def test_the_scripts_of_the_page_are_small() -> None:
-    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in (ROOT / "static").glob("*.js")}
-    assert {"rule.js", "stream.js", "page.js"} <= set(sizes)
-    assert sum(sizes.values()) < 10_000
