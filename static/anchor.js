@@ -20,11 +20,11 @@ export function keepPlace(root, mutate) {
   const item = focused?.closest("section > ol > li, nav li");
   // Where its element goes, the neighbours have the focus next.
   const next = [item?.nextElementSibling, item?.previousElementSibling, ...root.querySelectorAll("#entries li")];
-  root.style.overflowAnchor = "none"; // the browser would correct a second time
+  root.dataset.localStill = ""; // by the style sheet, the browser does not correct a second time
   mutate();
   const anchor = seen.find(({ element }) => element.isConnected);
   if (anchor) scrollBy({ top: anchor.element.getBoundingClientRect().top - anchor.top, behavior: "instant" });
-  requestAnimationFrame(() => (root.style.overflowAnchor = ""));
+  requestAnimationFrame(() => delete root.dataset.localStill);
   if (!had || focused === document.activeElement) return;
   const heir = focused.isConnected ? focused : next.find((other) => other?.isConnected)?.querySelector("a");
   heir?.focus({ preventScroll: true });

@@ -59,11 +59,10 @@ def open_live(page: Page, server: Running | Proxy, stream: str) -> None:
 # The DOM of a page without what is the reader's own: the element #local, attributes data-local…, and the count in the title.
 SHARED = """() => {
     const copy = document.querySelector("#live").cloneNode(true);
-    for (const element of copy.querySelectorAll("*")) {
+    for (const element of [copy, ...copy.querySelectorAll("*")]) {
         for (const name of element.getAttributeNames()) if (name.startsWith("data-local")) element.removeAttribute(name);
     }
     copy.querySelector("#local").remove();
-    copy.removeAttribute("style"); // which the anchor takes away with the next frame
     copy.removeAttribute("data-cursor"); // of the load
     return copy.outerHTML.split(/(?=<article)/);
 }"""
