@@ -55,11 +55,11 @@ class Reason(Enum):
     UNKNOWN = "unknown"  # there is no such stream
 
 
-# of the close codes and the HTTP statuses that are final; of any other one it is REFUSED
+# Of the close codes and the HTTP statuses that are final; for any other one it is REFUSED.
 REASONS = {
-    **{code: Reason.OVER for code in (204, ENDED)},
-    **{code: Reason.TOKEN for code in (401, TOKEN_EXPIRED)},
-    **{code: Reason.UNKNOWN for code in (404, 410, NO_STREAM)},
+    **dict.fromkeys((204, ENDED), Reason.OVER),
+    **dict.fromkeys((401, TOKEN_EXPIRED), Reason.TOKEN),
+    **dict.fromkeys((404, 410, NO_STREAM), Reason.UNKNOWN),
 }
 
 

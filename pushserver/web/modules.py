@@ -12,7 +12,7 @@ from collections.abc import Mapping
 _COMMENT = re.compile(r"/\*\*.*?\*/ ?|(?:^|(?<= ))// [^\n]*", re.DOTALL | re.MULTILINE)
 _MARGIN = re.compile(r"^\s+|[ \t]+$", re.MULTILINE)
 _STRING_OR_SPACE = re.compile(
-    r'''("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ \t]*([=,;:?{}()<>&|])[ \t]*(?:(?<=[;{,(])\n)?'''
+    r"""("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ \t]*([=,;:?{}()<>&|])[ \t]*(?:(?<=[;{,(])\n)?"""
 )
 _PRIVATE = re.compile(r"(?<=\.)#\w+|(?<=^)#\w+|(?<=^get )#\w+|(?<=^async )#\w+", re.MULTILINE)
 _IMPORT = re.compile(r'^import *{[^}\n]*} *from *"\./([\w-]+\.js)";\n?', re.MULTILINE)

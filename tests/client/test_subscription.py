@@ -26,8 +26,9 @@ REPLAY = """async (schedules) => {
             let action = "nothing";
             if (name === "hide") [subscription.hidden] = args;
             else action = subscription[name](...args);
-            const { state, n, cursor, due, stale, buffered, expired, reason, asks, transport, eventsUntil } = subscription;
-            const came = [action, state, n, cursor, due, stale, buffered, expired, reason, asks, transport, eventsUntil];
+            const { state, n, cursor, due, stale, buffered, expired, reason, asks, transport, eventsUntil: until } =
+                subscription;
+            const came = [action, state, n, cursor, due, stale, buffered, expired, reason, asks, transport, until];
             if (JSON.stringify(came) === JSON.stringify(expected)) continue;
             differences.push({ seed, number, name, args, expected, came });
             break;

