@@ -33,6 +33,11 @@ LIMITED = Counter(
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
 )
+PURGES = Counter(
+    "pushserver_purges",
+    "Addresses purged from caches after withdrawals, by outcome (done, failed, dropped), count.",
+    ["outcome"],
+)
 RESETS = Counter(
     "pushserver_resets", "Streams reset because the log lost or replaced events, by reason, count.", ["reason"]
 )

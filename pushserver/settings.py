@@ -168,6 +168,17 @@ class Settings:
     stale_pages: float = knob(
         300.0, "Seconds for which pages are served as they were while the store is away.", click.FloatRange(0, 86_400)
     )
+    cache: int = knob(
+        1,
+        "Seconds for which shared caches may serve pages, entries and feeds without asking; 0: they ask each time.",
+        click.IntRange(0, 60),
+    )
+    purge: str = knob(
+        "",
+        "URLs that a withdrawal calls with the method PURGE, space separated, such as http://127.0.0.1:6081/{path}; "
+        "{path} is each address of the stream, {stream} its name.",
+        Parsed(values.purge_urls),
+    )
     replay_events: int = knob(
         1_000,
         "Maximum number of missed events that are sent to a reader; a reader that missed more gets a snapshot.",

@@ -157,6 +157,26 @@ def _is_host_and_port(address: str) -> bool:
     return bool(match) and int(match[1] or 1) in range(1, 65_536)  # type: ignore[index]
 
 
+def purge_urls(text: str) -> str:
+    """Templates of URLs that purge a cache, separated by spaces. Raises ValueError."""
+    for template in text.split():
+        if not _is_purge_url(template):
+            expected = "expected an http:// or https:// URL with {path} or {stream} in its path, and without a password"
+            got = shorten(hide_secrets(template))
+            raise ValueError(f"{expected}, such as http://127.0.0.1:6081/{{path}}, got {got}")
+    return " ".join(text.split())
+
+
+def _is_purge_url(template: str) -> bool:
+    filled = template.replace("{path}", "path").replace("{stream}", "stream")
+    try:
+        parts = urlsplit(template)
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(is_url) and filled != template and not {*"{}@"} & {*parts.netloc} and not {*"{}"} & {*filled}
+
+
 def base_url(text: str) -> str:
     """The URL of a server, for its clients, without a slash at its end. Raises ValueError."""
     url = text.strip().rstrip("/")

@@ -62,7 +62,7 @@ export class LiveView extends EventTarget {
     this.entries = new Entries(root);
     this.times = new Times(root);
     this.limit = Number(root.dataset.limit);
-    this.#n = Number(root.dataset.n);
+    this.#n = Number(root.dataset.n ?? 0);
     this.#queue = new Queue(this.limit);
     [this.status, this.readers, this.news, this.notice, this.auto, this.zone] = LOCAL.map((name) => this.#make(name));
     const region = this.#make("p#announcer");

@@ -199,3 +199,39 @@ def test_a_public_address_is_made_normal(text: str, address: str) -> None:
 def test_what_is_no_public_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"https://live\.news\.example"):
         values.public_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:6081/{path}",
+        "https://cdn.example/service/1/purge/{stream}",
+        "http://a.example/{path} http://b.example/x/{path}?k={stream}",
+        "http://[::1]:80/{path}",
+    ],
+)
+def test_addresses_that_purge_a_cache_are_taken(text: str) -> None:
+    assert values.purge_urls(f" {text.replace(' ', '   ')}\n") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:6081/",  # no place
+        "http://127.0.0.1:6081/{path} x",
+        "{path}",
+        "ftp://a.example/{path}",
+        "file:///{path}",
+        "http://{stream}.example/{path}",
+        "http://{path}",
+        "http:///{path}",
+        "http://a.example/{path}/{id}",
+        "http://a.example/{path}}",
+        "http://user:hunter2@a.example/{path}",
+        "http://a.example:port/{path}",
+    ],
+)
+def test_any_other_address_that_purges_is_refused(text: str) -> None:
+    said = refusal(values.purge_urls, text)
+    assert "http://127.0.0.1:6081/{path}" in said
+    assert "hunter2" not in said

@@ -244,7 +244,7 @@ def page(
     late: str | None = None,
     **head: str,
 ) -> str:
-    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld.
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld, n.
 
     `late` is the time since which the page may be late, as text, where the store is away.
     """

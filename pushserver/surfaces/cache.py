@@ -113,13 +113,14 @@ class SurfaceCache:
             return await self._read_stale(stream, surface, coding, base)
 
     async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+        asked_at = model.now()  # an event that comes after it may be missing in the answer
         head = await self._heads.of(stream)
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
         shelf = self._shelves.get(stream) or self._open(stream)
         if shelf.head == head:
-            shelf.verified_at = model.now()
+            shelf.verified_at = asked_at
             copy = shelf.copies.get((surface, coding, base, None))
             if copy is not None:
                 self._shelves.move_to_end(stream)
@@ -170,14 +171,14 @@ class SurfaceCache:
         """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
         await self._watch(shelf)
         for _ in range(ROUNDS):
-            cleared = shelf.cleared
+            cleared, asked_at = shelf.cleared, model.now()
             limit = self._page_entries
             snapshot = await self._log.snapshot(shelf.name, limit=limit, withdrawals=limit)
             if snapshot is None:
                 raise NotFound(f"There is no stream {shelf.name}; its first entry creates it.")
             if shelf.cleared == cleared:
                 shelf.show(snapshot)
-                shelf.verified_at = model.now()
+                shelf.verified_at = asked_at
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 

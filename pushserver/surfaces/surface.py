@@ -80,7 +80,7 @@ def _page(
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
     json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
     late = render.timestamp(stale, place) if stale else None
-    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld}
+    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld, "n": str(snapshot.n)}
     return render.page(edition.stream, edition.page, parts, cursor=cursor, limit=limit, newer=newer, late=late, **head)
 
 

@@ -48,11 +48,12 @@ class App(Starlette):
         addresses: Addresses,
         origins: Origins,
         surfaces: SurfaceCache,
+        cache_control: str,
         tokens: Tokens,
         static: Path,
         lifespan: Lifespan[Starlette],
     ) -> None:
-        reads = partial(SurfaceRoutes, cache=surfaces, tokens=tokens, origins=origins)
+        reads = partial(SurfaceRoutes, cache=surfaces, cache_control=cache_control, tokens=tokens, origins=origins)
         middleware = [Middleware(AddressGuard, addresses=addresses), Middleware(partial(reads, refuse=answer))]
         super().__init__(routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False

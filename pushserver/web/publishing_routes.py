@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -31,14 +31,20 @@ WITHDRAWAL_WAIT = 2.0  # seconds for all workers to forget a withdrawn text, unt
 
 
 class PublishingRoutes:
-    """Handlers of requests that publish. `body_limit` is in bytes, of a body or of a line of a batch."""
+    """Handlers of requests that publish. `body_limit` is in bytes, of a body or of a line of a batch.
 
-    def __init__(self, log: Log, keys: Keys, receipts: Receipts, *, body_limit: int) -> None:
+    `purge` is called with the stream and the id of an entry that was withdrawn.
+    """
+
+    def __init__(
+        self, log: Log, keys: Keys, receipts: Receipts, *, purge: Callable[[str, str], None], body_limit: int
+    ) -> None:
         self._log = log
         self._entries = Entries(log)
         self._pages = Pages(log)
         self._keys = keys
         self._receipts = receipts
+        self._purge = purge
         self._body_limit = body_limit
 
     # --- entries
@@ -141,6 +147,8 @@ class PublishingRoutes:
             receipt = await self._receipts.of(publish.stream, id, appended.n, wait=WITHDRAWAL_WAIT)
         except StoreError:  # the withdrawal is stored all the same
             receipt = None
+        finally:  # after the workers: a cache would fetch the text again from one that has it
+            self._purge(publish.stream, id)
         return publish.answer(appended, is_new=False, receipt=receipt)
 
     async def delivery(self, request: Request) -> Response:

@@ -18,7 +18,7 @@ from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
-from ..model import Cursor
+from ..model import Cursor, StoredWithdrawal
 from ..page import jsonld, render
 from ..page.edition import Edition
 from ..store.log import Log, Snapshot
@@ -78,6 +78,7 @@ class ReadingRoutes:
         origins: Origins,
         *,
         description: str,
+        cache_control: str,
         page_entries: int,
         replay_events: int,
         replay_bytes: int,
@@ -87,6 +88,7 @@ class ReadingRoutes:
         self._origins = origins
         self.turns = asyncio.Semaphore(TURNS)
         self._description = description
+        self._cache_control = cache_control
         self._page_entries = page_entries
         self._replay_events = replay_events
         self._replay_bytes = replay_bytes
@@ -104,8 +106,9 @@ class ReadingRoutes:
     async def page(self, request: Request) -> Response:
         """`GET /streams/{stream}?before=`: the page as HTML, with the cursor from which its script subscribes."""
         limit, before = self._page_entries, _before(request)
+        least_n(request.query_params.get("n"))  # what is read of the store is never older
         stream, snapshot = await self._snapshot(request, limit, after=before)
-        headers = {**PAGE_HEADERS, "ETag": self._etag(request, snapshot)}
+        headers = {**PAGE_HEADERS, **self._cached(stream), "ETag": self._etag(request, snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
@@ -116,12 +119,16 @@ class ReadingRoutes:
     async def entries(self, request: Request) -> Response:
         """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
         limit = _limit(request, self._page_entries)
-        _, snapshot = await self._snapshot(request, limit, after=_before(request))
-        headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
+        least_n(request.query_params.get("n"))
+        stream, snapshot = await self._snapshot(request, limit, after=_before(request))
+        headers = {**self._cached(stream), "ETag": f'"{snapshot.cursor}"'}
         return not_modified(request, headers) or Response(entries(snapshot), headers=headers, media_type=JSON)
 
     async def events(self, request: Request) -> Response:
-        """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts."""
+        """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts.
+
+        No cache answers by itself: an old part would say that there is no more; and few readers ask after one event.
+        """
         limit = _limit(request, self._replay_events)
         stream, snapshot = await self._snapshot(request, 0)
         after = _after(request, snapshot.cursor.epoch)
@@ -141,15 +148,30 @@ class ReadingRoutes:
         if not stored and not withdrawal:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if prefers_html(request.headers):
-            _, snapshot = await self._snapshot(request, 0)
-            edition = self._edition(request, stream, snapshot)
-            json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
-            head = {"url": edition.entry_url(id), "json_ld": json_ld}
-            html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
-            return HTMLResponse(html, 200 if stored else 410, headers={**PAGE_HEADERS, "Vary": "Accept"})
-        if withdrawal:
+            return await self._entry_page(request, stream, id, stored, withdrawal)
+        if not stored:
+            assert withdrawal
             raise withdrawn(withdrawal)
-        return Response(f"{stored}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type=JSON)
+        headers = {
+            **self._cached(stream),
+            "Vary": "Accept",
+            "ETag": f'"{json.loads(stored)["rev"]}.{_hash(stored)}"',
+        }
+        return not_modified(request, headers) or Response(f"{stored}\n", headers=headers, media_type=JSON)
+
+    async def _entry_page(
+        self, request: Request, stream: str, id: str, stored: str | None, withdrawal: StoredWithdrawal | None
+    ) -> Response:
+        _, snapshot = await self._snapshot(request, 0)
+        edition = self._edition(request, stream, snapshot)
+        json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
+        head = {"url": edition.entry_url(id), "json_ld": json_ld}
+        html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
+        headers = {**PAGE_HEADERS, **self._cached(stream), "Vary": "Accept"}
+        if withdrawal:  # no condition is looked at: RFC 9110, 13.2.1
+            return HTMLResponse(html, 410, headers)
+        headers["ETag"] = f'"{_hash(html)}"'
+        return not_modified(request, headers) or HTMLResponse(html, headers=headers)
 
     async def feed_atom(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each withdrawal."""
@@ -163,7 +185,7 @@ class ReadingRoutes:
     async def _feed(self, request: Request, surface: Surface) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
-        headers = {"Cache-Control": "no-cache", "ETag": self._etag(request, snapshot)}
+        headers = {**self._cached(stream), "ETag": self._etag(request, snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
@@ -176,6 +198,10 @@ class ReadingRoutes:
         """A surface that no cache has: of a private stream, or a slice of older entries."""
         edition, pieces = self._edition(request, stream, snapshot), [Piece(entry) for entry in snapshot.entries]
         return await make(surface, edition, snapshot, pieces, limit=self._page_entries, newer=newer)
+
+    def _cached(self, stream: str) -> dict[str, str]:
+        """The headers of an answer that shared caches may serve, and can drop by the name of its stream."""
+        return {"Cache-Control": self._cache_control, "Surrogate-Key": stream}
 
     def _etag(self, request: Request, snapshot: Snapshot) -> str:
         """The tag of a page or feed. Its links begin with the server's origin: it is no copy of one with another."""
@@ -202,8 +228,12 @@ def _hashed(request: Request, body: str) -> Response:
     A part of the log may change: an event of an entry that was withdrawn since becomes a withdrawal. So a cache has to
     revalidate each time.
     """
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'}
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{_hash(body)}"'}
     return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 # --- parameters of the query
@@ -215,6 +245,15 @@ def _limit(request: Request, most: int) -> int:
         return most
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
         raise Invalid(f"limit must be a number from 1 to {most}.", Fault("limit", f"1 to {most}", shorten(text)))
+    return int(text)
+
+
+def least_n(text: str | None) -> int:
+    """The number of an event that an answer must not be older than, by the parameter `n`; 0 where it is missing."""
+    if text is None:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,16}", text):
+        raise Invalid("n must be the number of an event.", Fault("n", "the number of an event", shorten(text)))
     return int(text)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, Response
@@ -83,7 +83,7 @@ class _Rewriter:
             return None
         problem = json.loads(self._body)
         html = render.refusal_page(problem["status"], problem["detail"])
-        return HTMLResponse(html, start["status"], {**PAGE_HEADERS, **_kept(headers)})
+        return HTMLResponse(html, start["status"], _merged(PAGE_HEADERS, _kept(headers)))
 
 
 def _come_later(status: int, headers: Headers) -> Response:
@@ -95,7 +95,12 @@ def _come_later(status: int, headers: Headers) -> Response:
     seconds = int(text) if text.isdecimal() else 1
     retry_ms = (seconds - 1) * 1_000 + random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
     frame = bye(REASONS[status], retry_ms).encoded(Format.JSON, Coding.EVENT)
-    return Response(b"retry: %d\n%b" % (retry_ms, frame), headers={**_kept(headers), **SSE_HEADERS})
+    return Response(b"retry: %d\n%b" % (retry_ms, frame), headers=_merged(_kept(headers), SSE_HEADERS))
+
+
+def _merged(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Both sets of headers, each name once, and where both have it with the value of the second."""
+    return {name.lower(): value for headers in (first, second) for name, value in headers.items()}
 
 
 def _kept(headers: Headers) -> dict[str, str]:

@@ -23,6 +23,8 @@ from .openapi.operations import OPERATIONS, Operation
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
+PROBES = ("/livez", "/readyz", "/readyz/read", "/metrics")  # which balancers may ask by HEAD and OPTIONS, too
+
 Handler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket], Awaitable[None]]
 
@@ -52,18 +54,24 @@ def make_routes(
     return [
         *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
         *(Route(path, without_slash, methods=["GET"]) for path in slashed),
-        *(Route(_pattern(path), Resource(resources[path]), name=path) for path in paths),
+        *(Route(_pattern(path), Resource(resources[path], options=path in PROBES), name=path) for path in paths),
     ]
 
 
 class Resource:
     """Resource is an ASGI application that passes a request to the application of its method, or refuses it with 405.
 
-    A GET's application answers HEAD too: the server sends no body then.
+    A GET's application answers HEAD too: the server sends no body then. `options` says whether OPTIONS is answered.
     """
 
-    def __init__(self, methods: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, methods: Mapping[str, ASGIApp], *, options: bool = False) -> None:
         self._methods = {**({"HEAD": methods["GET"]} if "GET" in methods else {}), **methods}
+        if options:
+            self._methods["OPTIONS"] = self._options
+
+    async def _options(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {"Allow": ", ".join(sorted(self._methods)), "Cache-Control": "no-store"}
+        await Response(None, 204, headers)(scope, receive, send)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._methods.get(scope["method"])

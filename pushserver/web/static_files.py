@@ -11,16 +11,14 @@ from typing import NamedTuple
 import brotli
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..problems import HEADERS
+from ..errors import PreconditionFailed
+from ..problems import HEADERS, answer
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
-from .conditions import if_none_match
 from .modules import compact, join
-from .surface_routes import Fields, encoded, fields_of
+from .surface_routes import Fields, encoded, fields_of, has_current_copy
 
 # A browser asks each time whether its copy is current: it would else run an old script on a new page.
 FIXED = {**HEADERS, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
-
-
 PAGE = "page.js"  # the script of a live page: it and all that it imports are sent as one
 
 
@@ -51,11 +49,14 @@ class StaticFiles:
             return
         fields = fields_of(scope["headers"])
         file = codings[accepted(fields.get(b"accept-encoding", b""))]
-        condition = fields.get(b"if-none-match")
-        is_current = condition is not None and if_none_match(condition.decode("latin-1"), file.etag)
-        status, headers = (304, file.headers_304) if is_current else (200, file.headers)
+        try:
+            unchanged = has_current_copy(fields, file.etag)
+        except PreconditionFailed as refused:
+            await answer(refused)(scope, receive, send)
+            return
+        status, headers = (304, file.headers_304) if unchanged else (200, file.headers)
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if is_current else file.body})
+        await send({"type": "http.response.body", "body": b"" if unchanged else file.body})
 
 
 def _read(path: Path) -> dict[ContentCoding, StaticFile]:

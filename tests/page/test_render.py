@@ -130,6 +130,7 @@ def whole_page(entries: Sequence[str], page: StoredPage | None = None, older: st
         newer=False,
         url="",
         json_ld="",
+        n="7",
     )
 
 
@@ -211,7 +212,7 @@ def test_a_page_shows_its_own_fields() -> None:
 
 def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
     html = whole_page(the_entries())
-    assert f'data-cursor="{CURSOR}"' in html
+    assert f'data-cursor="{CURSOR}" data-n="7"' in html
     assert 'data-stream="storm"' in html
     assert 'data-limit="100"' in html
     assert 'data-timezone="America/New_York"' in html
@@ -222,7 +223,7 @@ def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
 def test_a_page_of_older_entries_says_so() -> None:
     page = a_page()
     parts = render.parts(page, render.items(page, the_entries()), older=None)
-    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="")
+    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="", n="7")
     assert "data-newer" in html
     assert 'href="/streams/storm"' in html
 

@@ -65,7 +65,7 @@ SHARED = """() => {
         }
     }
     copy.querySelector("#local").remove();
-    copy.removeAttribute("data-cursor"); // of the load
+    for (const name of ["data-cursor", "data-n"]) copy.removeAttribute(name); // of the load
     return copy.outerHTML.split(/(?=<article)/);
 }"""
 WAITS = """first => !document.querySelector("#notice").hidden

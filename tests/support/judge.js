@@ -16,7 +16,7 @@
       time a span strong b i em s u code br sub sup blockquote small figure figcaption img
       table thead tbody tr th td hr button`);
     const attributes = words(`lang dir charset name content rel type title href src id role class cite datetime hidden
-      aria-labelledby width height alt loading decoding data-stream data-cursor data-limit data-newer data-state
+      aria-labelledby width height alt loading decoding data-stream data-cursor data-n data-limit data-newer data-state
       data-timezone data-day data-rev data-order data-key data-words data-local data-local-ago data-local-still tabindex scope start
       aria-label aria-pressed`);
     const ids = words("json-ld live status header updated latest latest-title intro entries older topics local key key-title words

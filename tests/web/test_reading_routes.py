@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.requests import Request
 
@@ -87,29 +88,84 @@ def test_what_the_log_does_not_reach_back_to_is_said(start: Callable[..., Runnin
     assert events(server, stream, f"after={other}")["reason"] == "epoch"
 
 
-SURFACES = ["", "/entries", "/events", "/feed.atom", "/feed.json"]
+SURFACES = ["", "/entries", "/entries/one", "/events", "/feed.atom", "/feed.json", "?before=9.x", "/entries?limit=1"]
+EVERY_ADDRESS = [*SURFACES, "/entries/one as a page", "/static/page.js", "/openapi.json"]
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-def test_a_current_copy_is_not_sent_again(server: Running, stream: str, surface: str) -> None:
-    server.publish_ok(stream, "one")
-    path = f"/streams/{stream}{surface}"
-    etag = server.http.get(path).headers["etag"]
+def read(server: Running, stream: str, surface: str, method: str = "GET", **headers: str) -> httpx2.Response:
+    """Read an address of a stream, or of the server, as a program or as a browser does."""
+    surface, as_page, _ = surface.partition(" as a page")
+    prefix = "" if surface.endswith((".js", "openapi.json")) else f"/streams/{stream}"
+    fields = {
+        "Accept": "text/html" if as_page else "*/*",
+        **{name.replace("_", "-"): headers[name] for name in headers},
+    }
+    return server.http.request(method, f"{prefix}{surface}", headers=fields)
+
+
+@pytest.fixture
+def one_entry(server: Running, stream: str) -> str:
+    """A stream with an entry."""
+    server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
+    return stream
+
+
+@pytest.mark.parametrize("surface", EVERY_ADDRESS)
+def test_a_current_copy_is_not_sent_again(server: Running, one_entry: str, surface: str) -> None:
+    etag = read(server, one_entry, surface).headers["etag"]
     opaque = etag.removeprefix("W/")
     for condition in (etag, opaque, f"W/{opaque}", f'"x", {etag}', "*"):
-        answer = server.http.get(path, headers={"If-None-Match": condition})
+        answer = read(server, one_entry, surface, If_None_Match=condition)
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
-    for condition in (f'"x{opaque[1:]}', f'{opaque[:-1]}x"', opaque[1:-1], '"x"', ""):
-        assert server.http.get(path, headers={"If-None-Match": condition}).status_code == 200
+        assert "cache-control" in answer.headers
+    for condition in (f'"x{opaque[1:]}', f'{opaque[:-1]}x"', opaque[1:-1], '"x"', f"{opaque}, *", ""):
+        assert read(server, one_entry, surface, If_None_Match=condition).status_code == 200
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-def test_a_head_request_has_the_headers_and_no_body(server: Running, stream: str, surface: str) -> None:
-    server.publish_ok(stream, "one")
-    path = f"/streams/{stream}{surface}"
-    got, head = server.http.get(path), server.http.head(path)
+@pytest.mark.parametrize("surface", EVERY_ADDRESS)
+def test_a_read_with_if_match_is_refused_where_it_names_other_copies(
+    server: Running, one_entry: str, surface: str
+) -> None:
+    etag = read(server, one_entry, surface).headers["etag"]
+    matches = ["*"] if etag.startswith("W/") else ["*", etag, f'"x", {etag}']
+    for condition in matches:
+        assert read(server, one_entry, surface, If_Match=condition).status_code == 200
+        assert read(server, one_entry, surface, If_Match=condition, If_None_Match=etag).status_code == 304
+    for condition in ('"x"', f"W/{etag.removeprefix('W/')}"):
+        answer = read(server, one_entry, surface, If_Match=condition, If_None_Match=etag)
+        assert (answer.status_code, "etag" in answer.headers) == (412, False)
+
+
+@pytest.mark.parametrize("surface", EVERY_ADDRESS)
+def test_a_head_request_has_the_headers_and_no_body(server: Running, one_entry: str, surface: str) -> None:
+    get, head = read(server, one_entry, surface), read(server, one_entry, surface, "HEAD")
     assert (head.status_code, head.content) == (200, b"")
-    assert (head.headers["etag"], head.headers["content-type"]) == (got.headers["etag"], got.headers["content-type"])
+    assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
+
+
+def test_an_entry_has_other_tags_as_json_and_as_a_page_and_after_each_change(server: Running, one_entry: str) -> None:
+    surfaces = ("/entries/one", "/entries/one as a page")
+    tags = [read(server, one_entry, surface).headers["etag"] for surface in surfaces]
+    server.send("PATCH", f"/streams/{one_entry}/entries/one", {"headline": "Two"}, If_Match=tags[0])
+    tags += [read(server, one_entry, surface).headers["etag"] for surface in surfaces]
+    assert len(set(tags)) == 4
+    late = server.send("PATCH", f"/streams/{one_entry}/entries/one", {"headline": "Three"}, If_Match=tags[0])
+    assert late.status_code == 412
+
+
+def test_a_copy_of_an_entry_that_was_withdrawn_is_not_current(server: Running, one_entry: str) -> None:
+    server.send("DELETE", f"/streams/{one_entry}/entries/one", b"")
+    for surface in ("/entries/one", "/entries/one as a page"):
+        answer = read(server, one_entry, surface, If_None_Match="*", If_Match='"x"')
+        assert (answer.status_code, "etag" in answer.headers) == (410, False)
+
+
+def test_html_that_is_not_accepted_is_not_sent(server: Running, one_entry: str) -> None:
+    for accept in ("text/html;q=0", "text/html;q=0, */*", "text/html;q=0.1, application/json"):
+        answer = read(server, one_entry, "/entries/one", Accept=accept)
+        assert answer.headers["content-type"] == "application/json"
+        answer = read(server, one_entry, "/entries/none", Accept=accept)
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_slices_lead_to_the_oldest_entry(server: Running, stream: str) -> None:
@@ -243,7 +299,9 @@ async def counting(log_store: Store, stream: str) -> tuple[Counting, ReadingRout
     log = Counting(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     await log.append(put(stream))
     options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
-    return log, ReadingRoutes(log, Tokens.of(Settings()), Origins(""), description="", **options)
+    return log, ReadingRoutes(
+        log, Tokens.of(Settings()), Origins(""), description="", cache_control="no-cache", **options
+    )
 
 
 def request_for(stream: str) -> Request:

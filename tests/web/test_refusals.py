@@ -57,6 +57,7 @@ def application(routes: list[Route]) -> App:
         addresses=ADDRESSES,
         origins=Origins(""),
         surfaces=none,
+        cache_control="no-cache",
         tokens=none,
         static=Path("/nowhere"),
         lifespan=no_work,

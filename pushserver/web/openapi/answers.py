@@ -178,6 +178,12 @@ class Ready(Answer):
     publishing: bool
 
 
+class Readable(Answer):
+    ready: bool
+    pages: bool
+    staying: bool
+
+
 class Problem(Answer):
     """A refusal (RFC 9457)."""
 
