@@ -1,7 +1,7 @@
 // @ts-check
 /** The entries of a page, each at its place: pinned ones first, then by order, then by id, the greater first. */
 
-import { morph } from "./morph.js";
+import { elementOf, morph } from "./morph.js";
 
 const WITHDRAWN_MOST = 1_000; // withdrawals that are remembered
 /** @type {[string, string, number][]} headlines in each; render.py keeps the same numbers */
@@ -14,6 +14,22 @@ export function entryOf(article) {
   const { rev, order } = article.dataset;
   return { id: article.id.slice(2), rev: +rev, order: +order, item: article.parentElement, day: article.closest("section") };
 }
+
+/** Whether it is not pinned. @param {Entry} entry */
+export const isOfDay = ({ day }) => day.dataset.day !== "pinned";
+
+/** The note of a correction. @param {Element | null} article */
+export const noteOf = (article) => article?.querySelector(".correction")?.textContent;
+
+/** @param {any} frame @returns {Entry} */
+export function entryFrom({ html, day }) {
+  const section = elementOf(day.html);
+  section.querySelector("ol")?.append(elementOf(html));
+  return entryOf(section.querySelector("article"));
+}
+
+/** The entries of a page's HTML. @param {Document} page */
+export const entriesOf = (page) => [...page.querySelectorAll("#entries article")].map(entryOf);
 
 /** Whether `a` stands above `b`. @param {Entry} a @param {Entry} b */
 const isAbove = (a, b) => a.order > b.order || (a.order === b.order && a.id > b.id);

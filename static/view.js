@@ -8,13 +8,14 @@
 
 import { keepPlace } from "./anchor.js";
 import { Announcer } from "./announcer.js";
-import { Entries, entryOf } from "./entries.js";
+import { Entries, entriesOf, entryFrom, isOfDay, noteOf } from "./entries.js";
 import { remembered } from "./memory.js";
 import { elementOf, morph, parse } from "./morph.js";
 import { Queue } from "./queue.js";
 import { request } from "./sources.js";
 import { Stream } from "./stream.js";
 import { Times } from "./times.js";
+import { wordOf } from "./words.js";
 
 const GRACE_MS = 2_500; // a break that is shorter is not shown
 const TICK_MS = 20_000; // between two looks at how long ago
@@ -337,10 +338,7 @@ export class LiveView extends EventTarget {
 
   /** A text of the script's, which stands in the page; "" where it is missing. @param {string} name @param {Record<string, string | number>} [values] */
   #word(name, values = {}) {
-    const { lang } = this.times;
-    const word = JSON.parse(this.#part("words")?.dataset.words ?? "{}")[name] ?? "";
-    const text = "n" in values ? (word[new Intl.PluralRules(lang).select(Number(values.n))] ?? word.other ?? "") : word;
-    return text.replace(/\{(\w+)\}/g, (/** @type {string} */ _, /** @type {string} */ key) => values[key]?.toLocaleString(lang));
+    return wordOf(this.#part("words")?.dataset.words, this.times.lang, name, values);
   }
 
   #label() {
@@ -436,21 +434,5 @@ function show(element, text) {
   element.hidden = !text;
 }
 
-/** Whether it is not pinned. @param {Entry} entry */
-const isOfDay = ({ day }) => day.dataset.day !== "pinned";
-
-/** The note of a correction. @param {Element | null} article */
-const noteOf = (article) => article?.querySelector(".correction")?.textContent;
-
 /** @param {any} time */
 const timeOf = (time) => time.dateTime;
-
-/** @param {any} frame @returns {Entry} */
-function entryFrom({ html, day }) {
-  const section = elementOf(day.html);
-  section.querySelector("ol")?.append(elementOf(html));
-  return entryOf(section.querySelector("article"));
-}
-
-/** The entries of a page's HTML. @param {Document} page */
-const entriesOf = (page) => [...page.querySelectorAll("#entries article")].map(entryOf);
