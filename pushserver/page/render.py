@@ -30,7 +30,27 @@ from .site import ENTRY, INDEX, PAGE, Site, root
 from .zones import zone_name
 
 NOWHERE = Site()
-LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
+LATEST, KEYS = 5, 10  # headlines in the lists of the latest and of key events; static/entries.js keeps the same numbers
+WORDS = {  # of the script; one that depends on a number has a form for each plural category
+    "connecting": "Connecting…",
+    "live": "Live",
+    "behind": "Catching up…",
+    "waiting": "Reconnecting… Showing {time}",
+    "offline": "Offline. Showing {time}",
+    "stale": "Updates are delayed since {time}",
+    "buffered": "Updates come late: something on the way here holds them back",
+    "expired": "Sign in again to go on",
+    "refused": "This page may not be read from here",
+    "unknown": "There is no such page any more",
+    "ended": "This page is no longer updating",
+    "new": {"one": "{n} new update", "other": "{n} new updates"},
+    "latest": "Latest: {what}",
+    "auto": "New updates come in by themselves",
+    "zone": "Show my time",
+    "copied": "Link copied",
+    "corrected": {"one": "One update you read was corrected", "other": "{n} updates you read were corrected"},
+    "readers": {"one": "{n} reading now", "other": "{n} reading now"},
+}
 
 
 class Place(NamedTuple):
@@ -129,6 +149,8 @@ class Item(NamedTuple):
     order: int
     day: str
     headline: str | None
+    is_key: bool
+    published_at: str
 
 
 def make_item(entry_json: str, place: Place) -> Item:
@@ -137,7 +159,9 @@ def make_item(entry_json: str, place: Place) -> Item:
     metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     order = order_of(fields)
     html = Markup(_parts(place).entry(fields, order))
-    return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
+    is_key = bool(fields["flags"].get("key"))
+    day, headline = day_of(fields, place), fields.get("headline")
+    return Item(html, fields["id"], order, day, headline, is_key, fields["published_at"])
 
 
 class Items:
@@ -195,10 +219,11 @@ def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict
     place = Place.of(page)
     days = groupby(items, key=lambda item: item.day)
     sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
-    latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]
+    titled = [item for item in items if item.headline]
     return {
         **page_parts(page),
-        "latest": Markup(_parts(place).latest(latest)),
+        "latest": Markup(_parts(place).latest(titled[:LATEST])),
+        "key": Markup(_parts(place).key([item for item in titled if item.is_key][:KEYS])),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
         "older": Markup('<p id="older"{}><a rel="next" href="{}">Older updates</a></p>').format(
             Markup("" if older else " hidden"), older or ""
@@ -214,6 +239,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
         "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
         "intro": Markup(macros.intro(page, zone_name(place.timezone, place.lang))),
         "topics": Markup(macros.topics(page)),
+        "words": Markup(macros.words(dumps(WORDS))),
     }
 
 

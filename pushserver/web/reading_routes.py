@@ -34,7 +34,7 @@ from .request import JSON
 VERSION = metadata.version("pushserver")
 
 # Scripts and styles are the server's own; pictures come from wherever a newsroom stores them. 'self' covers the
-# WebSocket. static/page.js has the one Trusted Types policy, by which text becomes HTML.
+# WebSocket. static/morph.js has the one Trusted Types policy, by which text becomes HTML.
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

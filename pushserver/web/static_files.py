@@ -23,15 +23,16 @@ from ..errors import PreconditionFailed
 from ..page.site import Site
 from ..problems import HEADERS, answer
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
+from .modules import compact, join
 from .surface_routes import Fields, encoded, fields_of, has_current_copy
 
-FIRST = "boot.js"  # the module that a live page names; it imports all others
+FIRST = "boot.js"  # the module that a live page names; it imports the page's script
+PAGE = "page.js"  # that script: it and all that it imports are sent as one
 FIXED = {**HEADERS, "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
 # A browser asks each time whether its copy is current: it would else run an old script on a new page.
 REVALIDATED = "no-cache"
 IMMUTABLE = "public, max-age=31536000, immutable"
 _HASHED = re.compile(r"/static/([0-9a-f]{16})/(.+)")
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)  # types in one name modules that are not loaded
 _IMPORTED = re.compile(r"""\b(?:from|import)\s*\(?\s*["']\./([\w-]+\.js)["']""")
 
 
@@ -52,7 +53,7 @@ class StaticSet:
 
     def __init__(self, folder: Path, public_url: str = "") -> None:
         paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        bodies = {name: paths[name].read_bytes() for name in sorted(paths)}
+        bodies = _sent({name: paths[name].read_bytes() for name in sorted(paths)})
         self.site = Site(public_url, _hash_of(bodies), _modules(bodies))
         compressed = {name: _codings(body) for name, body in bodies.items()}
         self._files = {f"/static/{name}": _files(name, each, REVALIDATED) for name, each in compressed.items()}
@@ -106,11 +107,20 @@ def _hash_of(bodies: dict[str, bytes]) -> str:
     return whole.hexdigest()[:16]
 
 
+def _sent(bodies: dict[str, bytes]) -> dict[str, bytes]:
+    """The files as they are sent: scripts are made small, and that of the live page has all that it imports."""
+    scripts = {name: body.decode() for name, body in bodies.items() if name.endswith(".js")}
+    sent = {name: compact(text) for name, text in scripts.items()}
+    if PAGE in scripts:
+        sent[PAGE] = join(PAGE, scripts)
+    return {**bodies, **{name: text.encode() for name, text in sent.items()}}
+
+
 def _modules(bodies: dict[str, bytes]) -> tuple[str, ...]:
     """The first module and all that are imported, which a browser would else learn of one after the other."""
     names = [FIRST] if FIRST in bodies else []
     for name in names:  # it grows meanwhile
-        imported = _IMPORTED.findall(_COMMENT.sub("", bodies[name].decode()))
+        imported = _IMPORTED.findall(bodies[name].decode())
         names += [other for other in dict.fromkeys(imported) if other in bodies and other not in names]
     return tuple(names)
 

@@ -543,7 +543,7 @@ def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.Mon
 
 
 def an_item(html: str) -> render.Item:
-    return render.Item(Markup(html), "x", 0, "2023-07-11", None)
+    return render.Item(Markup(html), "x", 0, "2023-07-11", None, False, "2023-07-11T12:00:00.000Z")
 
 
 # --- frames are the same bytes as the page
