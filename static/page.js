@@ -4,6 +4,7 @@
  * The HTML in a frame was made by the templates that made the page, and is put in as it is.
  */
 
+import { followBuild } from "./build.js";
 import { Stream } from "./stream.js";
 
 const SHOWN = new Set(["snapshot", "reset", "entry.put", "entry.withdraw", "page.put", "stream.end"]);
@@ -197,6 +198,7 @@ function follow() {
   stream.addEventListener("frame", /** @type {EventListener} */ (apply));
   stream.addEventListener("state", /** @type {EventListener} */ (tell));
   stream.addEventListener("buffered", () => catchUp(stream));
+  followBuild(stream, main.dataset.build);
   stream.open();
 }
 

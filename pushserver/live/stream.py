@@ -158,6 +158,10 @@ class LiveStream:
         """Close every reader."""
         await in_stretches(self.fanout.drop_all(code, farewell), STRETCH)
 
+    async def renew(self, at: float, farewell: Callable[[], Notice]) -> None:
+        """Close the readers whose lifetime ends before an instant of the loop's clock."""
+        await in_stretches(self.fanout.renew(at, farewell), STRETCH)
+
     async def sweep(self) -> None:
         """Close the readers who take nothing."""
         await in_stretches(self.fanout.sweep(), STRETCH)

@@ -26,8 +26,10 @@ from ..codec import dumps
 from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .site import ENTRY, INDEX, PAGE, Site, root
 from .zones import zone_name
 
+NOWHERE = Site()
 LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
 
 
@@ -265,42 +267,55 @@ def page(
     page: StoredPage,
     parts: dict[str, Markup],
     *,
-    cursor: str,
     limit: int,
     newer: bool,
     late: str | None = None,
-    **head: str,
+    site: Site = NOWHERE,
+    **head: str | int,
 ) -> str:
-    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld, n.
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live.
 
-    `late` is the time since which the page may be late, as text, where the store is away.
+    `late` is the time since which the page may be late, as text, where the store is away. `head`: cursor, n, json_ld.
     """
-    template = _TEMPLATES.get_template("page.html")
-    return template.render(
-        stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, late=late, **head
-    )
+    about = {"stream": stream, "page": page, "parts": parts, **head}
+    links = {**_links(site, PAGE), "url": site.canonical(f"/streams/{stream}"), "modules": site.modules}
+    return _TEMPLATES.get_template("page.html").render(**about, **links, limit=limit, newer=newer, late=late)
+
+
+def _links(site: Site, depth: int) -> dict[str, str]:
+    """The addresses with which the links of a document begin that is so many folders down."""
+    return {"root": root(depth), "static": site.static(depth), "build": site.build}
 
 
 def entry_page(
-    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: StoredWithdrawal | None, **head: str
+    page: StoredPage,
+    stream: str,
+    *,
+    id: str,
+    entry_json: str | None,
+    withdrawal: StoredWithdrawal | None,
+    json_ld: str,
+    site: Site = NOWHERE,
 ) -> str:
-    """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
+    """The page of one entry, or the notice that it was withdrawn."""
     place = Place.of(page)
     template = _TEMPLATES.get_template("entry.html")
     shown = entry(entry_json, place) if entry_json else None
     title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
     when = timestamp(withdrawal["at"], place) if withdrawal else None
-    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
+    about = {"stream": stream, "page": page, "entry": shown, "title": title, "json_ld": json_ld}
+    links = {**_links(site, ENTRY), "url": site.canonical(f"/streams/{stream}/entries/{id}")}
+    return template.render(**about, **links, withdrawal=withdrawal, when=when)
 
 
-def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
+def index(streams: Sequence[tuple[str, StoredPage]], *, site: Site = NOWHERE) -> str:
     """The page that lists the streams, with the headline and the time of the last update of each."""
     place = Place("UTC", "en")
     items = [
         {"stream": stream, "headline": page["headline"], "when": timestamp(page["updated_at"], place)}
         for stream, page in streams
     ]
-    return _TEMPLATES.get_template("index.html").render(streams=items)
+    return _TEMPLATES.get_template("index.html").render(streams=items, **_links(site, INDEX))
 
 
 REFUSED = {  # by status, for readers
@@ -313,7 +328,7 @@ REFUSED = {  # by status, for readers
 }
 
 
-def refusal_page(status: int, detail: str) -> str:
-    """The page for people that stands in the place of one that is not shown. `detail` says why."""
+def refusal_page(status: int, detail: str, *, depth: int, site: Site = NOWHERE) -> str:
+    """The page for people in the place of one that is not shown, so many folders down. `detail` says why."""
     title = REFUSED.get(status, "This page cannot be shown")
-    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail)
+    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail, **_links(site, depth))
