@@ -20,7 +20,7 @@ CLOSED = Counter(
 )
 CUT = Counter(
     "pushserver_connections_cut",
-    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed), count.",
+    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed, stopping), count.",
     ["reason"],
 )
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")

@@ -50,6 +50,9 @@ def new_id() -> str:
 def check_stream(name: str) -> str:
     """Returns the name if it is a stream's. Raises Invalid."""
     if not STREAM.fullmatch(name):
+        stream, _, id = name.partition("/entries/")
+        if id and STREAM.fullmatch(stream):  # `/streams/storm/entries/a/b`: a slash in the id leaves no such address
+            check_id(id)
         raise Invalid(
             "The name of the stream is not valid.",
             Fault("stream", "1 to 64 characters of a-z, 0-9 and -, not beginning with -", shorten(name)),

@@ -39,15 +39,29 @@ def some_text(text: str) -> str:
     return text
 
 
+UNIX = "unix:"  # before the path of a socket in place of a host
+UNIX_BYTES = 107  # of a path, the most that the kernel takes
+
+
 def listen_host(text: str) -> str:
-    """An IP address without brackets, or a host name. Raises ValueError, also for an empty text, which would mean all
-    interfaces."""
+    """An IP address without brackets, a host name, or `unix:` and an absolute path. Raises ValueError, also for an
+    empty text, which would mean all interfaces."""
     name = text.strip()
+    if name.startswith(UNIX):
+        path = name.removeprefix(UNIX)
+        if not path.startswith("/") or "\0" in path or len(path.encode("utf-8", "surrogateescape")) > UNIX_BYTES:
+            raise ValueError(f"expected {UNIX} and an absolute path of {UNIX_BYTES} bytes at most, got {shorten(text)}")
+        return name
     bare = name[1:-1] if re.fullmatch(r"\[.*\]", name) else name
     if _is_address(bare) or (re.fullmatch(r"[\w.-]{1,253}", name) and not re.fullmatch(r"[0-9.]+", name)):
         return bare
     expected = "expected an IP address or a host name without a port, such as 127.0.0.1, or 0.0.0.0 for all interfaces"
     raise ValueError(f"{expected}, got {shorten(text)}")
+
+
+def unix_path(host: str) -> str:
+    """The path of a host that is a unix socket, else an empty text."""
+    return host.removeprefix(UNIX) if host.startswith(UNIX) else ""
 
 
 def _is_address(text: str) -> bool:

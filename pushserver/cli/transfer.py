@@ -49,7 +49,7 @@ def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None
     """
     sending = Import(publisher, stream, file.name)
     previous_at: str | None = None
-    with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr) as lines:
+    with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr, hidden=not sys.stderr.isatty()) as lines:
         for number, text in lines:
             line = _record(text, file.name, number)
             published_at = line.value.get("published_at") if line.kind == "entry" else None
@@ -84,7 +84,8 @@ class Import:
             send = self._publisher.publish if line.kind == "entry" else self._publisher.put_page
             key = content_key(line.kind, line.value)
             try:
-                self._count(known=send(self._stream, line.value, idempotency_key=key)["replayed"])
+                answer = send(self._stream, line.value, idempotency_key=key)
+                self._count(known=answer["replayed"] or "unchanged" in answer)
             except PublishError as error:
                 self._fail(line, error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,22 +14,24 @@ from markupsafe import Markup
 from ..model import StoredCorrection, StoredEntry
 from .edition import Edition, beginning, plain_text, present
 
+Person = tuple[str, str | None]  # a name and an organisation
+
 UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
 
 
 class Update(NamedTuple):
-    """Update is an entry as the JSON of a live blog, its pictures, and the names of its authors."""
+    """Update is an entry as the JSON of a live blog, its pictures, and its authors: each a name and an organisation."""
 
     script: Markup
     pictures: list[str]
-    names: list[str]
+    people: list[Person]
 
 
 def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
     """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry."""
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
     pictures = [src for update in updates for src in update.pictures]
-    names = dict.fromkeys(name for update in updates for name in update.names)
+    people = dict.fromkeys(person for update in updates for person in update.people)
     blog = _script(
         {
             "@context": "https://schema.org",
@@ -45,7 +47,7 @@ def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
             "coverageEndTime": _at(page.get("coverage_end"), zone),
             "keywords": [topic["label"] for topic in page["topics"]] or None,
             "image": pictures[:1] or None,
-            "author": _people(names) or _organization(edition),
+            "author": _people(people) or _organization(edition),
             "publisher": _organization(edition),
             "liveBlogUpdate": [],
         }
@@ -57,8 +59,7 @@ def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
 def update(edition: Edition, entry: StoredEntry) -> Update:
     """An entry as an update of the live blog."""
     zone = zoneinfo.ZoneInfo(edition.page["timezone"])
-    names = [person["name"] for person in entry["bylines"]]
-    return Update(_script(_update(edition, entry, zone)), edition.pictures(entry), names)
+    return Update(_script(_update(edition, entry, zone)), edition.pictures(entry), _bylines(entry))
 
 
 def posting(edition: Edition, entry: StoredEntry) -> Markup:
@@ -68,7 +69,7 @@ def posting(edition: Edition, entry: StoredEntry) -> Markup:
 
 
 def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> dict[str, Any]:
-    people = _people({person["name"]: None for person in entry["bylines"]})
+    people = _people(dict.fromkeys(_bylines(entry)))
     return present(
         {
             "@type": "BlogPosting",
@@ -98,8 +99,15 @@ def _organization(edition: Edition) -> dict[str, str] | None:
     return {"@type": "Organization", "name": edition.host, "url": f"{edition.base}/"}
 
 
-def _people(names: dict[str, None]) -> list[dict[str, str]]:
-    return [{"@type": "Person", "name": name} for name in names]
+def _bylines(entry: StoredEntry) -> list[Person]:
+    return [(person["name"], person.get("org")) for person in entry["bylines"]]
+
+
+def _people(people: Iterable[Person]) -> list[dict[str, Any]]:
+    return [
+        {"@type": "Person", "name": name, **({"affiliation": {"@type": "Organization", "name": org}} if org else {})}
+        for name, org in people
+    ]
 
 
 def _at(instant: str | None, zone: zoneinfo.ZoneInfo) -> str | None:

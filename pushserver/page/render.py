@@ -9,13 +9,16 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
+from sys import getsizeof
 from typing import Any, NamedTuple
 
 import jinja2
 from babel import Locale, dates
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from .. import metrics
@@ -71,7 +74,10 @@ def _day_title(key: str, place: Place) -> str:
 
 
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("pushserver.page"), autoescape=True, undefined=jinja2.ChainableUndefined
+    loader=jinja2.PackageLoader("pushserver.page"),
+    autoescape=True,
+    auto_reload=False,  # each use would ask the file system
+    undefined=jinja2.ChainableUndefined,
 )
 _STARTS = {
     **{("th", align): f'<th scope="col" class="{align}">' for align in ("left", "center", "right")},
@@ -91,12 +97,28 @@ _TEMPLATES.filters["cells"] = _cells
 _TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"]))) or "Table"
 
 
+@jinja2.pass_context
+def _when(context: Context, at: str) -> str:
+    return timestamp(at, context["place"])
+
+
+_TEMPLATES.filters["when"] = _when
+_PARTS = _TEMPLATES.get_template("parts.html")
+
+
 @functools.lru_cache(maxsize=64)
 def _parts(place: Place) -> Any:
-    """The macros of parts.html, with the filters that depend on the place."""
-    environment = _TEMPLATES.overlay()
-    environment.filters = {**_TEMPLATES.filters, "when": lambda at: timestamp(at, place)}
-    return environment.get_template("parts.html").module
+    """The macros of parts.html, which show times as the place does."""
+    return _PARTS.make_module({"place": place})
+
+
+def prepare() -> None:
+    """Compile every template, and load what times need: on first use they would keep everyone waiting for 0.1 s."""
+    for name in _TEMPLATES.list_templates():
+        _TEMPLATES.get_template(name)
+    place = Place("America/New_York", "en")
+    timestamp("2023-07-11T15:53:00.000Z", place, "long")
+    zone_name(*place)
 
 
 class Item(NamedTuple):
@@ -118,8 +140,39 @@ def make_item(entry_json: str, place: Place) -> Item:
     return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
 
 
+class Items:
+    """Items are entries as `make_item` makes them. Called again, it has those of the last MAX_BYTES that were used."""
+
+    MAX_BYTES = 16 * 2**20  # of a worker's entries and their HTML
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[tuple[str, Place], Item] = OrderedDict()
+        self.bytes = 0
+
+    def __call__(self, entry_json: str, place: Place) -> Item:
+        key = entry_json, place
+        made = self._items.get(key)
+        if made is not None:
+            self._items.move_to_end(key)
+            return made
+        made = self._items[key] = make_item(entry_json, place)
+        self.bytes += _size(key, made)
+        while self.bytes > self.MAX_BYTES:
+            self.bytes -= _size(*self._items.popitem(last=False))
+        return made
+
+    def cache_clear(self) -> None:
+        """Let all go."""
+        self._items.clear()
+        self.bytes = 0
+
+
+def _size(key: tuple[str, Place], item: Item) -> int:
+    return getsizeof(key[0]) + getsizeof(item.html)
+
+
 # A revision is rendered once, however many frames show it.
-item = functools.lru_cache(maxsize=1024)(make_item)
+item = Items()
 
 
 def items(page: StoredPage, entries: Sequence[str]) -> list[Item]:

@@ -21,6 +21,7 @@ from ..live.hub import Hub
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream
 from ..model import Cursor
+from ..stretch import Stretch
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, Format, Frame, Notice
 
@@ -98,11 +99,13 @@ class AsgiReader(Reader):
             self._wake.clear()
             batch, self._batch = self._batch, EMPTY
             self._sending = True
+            stretch = Stretch()  # a client that takes all at once would keep everyone waiting for the whole batch
             for frame in batch.frames:
                 if self.until is not None and time.time() >= self.until:
                     break
                 await self._send(frame)
                 self.stalled = 0
+                await stretch.rest()
             self._sending = False
             if self.state is ReaderState.CLOSED:
                 break

@@ -23,6 +23,7 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
+from ..page import render
 from ..settings import Settings
 from ..store.condition import StoreCondition
 from ..store.log import Log
@@ -56,6 +57,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
 
     `condition` is that of an embedded store, as its supervisor notes it.
     """
+    render.prepare()
     store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))

@@ -16,7 +16,7 @@ from ..content import schema, validation, warnings
 from ..content.warnings import EntryWarning
 from ..errors import Fault, Invalid, NotFound, Refused, TooLarge, Unavailable
 from ..live.receipts import Receipts
-from ..model import StoredEntry
+from ..model import StoredEntry, StoredPage
 from ..page import render
 from ..publishing.aside import aside
 from ..publishing.commit import Published
@@ -170,7 +170,7 @@ class PublishingRoutes:
         result = await self._pages.put(
             publish.stream, page_in, precondition=publish.precondition(), idempotency=publish.idempotency
         )
-        return publish.answer(result.appended, is_new=result.is_new)
+        return _page_answer(publish, result)
 
     async def patch_page(self, request: Request) -> Response:
         """`PATCH /streams/{stream}`: a merge patch (RFC 7396) of the page; its first needs a headline."""
@@ -179,7 +179,7 @@ class PublishingRoutes:
         result = await self._pages.patch(
             publish.stream, patch, precondition=publish.precondition(), idempotency=publish.idempotency
         )
-        return publish.answer(result.appended, is_new=result.is_new)
+        return _page_answer(publish, result)
 
     async def end_stream(self, request: Request) -> Response:
         """`POST /streams/{stream}/end`: the coverage is over; the body `{"next": {label, url}}` is optional."""
@@ -188,7 +188,7 @@ class PublishingRoutes:
         result = await self._pages.end(
             publish.stream, end, precondition=publish.precondition(), idempotency=publish.idempotency
         )
-        return publish.answer(result.appended, is_new=result.is_new)
+        return _page_answer(publish, result)
 
 
 def _unusual(unusual: Sequence[EntryWarning]) -> dict[str, Any]:
@@ -200,5 +200,14 @@ def _entry_answer(publish: PublishRequest, result: Published | StoredEntry) -> R
     """The answer to a change of an entry. A change that changes nothing is no event: it has no place in the log."""
     if isinstance(result, Published):
         return publish.answer(result.appended, is_new=result.is_new, **_unusual(result.warnings))
-    fields = {"id": result["id"], "rev": result["rev"], "url": result["url"], "unchanged": True}
-    return Response(dumps(fields) + "\n", 200, {"ETag": f'"{result["rev"]}"'}, JSON)
+    return _unchanged({"id": result["id"], "rev": result["rev"], "url": result["url"]})
+
+
+def _page_answer(publish: PublishRequest, result: Published | StoredPage) -> Response:
+    if isinstance(result, Published):
+        return publish.answer(result.appended, is_new=result.is_new)
+    return _unchanged({"rev": result["rev"], "url": f"/streams/{publish.stream}"})
+
+
+def _unchanged(fields: dict[str, Any]) -> Response:
+    return Response(dumps({**fields, "unchanged": True}) + "\n", 200, {"ETag": f'"{fields["rev"]}"'}, JSON)

@@ -21,8 +21,10 @@ from ..model import Cursor, StoredWithdrawal
 from ..page import jsonld, render
 from ..page.edition import Edition
 from ..page.site import ENTRY, Site
+from ..store.connection import within
 from ..store.log import Log, Snapshot
 from ..surfaces.cache import digest
+from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
 from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, entries, make
 from ..wire.frames import encode
@@ -96,7 +98,8 @@ class ReadingRoutes:
 
     async def index(self, request: Request) -> Response:
         """`GET /`: every stream that is not private, the one that changed last first."""
-        streams = [(name, page) for name, page in await self._log.streams() if not self._tokens.is_private(name)]
+        listed = await within(self._log.streams(), LIMIT)
+        streams = [(name, page) for name, page in listed if not self._tokens.is_private(name)]
         return HTMLResponse(render.index(streams, site=self._site), headers=PAGE_HEADERS)
 
     async def openapi(self, request: Request) -> Response:
@@ -133,7 +136,8 @@ class ReadingRoutes:
         limit = _limit(request, self._replay_events)
         stream, snapshot = await self._snapshot(request, 0)
         after = _after(request, snapshot.cursor.epoch)
-        part = await self._log.resume(stream, after, limit=limit, limit_bytes=self._replay_bytes, in_part=True)
+        reading = self._log.resume(stream, after, limit=limit, limit_bytes=self._replay_bytes, in_part=True)
+        part = await within(reading, LIMIT)
         if part.reason:
             missing = {"complete": False, "reason": part.reason, "entries": f"/streams/{stream}/entries"}
             return _hashed(request, f"{dumps(missing)}\n")
@@ -145,7 +149,8 @@ class ReadingRoutes:
     async def entry(self, request: Request) -> Response:
         """`GET /streams/{stream}/entries/{id}`: the entry's own page, or JSON if `Accept` has no HTML; else 410."""
         stream, id = model.check_stream(request.path_params["stream"]), request.path_params["id"]
-        stored, withdrawal = await self._log.entry(stream, id) if model.ID.fullmatch(id) else (None, None)
+        is_id = model.ID.fullmatch(id)
+        stored, withdrawal = await within(self._log.entry(stream, id), LIMIT) if is_id else (None, None)
         if not stored and not withdrawal:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if prefers_html(request.headers):
@@ -213,7 +218,8 @@ class ReadingRoutes:
     ) -> tuple[str, Snapshot]:
         """The stream that the address names, and its newest entries, or those after a place. Raises NotFound."""
         stream = model.check_stream(request.path_params["stream"])
-        snapshot = await self._log.snapshot(stream, limit=limit, after=after, withdrawals=withdrawals)
+        reading = self._log.snapshot(stream, limit=limit, after=after, withdrawals=withdrawals)
+        snapshot = await within(reading, LIMIT)
         if snapshot is None:
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
         return stream, snapshot

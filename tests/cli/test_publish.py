@@ -82,6 +82,12 @@ def test_publish_takes_bylines_with_and_without_an_organisation(server: Running,
     ]
 
 
+def test_a_dry_run_shows_the_organisation_of_each_byline(server: Running, stream: str, run: Run) -> None:
+    bylines = ("--byline", "Ada Pell, Wire", "--byline", "Ben Ode", "--byline", "Cy Roe,Post, Inc.")
+    done = run("publish", stream, "--headline", "x", *bylines, "--dry-run")
+    assert "- Ada Pell, Wire; Ben Ode; Cy Roe, Post, Inc.\n" in done.stdout
+
+
 def test_publish_with_one_key_stores_one_entry(server: Running, stream: str, run: Run) -> None:
     arguments = ("publish", stream, "--headline", "x", "--idempotency-key", "abc")
     first, again = run(*arguments), run(*arguments)

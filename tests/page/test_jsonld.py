@@ -82,6 +82,21 @@ def test_no_text_ends_the_script_element_that_it_stands_in(text: str) -> None:
     assert json.loads(html)["headline"] == text
 
 
+def test_authors_have_the_organisations_of_their_bylines() -> None:
+    page: StoredPage = {**STORED_PAGE, "updated_at": "2023-07-11T15:53:00.000Z"}
+    bylines: list[Any] = [{"name": "Ada", "org": "Wire"}, {"name": "Ada", "org": "Post"}, {"name": "Ben"}]
+    entry: StoredEntry = {**STORED_ENTRY, "id": "x", "bylines": bylines, "published_at": "2023-07-11T15:53:00.000Z"}
+    edition = Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z")
+    expected = [
+        {"@type": "Person", "name": "Ada", "affiliation": {"@type": "Organization", "name": "Wire"}},
+        {"@type": "Person", "name": "Ada", "affiliation": {"@type": "Organization", "name": "Post"}},
+        {"@type": "Person", "name": "Ben"},
+    ]
+    blog = json.loads(jsonld.live_blog(edition, [jsonld.update(edition, entry)] * 2))
+    assert blog["author"] == blog["liveBlogUpdate"][0]["author"] == expected
+    assert json.loads(jsonld.posting(edition, entry))["author"] == expected
+
+
 def test_a_page_describes_its_newest_entries_alone() -> None:
     """Every reader of the page loads what is described."""
     page: StoredPage = {**STORED_PAGE, "updated_at": "2023-07-11T15:53:00.000Z"}

@@ -7,10 +7,12 @@ from html.parser import HTMLParser
 from itertools import groupby
 from typing import Any, cast
 
+import jinja2
 import pytest
 from babel import localedata
 from hypothesis import example, given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from pushserver import model
 from pushserver.codec import dumps
@@ -497,6 +499,52 @@ def test_the_link_to_older_entries_after_a_pinned_one_keeps_its_order() -> None:
     pinned = an_entry({**ENTRIES[3], "flags": {"pinned": True}}, "abc")
     assert render.older_link([pinned]) == f"?before={model.order_of(json.loads(pinned))}.abc"
     assert model.order_of(json.loads(pinned)) > model.PINNED
+
+
+# --- what is made once
+
+
+def test_no_entry_and_no_place_makes_a_template_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compile one takes 80 ms, and everyone on the worker would wait for it."""
+    render.prepare()
+
+    def compile(*_: Any, **__: Any) -> None:
+        raise AssertionError("a template was compiled")
+
+    monkeypatch.setattr(jinja2.Environment, "compile", compile)
+    page = a_page()
+    for timezone, lang in (("Europe/Dublin", "en-IE"), ("Asia/Tokyo", "ja"), ("Pacific/Apia", "fr-FR")):
+        there: Any = {**page, "timezone": timezone, "lang": lang}
+        parts = render.parts(there, render.items(there, the_entries()), older=None)
+        head = {"url": "/streams/storm", "json_ld": ""}
+        assert render.page("storm", there, parts, cursor="", limit=1, newer=False, **head)
+        assert render.entry_page(there, "storm", entry_json=the_entries()[0], withdrawal=None, **head)
+    assert render.index([("storm", page)])
+    assert render.refusal_page(404, "There is none.")
+
+
+def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render.Items, "MAX_BYTES", 200_000)
+    items, made = render.Items(), []
+
+    def make(entry: str, place: render.Place) -> render.Item:
+        made.append(entry)
+        return an_item(entry)
+
+    monkeypatch.setattr(render, "make_item", make)
+    for number in range(100):
+        items("first", EASTERN)  # it is used all the time
+        items(str(number) * 5_000, EASTERN)
+        assert items.bytes <= 200_000
+    assert made.count("first") == 1
+    items("x" * 300_000, EASTERN)
+    assert items.bytes == 0
+    items("first", EASTERN)
+    assert made.count("first") == 2
+
+
+def an_item(html: str) -> render.Item:
+    return render.Item(Markup(html), "x", 0, "2023-07-11", None)
 
 
 # --- frames are the same bytes as the page

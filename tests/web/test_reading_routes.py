@@ -16,12 +16,12 @@ from pushserver.errors import Unavailable
 from pushserver.page.site import Site
 from pushserver.settings import Settings
 from pushserver.store.log import Log, Snapshot
-from pushserver.store.store import Store
+from pushserver.store.store import Store, StoreError
 from pushserver.web import reading_routes
 from pushserver.web.reading_routes import TURNS, ReadingRoutes
 
 from ..support.logs import put
-from ..support.server import Running
+from ..support.server import LIMIT, Running
 
 
 def events(server: Running, stream: str, query: str = "") -> dict[str, Any]:
@@ -324,3 +324,33 @@ async def test_who_gets_no_turn_is_told_to_come_back(
         await routes.page(request_for(stream))
     routes.turns.release()
     assert (await routes.page(request_for(stream))).status_code == 200
+
+
+class Silent(Log):
+    """A log whose store does not answer."""
+
+    async def streams(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def snapshot(self, stream: str, **options: Any) -> Snapshot | None:
+        await asyncio.Event().wait()
+        return None
+
+    async def entry(self, stream: str, id: str) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["index", "page", "entries", "events", "entry", "feed_atom", "feed_json"])
+async def test_no_read_waits_for_a_store_that_is_silent(
+    log_store: Store, stream: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_routes, "LIMIT", 0.01)
+    log = Silent(log_store, log_events=1_000, entry_limit=500, idempotency=60)
+    options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
+    routes = ReadingRoutes(log, Tokens.of(Settings()), Origins(""), description="", cache_control="no-cache", **options)
+    request = request_for(stream)
+    request.path_params["id"] = "x"
+    with pytest.raises(StoreError):
+        async with asyncio.timeout(LIMIT):
+            await getattr(routes, name)(request)

@@ -107,6 +107,7 @@ WRITING = f"{KEYED} 409 413 415 422"
 EITHER: dict[str, tuple[type[BaseModel], ...]] = {
     "EntryChanged": (answers.EntryOutcome, answers.Unchanged),
     "Events": (answers.EventsPart, answers.EventsMissing),
+    "PageChanged": (answers.Outcome, answers.PageUnchanged),
     "Published": (answers.EntryOutcome, answers.DryRun),
 }
 
@@ -117,7 +118,7 @@ FEWER = "Stored, on fewer replicas than the server waits for."
 _fewer = {202: Answer(FEWER, {JSON: answers.EntryOutcome}, STORED)}
 _new = {201: Answer("Created.", {JSON: answers.EntryOutcome}, STORED), **_fewer}
 _page = {
-    200: Answer("Changed.", {JSON: answers.Outcome}, STORED),
+    200: Answer("Changed, or nothing to change.", {JSON: "PageChanged"}, STORED),
     201: Answer("Created.", {JSON: answers.Outcome}, STORED),
     202: Answer(FEWER, {JSON: answers.Outcome}, STORED),
 }
