@@ -516,11 +516,11 @@ def test_no_entry_and_no_place_makes_a_template_be_compiled(monkeypatch: pytest.
     for timezone, lang in (("Europe/Dublin", "en-IE"), ("Asia/Tokyo", "ja"), ("Pacific/Apia", "fr-FR")):
         there: Any = {**page, "timezone": timezone, "lang": lang}
         parts = render.parts(there, render.items(there, the_entries()), older=None)
-        head = {"url": "/streams/storm", "json_ld": ""}
-        assert render.page("storm", there, parts, cursor="", limit=1, newer=False, **head)
-        assert render.entry_page(there, "storm", entry_json=the_entries()[0], withdrawal=None, **head)
+        assert render.page("storm", there, parts, limit=1, newer=False, cursor="", n=1, json_ld="")
+        entry_json = the_entries()[0]
+        assert render.entry_page(there, "storm", id="one", entry_json=entry_json, withdrawal=None, json_ld="")
     assert render.index([("storm", page)])
-    assert render.refusal_page(404, "There is none.")
+    assert render.refusal_page(404, "There is none.", depth=0)
 
 
 def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,7 +348,7 @@ async def test_no_read_waits_for_a_store_that_is_silent(
     monkeypatch.setattr(reading_routes, "LIMIT", 0.01)
     log = Silent(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
-    routes = ReadingRoutes(log, Tokens.of(Settings()), Origins(""), description="", cache_control="no-cache", **options)
+    routes = ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)
     request = request_for(stream)
     request.path_params["id"] = "x"
     with pytest.raises(StoreError):
