@@ -1,26 +1,19 @@
 // @ts-check
 /**
  * A page tells the server which build made it, and is loaded anew, once, where the server is of another one: not at the same time as
- * all other pages, and not while its reader types or selects. Until then it is live as before.
+ * all other pages, and not while its reader selects text. Until then it is live as before.
  */
 
-const LOADED_ANEW = "pushserver-build"; // in sessionStorage: the build of the page that this tab loaded anew
-const AGAIN_MS = 5_000; // between two looks whether the reader still types or selects
+import { remembered } from "./memory.js";
 
-/** Whether the reader would lose something. */
-function isBusy() {
-  const { activeElement, fullscreenElement } = document;
-  const types = activeElement?.matches("input, textarea, select, [contenteditable]");
-  return Boolean(types || fullscreenElement || getSelection()?.isCollapsed === false);
-}
+const LOADED_ANEW = "pushserver-build"; // remembered for the tab: the build of the page that it loaded anew
+const AGAIN_MS = 5_000; // between two looks whether the reader still selects
 
-/** @param {string} build that made this page */
+/** Load the page anew when its reader would lose nothing. @param {string} build that made this page */
 function reload(build) {
-  if (isBusy()) {
-    setTimeout(reload, AGAIN_MS, build);
-    return;
-  }
-  sessionStorage.setItem(LOADED_ANEW, build);
+  // The page has no field to type in: a selection is all that would be lost.
+  if (String(getSelection())) return setTimeout(reload, AGAIN_MS, build);
+  remembered("sessionStorage", LOADED_ANEW, build);
   location.reload();
 }
 
@@ -30,11 +23,9 @@ function reload(build) {
  * @param {import("./stream.js").Stream} stream @param {string | undefined} build that made this page
  */
 export function followBuild(stream, build) {
-  if (!build || sessionStorage.getItem(LOADED_ANEW) === build) return;
-  const url = new URL(stream.url, location.href);
-  const plain = url.href;
-  url.searchParams.set("build", build);
-  stream.url = url.href;
+  const plain = stream.url;
+  if (!build || remembered("sessionStorage", LOADED_ANEW) === build) return;
+  stream.url += `&build=${build}`; // behind `format`
   stream.addEventListener("bye", (event) => {
     const { reason, reload_ms } = /** @type {CustomEvent} */ (event).detail;
     if (reason !== "build" || stream.url === plain) return;

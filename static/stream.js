@@ -57,8 +57,8 @@ export class Stream extends EventTarget {
   #life = new AbortController();
 
   /**
-   * Dispatches `frame` (detail: the frame to apply), `head` (detail: the heartbeat), `bye` (detail: the frame after which the server
-   * closes), `state` (detail: {state, reason, stale, buffered, expired}, as in rule.js), and `buffered`.
+   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, reason, stale, buffered, expired}, as in rule.js),
+   * `buffered`, and any other frame under its type: `hello`, `head` (the heartbeat), `bye` (the server closes after it).
    * @param {string | URL} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
    * @param {import("./sources.js").Access} [access] `withCredentials`: a page of another origin sends its cookies too. `token`:
@@ -119,8 +119,7 @@ export class Stream extends EventTarget {
     if (action === "leave" && subscription.asks) this.#ask();
     clearTimeout(this.#timer);
     if (subscription.due !== null) this.#timer = setTimeout(() => this.#tick(), (subscription.due - now()) * 1000);
-    if (action === "apply") this.#emit("frame", frame);
-    if (["head", "bye"].includes(frame?.type)) this.#emit(frame.type, frame);
+    if (frame) this.#emit(action === "apply" ? "frame" : frame.type, frame);
     this.#report();
   }
 

@@ -264,7 +264,7 @@ export class LiveView extends EventTarget {
 
   /** The stream's frames do not come through; the page does. */
   async #catchUp() {
-    console.warn("pushserver: something on the way holds its events back, as a buffering proxy does");
+    console.warn("pushserver: something on the way holds its events back");
     const fresh = await this.#load();
     if (!fresh) return;
     const { dataset } = /** @type {HTMLElement} */ (fresh.querySelector("main"));

@@ -7,13 +7,18 @@ module are unique among all modules, no string looks like a comment, and no regu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import count, product
+from string import ascii_lowercase
 
+_CAST = re.compile(r"/\*\* @type [^*]*\*/ \(([\w.]+)\)")  # such as `/** @type {Element} */ (event.target)`
 _COMMENT = re.compile(r"/\*\*.*?\*/ ?|(?:^|(?<= ))// [^\n]*", re.DOTALL | re.MULTILINE)
 _MARGIN = re.compile(r"^\s+|[ \t]+$", re.MULTILINE)
 _STRING_OR_SPACE = re.compile(
-    r"""("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)|[ \t]*([=,;:?{}()<>&|])[ \t]*(?:(?<=[;{,(])\n)?"""
+    r"""[ \t]*("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)[ \t]*|[ \t]*([-!=,;:?{}()<>&|+*])[ \t]*(?:(?<=[;{,(])\n)?"""
 )
+_AFTER_BLOCK = re.compile(r"(?<=;\})\n+(?!$)")
 _PRIVATE = re.compile(r"(?<=\.)#\w+|(?<=^)#\w+|(?<=^get )#\w+|(?<=^async )#\w+", re.MULTILINE)
 _IMPORT = re.compile(r'^import *{[^}\n]*} *from *"\./([\w-]+\.js)";\n?', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
@@ -25,11 +30,18 @@ def compact(module: str) -> str:
 
 
 def _strip(module: str) -> str:
-    return _MARGIN.sub("", _COMMENT.sub("", module))
+    return _MARGIN.sub("", _COMMENT.sub("", _CAST.sub(r"\1", module)))
 
 
 def _close_up(module: str) -> str:
-    return _STRING_OR_SPACE.sub(lambda match: match[1] or match[2], module)
+    closed = _AFTER_BLOCK.sub("", _STRING_OR_SPACE.sub(lambda match: match[1] or match[2], module))
+    return closed.replace(";}", "}")
+
+
+def _short_names() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ..."""
+    for length in count(1):
+        yield from map("".join, product(ascii_lowercase, repeat=length))
 
 
 def join(first: str, modules: Mapping[str, str]) -> str:
@@ -44,5 +56,6 @@ def join(first: str, modules: Mapping[str, str]) -> str:
 
     add(first)
     whole = "".join(_strip(_EXPORT.sub("", _IMPORT.sub("", modules[name]))) for name in order)
-    names = {name: f"#_{number:x}" for number, name in enumerate(dict.fromkeys(_PRIVATE.findall(whole)))}
+    by_use = Counter(_PRIVATE.findall(whole)).most_common()
+    names = {name: f"#{short}" for (name, _), short in zip(by_use, _short_names(), strict=False)}
     return _close_up(_PRIVATE.sub(lambda match: names[match[0]], whole))

@@ -48,14 +48,15 @@ def test_strings_stay_as_they_are_and_private_names_become_short() -> None:
   other = "#count , x";
 }
 """
-    assert compact(module) == 'class A{#count=1;text=`a, b: ${this.#count + 1} = #count`;other="#count , x";}\n'
-    assert join("a", {"a": module}) == 'class A{#_0=1;text=`a, b: ${this.#_0 + 1} = #count`;other="#count , x";}\n'
+    assert compact(module) == 'class A{#count=1;text=`a, b: ${this.#count + 1} = #count`;other="#count , x"}\n'
+    assert join("a", {"a": module}) == 'class A{#a=1;text=`a, b: ${this.#a + 1} = #count`;other="#count , x"}\n'
 
 
 def test_the_modules_keep_the_rules_by_which_they_are_joined() -> None:
     names = Counter(name for module in MODULES.values() for name in TOP_LEVEL.findall(module))
     assert [name for name, times in names.items() if times > 1] == []
     for module in MODULES.values():
+        assert not re.search(r"[-+] [-+]", module), "space between them means something"
         strings = re.findall(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`', module)
         assert [text for text in strings if re.search(r"/\*\*| // ", text)] == []
         imports = [line for line in module.splitlines() if line.startswith("import ")]
