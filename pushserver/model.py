@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -219,6 +220,11 @@ def unwritten_page(stream: str) -> StoredPage:
 
 
 # --- one publish
+
+
+def new_feed_id() -> str:
+    """The id of the feeds of a new stream (RFC 4287, 4.2.6): it has no address in it, and so outlives every address."""
+    return uuid.uuid4().urn
 
 
 class Idempotency(NamedTuple):

@@ -120,7 +120,8 @@ class Settings:
     )
     public_url: str = knob(
         "",
-        "Address at which people reach the server, such as https://live.news.example; empty uses that of each request.",
+        "Address at which people reach the server, such as https://live.news.example or https://news.example/live, for "
+        "canonical links and feeds; empty leaves these relative.",
         Parsed(values.public_url),
     )
     private: str = knob(

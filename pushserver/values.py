@@ -92,14 +92,16 @@ def origin(text: str) -> str:
 
 
 def public_url(text: str) -> str:
-    """The http or https address of a server, without a path. Raises ValueError."""
+    """The http or https address of a server, with its path but without a slash at the end. Raises ValueError."""
+    match = re.fullmatch(r"([^/]*//[^/]*)((?:/[\w.~-]+)*)/?", text.strip(), re.ASCII)
     try:
-        address = origin(text.strip())
+        address = origin(match[1]) if match and not re.search(r"/\.{1,2}(/|$)", match[2]) else ""
     except ValueError:
         address = ""
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"expected an address such as https://live.news.example, got {shorten(hide_secrets(text))}")
-    return address
+    if not match or not address.startswith(("http://", "https://")):
+        expected = "expected an address such as https://live.news.example or https://news.example/live"
+        raise ValueError(f"{expected}, got {shorten(hide_secrets(text))}")
+    return f"{address}{match[2]}"
 
 
 def _ascii_host(name: str) -> str:

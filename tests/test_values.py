@@ -187,6 +187,7 @@ def test_any_other_url_of_a_store_is_refused_without_its_secret(text: str, shown
         ("https://live.news.example", "https://live.news.example"),
         (" HTTPS://Live.News.example:443/ ", "https://live.news.example"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("https://News.example/Live/now/", "https://news.example/Live/now"),
     ],
 )
 def test_a_public_address_is_made_normal(text: str, address: str) -> None:
@@ -194,7 +195,11 @@ def test_a_public_address_is_made_normal(text: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["foo", "live.news.example", "https://a.example/live", "ftp://a.example", "*", "https://"]
+    "text",
+    [
+        *("foo", "live.news.example", "ftp://a.example", "*", "https://", "https:///live", "https://a.example/live?x"),
+        *("https://a.example/<b>", "https://a.example//live", "https://a.example/../live", "https://a.example/a b"),
+    ],
 )
 def test_what_is_no_public_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"https://live\.news\.example"):

@@ -73,8 +73,10 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
+    if chosen.public_url:
+        lines.insert(0, f"  public       {chosen.public_url}/")
     if play:
-        lines.insert(0, f"  live demo    {url}/streams/{stream}")
+        lines.insert(0, f"  live demo    {chosen.public_url or url}/streams/{stream}")
         # A daemon thread, so that the demo does not delay the end of the process.
         threading.Thread(target=demo.go_on, args=(url, chosen.key, stream), daemon=True).start()
     # As bytes: a path may have some that are not UTF-8.

@@ -23,7 +23,7 @@ RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # of one request, at most
 
 
 class ImportLine(NamedTuple):
-    """ImportLine is one line of an import: `kind` is page, entry or withdrawal, `length` is in characters."""
+    """ImportLine is one line of an import: `kind` is stream, page, entry or withdrawal, `length` is in characters."""
 
     number: int
     kind: str
@@ -74,7 +74,7 @@ class Import:
 
     def send(self, line: ImportLine) -> None:
         """Send a line, now or with the next ones. A refused line ends the program; the lines before it stay."""
-        if line.kind == "withdrawal" or "rev" in line.value:
+        if line.kind in ("stream", "withdrawal") or "rev" in line.value:
             characters = line.length + sum(other.length for other in self._batch)
             if len(self._batch) == RESTORED_LINES or characters > RESTORED_CHARACTERS:
                 self.flush()
@@ -131,7 +131,7 @@ def _record(text: str, name: str, number: int) -> ImportLine:
         fail(f"{name}, line {number}: {error.detail} {reason}", REFUSED)
     if isinstance(value, dict) and len(value) == 1:
         ((kind, fields),) = value.items()
-        if kind in ("page", "entry", "withdrawal") and isinstance(fields, dict):
+        if kind in ("stream", "page", "entry", "withdrawal") and isinstance(fields, dict):
             return ImportLine(number, kind, fields, len(text))
     expected = '{"page": …}, {"entry": …} or {"withdrawal": …}'
     fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
@@ -152,7 +152,8 @@ def _wait_out(before: str | None, at: str, speed: float) -> None:
 def export(publisher: Publisher, stream: str) -> None:
     """Write all of STREAM to standard output, for `pushserver import`. On an error nothing is written.
 
-    The lines are the page, the entries with revision and correction, and the withdrawals. The key needs every right.
+    The lines are the id of the feeds, the entries with revision and correction, the withdrawals, and the page. The key
+    needs every right.
     """
     if sys.stdout is None:
         fail("standard output is closed", REFUSED)

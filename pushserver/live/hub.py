@@ -21,6 +21,7 @@ from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
+from ..wire.frames import Batch
 from ..wire.memory import Account
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
@@ -35,6 +36,7 @@ from .tail import Tails
 
 logger = logging.getLogger(__name__)
 
+RELOAD_MS = 60_000  # milliseconds over which pages of another build are loaded anew
 RETRY_MS = 1_000  # milliseconds over which readers who are sent away spread their return
 RENEWED_EVERY = 1.0  # seconds between two looks for readers at the end of their lifetime
 JITTER = 0.2  # of a lifetime: readers stay for 0.8 to 1.2 of it
@@ -157,8 +159,16 @@ class Hub:
         self.readers -= 1
         metrics.READERS.dec()
 
-    async def welcome(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Let a reader join, or close it where the store or the stream does not allow that now."""
+    async def welcome(
+        self, stream: LiveStream, reader: Reader, cursor: Cursor | None, *, outdated: bool = False
+    ) -> None:
+        """Let a reader join, or close it where the store or the stream does not allow that now.
+
+        A reader that is `outdated` is a page that another build made: it learns so, and is to be loaded anew.
+        """
+        if outdated:
+            self._send_to_reload(stream, reader)
+            return
         try:
             await self.join(stream, reader, cursor)
         except (Unavailable, StoreError):
@@ -200,6 +210,14 @@ class Hub:
         """When a reader that joins now is to come anew: at random, else those who came together would come so again."""
         lifetime = self._options.lifetime
         return asyncio.get_running_loop().time() + random.uniform(1 - JITTER, 1 + JITTER) * lifetime
+
+    def _send_to_reload(self, stream: LiveStream, reader: Reader) -> None:
+        """Say hello to a reader, and when its page is to be loaded anew: at random, else all pages would be at once."""
+        if reader.state is not ReaderState.CLOSED:
+            hello = stream.hello(stream.ring.n, None, self._options.heartbeat)
+            reader.write(Batch([hello], reader.format, reader.coding))
+            self._count_dropped(Close.RESTART)
+            reader.close(Close.RESTART, frames.bye("build", RETRY_MS, reload_ms=random.randrange(RELOAD_MS)))
 
     def _turn_away(self, reader: Reader, code: Close, why: str) -> None:
         """Close a reader that has not joined yet."""

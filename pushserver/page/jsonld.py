@@ -92,8 +92,10 @@ def _correction(correction: StoredCorrection | None, zone: zoneinfo.ZoneInfo) ->
     return {"@type": "CorrectionComment", "text": correction["note"], "datePublished": at}
 
 
-def _organization(edition: Edition) -> dict[str, str]:
-    """The publisher, of which the server knows the address alone."""
+def _organization(edition: Edition) -> dict[str, str] | None:
+    """The publisher, of which the server knows the address alone, or nothing."""
+    if not edition.host:
+        return None
     return {"@type": "Organization", "name": edition.host, "url": f"{edition.base}/"}
 
 

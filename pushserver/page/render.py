@@ -26,9 +26,31 @@ from ..codec import dumps
 from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .site import ENTRY, INDEX, PAGE, Site, root
 from .zones import zone_name
 
-LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
+NOWHERE = Site()
+LATEST, KEYS = 5, 10  # headlines in the lists of the latest and of key events; static/entries.js keeps the same numbers
+WORDS = {  # of the script; one that depends on a number has a form for each plural category
+    "connecting": "Connecting…",
+    "live": "Live",
+    "behind": "Catching up…",
+    "waiting": "Reconnecting… Showing {time}",
+    "offline": "Offline. Showing {time}",
+    "stale": "Updates are delayed since {time}",
+    "buffered": "Updates come late: something on the way here holds them back",
+    "expired": "Sign in again to go on",
+    "refused": "This page may not be read from here",
+    "unknown": "There is no such page any more",
+    "ended": "This page is no longer updating",
+    "new": {"one": "{n} new update", "other": "{n} new updates"},
+    "latest": "Latest: {what}",
+    "auto": "New updates come in by themselves",
+    "zone": "Show my time",
+    "copied": "Link copied",
+    "corrected": {"one": "One update you read was corrected", "other": "{n} updates you read were corrected"},
+    "readers": {"one": "{n} reading now", "other": "{n} reading now"},
+}
 
 
 class Place(NamedTuple):
@@ -127,6 +149,8 @@ class Item(NamedTuple):
     order: int
     day: str
     headline: str | None
+    is_key: bool
+    published_at: str
 
 
 def make_item(entry_json: str, place: Place) -> Item:
@@ -135,7 +159,9 @@ def make_item(entry_json: str, place: Place) -> Item:
     metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     order = order_of(fields)
     html = Markup(_parts(place).entry(fields, order))
-    return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
+    is_key = bool(fields["flags"].get("key"))
+    day, headline = day_of(fields, place), fields.get("headline")
+    return Item(html, fields["id"], order, day, headline, is_key, fields["published_at"])
 
 
 class Items:
@@ -193,10 +219,11 @@ def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict
     place = Place.of(page)
     days = groupby(items, key=lambda item: item.day)
     sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
-    latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]
+    titled = [item for item in items if item.headline]
     return {
         **page_parts(page),
-        "latest": Markup(_parts(place).latest(latest)),
+        "latest": Markup(_parts(place).latest(titled[:LATEST])),
+        "key": Markup(_parts(place).key([item for item in titled if item.is_key][:KEYS])),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
         "older": Markup('<p id="older"{}><a rel="next" href="{}">Older updates</a></p>').format(
             Markup("" if older else " hidden"), older or ""
@@ -212,6 +239,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
         "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
         "intro": Markup(macros.intro(page, zone_name(place.timezone, place.lang))),
         "topics": Markup(macros.topics(page)),
+        "words": Markup(macros.words(dumps(WORDS))),
     }
 
 
@@ -265,42 +293,55 @@ def page(
     page: StoredPage,
     parts: dict[str, Markup],
     *,
-    cursor: str,
     limit: int,
     newer: bool,
     late: str | None = None,
-    **head: str,
+    site: Site = NOWHERE,
+    **head: str | int,
 ) -> str:
-    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld, n.
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live.
 
-    `late` is the time since which the page may be late, as text, where the store is away.
+    `late` is the time since which the page may be late, as text, where the store is away. `head`: cursor, n, json_ld.
     """
-    template = _TEMPLATES.get_template("page.html")
-    return template.render(
-        stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, late=late, **head
-    )
+    about = {"stream": stream, "page": page, "parts": parts, **head}
+    links = {**_links(site, PAGE), "url": site.canonical(f"/streams/{stream}"), "modules": site.modules}
+    return _TEMPLATES.get_template("page.html").render(**about, **links, limit=limit, newer=newer, late=late)
+
+
+def _links(site: Site, depth: int) -> dict[str, str]:
+    """The addresses with which the links of a document begin that is so many folders down."""
+    return {"root": root(depth), "static": site.static(depth), "build": site.build}
 
 
 def entry_page(
-    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: StoredWithdrawal | None, **head: str
+    page: StoredPage,
+    stream: str,
+    *,
+    id: str,
+    entry_json: str | None,
+    withdrawal: StoredWithdrawal | None,
+    json_ld: str,
+    site: Site = NOWHERE,
 ) -> str:
-    """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
+    """The page of one entry, or the notice that it was withdrawn."""
     place = Place.of(page)
     template = _TEMPLATES.get_template("entry.html")
     shown = entry(entry_json, place) if entry_json else None
     title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
     when = timestamp(withdrawal["at"], place) if withdrawal else None
-    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
+    about = {"stream": stream, "page": page, "entry": shown, "title": title, "json_ld": json_ld}
+    links = {**_links(site, ENTRY), "url": site.canonical(f"/streams/{stream}/entries/{id}")}
+    return template.render(**about, **links, withdrawal=withdrawal, when=when)
 
 
-def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
+def index(streams: Sequence[tuple[str, StoredPage]], *, site: Site = NOWHERE) -> str:
     """The page that lists the streams, with the headline and the time of the last update of each."""
     place = Place("UTC", "en")
     items = [
         {"stream": stream, "headline": page["headline"], "when": timestamp(page["updated_at"], place)}
         for stream, page in streams
     ]
-    return _TEMPLATES.get_template("index.html").render(streams=items)
+    return _TEMPLATES.get_template("index.html").render(streams=items, **_links(site, INDEX))
 
 
 REFUSED = {  # by status, for readers
@@ -313,7 +354,7 @@ REFUSED = {  # by status, for readers
 }
 
 
-def refusal_page(status: int, detail: str) -> str:
-    """The page for people that stands in the place of one that is not shown. `detail` says why."""
+def refusal_page(status: int, detail: str, *, depth: int, site: Site = NOWHERE) -> str:
+    """The page for people in the place of one that is not shown, so many folders down. `detail` says why."""
     title = REFUSED.get(status, "This page cannot be shown")
-    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail)
+    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail, **_links(site, depth))

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 
 from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
@@ -38,6 +37,7 @@ from .openapi import document
 from .publishing_routes import PublishingRoutes
 from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
+from .static_files import StaticFiles, StaticSet, no_such_file
 from .subscribe import SubscribeRoutes, unknown_websocket
 
 if TYPE_CHECKING:
@@ -65,11 +65,18 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     health = Health(store, hub, receipts, stale_pages=settings.stale_pages)
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
+    static = StaticSet(static_folder(), settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     cached = cache_control(settings.cache)
     description = dumps(document.document(VERSION, **most)) + "\n"
     reading = ReadingRoutes(
-        log, tokens, origins, description=description, cache_control=cached, replay_bytes=settings.replay_bytes, **most
+        log,
+        tokens,
+        static.site,
+        description=description,
+        cache_control=cached,
+        replay_bytes=settings.replay_bytes,
+        **most,
     )
     surfaces = SurfaceCache(
         log,
@@ -77,19 +84,22 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         page_entries=settings.page_entries,
         limit_bytes=settings.page_bytes,
         stale_pages=settings.stale_pages,
-        build=VERSION,
+        site=static.site,
+        version=VERSION,
     )
     admission = RateLimit(settings.admit)
-    subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
+    subscribing = SubscribeRoutes(
+        hub, admission=admission, origins=origins, deflate=settings.deflate, build=static.site.build
+    )
     keys = Keys(settings.key, KeyStore(store))
     purger = _purger(settings, tokens)
     purge = purger.purge if purger else lambda stream, entry_id: None
     publishing = PublishingRoutes(log, keys, receipts, purge=purge, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
     routes: list[BaseRoute] = [
-        *make_routes(handlers, {"follow": subscribing.websocket}, tokens),
+        *make_routes(handlers, {"follow": subscribing.websocket}, tokens, prefix=urlsplit(settings.public_url).path),
         WebSocketRoute("/{path:path}", unknown_websocket),
-        Mount("/static", StaticFiles(directory=static_folder())),
+        Mount("/static", StaticFiles(no_such_file, static)),
     ]
     lifespan = _lifespan(store, store, hub, receipts, health, *([purger] if purger else []))
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
@@ -101,7 +111,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         surfaces=surfaces,
         cache_control=cached,
         tokens=tokens,
-        static=static_folder(),
+        static=static,
         lifespan=lifespan,
     )
 

@@ -14,18 +14,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from .. import model
-from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor, StoredWithdrawal
 from ..page import jsonld, render
 from ..page.edition import Edition
+from ..page.site import ENTRY, Site
 from ..store.connection import within
 from ..store.log import Log, Snapshot
+from ..surfaces.cache import digest
 from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
-from ..surfaces.surface import MEDIA_TYPES, Surface, entries, make
+from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, entries, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
 from .request import JSON
@@ -33,7 +34,7 @@ from .request import JSON
 VERSION = metadata.version("pushserver")
 
 # Scripts and styles are the server's own; pictures come from wherever a newsroom stores them. 'self' covers the
-# WebSocket. static/page.js has the one Trusted Types policy, by which text becomes HTML.
+# WebSocket. static/morph.js has the one Trusted Types policy, by which text becomes HTML.
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -77,7 +78,7 @@ class ReadingRoutes:
         self,
         log: Log,
         tokens: Tokens,
-        origins: Origins,
+        site: Site,
         *,
         description: str,
         cache_control: str,
@@ -87,7 +88,7 @@ class ReadingRoutes:
     ) -> None:
         self._log = log
         self._tokens = tokens
-        self._origins = origins
+        self._site = site
         self.turns = asyncio.Semaphore(TURNS)
         self._description = description
         self._cache_control = cache_control
@@ -99,7 +100,7 @@ class ReadingRoutes:
         """`GET /`: every stream that is not private, the one that changed last first."""
         listed = await within(self._log.streams(), LIMIT)
         streams = [(name, page) for name, page in listed if not self._tokens.is_private(name)]
-        return HTMLResponse(render.index(streams), headers=PAGE_HEADERS)
+        return HTMLResponse(render.index(streams, site=self._site), headers=PAGE_HEADERS)
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
@@ -111,11 +112,11 @@ class ReadingRoutes:
         limit, before = self._page_entries, _before(request)
         least_n(request.query_params.get("n"))  # what is read of the store is never older
         stream, snapshot = await self._snapshot(request, limit, after=before)
-        headers = {**PAGE_HEADERS, **self._cached(stream), "ETag": self._etag(request, snapshot)}
+        headers = {**PAGE_HEADERS, **self._cached(stream), "ETag": self._etag(snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        html = await self._make(request, Surface.PAGE, stream, snapshot, newer=before is not None)
+        html = await self._make(Surface.PAGE, stream, snapshot, newer=before is not None)
         return HTMLResponse(html, headers=headers)
 
     @_in_turn
@@ -168,10 +169,10 @@ class ReadingRoutes:
         self, request: Request, stream: str, id: str, stored: str | None, withdrawal: StoredWithdrawal | None
     ) -> Response:
         _, snapshot = await self._snapshot(request, 0)
-        edition = self._edition(request, stream, snapshot)
+        edition = Edition(self._site.base(ENTRY), stream, snapshot.page, [], snapshot.began_at)
         json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
-        head = {"url": edition.entry_url(id), "json_ld": json_ld}
-        html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
+        about: dict[str, Any] = {"id": id, "entry_json": stored, "withdrawal": withdrawal, "json_ld": json_ld}
+        html = render.entry_page(snapshot.page, stream, **about, site=self._site)
         headers = {**PAGE_HEADERS, **self._cached(stream), "Vary": "Accept"}
         if withdrawal:  # no condition is looked at: RFC 9110, 13.2.1
             return HTMLResponse(html, 410, headers)
@@ -190,31 +191,27 @@ class ReadingRoutes:
     async def _feed(self, request: Request, surface: Surface) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
-        headers = {**self._cached(stream), "ETag": self._etag(request, snapshot)}
+        headers = {**self._cached(stream), "ETag": self._etag(snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        body = await self._make(request, surface, stream, snapshot)
+        snapshot = snapshot._replace(feed_id=snapshot.feed_id or await self._log.feed_id(stream))
+        body = await self._make(surface, stream, snapshot)
         return Response(body, headers=headers, media_type=MEDIA_TYPES[surface])
 
-    async def _make(
-        self, request: Request, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False
-    ) -> bytes:
+    async def _make(self, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False) -> bytes:
         """A surface that no cache has: of a private stream, or a slice of older entries."""
-        edition, pieces = self._edition(request, stream, snapshot), [Piece(entry) for entry in snapshot.entries]
-        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, newer=newer)
+        edition = edition_of(self._site, surface, stream, snapshot)
+        pieces = [Piece(entry) for entry in snapshot.entries]
+        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, site=self._site, newer=newer)
 
     def _cached(self, stream: str) -> dict[str, str]:
         """The headers of an answer that shared caches may serve, and can drop by the name of its stream."""
         return {"Cache-Control": self._cache_control, "Surrogate-Key": stream}
 
-    def _etag(self, request: Request, snapshot: Snapshot) -> str:
-        """The tag of a page or feed. Its links begin with the server's origin: it is no copy of one with another."""
-        return f'W/"{VERSION}.{snapshot.cursor}.{self._origins.own(request)}"'
-
-    def _edition(self, request: Request, stream: str, snapshot: Snapshot) -> Edition:
-        base = str(self._origins.own(request))
-        return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at)
+    def _etag(self, snapshot: Snapshot) -> str:
+        """The tag of a page or feed. It names the public address, with which links begin, and the static files."""
+        return f'W/"{VERSION}.{digest(f"{self._site.build} {self._site.public_url}")}.{snapshot.cursor}"'
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..page import render
+from ..page.site import Site
 from ..transport.sse import MAX_RETRY_MS, MIN_RETRY_MS
 from ..wire.frames import Coding, Format, bye
 from .conditions import prefers_html
@@ -31,19 +32,21 @@ _EVENTS = re.compile(r"/streams/[^/]*/sse")
 class Refusals:
     """Refusals is ASGI middleware that rewrites the refusals of GET and HEAD for browsers and for EventSource."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
+        self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            send = _Rewriter(scope, receive, send)
+            send = _Rewriter(self._site, scope, receive, send)
         await self._app(scope, receive, send)
 
 
 class _Rewriter:
     """_Rewriter is the `send` of one request: it holds a refusal until it is whole, and passes on anything else."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, site: Site, scope: Scope, receive: Receive, send: Send) -> None:
+        self._site = site
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -82,7 +85,7 @@ class _Rewriter:
         if not prefers_html(Headers(scope=self._scope)):
             return None
         problem = json.loads(self._body)
-        html = render.refusal_page(problem["status"], problem["detail"])
+        html = render.refusal_page(problem["status"], problem["detail"], depth=_depth(self._scope), site=self._site)
         return HTMLResponse(html, start["status"], _merged(PAGE_HEADERS, _kept(headers)))
 
 
@@ -101,6 +104,12 @@ def _come_later(status: int, headers: Headers) -> Response:
 def _merged(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
     """Both sets of headers, each name once, and where both have it with the value of the second."""
     return {name.lower(): value for headers in (first, second) for name, value in headers.items()}
+
+
+def _depth(scope: Scope) -> int:
+    """The number of folders that the address of a request is down. An escaped slash begins none."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    return max(path.count(b"/") - 1, 0)
 
 
 def _kept(headers: Headers) -> dict[str, str]:

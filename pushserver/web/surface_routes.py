@@ -12,7 +12,6 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..errors import Refused, Unavailable
 from ..problems import HEADERS
@@ -43,7 +42,6 @@ class SurfaceRoutes:
         cache: SurfaceCache,
         cache_control: str,
         tokens: Tokens,
-        origins: Origins,
         *,
         refuse: Callable[[Refused], ASGIApp],
         granted: Mapping[str, str] | None = None,
@@ -51,7 +49,6 @@ class SurfaceRoutes:
         self._app = app
         self._cache = cache
         self._tokens = tokens
-        self._origins = origins
         self._refuse = refuse
         vary = ", ".join(["Accept-Encoding", *((granted or {}).get("Vary", "").split())])
         fixed = {**(granted or {}), "Vary": vary, "Cache-Control": cache_control}
@@ -66,10 +63,9 @@ class SurfaceRoutes:
             await self._app(scope, receive, send)
             return
         stream, surface, fields = asked
-        base = str(self._origins.own_at(scope, fields.get(b"host", b"").decode("latin-1")))
         try:
             least = _least_n(scope["query_string"])
-            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")), base)
+            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")))
             if copy.stale_since and copy.head.n < least:
                 raise Unavailable(f"The store does not answer, and event {least} is in no memory here; retry later.")
             unchanged = has_current_copy(fields, copy.etag)

@@ -16,6 +16,7 @@ from ..model import Cursor, Event
 from .memory import Account, Encodings
 from .websocket import RSV1, TEXT, deflate_steps, deflated, message
 
+PROTOCOL = 1  # the version of the reader protocol, as `hello` names it
 PIECE = 65_536  # bytes; a piece is written at once, and ends with the frame that makes it this long
 DEFLATED_FROM = 256  # bytes; compressing a shorter text costs more than it saves
 FRAME_BYTES = 1_792  # of an event in memory, beside its data and its encodings: `python -m bench.rings --frame`
@@ -316,7 +317,14 @@ def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None
     `cursor` and `n` name the newest event; `heartbeat` is the seconds between two head frames.
     """
     whole = {"complete": True} if reason is None else {"complete": False, "reason": reason}
-    fields = {"type": "hello", "stream": stream, "epoch": cursor.epoch, "head": _head(cursor, n), "from": start}
+    fields = {
+        "type": "hello",
+        "protocol": PROTOCOL,
+        "stream": stream,
+        "epoch": cursor.epoch,
+        "head": _head(cursor, n),
+        "from": start,
+    }
     return Notice(dumps({**fields, **whole, "heartbeat": heartbeat}))
 
 
@@ -343,9 +351,13 @@ def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str, stale: str | Non
     return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at, **late}))
 
 
-def bye(reason: str, retry_ms: int) -> Notice:
-    """The last frame before a close: the reader reconnects after a random part of `retry_ms` milliseconds."""
-    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms}))
+def bye(reason: str, retry_ms: int, *, reload_ms: int | None = None) -> Notice:
+    """The last frame before a close: the reader reconnects after a random part of `retry_ms` milliseconds.
+
+    A page that another build made is loaded anew after `reload_ms` milliseconds.
+    """
+    reload = {} if reload_ms is None else {"reload_ms": reload_ms}
+    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms, **reload}))
 
 
 def reset(reason: str, withdrawn: Sequence[str]) -> Notice:

@@ -46,7 +46,7 @@ def test_publish_stores_an_entry_and_says_which(server: Running, stream: str, ru
     done = run("publish", stream, "--headline", "Smith & Sons – é", "--tag", "one", "--tag", "two")
     (entry,) = server.snapshot(stream)["entries"]
     assert (done.returncode, done.stderr) == (DONE, "")
-    assert done.stdout == f"published: {entry['id']}, revision 1, event 1, on disk\n"
+    assert done.stdout == f"published: {entry['id']}, revision 1, event 1, on disk\n{server.url}{entry['url']}\n"
     assert (entry["headline"], entry["tags"]) == ("Smith & Sons – é", ["one", "two"])
 
 

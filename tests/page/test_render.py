@@ -130,9 +130,8 @@ def whole_page(entries: Sequence[str], page: StoredPage | None = None, older: st
         cursor=str(CURSOR),
         limit=100,
         newer=False,
-        url="",
         json_ld="",
-        n="7",
+        n=7,
     )
 
 
@@ -225,9 +224,9 @@ def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
 def test_a_page_of_older_entries_says_so() -> None:
     page = a_page()
     parts = render.parts(page, render.items(page, the_entries()), older=None)
-    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="", n="7")
+    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, json_ld="", n=7)
     assert "data-newer" in html
-    assert 'href="/streams/storm"' in html
+    assert 'href="../streams/storm"' in html
 
 
 def test_a_page_without_entries_is_a_page() -> None:
@@ -517,11 +516,10 @@ def test_no_entry_and_no_place_makes_a_template_be_compiled(monkeypatch: pytest.
     for timezone, lang in (("Europe/Dublin", "en-IE"), ("Asia/Tokyo", "ja"), ("Pacific/Apia", "fr-FR")):
         there: Any = {**page, "timezone": timezone, "lang": lang}
         parts = render.parts(there, render.items(there, the_entries()), older=None)
-        head = {"url": "/streams/storm", "json_ld": ""}
-        assert render.page("storm", there, parts, cursor="", limit=1, newer=False, **head)
-        assert render.entry_page(there, "storm", entry_json=the_entries()[0], withdrawal=None, **head)
+        assert render.page("storm", there, parts, cursor="", n=1, limit=1, newer=False, json_ld="")
+        assert render.entry_page(there, "storm", id="x", entry_json=the_entries()[0], withdrawal=None, json_ld="")
     assert render.index([("storm", page)])
-    assert render.refusal_page(404, "There is none.")
+    assert render.refusal_page(404, "There is none.", depth=0)
 
 
 def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,7 +543,7 @@ def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.Mon
 
 
 def an_item(html: str) -> render.Item:
-    return render.Item(Markup(html), "x", 0, "2023-07-11", None)
+    return render.Item(Markup(html), "x", 0, "2023-07-11", None, False, "2023-07-11T12:00:00.000Z")
 
 
 # --- frames are the same bytes as the page
@@ -612,7 +610,7 @@ def test_a_frame_of_a_pinned_entry_names_the_pinned_section() -> None:
 def test_the_list_of_streams_names_each_and_when_it_changed() -> None:
     page = a_page(headline="Wind & <rain>", updated_at="2023-07-11T15:53:00Z")
     seen = Seen(render.index([("storm", page)]))
-    assert "/streams/storm" in seen.values
+    assert "./streams/storm" in seen.values
     assert seen.texts["a"] == ["Wind & <rain>"]
     assert "storm, last updated Jul 11, 2023, 3:53 PM UTC" in seen.texts["p"]
     assert "No stream yet" in Seen(render.index([])).text

@@ -157,6 +157,7 @@ def test_the_frames_about_no_event_have_the_fields_of_the_protocol() -> None:
     hello = frames.hello("storm", cursor(3), 3, start=2, reason=None, heartbeat=15.0)
     assert json.loads(hello.body) == {
         "type": "hello",
+        "protocol": 1,
         "stream": "storm",
         "epoch": cursor(3).epoch,
         "head": head,
@@ -170,4 +171,5 @@ def test_the_frames_about_no_event_have_the_fields_of_the_protocol() -> None:
     assert heartbeat == {"type": "head", "head": head, "readers": 2, "at": "now"}
     assert json.loads(frames.heartbeat(cursor(3), 3, readers=2, at="now", stale="then").body)["stale"] == "then"
     assert json.loads(frames.bye("drain", 500).body) == {"type": "bye", "reason": "drain", "retry_ms": 500}
+    assert json.loads(frames.bye("build", 500, reload_ms=7).body)["reload_ms"] == 7
     assert json.loads(frames.reset("epoch", ["x"]).body) == {"type": "reset", "reason": "epoch", "withdrawn": ["x"]}

@@ -91,7 +91,11 @@ BEFORE: Schema = {"type": "string", "pattern": "^-?[0-9]{1,16}\\.[0-9A-Za-z_-]{1
 
 N: Schema = {"type": "string", "pattern": "^[0-9]{1,16}$", "description": "The answer is not older than this event."}
 CURSOR: Schema = {"type": "string", "pattern": r"^(v1\.[0-9a-f]{16}\.[0-9]{1,19}-[0-9]{1,19}\.[0-9a-f]{16})?$"}
-FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"], "default": "json"}}
+FOLLOW: dict[str, Schema] = {
+    "cursor": TEXT,
+    "format": {"enum": ["json", "html"], "default": "json"},
+    "build": TEXT,  # of the page that reads
+}
 
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
