@@ -57,6 +57,7 @@ async def test_a_server_whose_workers_never_become_ready_ends_with_a_status(star
     (victim,) = workers_of(server)
     keys.write_text("too short")
     os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: f"try {TRIES - 1} of" in server.log)  # before the longest back-off
     server.close()
     assert server.process.returncode == 3
     assert f"try {TRIES} of {TRIES}" in server.log
