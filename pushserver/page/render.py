@@ -9,23 +9,27 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import jinja2
 from babel import Locale, dates
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from .. import metrics
 from ..codec import dumps
 from ..content import markup
-from ..content.fields import BLOCK_TYPES
+from ..content.fields import BLOCK_TYPES, direction
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .words import Words, words
 from .zones import zone_name
 
-LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
+LATEST, KEY = (
+    5,
+    10,
+)  # headlines in the lists of the latest and of the key events; static/entries.js has the same numbers
 
 
 class Place(NamedTuple):
@@ -52,7 +56,10 @@ def timestamp(at: str, place: Place, length: Any = "medium") -> str:
     zone = moment.tzname() or ""
     if not zone.isalpha():  # a zone without a name of its own, such as -03
         zone = dates.get_timezone_gmt(moment, "long", locale)
-    return f"{dates.format_date(moment, length, locale)}, {time} {zone}"
+    form = dates.get_datetime_format("medium", locale).replace(
+        "'", ""
+    )  # the longer ones join with a word, such as "at"
+    return form.format(f"{time} {zone}", dates.format_date(moment, length, locale))
 
 
 def day_of(entry: StoredEntry, place: Place) -> str:
@@ -64,8 +71,8 @@ def day_of(entry: StoredEntry, place: Place) -> str:
 
 def _day_title(key: str, place: Place) -> str:
     if key == "pinned":
-        return "Pinned"
-    return dates.format_date(datetime.fromisoformat(key), "long", Locale.parse(place.lang, sep="-"))
+        return words(place.lang).say("Pinned")
+    return dates.format_date(datetime.fromisoformat(key), "full", Locale.parse(place.lang, sep="-"))
 
 
 _TEMPLATES = jinja2.Environment(
@@ -85,35 +92,62 @@ def _cells(row: Sequence[str], tag: str, aligns: Sequence[str | None]) -> Markup
     return Markup(f"<tr>{cells}</tr>")
 
 
+def _byline(people: Sequence[Mapping[str, str]], voice: Words) -> Markup:
+    """The names of the people as a list, each with the role, and with the organisation unless the next one has it too."""
+    names = []
+    for person, following in zip(people, [*people[1:], {}], strict=True):
+        org = person.get("org") if person.get("org") != following.get("org") else None
+        more = "".join(f", {escape(part)}" for part in (person.get("role"), org) if part)
+        names.append(Markup('<span class="name">{}</span>{}').format(person["name"], Markup(more)))
+    return voice.join(names)
+
+
 _TEMPLATES.filters["cells"] = _cells
-_TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"]))) or "Table"
+_TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"])))
+
+
+@functools.lru_cache(maxsize=64)
+def _sayings(place: Place) -> dict[str, Any]:
+    """The functions that a template calls for what depends on the place: words, times, lists."""
+    voice = words(place.lang)
+    return {
+        "_": voice.say,
+        "when": lambda at: timestamp(at, place),
+        "when_long": lambda at: timestamp(at, place, "long"),
+        "byline_of": lambda people: _byline(people, voice),
+    }
 
 
 @functools.lru_cache(maxsize=64)
 def _parts(place: Place) -> Any:
-    """The macros of parts.html, with the filters that depend on the place."""
-    environment = _TEMPLATES.overlay()
-    environment.filters = {**_TEMPLATES.filters, "when": lambda at: timestamp(at, place)}
-    return environment.get_template("parts.html").module
+    """The macros of parts.html, as a place has them."""
+    return _TEMPLATES.get_template("parts.html").make_module(_sayings(place))
 
 
 class Item(NamedTuple):
-    """Item is an entry as a page lists it: its HTML, its place in the page's order, its day and its headline."""
+    """Item is an entry as a page lists it: its HTML, its place in the page's order, its day, headline and time.
+
+    `is_key` says whether it is one of the key events.
+    """
 
     html: Markup
     id: str
     order: int
     day: str
     headline: str | None
+    published_at: str
+    is_key: bool
 
 
 def make_item(entry_json: str, place: Place) -> Item:
-    """Render an entry as the item of a list."""
+    """Render an entry as the item of a list. Its link to its own page is relative to the page of its stream."""
     fields = json.loads(entry_json)
     metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     order = order_of(fields)
-    html = Markup(_parts(place).entry(fields, order))
-    return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
+    link = fields["url"].removeprefix("/streams/")
+    html = Markup(_parts(place).entry(fields, order, link))
+    headline, is_key = fields.get("headline"), bool(fields["flags"].get("key"))
+    return Item(html, fields["id"], order, day_of(fields, place), headline, fields["published_at"], is_key)
 
 
 # A revision is rendered once, however many frames show it.
@@ -140,15 +174,23 @@ def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict
     place = Place.of(page)
     days = groupby(items, key=lambda item: item.day)
     sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
-    latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]
+    titled, macros = [item for item in items if item.headline], _parts(place)
     return {
         **page_parts(page),
-        "latest": Markup(_parts(place).latest(latest)),
+        "latest": Markup(macros.latest(titled[:LATEST])),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
-        "older": Markup('<p id="older"{}><a rel="next" href="{}">Older updates</a></p>').format(
-            Markup("" if older else " hidden"), older or ""
-        ),
+        "older": Markup(macros.older(older)),
+        # Pages of before these two were added stop at a part that they do not have.
+        "key": Markup(macros.key([item for item in titled if item.is_key][:KEY])),
+        "words": _words_part(place.lang),
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _words_part(lang: str) -> Markup:
+    """The words that the page's script says, as an element."""
+    text = words(lang).script.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&#39;")
+    return Markup(f"<div id=\"words\" hidden data-words='{text}'></div>")
 
 
 def page_parts(page: StoredPage) -> dict[str, Markup]:
@@ -156,7 +198,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
     place = Place.of(page)
     macros = _parts(place)
     return {
-        "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
+        "header": Markup(macros.header(page)),
         "intro": Markup(macros.intro(page, zone_name(place.timezone, place.lang))),
         "topics": Markup(macros.topics(page)),
     }
@@ -184,13 +226,12 @@ def frame(event: Event, page: StoredPage) -> dict[str, Any]:
         case "entry.put":
             fields = data["entry"]
             key = day_of(fields, place)
-            updated = _parts(place).updated(page, timestamp(page["updated_at"], place, "long"))
             data["entry"] = {name: fields[name] for name in ("id", "rev", "sort_at")}
             data["html"] = entry(dumps(fields), place)
             data["day"] = {"id": key, "html": _day(key, place, Markup(""))}
-            data["parts"] = {"updated": updated}
+            data["parts"] = {"updated": Markup(_parts(place).updated(page))}
         case "entry.withdraw":
-            data["parts"] = {"updated": _parts(place).updated(page, timestamp(page["updated_at"], place, "long"))}
+            data["parts"] = {"updated": Markup(_parts(place).updated(page))}
         case "page.put" | "stream.end":
             data["page"] = page_head(page)
             data["parts"] = page_parts(page)
@@ -223,9 +264,8 @@ def page(
     `late` is the time since which the page may be late, as text, where the store is away.
     """
     template = _TEMPLATES.get_template("page.html")
-    return template.render(
-        stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, late=late, **head
-    )
+    about = {"stream": stream, "page": page, "parts": parts, "cursor": cursor, "limit": limit, "newer": newer, **head}
+    return template.render(**about, late=late, **_sayings(Place.of(page)))
 
 
 def entry_page(
@@ -233,34 +273,40 @@ def entry_page(
 ) -> str:
     """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
     place = Place.of(page)
-    template = _TEMPLATES.get_template("entry.html")
-    shown = entry(entry_json, place) if entry_json else None
-    title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
-    when = timestamp(withdrawal["at"], place) if withdrawal else None
-    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
+    fields = json.loads(entry_json) if entry_json else withdrawal or {}
+    shown = Markup(_parts(place).entry(fields, order_of(fields), fields["id"], "h1")) if entry_json else None
+    about = {"stream": stream, "page": page, "entry": shown, "title": fields.get("headline"), "withdrawal": withdrawal}
+    return _TEMPLATES.get_template("entry.html").render(**about, **head, **_sayings(place))
 
 
-def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
+def index(streams: Sequence[tuple[str, StoredPage]], lang: str = "en") -> str:
     """The page that lists the streams, with the headline and the time of the last update of each."""
-    place = Place("UTC", "en")
-    items = [
-        {"stream": stream, "headline": page["headline"], "when": timestamp(page["updated_at"], place)}
-        for stream, page in streams
-    ]
-    return _TEMPLATES.get_template("index.html").render(streams=items)
+    place = Place("UTC", lang)
+    return _TEMPLATES.get_template("index.html").render(
+        streams=[{"stream": stream, "page": page} for stream, page in streams], **_shell(place)
+    )
 
 
-REFUSED = {  # by status, for readers
-    401: "Please sign in to read this page",
-    403: "You may not read this page",
-    404: "There is no page at this address",
-    410: "This page was withdrawn",
-    429: "There were too many requests from your address; please try again in a moment",
-    503: "This page cannot be shown right now; please try again in a moment",
-}
+def _shell(place: Place) -> dict[str, Any]:
+    """The language, direction and words of a page that belongs to no stream."""
+    return {"lang": place.lang, "dir": direction(place.lang), **_sayings(place)}
 
 
-def refusal_page(status: int, detail: str) -> str:
-    """The page for people that stands in the place of one that is not shown. `detail` says why."""
-    title = REFUSED.get(status, "This page cannot be shown")
-    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail)
+def _refused(status: int) -> str:
+    def _(message: str) -> str:
+        return message
+
+    return {
+        401: _("Please sign in to read this page"),
+        403: _("You may not read this page"),
+        404: _("There is no page at this address"),
+        410: _("This page was withdrawn"),
+        429: _("There were too many requests from your address; please try again in a moment"),
+        503: _("This page cannot be shown right now; please try again in a moment"),
+    }.get(status, _("This page cannot be shown"))
+
+
+def refusal_page(status: int, detail: str, lang: str = "en") -> str:
+    """The page for people that stands in the place of one that is not shown. `detail` says why, in English."""
+    shell = _shell(Place("UTC", lang))
+    return _TEMPLATES.get_template("refusal.html").render(title=shell["_"](_refused(status)), detail=detail, **shell)

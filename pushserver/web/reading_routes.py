@@ -21,6 +21,7 @@ from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor
 from ..page import jsonld, render
 from ..page.edition import Edition
+from ..page.words import preferred
 from ..store.log import Log, Snapshot
 from ..surfaces.pieces import Piece
 from ..surfaces.surface import MEDIA_TYPES, Surface, entries, make
@@ -94,7 +95,8 @@ class ReadingRoutes:
     async def index(self, request: Request) -> Response:
         """`GET /`: every stream that is not private, the one that changed last first."""
         streams = [(name, page) for name, page in await self._log.streams() if not self._tokens.is_private(name)]
-        return HTMLResponse(render.index(streams), headers=PAGE_HEADERS)
+        lang = preferred(request.headers.get("accept-language", ""))
+        return HTMLResponse(render.index(streams, lang), headers={**PAGE_HEADERS, "Vary": "Accept-Language"})
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
