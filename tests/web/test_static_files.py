@@ -58,3 +58,8 @@ def test_head_is_get_without_a_body(server: Running) -> None:
     assert {k: v for k, v in head.headers.items() if k != "date"} == {
         k: v for k, v in get.headers.items() if k != "date"
     }
+
+
+def test_the_style_sheet_is_at_most_8_kb_on_the_wire() -> None:
+    style = _read(static_folder() / "page.css")
+    assert len(style[ContentCoding.GZIP].body) <= 8_000
