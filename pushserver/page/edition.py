@@ -15,6 +15,7 @@ from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
+from .masthead import NAMELESS, Masthead
 from .render import Place
 
 TITLE_LIMIT = 100  # characters of the text that stands for a headline where an entry has none
@@ -32,6 +33,7 @@ class Edition(NamedTuple):
     page: StoredPage
     withdrawals: list[StoredWithdrawal]
     began_at: str
+    masthead: Masthead = NAMELESS
 
     @property
     def url(self) -> str:
@@ -39,8 +41,13 @@ class Edition(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The host of the server, which stands for the name of the publisher."""
+        """The host of the server, which stands for the name of the publisher where no other is known."""
         return urlsplit(self.base).netloc
+
+    @property
+    def site_name(self) -> str:
+        """The name of the publisher."""
+        return self.masthead.name or self.host
 
     def entry_url(self, id: str) -> str:
         return f"{self.url}/entries/{id}"
@@ -56,9 +63,9 @@ class Edition(NamedTuple):
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
         return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
 
-    def pictures(self, entry: StoredEntry) -> list[str]:
-        """The absolute addresses of an entry's pictures."""
-        return [self._with_source(block)["src"] for block in entry["blocks"] if block["type"] == "image"]
+    def pictures(self, entry: StoredEntry) -> list[dict[str, Any]]:
+        """The image blocks of an entry, with absolute addresses."""
+        return [self._with_source(block) for block in entry["blocks"] if block["type"] == "image"]
 
     def _with_source(self, block: dict[str, Any]) -> dict[str, Any]:
         is_local = block.get("src", "").startswith("/")

@@ -93,7 +93,7 @@ def _cells(row: Sequence[str], tag: str, aligns: Sequence[str | None]) -> Markup
 
 
 def _byline(people: Sequence[Mapping[str, str]], voice: Words) -> Markup:
-    """The names of the people as a list, each with the role, and with the organisation unless the next one has it too."""
+    """The names of the people as a list, with the role, and with the organisation unless the next one has it too."""
     names = []
     for person, following in zip(people, [*people[1:], {}], strict=True):
         org = person.get("org") if person.get("org") != following.get("org") else None
@@ -273,7 +273,7 @@ def entry_page(
 ) -> str:
     """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
     place = Place.of(page)
-    fields = json.loads(entry_json) if entry_json else withdrawal or {}
+    fields: Any = json.loads(entry_json) if entry_json else withdrawal or {}
     shown = Markup(_parts(place).entry(fields, order_of(fields), fields["id"], "h1")) if entry_json else None
     about = {"stream": stream, "page": page, "entry": shown, "title": fields.get("headline"), "withdrawal": withdrawal}
     return _TEMPLATES.get_template("entry.html").render(**about, **head, **_sayings(place))

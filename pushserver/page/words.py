@@ -1,6 +1,6 @@
-"""The words of the reader's page in the languages of the catalogs, `locale/*.po`; the English ones stand in the code. Pure.
+"""The words of the reader's page, in the languages of the catalogs `locale/*.po`; the English ones stand in the code.
 
-A page in another language has English words. Its dates, lists and names of time zones are in its own language all the same.
+A page in another language has English words, and dates, lists and names of time zones in its own language. Pure.
 """
 
 from __future__ import annotations

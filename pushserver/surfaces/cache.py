@@ -17,6 +17,7 @@ from .. import model
 from ..errors import NotFound, Unavailable
 from ..live.hub import Hub
 from ..page.edition import Edition
+from ..page.masthead import NAMELESS, Masthead
 from ..store.log import Head, Log, Snapshot
 from ..store.store import StoreError
 from .codings import LEAST, ContentCoding, compress
@@ -88,7 +89,15 @@ class SurfaceCache:
     """
 
     def __init__(
-        self, log: Log, hub: Hub, *, page_entries: int, limit_bytes: int, stale_pages: float, build: str
+        self,
+        log: Log,
+        hub: Hub,
+        *,
+        page_entries: int,
+        limit_bytes: int,
+        stale_pages: float,
+        build: str,
+        masthead: Masthead = NAMELESS,
     ) -> None:
         self._log = log
         self._hub = hub
@@ -97,6 +106,7 @@ class SurfaceCache:
         self._limit_bytes = limit_bytes
         self._stale_ms = int(stale_pages * 1_000)
         self._build = build
+        self._masthead = masthead
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
         self._room = asyncio.Semaphore(MAKING)
         self._queued = 0
@@ -187,7 +197,7 @@ class SurfaceCache:
         if snapshot is None or head is None:
             raise Unavailable("An entry is being withdrawn; retry.")
         surface, coding, base, stale_since = key
-        edition = Edition(base, shelf.name, snapshot.page, snapshot.withdrawals, snapshot.began_at)
+        edition = Edition(base, shelf.name, snapshot.page, snapshot.withdrawals, snapshot.began_at, self._masthead)
         pieces = shelf.pieces.of(edition, snapshot.entries)
         body = await make(surface, edition, snapshot, pieces, limit=self._page_entries, stale=stale_since)
         coding = coding if len(body) >= LEAST else ContentCoding.IDENTITY
@@ -196,7 +206,7 @@ class SurfaceCache:
         else:
             data = compress(body, coding)
         mark = f".{digest(stale_since)}" if stale_since else ""
-        etag = f'"{self._build}.{digest(base)}.{head.cursor}.{coding.value}{mark}"'
+        etag = f'"{self._build}.{digest(f"{base} {self._masthead}")}.{head.cursor}.{coding.value}{mark}"'
         copy = Copy(data, coding, etag, head, stale_since)
         if shelf.cleared != cleared:  # the text of the copy may be gone; the reader asked before it was
             raise Unavailable("An entry is being withdrawn; retry.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from ..codec import dumps
-from ..page import feeds, jsonld, render
+from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
 from ..page.render import Place
 from ..store.log import Snapshot
@@ -78,9 +78,11 @@ def _page(
 ) -> str:
     place = Place.of(edition.page)
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
-    json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
+    updates = [piece.update(edition) for piece in pieces]
+    json_ld = jsonld.live_blog(edition, updates)
+    tags = card.of_page(edition, [picture for update in updates for picture in update.pictures[:1]])
     late = render.timestamp(stale, place) if stale else None
-    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld}
+    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld, "card": tags}
     return render.page(edition.stream, edition.page, parts, cursor=cursor, limit=limit, newer=newer, late=late, **head)
 
 

@@ -23,6 +23,7 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
+from ..page.masthead import Masthead
 from ..settings import Settings
 from ..store.condition import StoreCondition
 from ..store.log import Log
@@ -60,7 +61,9 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     origins = Origins(settings.origins, settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
+    options = {"masthead": masthead, "description": description, "replay_bytes": settings.replay_bytes}
+    reading = ReadingRoutes(log, tokens, origins, **options, **most)
     surfaces = SurfaceCache(
         log,
         hub,
@@ -68,6 +71,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         limit_bytes=settings.page_bytes,
         stale_pages=settings.stale_pages,
         build=VERSION,
+        masthead=masthead,
     )
     admission = RateLimit(settings.admit)
     subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)

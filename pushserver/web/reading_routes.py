@@ -19,10 +19,12 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor
-from ..page import jsonld, render
+from ..page import card, jsonld, render
 from ..page.edition import Edition
+from ..page.masthead import NAMELESS, Masthead
 from ..page.words import preferred
 from ..store.log import Log, Snapshot
+from ..surfaces.cache import digest
 from ..surfaces.pieces import Piece
 from ..surfaces.surface import MEDIA_TYPES, Surface, entries, make
 from ..wire.frames import encode
@@ -82,10 +84,12 @@ class ReadingRoutes:
         page_entries: int,
         replay_events: int,
         replay_bytes: int,
+        masthead: Masthead = NAMELESS,
     ) -> None:
         self._log = log
         self._tokens = tokens
         self._origins = origins
+        self._masthead = masthead
         self.turns = asyncio.Semaphore(TURNS)
         self._description = description
         self._page_entries = page_entries
@@ -145,8 +149,10 @@ class ReadingRoutes:
         if prefers_html(request.headers):
             _, snapshot = await self._snapshot(request, 0)
             edition = self._edition(request, stream, snapshot)
-            json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
-            head = {"url": edition.entry_url(id), "json_ld": json_ld}
+            head = {"url": edition.entry_url(id)}
+            if stored:
+                fields = json.loads(stored)
+                head |= {"json_ld": jsonld.posting(edition, fields), "card": card.of_entry(edition, fields)}
             html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
             return HTMLResponse(html, 200 if stored else 410, headers={**PAGE_HEADERS, "Vary": "Accept"})
         if withdrawal:
@@ -181,11 +187,11 @@ class ReadingRoutes:
 
     def _etag(self, request: Request, snapshot: Snapshot) -> str:
         """The tag of a page or feed. Its links begin with the server's origin: it is no copy of one with another."""
-        return f'W/"{VERSION}.{snapshot.cursor}.{self._origins.own(request)}"'
+        return f'W/"{VERSION}.{snapshot.cursor}.{digest(f"{self._origins.own(request)} {self._masthead}")}"'
 
     def _edition(self, request: Request, stream: str, snapshot: Snapshot) -> Edition:
         base = str(self._origins.own(request))
-        return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at)
+        return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at, self._masthead)
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0

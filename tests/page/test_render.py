@@ -686,7 +686,7 @@ def test_no_word_of_the_page_is_english_on_a_page_in_another_language(lang: str)
         + entry_page_of({"headline": "9"}, page)
         + render.index([("9", page)], lang)
     )
-    withdrawal = {"id": "9", "rev": 2, "at": at, "reason": "error", "note": "9"}
+    withdrawal: Any = {"id": "9", "rev": 2, "at": at, "reason": "error", "note": "9"}
     html += render.entry_page(page, "9", entry_json=None, withdrawal=withdrawal, url="", json_ld="")
     html += "".join(render.refusal_page(status, "9", lang) for status in (401, 403, 404, 410, 429, 503, 500))
     known = " ".join([*words_of(lang), babel_words(lang)])

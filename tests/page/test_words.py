@@ -47,7 +47,7 @@ def test_every_message_is_translated_with_the_same_placeholders(lang: str) -> No
     assert translated.keys() == messages().keys()
     for english, names in messages().items():
         texts = translated[english].string
-        forms = [texts] if isinstance(texts, str) else list(texts)
+        forms = [texts] if isinstance(texts, str) else [*(texts or ())]
         assert len(forms) == (1 if len(names) == 1 else catalog.num_plurals), english
         for text in forms:
             assert text.strip()
