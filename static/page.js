@@ -139,7 +139,8 @@ function putPage(page) {
 function apply({ detail: frame }) {
   if (!SHOWN.has(frame.type)) return; // of a later version: its parts and page may be made for another page.js
   const zone = byId("header").dataset.timezone;
-  byId("json-ld")?.remove(); // it tells crawlers of the page as it was loaded
+  // They tell crawlers of the page as it was loaded.
+  for (const element of document.querySelectorAll("#json-ld, meta[property], meta[name^=twitter]")) element.remove();
   if (frame.parts) replaceParts(frame.parts);
   if (frame.page) putPage(frame.page);
   if (frame.type === "entry.put") putEntry(frame);
@@ -177,7 +178,7 @@ async function catchUp(stream) {
   console.warn("pushserver: the server answers, but something on the way holds its events back, as a proxy that buffers does");
   const fresh = await refill(["header", "latest", "intro", "entries", "older", "topics"]);
   if (!fresh) return;
-  byId("json-ld")?.remove();
+  for (const element of document.querySelectorAll("#json-ld, meta[property], meta[name^=twitter]")) element.remove();
   putPage({ headline: fresh.title, lang: fresh.documentElement.lang, dir: fresh.documentElement.dir });
   stream.loaded(String(/** @type {HTMLElement} */ (fresh.getElementById("live")).dataset.cursor));
 }

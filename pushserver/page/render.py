@@ -56,9 +56,8 @@ def timestamp(at: str, place: Place, length: Any = "medium") -> str:
     zone = moment.tzname() or ""
     if not zone.isalpha():  # a zone without a name of its own, such as -03
         zone = dates.get_timezone_gmt(moment, "long", locale)
-    form = dates.get_datetime_format("medium", locale).replace(
-        "'", ""
-    )  # the longer ones join with a word, such as "at"
+    # The longer forms join the two with a word, such as "at".
+    form = str(dates.get_datetime_format("medium", locale)).replace("'", "")
     return form.format(f"{time} {zone}", dates.format_date(moment, length, locale))
 
 

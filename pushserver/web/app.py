@@ -62,8 +62,16 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
     masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
-    options = {"masthead": masthead, "description": description, "replay_bytes": settings.replay_bytes}
-    reading = ReadingRoutes(log, tokens, origins, **options, **most)
+    reading = ReadingRoutes(
+        log,
+        tokens,
+        origins,
+        description=description,
+        page_entries=settings.page_entries,
+        replay_events=settings.replay_events,
+        replay_bytes=settings.replay_bytes,
+        masthead=masthead,
+    )
     surfaces = SurfaceCache(
         log,
         hub,
