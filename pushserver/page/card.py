@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from babel import Locale
 from markupsafe import Markup
 
 from ..model import StoredEntry
 from .edition import Edition, beginning, plain_text
+from .words import words
 
 DESCRIPTION_LIMIT = 200  # characters of an entry's text; the sites that show cards cut longer ones
 
@@ -29,7 +29,7 @@ def of_entry(edition: Edition, entry: StoredEntry) -> Markup:
 
 
 def _tags(edition: Edition, title: str, description: str, url: str, pictures: Sequence[Mapping[str, Any]]) -> Markup:
-    locale = Locale.parse(edition.page["lang"], sep="-")
+    locale = words(edition.page["lang"]).locale
     # The sites that show cards take no address that is relative to the page.
     image = next((picture for picture in pictures if picture["url"].startswith(("https://", "http://"))), None)
     properties = {

@@ -1,4 +1,4 @@
-"""The reader's page in Chromium, as it is laid out: narrow, long, empty, without JavaScript, the permalinks of entries."""
+"""The reader's page in Chromium, as it is laid out: narrow, empty, without JavaScript, the permalinks of entries."""
 
 from __future__ import annotations
 
