@@ -14,13 +14,13 @@ from .words import words
 DESCRIPTION_LIMIT = 200  # characters of an entry's text; the sites that show cards cut longer ones
 
 
-def of_page(edition: Edition, pictures: Sequence[Mapping[str, Any]]) -> Markup:
+def page_card(edition: Edition, pictures: Sequence[Mapping[str, Any]]) -> Markup:
     """The tags of a stream's page. `pictures` are those of its entries, as schema.org has them, the newest first."""
     page = edition.page
     return _tags(edition, page["headline"], page.get("dek") or "", edition.url, pictures)
 
 
-def of_entry(edition: Edition, entry: StoredEntry) -> Markup:
+def entry_card(edition: Edition, entry: StoredEntry) -> Markup:
     """The tags of an entry's own page, and its description."""
     text = beginning(plain_text(entry), DESCRIPTION_LIMIT)
     pictures = [{"url": picture["src"], **picture} for picture in edition.pictures(entry)]

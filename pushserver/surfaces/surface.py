@@ -80,7 +80,7 @@ def _page(
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
     updates = [piece.update(edition) for piece in pieces]
     json_ld = jsonld.live_blog(edition, updates)
-    tags = card.of_page(edition, [picture for update in updates for picture in update.pictures[:1]])
+    tags = card.page_card(edition, [picture for update in updates for picture in update.pictures[:1]])
     late = render.timestamp(stale, place) if stale else None
     cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld, "card": tags}
     return render.page(edition.stream, edition.page, parts, cursor=cursor, limit=limit, newer=newer, late=late, **head)

@@ -152,7 +152,7 @@ class ReadingRoutes:
             head = {"url": edition.entry_url(id)}
             if stored:
                 fields = json.loads(stored)
-                head |= {"json_ld": jsonld.posting(edition, fields), "card": card.of_entry(edition, fields)}
+                head |= {"json_ld": jsonld.posting(edition, fields), "card": card.entry_card(edition, fields)}
             html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
             return HTMLResponse(html, 200 if stored else 410, headers={**PAGE_HEADERS, "Vary": "Accept"})
         if withdrawal:

@@ -32,7 +32,7 @@ def test_the_card_of_a_page_has_its_headline_its_dek_and_the_newest_picture() ->
         {"url": "/relative.jpg", "width": 1, "height": 1},
         {"url": "https://p.example/1.jpg", "width": 12, "height": 8},
     ]
-    assert tags_of(card.of_page(edition_of(page), pictures)) == {
+    assert tags_of(card.page_card(edition_of(page), pictures)) == {
         "og:type": "article",
         "og:title": 'A "b" & <c>',
         "og:description": "All of it.",
@@ -50,7 +50,7 @@ def test_the_card_of_a_page_has_its_headline_its_dek_and_the_newest_picture() ->
 def test_the_card_of_an_entry_has_the_beginning_of_its_text() -> None:
     blocks = [{"type": "paragraph", "html": "word &amp; " * 100}]
     entry: StoredEntry = {**STORED_ENTRY, "blocks": blocks}
-    tags = tags_of(card.of_entry(edition_of(STORED_PAGE), entry))
+    tags = tags_of(card.entry_card(edition_of(STORED_PAGE), entry))
     assert tags["description"] == tags["og:description"]
     assert len(tags["description"]) <= 200
     assert tags["twitter:card"] == "summary"
@@ -58,7 +58,7 @@ def test_the_card_of_an_entry_has_the_beginning_of_its_text() -> None:
 
 
 def test_a_card_has_no_address_where_the_public_one_is_not_known() -> None:
-    tags = tags_of(card.of_page(edition_of(STORED_PAGE, ".."), []))
+    tags = tags_of(card.page_card(edition_of(STORED_PAGE, ".."), []))
     assert "og:url" not in tags
 
 
