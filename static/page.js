@@ -4,10 +4,12 @@
  * The HTML in a frame was made by the templates that made the page, and is put in as it is.
  */
 
+import { followBuild } from "./build.js";
 import { Stream } from "./stream.js";
 
 const SHOWN = new Set(["snapshot", "reset", "entry.put", "entry.withdraw", "page.put", "stream.end"]);
 const LATEST = 5; // headlines in the list of the latest; render.py keeps the same number
+const REFILLS = 3; // fetches at a time, until one is not older than the page
 const WORDS = {
   connecting: "Connecting…",
   live: "Live",
@@ -20,6 +22,7 @@ const WORDS = {
 };
 
 const main = /** @type {HTMLElement} */ (document.getElementById("live"));
+let shown = Number(main.dataset.n ?? 0); // the number of the newest event that the page shows
 const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 // The page's CSP lets HTML be made of text by this policy alone, and by it here alone. Browsers without Trusted Types take text.
@@ -73,11 +76,15 @@ function withdrawEntry(frame) {
 
 /** @param {string[]} ids of the elements to replace by what a fresh load has @returns that, if it came */
 async function refill(ids = ["entries", "older", "latest"]) {
-  const response = await fetch(location.pathname, { cache: "no-cache" }).catch(() => null);
-  if (!response?.ok) return;
-  const fresh = parse(await response.text());
-  for (const id of ids) byId(id).replaceWith(/** @type {HTMLElement} */ (fresh.getElementById(id)));
-  return fresh;
+  for (let attempt = 0; attempt < REFILLS; attempt++) {
+    const response = await fetch(`${location.pathname}?n=${shown}`, { cache: "no-cache" }).catch(() => null);
+    if (!response?.ok) return;
+    const fresh = parse(await response.text());
+    // A cache on the way may have the page from before a withdrawal; and events may have come while this one was fetched.
+    if (!(Number(/** @type {HTMLElement} */ (fresh.getElementById("live")).dataset.n) >= shown)) continue;
+    for (const id of ids) byId(id).replaceWith(/** @type {HTMLElement} */ (fresh.getElementById(id)));
+    return fresh;
+  }
 }
 
 /** The list of a day, made at its place where it is missing. @param {{id: string, html: string}} day */
@@ -138,6 +145,7 @@ function putPage(page) {
 /** @param {CustomEvent} event */
 function apply({ detail: frame }) {
   if (!SHOWN.has(frame.type)) return; // of a later version: its parts and page may be made for another page.js
+  if ("n" in frame) shown = frame.n;
   const zone = byId("header").dataset.timezone;
   // They tell crawlers of the page as it was loaded.
   for (const element of document.querySelectorAll("#json-ld, meta[property], meta[name^=twitter]")) element.remove();
@@ -178,6 +186,7 @@ async function catchUp(stream) {
   console.warn("pushserver: the server answers, but something on the way holds its events back, as a proxy that buffers does");
   const fresh = await refill(["header", "latest", "intro", "entries", "older", "topics"]);
   if (!fresh) return;
+  shown = Number(/** @type {HTMLElement} */ (fresh.getElementById("live")).dataset.n);
   for (const element of document.querySelectorAll("#json-ld, meta[property], meta[name^=twitter]")) element.remove();
   putPage({ headline: fresh.title, lang: fresh.documentElement.lang, dir: fresh.documentElement.dir });
   stream.loaded(String(/** @type {HTMLElement} */ (fresh.getElementById("live")).dataset.cursor));
@@ -190,6 +199,7 @@ function follow() {
   stream.addEventListener("frame", /** @type {EventListener} */ (apply));
   stream.addEventListener("state", /** @type {EventListener} */ (tell));
   stream.addEventListener("buffered", () => catchUp(stream));
+  followBuild(stream, main.dataset.build);
   stream.open();
 }
 

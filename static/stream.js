@@ -75,8 +75,8 @@ export class Stream extends EventTarget {
   #told = "";
 
   /**
-   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, stale, buffered, expired}, as in rule.js), and
-   * `buffered`.
+   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, stale, buffered, expired}, as in rule.js),
+   * `bye` (detail: the frame after which the server closes), and `buffered`.
    * @param {string} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
    * @param {{withCredentials?: boolean}} [options] a page of another origin sends its cookies too
@@ -123,6 +123,7 @@ export class Stream extends EventTarget {
     clearTimeout(this.#timer);
     if (subscription.due !== null) this.#timer = setTimeout(() => this.#tick(), (subscription.due - now()) * 1000);
     if (action === "apply") this.#emit("frame", frame);
+    if (frame?.type === "bye") this.#emit("bye", frame);
     this.#tell();
   }
 

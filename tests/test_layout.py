@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
     "httptools": {"transport.handshake", "transport.http", "bench.publisher"},
-    "httpx2": {"client", "cli"},
+    "httpx2": {"client", "cli", "web.purge"},
     "isal": {"surfaces.codings"},
     "idna": {"values"},
     "jinja2": {"page.render"},

@@ -6,7 +6,7 @@ revisions; a page keeps nothing but its number of revisions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from ..codec import dumps, loads
@@ -236,6 +236,11 @@ def patch_page(current: StoredPage | None, patch: Any) -> PageIn:
     if isinstance(patch, dict):
         patch = _without_sent_back(patch, current or {"rev": 0}, "rev")
     return _patched(PagePut, own, patch)
+
+
+def is_same_page(page: StoredPage, current: StoredPage | None, *, keeps: Collection[str] = ()) -> bool:
+    """Whether a page says the same as the current one, but for its revision and the fields `keeps`."""
+    return current is not None and {**page, **{name: current.get(name) for name in ("rev", *keeps)}} == dict(current)
 
 
 def put_page(stream: str, page: StoredPage, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:

@@ -29,7 +29,7 @@ def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
     """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry."""
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
     pictures = [picture for update in updates for picture in update.pictures]
-    authors = {author["name"]: author for update in updates for author in update.authors}
+    authors = {json.dumps(author): author for update in updates for author in update.authors}
     blog = _script(
         {
             "@context": "https://schema.org",
@@ -92,11 +92,13 @@ def _correction(correction: StoredCorrection | None, zone: zoneinfo.ZoneInfo) ->
     return {"@type": "CorrectionComment", "text": correction["note"], "datePublished": at}
 
 
-def _organization(edition: Edition) -> dict[str, Any]:
-    """The publisher, by the name of the site, else by the host of the server."""
-    logo = edition.masthead.logo
+def _organization(edition: Edition) -> dict[str, Any] | None:
+    """The publisher, by the name of the site, else by the host of the server; None where neither is known."""
+    if not edition.site_name:
+        return None
+    address, logo = f"{edition.base}/" if edition.host else None, edition.masthead.logo
     image = {"@type": "ImageObject", "url": logo} if logo else None
-    return present({"@type": "Organization", "name": edition.site_name, "url": f"{edition.base}/", "logo": image})
+    return present({"@type": "Organization", "name": edition.site_name, "url": address, "logo": image})
 
 
 def _people(entry: StoredEntry) -> list[dict[str, Any]]:

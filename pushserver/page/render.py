@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from sys import getsizeof
 from typing import Any, NamedTuple
 
 import jinja2
@@ -23,13 +25,13 @@ from ..codec import dumps
 from ..content import markup
 from ..content.fields import BLOCK_TYPES, direction
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .site import ENTRY, INDEX, PAGE, Site, root
 from .words import Words, words
 from .zones import zone_name
 
-LATEST, KEY = (
-    5,
-    10,
-)  # headlines in the lists of the latest and of the key events; static/entries.js has the same numbers
+NOWHERE = Site()
+# Headlines in the lists of the latest and of the key events; static/entries.js has the same numbers.
+LATEST, KEY = 5, 10
 
 
 class Place(NamedTuple):
@@ -75,7 +77,10 @@ def _day_title(key: str, place: Place) -> str:
 
 
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("pushserver.page"), autoescape=True, undefined=jinja2.ChainableUndefined
+    loader=jinja2.PackageLoader("pushserver.page"),
+    autoescape=True,
+    auto_reload=False,  # each use would ask the file system
+    undefined=jinja2.ChainableUndefined,
 )
 _STARTS = {
     **{("th", align): f'<th scope="col" class="{align}">' for align in ("left", "center", "right")},
@@ -117,10 +122,22 @@ def _sayings(place: Place) -> dict[str, Any]:
     }
 
 
+_PARTS = _TEMPLATES.get_template("parts.html")
+
+
 @functools.lru_cache(maxsize=64)
 def _parts(place: Place) -> Any:
     """The macros of parts.html, as a place has them."""
-    return _TEMPLATES.get_template("parts.html").make_module(_sayings(place))
+    return _PARTS.make_module(_sayings(place))
+
+
+def prepare() -> None:
+    """Compile every template, and load what times need: on first use they would keep everyone waiting for 0.1 s."""
+    for name in _TEMPLATES.list_templates():
+        _TEMPLATES.get_template(name)
+    place = Place("America/New_York", "en")
+    timestamp("2023-07-11T15:53:00.000Z", place, "long")
+    zone_name(*place)
 
 
 class Item(NamedTuple):
@@ -149,8 +166,39 @@ def make_item(entry_json: str, place: Place) -> Item:
     return Item(html, fields["id"], order, day_of(fields, place), headline, fields["published_at"], is_key)
 
 
+class Items:
+    """Items are entries as `make_item` makes them. Called again, it has those of the last MAX_BYTES that were used."""
+
+    MAX_BYTES = 16 * 2**20  # of a worker's entries and their HTML
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[tuple[str, Place], Item] = OrderedDict()
+        self.bytes = 0
+
+    def __call__(self, entry_json: str, place: Place) -> Item:
+        key = entry_json, place
+        made = self._items.get(key)
+        if made is not None:
+            self._items.move_to_end(key)
+            return made
+        made = self._items[key] = make_item(entry_json, place)
+        self.bytes += _size(key, made)
+        while self.bytes > self.MAX_BYTES:
+            self.bytes -= _size(*self._items.popitem(last=False))
+        return made
+
+    def cache_clear(self) -> None:
+        """Let all go."""
+        self._items.clear()
+        self.bytes = 0
+
+
+def _size(key: tuple[str, Place], item: Item) -> int:
+    return getsizeof(key[0]) + getsizeof(item.html)
+
+
 # A revision is rendered once, however many frames show it.
-item = functools.lru_cache(maxsize=1024)(make_item)
+item = Items()
 
 
 def items(page: StoredPage, entries: Sequence[str]) -> list[Item]:
@@ -252,38 +300,51 @@ def page(
     page: StoredPage,
     parts: dict[str, Markup],
     *,
-    cursor: str,
     limit: int,
     newer: bool,
     late: str | None = None,
-    **head: str,
+    site: Site = NOWHERE,
+    **head: str | int,
 ) -> str:
-    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld.
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live.
 
     `late` is the time since which the page may be late, as text, where the store is away.
+    `head`: cursor, n, json_ld, card.
     """
-    template = _TEMPLATES.get_template("page.html")
-    about = {"stream": stream, "page": page, "parts": parts, "cursor": cursor, "limit": limit, "newer": newer, **head}
-    return template.render(**about, late=late, **_sayings(Place.of(page)))
+    about = {"stream": stream, "page": page, "parts": parts, "limit": limit, "newer": newer, "late": late, **head}
+    links = {**_links(site, PAGE), "url": site.canonical(f"/streams/{stream}"), "modules": site.modules}
+    return _TEMPLATES.get_template("page.html").render(**about, **links, **_sayings(Place.of(page)))
+
+
+def _links(site: Site, depth: int) -> dict[str, str]:
+    """The addresses with which the links of a document begin that is so many folders down."""
+    return {"root": root(depth), "static": site.static(depth), "build": site.build}
 
 
 def entry_page(
-    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: StoredWithdrawal | None, **head: str
+    page: StoredPage,
+    stream: str,
+    *,
+    id: str,
+    entry_json: str | None,
+    withdrawal: StoredWithdrawal | None,
+    site: Site = NOWHERE,
+    **head: str,
 ) -> str:
-    """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
+    """The page of one entry, or the notice that it was withdrawn. `head`: json_ld, card."""
     place = Place.of(page)
     fields: Any = json.loads(entry_json) if entry_json else withdrawal or {}
-    shown = Markup(_parts(place).entry(fields, order_of(fields), fields["id"], "h1")) if entry_json else None
+    shown = Markup(_parts(place).entry(fields, order_of(fields), id, "h1")) if entry_json else None
     about = {"stream": stream, "page": page, "entry": shown, "title": fields.get("headline"), "withdrawal": withdrawal}
-    return _TEMPLATES.get_template("entry.html").render(**about, **head, **_sayings(place))
+    links = {**_links(site, ENTRY), "url": site.canonical(f"/streams/{stream}/entries/{id}")}
+    return _TEMPLATES.get_template("entry.html").render(**about, **links, **head, **_sayings(place))
 
 
-def index(streams: Sequence[tuple[str, StoredPage]], lang: str = "en") -> str:
+def index(streams: Sequence[tuple[str, StoredPage]], lang: str = "en", *, site: Site = NOWHERE) -> str:
     """The page that lists the streams, with the headline and the time of the last update of each."""
-    place = Place("UTC", lang)
-    return _TEMPLATES.get_template("index.html").render(
-        streams=[{"stream": stream, "page": page} for stream, page in streams], **_shell(place)
-    )
+    listed = [{"stream": stream, "page": page} for stream, page in streams]
+    shell = {**_links(site, INDEX), **_shell(Place("UTC", lang))}
+    return _TEMPLATES.get_template("index.html").render(streams=listed, **shell)
 
 
 def _shell(place: Place) -> dict[str, Any]:
@@ -305,7 +366,7 @@ def _refused(status: int) -> str:
     }.get(status, _("This page cannot be shown"))
 
 
-def refusal_page(status: int, detail: str, lang: str = "en") -> str:
-    """The page for people that stands in the place of one that is not shown. `detail` says why, in English."""
-    shell = _shell(Place("UTC", lang))
+def refusal_page(status: int, detail: str, lang: str = "en", *, depth: int, site: Site = NOWHERE) -> str:
+    """The page for people in the place of one that is not shown, so many folders down."""
+    shell = {**_links(site, depth), **_shell(Place("UTC", lang))}
     return _TEMPLATES.get_template("refusal.html").render(title=shell["_"](_refused(status)), detail=detail, **shell)

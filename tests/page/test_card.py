@@ -18,7 +18,7 @@ AT = "2023-07-11T15:53:00.000Z"
 
 
 def edition_of(page: StoredPage, base: str = "https://news.example") -> Edition:
-    return Edition(base, "storm", page, [], AT, MASTHEAD)
+    return Edition(base, "storm", page, [], AT, masthead=MASTHEAD)
 
 
 def tags_of(html: str) -> dict[str, str]:

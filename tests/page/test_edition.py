@@ -58,7 +58,7 @@ def test_addresses_are_absolute() -> None:
     (picture,) = EDITION.pictures(STORED_ENTRY)
     assert (picture["src"], picture["credit"]) == (
         "https://news.example:8443/static/demo/harbour.svg",
-        "N. Brook/Agency",
+        "Ada",
     )
     elsewhere = {"type": "image", "src": "https://pictures.example/a.jpg"}
     assert EDITION.pictures({**STORED_ENTRY, "blocks": [elsewhere]}) == [elsewhere]

@@ -9,10 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
+import jinja2
 import pytest
 from babel import localedata
 from hypothesis import example, given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from pushserver import model
 from pushserver.codec import dumps
@@ -131,8 +133,8 @@ def whole_page(entries: Sequence[str], page: StoredPage | None = None, older: st
         cursor=str(CURSOR),
         limit=100,
         newer=False,
-        url="",
         json_ld="",
+        n=7,
     )
 
 
@@ -214,7 +216,7 @@ def test_a_page_shows_its_own_fields() -> None:
 
 def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
     html = whole_page(the_entries())
-    assert f'data-cursor="{CURSOR}"' in html
+    assert f'data-cursor="{CURSOR}" data-n="7"' in html
     assert 'data-stream="storm"' in html
     assert 'data-limit="100"' in html
     assert 'data-timezone="America/New_York"' in html
@@ -225,9 +227,9 @@ def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
 def test_a_page_of_older_entries_says_so() -> None:
     page = a_page()
     parts = render.parts(page, render.items(page, the_entries()), older=None)
-    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="")
+    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, json_ld="", n=7)
     assert "data-newer" in html
-    assert 'href="/streams/storm"' in html
+    assert 'href="../streams/storm"' in html
 
 
 def test_a_page_without_entries_is_a_page() -> None:
@@ -505,6 +507,51 @@ def test_the_link_to_older_entries_after_a_pinned_one_keeps_its_order() -> None:
     assert model.order_of(json.loads(pinned)) > model.PINNED
 
 
+# --- what is made once
+
+
+def test_no_entry_and_no_place_makes_a_template_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compile one takes 80 ms, and everyone on the worker would wait for it."""
+    render.prepare()
+
+    def compile(*_: Any, **__: Any) -> None:
+        raise AssertionError("a template was compiled")
+
+    monkeypatch.setattr(jinja2.Environment, "compile", compile)
+    page = a_page()
+    for timezone, lang in (("Europe/Dublin", "en-IE"), ("Asia/Tokyo", "ja"), ("Pacific/Apia", "fr-FR")):
+        there: Any = {**page, "timezone": timezone, "lang": lang}
+        parts = render.parts(there, render.items(there, the_entries()), older=None)
+        assert render.page("storm", there, parts, cursor="", n=1, limit=1, newer=False, json_ld="")
+        assert render.entry_page(there, "storm", id="x", entry_json=the_entries()[0], withdrawal=None, json_ld="")
+    assert render.index([("storm", page)])
+    assert render.refusal_page(404, "There is none.", depth=0)
+
+
+def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render.Items, "MAX_BYTES", 200_000)
+    items, made = render.Items(), []
+
+    def make(entry: str, place: render.Place) -> render.Item:
+        made.append(entry)
+        return an_item(entry)
+
+    monkeypatch.setattr(render, "make_item", make)
+    for number in range(100):
+        items("first", EASTERN)  # it is used all the time
+        items(str(number) * 5_000, EASTERN)
+        assert items.bytes <= 200_000
+    assert made.count("first") == 1
+    items("x" * 300_000, EASTERN)
+    assert items.bytes == 0
+    items("first", EASTERN)
+    assert made.count("first") == 2
+
+
+def an_item(html: str) -> render.Item:
+    return render.Item(Markup(html), "x", 0, "2023-07-11", None, "2023-07-11T15:53:00.000Z", False)
+
+
 # --- frames are the same bytes as the page
 
 
@@ -569,7 +616,7 @@ def test_a_frame_of_a_pinned_entry_names_the_pinned_section() -> None:
 def test_the_list_of_streams_names_each_and_when_it_changed() -> None:
     page = a_page(headline="Wind & <rain>", updated_at="2023-07-11T15:53:00Z")
     seen = Seen(render.index([("storm", page)]))
-    assert "/streams/storm" in seen.values
+    assert "./streams/storm" in seen.values
     assert seen.texts["a"] == ["Wind & <rain>"]
     assert "storm · Last Updated: Jul 11, 2023, 3:53 PM UTC" in seen.texts["p"]
     assert "No stream yet" in Seen(render.index([])).text
@@ -635,7 +682,7 @@ def test_the_time_of_an_entry_leads_to_its_own_page() -> None:
 
 def entry_page_of(value: dict[str, Any], page: StoredPage | None = None) -> str:
     entry = an_entry(value, "one")
-    return render.entry_page(page or a_page(), "storm", entry_json=entry, withdrawal=None, url="", json_ld="")
+    return render.entry_page(page or a_page(), "storm", id="one", entry_json=entry, withdrawal=None, json_ld="")
 
 
 @pytest.mark.parametrize(
@@ -687,8 +734,8 @@ def test_no_word_of_the_page_is_english_on_a_page_in_another_language(lang: str)
         + render.index([("9", page)], lang)
     )
     withdrawal: Any = {"id": "9", "rev": 2, "at": at, "reason": "error", "note": "9"}
-    html += render.entry_page(page, "9", entry_json=None, withdrawal=withdrawal, url="", json_ld="")
-    html += "".join(render.refusal_page(status, "9", lang) for status in (401, 403, 404, 410, 429, 503, 500))
+    html += render.entry_page(page, "9", id="9", entry_json=None, withdrawal=withdrawal, json_ld="")
+    html += "".join(render.refusal_page(status, "9", lang, depth=1) for status in (401, 403, 404, 410, 429, 503, 500))
     known = " ".join([*words_of(lang), babel_words(lang)])
     assert latin_words(Seen(html).text) <= latin_words(known)
 

@@ -21,6 +21,7 @@ from pushserver.access.origins import Origins
 from pushserver.errors import BadToken, Forbidden, Gone, Invalid, NotFound, Refused, TooMany, Unavailable
 from pushserver.store.store import StoreError
 from pushserver.web.middleware import App
+from pushserver.web.static_files import StaticSet
 
 from ..support.server import Running
 
@@ -57,8 +58,9 @@ def application(routes: list[Route]) -> App:
         addresses=ADDRESSES,
         origins=Origins(""),
         surfaces=none,
+        cache_control="no-cache",
         tokens=none,
-        static=Path("/nowhere"),
+        static=StaticSet(Path("/nowhere")),
         lifespan=no_work,
     )
 
