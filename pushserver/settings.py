@@ -124,6 +124,15 @@ class Settings:
         "canonical links and feeds; empty leaves these relative.",
         Parsed(values.public_url),
     )
+    site_name: str = knob(
+        "", "Name of the publisher in pages, feeds and structured data; empty uses the host of the server.", str
+    )
+    site_logo: str = knob(
+        "", "Address of the publisher's logo, for feeds and structured data.", Parsed(values.web_address)
+    )
+    site_handle: str = knob(
+        "", "Handle of the publisher on social networks, such as @courier, for cards of links.", Parsed(values.handle)
+    )
     private: str = knob(
         "",
         "Name patterns of private streams, comma separated, such as desk-*; readers of these need a token.",

@@ -15,6 +15,7 @@ from .errors import shorten
 from .logs import hide_secrets
 
 KEY_LEAST, KEY_MOST = 16, 512  # characters of a publish key
+ADDRESS_LIMIT = 2_000  # characters of a web address
 NEW_KEY = "openssl rand -hex 24"  # the command that makes one
 DEFAULT_PORTS = {"http": 80, "https": 443}
 STORES = "redis://, rediss://, redis+sentinel://, redis+cluster:// or unix://"
@@ -102,6 +103,22 @@ def public_url(text: str) -> str:
         expected = "expected an address such as https://live.news.example or https://news.example/live"
         raise ValueError(f"{expected}, got {shorten(hide_secrets(text))}")
     return f"{address}{match[2]}"
+
+
+def web_address(text: str) -> str:
+    """An absolute http or https address. Raises ValueError."""
+    address = text.strip()
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s]*", address) or len(address) > ADDRESS_LIMIT:
+        raise ValueError(f"expected an address such as https://news.example/logo.png, got {shorten(address)}")
+    return address
+
+
+def handle(text: str) -> str:
+    """A handle on a social network, with its @. Raises ValueError."""
+    name = text.strip().removeprefix("@")
+    if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,100}", name):
+        raise ValueError(f"expected a handle such as @courier, got {shorten(text)}")
+    return f"@{name}"
 
 
 def _ascii_host(name: str) -> str:

@@ -9,7 +9,7 @@ const AGAIN_AFTER = 60_000; // milliseconds before it may be again
 const SPREAD = 10_000; // milliseconds over which pages are loaded anew
 
 import("./page.js").catch((error) => {
-  console.warn("pushserver: the page's script does not load", error);
+  console.warn("pushserver:", error);
   const last = Number(sessionStorage.getItem(ONCE) ?? 0);
   const wait = Math.max(0, last + AGAIN_AFTER - Date.now()) + Math.random() * SPREAD;
   setTimeout(() => {

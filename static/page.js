@@ -13,9 +13,11 @@ view.addEventListener("page", (event) => {
   document.title = (COUNT.exec(document.title)?.[0] ?? "") + headline;
   document.documentElement.lang = lang;
   document.documentElement.dir = dir;
-  document.querySelector("meta[name=description]")?.remove(); // the dek as it was loaded
 });
-view.addEventListener("change", () => document.querySelector("#json-ld")?.remove()); // it is of the page as it was loaded
+view.addEventListener("change", () => {
+  // They tell crawlers of the page as it was loaded.
+  document.querySelectorAll("#json-ld, [property], [name^=twitter], [name=description]").forEach((element) => element.remove());
+});
 view.addEventListener("count", (event) => {
   const { detail: count } = /** @type {CustomEvent<number>} */ (event);
   document.title = (count ? `(${count}) ` : "") + document.title.replace(COUNT, "");

@@ -38,7 +38,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 # A library may be imported in these packages or modules.
 LIBRARIES: dict[str, set[str]] = {
     "brotli": {"surfaces.codings", "web.static_files"},
-    "babel": {"content.fields", "page.render", "page.zones"},
+    "babel": {"content.fields", "page.render", "page.words", "page.zones"},
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},

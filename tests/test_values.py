@@ -206,6 +206,14 @@ def test_what_is_no_public_address_is_refused(text: str) -> None:
         values.public_url(text)
 
 
+def test_a_logo_has_an_absolute_address_and_a_handle_its_sign() -> None:
+    assert values.web_address(" https://news.example/a.png?x=1 ") == "https://news.example/a.png?x=1"
+    assert values.handle("courier") == values.handle("@courier") == "@courier"
+    for refuse, text in ((values.web_address, "/a.png"), (values.web_address, "javascript:x"), (values.handle, "a b")):
+        with pytest.raises(ValueError, match="expected"):
+            refuse(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -16,6 +16,7 @@ from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
+from .masthead import NAMELESS, Masthead
 from .render import Place
 
 URN = "urn:uuid:"
@@ -36,6 +37,7 @@ class Edition(NamedTuple):
     withdrawals: list[StoredWithdrawal]
     began_at: str
     feed_id: str = ""
+    masthead: Masthead = NAMELESS
 
     @property
     def url(self) -> str:
@@ -43,8 +45,13 @@ class Edition(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The host of the server, which stands for the name of the publisher; "" where it is not known."""
+        """The host of the server, which stands for the publisher's name where no other is known; "" where it is not."""
         return urlsplit(self.base).netloc
+
+    @property
+    def site_name(self) -> str:
+        """The name of the publisher."""
+        return self.masthead.name or self.host
 
     def entry_url(self, id: str) -> str:
         return f"{self.url}/entries/{id}"
@@ -66,9 +73,9 @@ class Edition(NamedTuple):
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
         return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
 
-    def pictures(self, entry: StoredEntry) -> list[str]:
-        """The addresses of an entry's pictures, absolute where the server's is known."""
-        return [self._with_source(block)["src"] for block in entry["blocks"] if block["type"] == "image"]
+    def pictures(self, entry: StoredEntry) -> list[dict[str, Any]]:
+        """The image blocks of an entry, with absolute addresses where the server's is known."""
+        return [self._with_source(block) for block in entry["blocks"] if block["type"] == "image"]
 
     def _with_source(self, block: dict[str, Any]) -> dict[str, Any]:
         is_local = self.host and block.get("src", "").startswith("/")

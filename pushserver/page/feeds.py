@@ -31,9 +31,14 @@ def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
     if page.get("dek"):
         _add(feed, "subtitle", page["dek"])
     _add(feed, "updated", page["updated_at"])
-    _add(_add(feed, "author"), "name", edition.host or page["headline"])  # RFC 4287, 4.1.1: a feed has one
+    # RFC 4287, 4.1.1: a feed has an author.
+    _add(_add(feed, "author"), "name", edition.site_name or page["headline"])
     _add(feed, "link", rel="self", type="application/atom+xml", href=f"{edition.url}/feed.atom")
     _add(feed, "link", rel="alternate", type="text/html", href=edition.url)
+    for topic in page["topics"]:
+        _add(feed, "category", term=topic["label"])
+    if edition.masthead.logo:
+        _add(feed, "logo", edition.masthead.logo)
     _add(feed, "entry")  # stands for the entries
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
@@ -99,6 +104,8 @@ def json_feed(edition: Edition, items: Sequence[str]) -> str:
         "feed_url": f"{edition.url}/feed.json",
         "description": page.get("dek"),
         "language": page["lang"],
+        "authors": [{"name": edition.site_name}] if edition.site_name else None,
+        "icon": edition.masthead.logo or None,
         "expired": True if page["state"] == "ended" else None,
         "items": ["\x00"],  # stands for the items: no text has this character
         "_pushserver": {
@@ -127,7 +134,7 @@ def feed_item(edition: Edition, entry: StoredEntry) -> str:
         "date_modified": entry.get("updated_at"),
         "authors": [{"name": person["name"]} for person in entry["bylines"]] or None,
         "tags": entry["tags"] or None,
-        "image": next(iter(edition.pictures(entry)), None),
+        "image": next((picture["src"] for picture in edition.pictures(entry)), None),
         "_pushserver": {"rev": entry["rev"], **entry["flags"]},
     }
     return dumps(present(item))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .masthead import NAMELESS, Masthead
+
 INDEX, PAGE, FEED, ENTRY = 0, 1, 2, 3  # folders above a document: / · /streams/s · /streams/s/feed.atom · …/entries/id
 
 
@@ -20,6 +22,7 @@ class Site(NamedTuple):
     public_url: str = ""
     build: str = ""
     modules: tuple[str, ...] = ()
+    masthead: Masthead = NAMELESS
 
     def base(self, depth: int) -> str:
         """The address with which links begin in a document so many folders down, without a slash at the end."""

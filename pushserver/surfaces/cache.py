@@ -105,7 +105,7 @@ class SurfaceCache:
         self._limit_bytes = limit_bytes
         self._stale_ms = int(stale_pages * 1_000)
         self._site = site
-        self._build = f"{version}.{digest(f'{site.build} {site.public_url}')}"
+        self._build = f"{version}.{digest(f'{site.build} {site.public_url} {site.masthead}')}"
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
         self._room = asyncio.Semaphore(MAKING)
         self._queued = 0

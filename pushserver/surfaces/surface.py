@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from ..codec import dumps
-from ..page import feeds, jsonld, render
+from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
 from ..page.render import Place
 from ..page.site import FEED, PAGE, Site
@@ -91,16 +91,19 @@ def _page(
 ) -> str:
     place = Place.of(edition.page)
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
-    json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
+    updates = [piece.update(edition) for piece in pieces]
+    json_ld = jsonld.live_blog(edition, updates)
+    tags = card.page_card(edition, [picture for update in updates for picture in update.pictures[:1]])
     late = render.timestamp(stale, place) if stale else None
-    options: dict[str, Any] = {"n": snapshot.n, "limit": limit, "newer": newer, "late": late, "site": site}
-    return render.page(edition.stream, edition.page, parts, cursor=str(snapshot.cursor), json_ld=json_ld, **options)
+    about: dict[str, Any] = {"json_ld": json_ld, "card": tags, "cursor": str(snapshot.cursor), "n": snapshot.n}
+    options: dict[str, Any] = {"limit": limit, "newer": newer, "late": late, "site": site}
+    return render.page(edition.stream, edition.page, parts, **about, **options)
 
 
 def edition_of(site: Site, surface: Surface, stream: str, snapshot: Snapshot) -> Edition:
     """The edition of which a surface of a snapshot is made."""
-    base = site.base(DEPTHS[surface])
-    return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at, snapshot.feed_id or "")
+    base, feed_id = site.base(DEPTHS[surface]), snapshot.feed_id or ""
+    return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at, feed_id, site.masthead)
 
 
 def entries(snapshot: Snapshot) -> str:

@@ -24,6 +24,7 @@ from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
 from ..page import render
+from ..page.masthead import Masthead
 from ..settings import Settings
 from ..store.condition import StoreCondition
 from ..store.log import Log
@@ -69,10 +70,12 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     cached = cache_control(settings.cache)
     description = dumps(document.document(VERSION, **most)) + "\n"
+    masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
+    site = static.site._replace(masthead=masthead)
     reading = ReadingRoutes(
         log,
         tokens,
-        static.site,
+        site,
         description=description,
         cache_control=cached,
         replay_bytes=settings.replay_bytes,
@@ -84,7 +87,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         page_entries=settings.page_entries,
         limit_bytes=settings.page_bytes,
         stale_pages=settings.stale_pages,
-        site=static.site,
+        site=site,
         version=VERSION,
     )
     admission = RateLimit(settings.admit)

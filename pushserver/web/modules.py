@@ -18,8 +18,9 @@ _MARGIN = re.compile(r"^\s+|[ \t]+$", re.MULTILINE)
 _STRING_OR_SPACE = re.compile(
     r"""[ \t]*("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)[ \t]*|[ \t]*([-!=,;:?{}()<>&|+*])[ \t]*(?:(?<=[;{,(])\n)?"""
 )
-_AFTER_BLOCK = re.compile(r"(?<=;\})\n+(?!$)")
+_NEEDLESS_END = re.compile(r"(?<=;\})\n+(?!$)|\n+(?=\})")
 _PRIVATE = re.compile(r"(?<=\.)#\w+|(?<=^)#\w+|(?<=^get )#\w+|(?<=^async )#\w+", re.MULTILINE)
+_CONSTANT = re.compile(r"^const ([A-Z][A-Z_]+)\b", re.MULTILINE)
 _IMPORT = re.compile(r'^import *{[^}\n]*} *from *"\./([\w-]+\.js)";\n?', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 
@@ -34,11 +35,11 @@ def _strip(module: str) -> str:
 
 
 def _close_up(module: str) -> str:
-    closed = _AFTER_BLOCK.sub("", _STRING_OR_SPACE.sub(lambda match: match[1] or match[2], module))
+    closed = _NEEDLESS_END.sub("", _STRING_OR_SPACE.sub(lambda match: match[1] or match[2], module))
     return closed.replace(";}", "}")
 
 
-def _short_names() -> Iterator[str]:
+def _letters() -> Iterator[str]:
     """a, b, ..., z, aa, ab, ..."""
     for length in count(1):
         yield from map("".join, product(ascii_lowercase, repeat=length))
@@ -56,6 +57,12 @@ def join(first: str, modules: Mapping[str, str]) -> str:
 
     add(first)
     whole = "".join(_strip(_EXPORT.sub("", _IMPORT.sub("", modules[name]))) for name in order)
-    by_use = Counter(_PRIVATE.findall(whole)).most_common()
-    names = {name: f"#{short}" for (name, _), short in zip(by_use, _short_names(), strict=False)}
-    return _close_up(_PRIVATE.sub(lambda match: names[match[0]], whole))
+    constants = re.compile(rf"\b(?:{'|'.join(dict.fromkeys(_CONSTANT.findall(whole))) or '$^'})\b")
+    return _close_up(_shorten(constants, "$", _shorten(_PRIVATE, "#", whole)))
+
+
+def _shorten(name: re.Pattern[str], mark: str, module: str) -> str:
+    """A module in which all names of a kind are a mark and a letter; the one that is used most is the shortest."""
+    by_use = Counter(name.findall(module)).most_common()
+    short = {used: mark + letters for (used, _), letters in zip(by_use, _letters(), strict=False)}
+    return name.sub(lambda match: short[match[0]], module)

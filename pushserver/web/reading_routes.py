@@ -18,9 +18,10 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor, StoredWithdrawal
-from ..page import jsonld, render
+from ..page import card, jsonld, render
 from ..page.edition import Edition
 from ..page.site import ENTRY, Site
+from ..page.words import preferred
 from ..store.connection import within
 from ..store.log import Log, Snapshot
 from ..surfaces.cache import digest
@@ -100,7 +101,8 @@ class ReadingRoutes:
         """`GET /`: every stream that is not private, the one that changed last first."""
         listed = await within(self._log.streams(), LIMIT)
         streams = [(name, page) for name, page in listed if not self._tokens.is_private(name)]
-        return HTMLResponse(render.index(streams, site=self._site), headers=PAGE_HEADERS)
+        html = render.index(streams, preferred(request.headers.get("accept-language", "")), site=self._site)
+        return HTMLResponse(html, headers={**PAGE_HEADERS, "Vary": "Accept-Language"})
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
@@ -169,9 +171,12 @@ class ReadingRoutes:
         self, request: Request, stream: str, id: str, stored: str | None, withdrawal: StoredWithdrawal | None
     ) -> Response:
         _, snapshot = await self._snapshot(request, 0)
-        edition = Edition(self._site.base(ENTRY), stream, snapshot.page, [], snapshot.began_at)
-        json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
-        about: dict[str, Any] = {"id": id, "entry_json": stored, "withdrawal": withdrawal, "json_ld": json_ld}
+        site = self._site
+        edition = Edition(site.base(ENTRY), stream, snapshot.page, [], snapshot.began_at, masthead=site.masthead)
+        about: dict[str, Any] = {"id": id, "entry_json": stored, "withdrawal": withdrawal, "json_ld": ""}
+        if stored:
+            fields = json.loads(stored)
+            about |= {"json_ld": jsonld.posting(edition, fields), "card": card.entry_card(edition, fields)}
         html = render.entry_page(snapshot.page, stream, **about, site=self._site)
         headers = {**PAGE_HEADERS, **self._cached(stream), "Vary": "Accept"}
         if withdrawal:  # no condition is looked at: RFC 9110, 13.2.1
@@ -210,8 +215,9 @@ class ReadingRoutes:
         return {"Cache-Control": self._cache_control, "Surrogate-Key": stream}
 
     def _etag(self, snapshot: Snapshot) -> str:
-        """The tag of a page or feed. It names the public address, with which links begin, and the static files."""
-        return f'W/"{VERSION}.{digest(f"{self._site.build} {self._site.public_url}")}.{snapshot.cursor}"'
+        """The tag of a page or feed. It names the site, of which links and names are, and the static files."""
+        site = digest(f"{self._site.build} {self._site.public_url} {self._site.masthead}")
+        return f'W/"{VERSION}.{site}.{snapshot.cursor}"'
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0

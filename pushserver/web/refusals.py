@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..page import render
 from ..page.site import Site
+from ..page.words import preferred
 from ..transport.sse import MAX_RETRY_MS, MIN_RETRY_MS
 from ..wire.frames import Coding, Format, bye
 from .conditions import prefers_html
@@ -82,10 +83,13 @@ class _Rewriter:
             is_later = self._scope["method"] == "GET" and start["status"] in REASONS
             return _come_later(start["status"], headers) if is_later else None
         headers.add_vary_header("Accept")
-        if not prefers_html(Headers(scope=self._scope)):
+        asked = Headers(scope=self._scope)
+        if not prefers_html(asked):
             return None
         problem = json.loads(self._body)
-        html = render.refusal_page(problem["status"], problem["detail"], depth=_depth(self._scope), site=self._site)
+        headers.add_vary_header("Accept-Language")
+        lang, depth = preferred(asked.get("accept-language", "")), _depth(self._scope)
+        html = render.refusal_page(problem["status"], problem["detail"], lang, depth=depth, site=self._site)
         return HTMLResponse(html, start["status"], _merged(PAGE_HEADERS, _kept(headers)))
 
 

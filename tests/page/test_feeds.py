@@ -98,8 +98,8 @@ def test_an_entry_that_is_read_from_right_to_left_says_so_wherever_it_is_shown(s
     server.publish(stream, {"headline": "خبر", "body": "نص الخبر"})
     (entry,) = read_atom(server, stream).entries
     (item,) = server.http.get(f"/streams/{stream}/feed.json").json()["items"]
-    assert entry.content[0].value.startswith('<div dir="rtl"><p>نص الخبر</p>')
-    assert item["content_html"].startswith('<div dir="rtl"><p>نص الخبر</p>')
+    assert entry.content[0].value.startswith('<div dir="rtl"><p dir="auto">نص الخبر</p>')
+    assert item["content_html"].startswith('<div dir="rtl"><p dir="auto">نص الخبر</p>')
     assert entry.content[0].language == "ar"
 
 

@@ -12,6 +12,7 @@ import pytest
 from pushserver.model import StoredEntry, StoredPage
 from pushserver.page import jsonld
 from pushserver.page.edition import Edition
+from pushserver.page.masthead import Masthead
 
 from ..support.samples import ENTRY, PAGE, STORED_ENTRY, STORED_PAGE
 from ..support.server import Running
@@ -107,3 +108,42 @@ def test_a_page_describes_its_newest_entries_alone() -> None:
     html = jsonld.live_blog(edition, [jsonld.update(edition, entry) for entry in entries])
     updates = json.loads(html)["liveBlogUpdate"]
     assert [update["url"].rpartition("#")[2] for update in updates] == [f"e-e{number}" for number in range(50)]
+
+
+MASTHEAD = Masthead("The Courier", "https://news.example/logo.png", "@courier")
+EDITION = Edition("https://news.example", "storm", STORED_PAGE, [], "2023-07-11T15:53:00.000Z", masthead=MASTHEAD)
+
+
+def test_the_publisher_is_named_as_the_site_is() -> None:
+    logo = {"@type": "ImageObject", "url": "https://news.example/logo.png"}
+    publisher = {"@type": "Organization", "name": "The Courier", "url": "https://news.example/", "logo": logo}
+    blog = json.loads(jsonld.live_blog(EDITION, []))
+    assert blog["publisher"] == blog["author"] == publisher
+    assert json.loads(jsonld.posting(EDITION, STORED_ENTRY))["publisher"] == publisher
+
+
+def test_authors_have_their_organisation_and_pictures_their_credit() -> None:
+    picture = {"src": "/a.jpg", "width": 12, "height": 8, "alt": "x", "caption": "The quay", "credit": "Ada/Wire"}
+    people = [{"name": "Ada", "org": "Wire", "role": "Reporter"}, {"name": "Ben"}]
+    entry: StoredEntry = {**STORED_ENTRY, "blocks": [{"type": "image", **picture}], "bylines": people, "tags": ["sea"]}
+    update = json.loads(jsonld.update(EDITION, entry).script)
+    assert update["author"] == [
+        {
+            "@type": "Person",
+            "name": "Ada",
+            "jobTitle": "Reporter",
+            "affiliation": {"@type": "Organization", "name": "Wire"},
+        },
+        {"@type": "Person", "name": "Ben"},
+    ]
+    assert update["image"] == [
+        {
+            "@type": "ImageObject",
+            "url": "https://news.example/a.jpg",
+            "width": 12,
+            "height": 8,
+            "caption": "The quay",
+            "creditText": "Ada/Wire",
+        }
+    ]
+    assert update["keywords"] == ["sea"]

@@ -291,7 +291,7 @@ class Counting(Log):
 async def counting(log_store: Store, stream: str) -> tuple[Counting, ReadingRoutes]:
     log = Counting(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     await log.append(put(stream))
-    options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
+    options: dict[str, Any] = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
     return log, ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)
 
 

@@ -73,6 +73,11 @@ def test_head_is_get_without_a_body(server: Running) -> None:
     }
 
 
+def test_the_style_sheet_is_at_most_8_kb_on_the_wire(server: Running) -> None:
+    response = server.http.get("/static/page.css", headers={"Accept-Encoding": "gzip"})
+    assert int(response.headers["content-length"]) <= 8_000
+
+
 # --- builds
 
 
