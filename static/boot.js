@@ -10,10 +10,9 @@ const SPREAD = 10_000; // milliseconds over which pages are loaded anew
 
 import("./page.js").catch((error) => {
   console.warn("pushserver:", error);
-  const last = Number(sessionStorage.getItem(ONCE) ?? 0);
-  const wait = Math.max(0, last + AGAIN_AFTER - Date.now()) + Math.random() * SPREAD;
+  const wait = Math.max(0, Number(sessionStorage[ONCE] ?? 0) + AGAIN_AFTER - Date.now()) + Math.random() * SPREAD;
   setTimeout(() => {
-    sessionStorage.setItem(ONCE, String(Date.now()));
+    sessionStorage[ONCE] = Date.now();
     location.reload();
   }, wait);
 });

@@ -23,7 +23,7 @@ const ENTRIES_MOST = 200; // of an open page; from there on the link to older on
 const AUTOMATIC = "pushserver-automatic"; // remembered for the site: whether new updates come in by themselves
 const LOADS_MOST = 3; // of a page, until one is not older than what is shown
 const EVENTS = ["entry.put", "entry.withdraw", "page.put", "stream.end"];
-const LOCAL = ["p#status", "p#readers", "p#since", "button#notice", "button#auto", "button#zone"];
+const LOCAL = ["p#status", "p#since", "button#notice", "button#auto", "button#zone"];
 const PARTS = ["header", "intro", "topics", "words"]; // of a page beside its entries and what is made of them
 /** @type {Record<string, string>} what a reason to end is called; any other is the end of the coverage */
 const ENDS = { token: "expired", refused: "refused", unknown: "unknown" };
@@ -45,7 +45,6 @@ export class LiveView extends EventTarget {
   /** @type {number | undefined} */ #grace;
   /** @type {number | undefined} */ #ticker;
   /** @type {HTMLElement} */ status;
-  /** @type {HTMLElement} */ readers;
   /** @type {HTMLElement} */ news;
   /** @type {HTMLElement} */ notice;
   /** @type {HTMLElement} */ auto;
@@ -65,7 +64,7 @@ export class LiveView extends EventTarget {
     this.limit = Number(root.dataset.limit);
     this.#n = Number(root.dataset.n ?? 0);
     this.#queue = new Queue(this.limit);
-    [this.status, this.readers, this.news, this.notice, this.auto, this.zone] = LOCAL.map((name) => this.#make(name));
+    [this.status, this.news, this.notice, this.auto, this.zone] = LOCAL.map((name) => this.#make(name));
     const region = this.#make("p#announcer");
     region.setAttribute("role", "status");
     region.hidden = false;
@@ -359,11 +358,10 @@ export class LiveView extends EventTarget {
     this.news.hidden = false;
   }
 
-  /** @param {{at: string, shown_readers?: number}} head */
-  #takeHead({ at, shown_readers: n }) {
+  /** @param {{at: string}} head */
+  #takeHead({ at }) {
     this.#heardAt = Date.now();
     this.times.setClock(at);
-    show(this.readers, n ? this.#word("readers", { n }) : "");
   }
 
   /** @param {{state: string, reason: string, stale: string | null, buffered: boolean}} detail */

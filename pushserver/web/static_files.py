@@ -27,7 +27,7 @@ from .modules import compact, join
 from .surface_routes import Fields, encoded, fields_of, has_current_copy
 
 FIRST = "boot.js"  # the module that a live page names; it imports the page's script
-PAGE = "page.js"  # that script: it and all that it imports are sent as one
+PAGE = "page.js"  # that script; each of the two is sent as one with all that it imports at its top
 FIXED = {**HEADERS, "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
 # A browser asks each time whether its copy is current: it would else run an old script on a new page.
 REVALIDATED = "no-cache"
@@ -110,9 +110,8 @@ def _hash_of(bodies: dict[str, bytes]) -> str:
 def _sent(bodies: dict[str, bytes]) -> dict[str, bytes]:
     """The files as they are sent: scripts are made small, and that of the live page has all that it imports."""
     scripts = {name: body.decode() for name, body in bodies.items() if name.endswith(".js")}
-    sent = {name: compact(text) for name, text in scripts.items()}
-    if PAGE in scripts:
-        sent[PAGE] = join(PAGE, scripts)
+    whole = (FIRST, PAGE)
+    sent = {name: join(name, scripts) if name in whole else compact(text) for name, text in scripts.items()}
     return {**bodies, **{name: text.encode() for name, text in sent.items()}}
 
 

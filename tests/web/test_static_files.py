@@ -20,8 +20,8 @@ FILES = ["page.js", "page.css", "stream.js", "icon.svg", "demo/harbour.svg"]
 def sent(name: str) -> bytes:
     """The content of a file as browsers get it."""
     scripts = {path.name: path.read_text() for path in (ROOT / "static").glob("*.js")}
-    if name == PAGE:
-        return join(PAGE, scripts).encode()
+    if name in (FIRST, PAGE):
+        return join(name, scripts).encode()
     return compact(scripts[name]).encode() if name in scripts else (ROOT / "static" / name).read_bytes()
 
 
