@@ -84,7 +84,7 @@ class Run:
     def _withdrawn(self) -> set[str]:
         """The entries that the server says were withdrawn."""
         feed = self.server.http.get(f"/streams/{self.stream}/feed.json").json()
-        return {item["id"].rpartition("/")[2] for item in feed["_pushserver"]["withdrawn"]}
+        return {item["url"].rpartition("/")[2] for item in feed["_pushserver"]["withdrawn"]}
 
     async def _publish(self, number: int, entries: int) -> None:
         async with AsyncPublisher(self.url, self.server.key) as publisher:

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import pytest
 
 from pushserver.page.render import refusal_page
+from pushserver.web.static_files import StaticSet
 
 from ..support.judge import ATTACKS
-from ..support.server import Running, reader, receive, running
+from ..support.server import ROOT, Running, reader, receive, running
 
 STREAM = "addresses"
 SOME_AND_ALL = [pytest.param(ATTACKS[::10], id="some"), pytest.param(ATTACKS, id="all", marks=pytest.mark.full)]
@@ -38,6 +39,7 @@ ADDRESSES = [
     ("GET", "/§"),
     ("GET", "/static/§"),
 ]
+SITE = StaticSet(ROOT / "static").site
 
 
 def tags(html: str) -> list[str]:
@@ -65,7 +67,8 @@ def test_an_address_that_is_no_name_is_refused_as_data(
                 assert answer.headers["content-type"] == "application/problem+json"
             else:
                 assert answer.headers["content-type"] == "text/html; charset=utf-8"
-                assert tags(answer.text) == tags(refusal_page(404, "data", depth=0)), (text, answer.text)
+                depth = path.partition("?")[0].count("/") - 1
+                assert tags(answer.text) == tags(refusal_page(404, "data", depth=depth, site=SITE)), (text, answer.text)
 
 
 @pytest.mark.anyio
