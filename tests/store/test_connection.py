@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from pushserver.store import topology
 from pushserver.store.connection import BlockingConnection, Node, within
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
@@ -146,6 +147,12 @@ async def test_the_error_of_one_command_of_several_does_not_repeat_the_command()
 # --- TLS, client certificates, users
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentinels on a busy machine have as long as they need."""
+    monkeypatch.setattr(topology, "ASK_TIMEOUT", LIMIT)
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A primary and a Sentinel behind TLS with client certificates, whose users are those of docs/redis.md."""
@@ -194,7 +201,7 @@ class Guarded(NamedTuple):
         )
 
 
-async def test_the_example_of_the_documentation_connects(guarded: Guarded, stream: str) -> None:
+async def test_the_example_of_the_documentation_connects(guarded: Guarded, stream: str, patient: None) -> None:
     store = Store(guarded.url(), partitions=16)
     await store.check()
     log = Log(store, log_events=1_000, entry_limit=500, idempotency=60)
@@ -214,7 +221,9 @@ async def test_the_example_of_the_documentation_connects(guarded: Guarded, strea
         ("sentinel_user=watcher", "sentinel_user=nobody", "it does not accept the user or the password"),
     ],
 )
-async def test_a_mistake_in_it_is_named(guarded: Guarded, pattern: str, replacement: str, cause: str) -> None:
+async def test_a_mistake_in_it_is_named(
+    guarded: Guarded, patient: None, pattern: str, replacement: str, cause: str
+) -> None:
     store = Store(re.sub(pattern, replacement, guarded.url()), partitions=16)
     with pytest.raises(StoreError, match=cause):
         await store.check()

@@ -11,9 +11,10 @@ import pytest
 
 from pushserver.store.log import Head, Log
 from pushserver.store.store import Store, StoreError
+from pushserver.surfaces import heads as surfaces_heads
 from pushserver.surfaces.heads import STREAMS, Heads
 
-from ..support.server import entry_append
+from ..support.server import LIMIT, entry_append
 from ..support.stores import Server
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +33,12 @@ class CountedLog(Log):
         self.looks.append(list(streams))
         await self.gate.wait()
         return await super().heads(streams)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of a busy machine has as long as it needs."""
+    monkeypatch.setattr(surfaces_heads, "LIMIT", LIMIT)
 
 
 async def no_pass() -> None:
@@ -83,13 +90,14 @@ async def test_a_look_has_so_many_streams_at_most(log: Log) -> None:
     assert sorted(name for names in counted.looks for name in names) == sorted(names)
 
 
-async def test_a_store_that_is_silent_is_away(tmp_path: Path, stream: str) -> None:
+async def test_a_store_that_is_silent_is_away(tmp_path: Path, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(Server(tmp_path)) as server:
         store = Store(f"redis://127.0.0.1:{server.port}", partitions=1)
         log = Log(store, log_events=1_000, entry_limit=500, idempotency=60)
         heads = Heads(log, yield_to=no_pass)
         appended = await log.append(entry_append(stream, "One"))
         server.freeze()
+        monkeypatch.setattr(surfaces_heads, "LIMIT", 0.5)
         results = await asyncio.gather(*(heads.of(stream) for _ in range(3)), return_exceptions=True)
         assert all(isinstance(result, StoreError) for result in results), results
         server.thaw()
