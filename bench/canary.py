@@ -118,6 +118,11 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
+def shown(kind: str) -> str:
+    """A kind as it is printed: marks and the like by their numbers."""
+    return kind.encode("ascii", "backslashreplace").decode()
+
+
 def inputs(examples: int) -> Iterator[Input]:
     """Each entry by itself, as a dry run and in a batch; then what reads large entries."""
     for kind, entry in [*classics(), *random_entries(examples)]:
@@ -154,7 +159,7 @@ def generate(url: str, key: str, examples: int, only: str, started: Any) -> None
     """Send every input of these kinds, one after the other; the kind of each goes into `started`, and a None."""
     with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_LIMIT) as http:
         for input in inputs(examples):
-            if only not in input.kind:
+            if only not in input.kind and only not in shown(input.kind):
                 continue
             started.put(input.kind)
             send(http, input)
@@ -245,7 +250,7 @@ async def watch(server: Running, examples: int, only: str) -> int:
     await asyncio.sleep(2)
     generator.start()
     while (kind := await asyncio.to_thread(started.get)) is not None:
-        now[0] = kind.encode("ascii", "backslashreplace").decode()
+        now[0] = shown(kind)
     await asyncio.sleep(1)
     for task in canaries:
         task.cancel()

@@ -106,6 +106,12 @@ class Changed(Refused):
         return {**super().problem(), "current": self.current}
 
 
+class PreconditionFailed(Refused):
+    """A read names in `If-Match` other ETags than the one that the answer has."""
+
+    status, title, kind = 412, "Precondition failed", "precondition-failed"
+
+
 class TooLarge(Refused):
     """The body or a line of it is larger than the limit."""
 

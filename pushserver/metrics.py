@@ -20,7 +20,7 @@ CLOSED = Counter(
 )
 CUT = Counter(
     "pushserver_connections_cut",
-    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed), count.",
+    "Connections cut or refused by a limit of HTTP, by reason (head, body, unread, memory, failed, stopping), count.",
     ["reason"],
 )
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
@@ -32,6 +32,11 @@ LIMITED = Counter(
 )
 PUBLISHED = Counter(
     "pushserver_published", "Events published, by outcome (stored, replayed, unavailable), count.", ["outcome"]
+)
+PURGES = Counter(
+    "pushserver_purges",
+    "Addresses purged from caches after withdrawals, by outcome (done, failed, dropped), count.",
+    ["outcome"],
 )
 RESETS = Counter(
     "pushserver_resets", "Streams reset because the log lost or replaced events, by reason, count.", ["reason"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -49,6 +50,9 @@ def new_id() -> str:
 def check_stream(name: str) -> str:
     """Returns the name if it is a stream's. Raises Invalid."""
     if not STREAM.fullmatch(name):
+        stream, _, id = name.partition("/entries/")
+        if id and STREAM.fullmatch(stream):  # `/streams/storm/entries/a/b`: a slash in the id leaves no such address
+            check_id(id)
         raise Invalid(
             "The name of the stream is not valid.",
             Fault("stream", "1 to 64 characters of a-z, 0-9 and -, not beginning with -", shorten(name)),
@@ -216,6 +220,11 @@ def unwritten_page(stream: str) -> StoredPage:
 
 
 # --- one publish
+
+
+def new_feed_id() -> str:
+    """The id of the feeds of a new stream (RFC 4287, 4.2.6): it has no address in it, and so outlives every address."""
+    return uuid.uuid4().urn
 
 
 class Idempotency(NamedTuple):

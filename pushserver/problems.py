@@ -14,5 +14,6 @@ HEADERS = {
 
 
 def answer(refused: Refused) -> Response:
-    """The problem+json response of a refusal."""
-    return JSONResponse(refused.problem(), refused.status, {**HEADERS, **refused.headers}, "application/problem+json")
+    """The problem+json response of a refusal. Without its Cache-Control a cache might keep a 404 or 410 for minutes."""
+    headers = {**HEADERS, "Cache-Control": "no-cache", **refused.headers}
+    return JSONResponse(refused.problem(), refused.status, headers, "application/problem+json")

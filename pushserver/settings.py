@@ -20,6 +20,8 @@ from . import logs, values
 
 SECRET = frozenset({"key"})
 PREFIX = "PUSHSERVER_"  # of the variables
+OTHER_FLAGS = {"drain_window": "--drain"}  # by which a setting is known, too
+LEAST_LIFETIME = 5.0  # seconds
 OTHER_VARIABLES = ("URL", "TOKEN")  # which commands other than `serve` read
 # Kubernetes gives these to the pods beside a Service that is called pushserver; they are nobody's settings.
 SERVICE_LINK = re.compile(r"PUSHSERVER_(SERVICE_(HOST|PORT\w*)|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)|(tcp|udp|sctp)://\S*")
@@ -53,6 +55,19 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"expected a number, got {value}.", param, ctx)
         return float(seconds)
+
+
+class Lifetime(Seconds):
+    """Lifetime is the click type of a time that is 0 for none, or not so short that readers would come in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 604_800)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if 0 < seconds < LEAST_LIFETIME:
+            self.fail(f"expected 0, or {LEAST_LIFETIME:g} or more, got {value}.", param, ctx)
+        return seconds
 
 
 class Option(click.Option):
@@ -105,8 +120,18 @@ class Settings:
     )
     public_url: str = knob(
         "",
-        "Address at which people reach the server, such as https://live.news.example; empty uses that of each request.",
+        "Address at which people reach the server, such as https://live.news.example or https://news.example/live, for "
+        "canonical links and feeds; empty leaves these relative.",
         Parsed(values.public_url),
+    )
+    site_name: str = knob(
+        "", "Name of the publisher in pages, feeds and structured data; empty uses the host of the server.", str
+    )
+    site_logo: str = knob(
+        "", "Address of the publisher's logo, for feeds and structured data.", Parsed(values.web_address)
+    )
+    site_handle: str = knob(
+        "", "Handle of the publisher on social networks, such as @courier, for cards of links.", Parsed(values.handle)
     )
     private: str = knob(
         "",
@@ -168,6 +193,17 @@ class Settings:
     stale_pages: float = knob(
         300.0, "Seconds for which pages are served as they were while the store is away.", click.FloatRange(0, 86_400)
     )
+    cache: int = knob(
+        1,
+        "Seconds for which shared caches may serve pages, entries and feeds without asking; 0: they ask each time.",
+        click.IntRange(0, 60),
+    )
+    purge: str = knob(
+        "",
+        "URLs that a withdrawal calls with the method PURGE, space separated, such as http://127.0.0.1:6081/{path}; "
+        "{path} is each address of the stream, {stream} its name.",
+        Parsed(values.purge_urls),
+    )
     replay_events: int = knob(
         1_000,
         "Maximum number of missed events that are sent to a reader; a reader that missed more gets a snapshot.",
@@ -210,7 +246,22 @@ class Settings:
         click.IntRange(1_048_576),
     )
     heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", Seconds(0.05, 300))
-    drain: float = knob(5.0, "Seconds that a stopping worker waits for its readers to disconnect.", Seconds(0, 300))
+    drain_delay: float = knob(
+        5.0,
+        "Seconds for which a server that stops is not ready and still accepts: two health checks and one second.",
+        Seconds(0, 300),
+    )
+    drain_window: float = knob(
+        5.0, "Seconds over which a stopping worker sends its readers away.", Seconds(0, 300), "PUSHSERVER_DRAIN"
+    )
+    lifetime: float = knob(
+        0.0, "Seconds, give or take a fifth, after which a reader is sent to connect anew; 0: never.", Lifetime()
+    )
+    hung: int = knob(
+        6,
+        "Seconds without a sign of life after which a worker is killed and replaced; 0: never.",
+        click.IntRange(0, 3_600),
+    )
     log_level: str = knob(
         "info",
         "Lowest level of messages in the log.",
@@ -234,7 +285,8 @@ def variables(name: str) -> list[str]:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """A sentence for each variable that begins like a setting and is none, with the nearest name."""
-    known = [variables(field.name)[0].removeprefix(PREFIX) for field in KNOBS] + [*OTHER_VARIABLES]
+    every = [name for field in KNOBS for name in variables(field.name) if name.startswith(PREFIX)]
+    known = [name.removeprefix(PREFIX) for name in every] + [*OTHER_VARIABLES]
     sentences = []
     for name in sorted(environ):
         own = name.removeprefix(PREFIX)
@@ -247,7 +299,12 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 def option(name: str) -> click.Option:
     """The command-line option of a setting; it reads the environment variables, too."""
-    return Option([f"--{name.replace('_', '-')}"], **option_of(name))
+    return Option(flags(name), **option_of(name))
+
+
+def flags(name: str) -> list[str]:
+    """The flags of a setting, its own first."""
+    return [f"--{name.replace('_', '-')}", *([OTHER_FLAGS[name]] if name in OTHER_FLAGS else [])]
 
 
 def option_of(name: str) -> dict[str, Any]:
@@ -308,7 +365,6 @@ def markdown() -> str:
     for field in KNOBS:
         names = ", ".join(f"`{name}`" for name in variables(field.name))
         default = f"`{field.default}`" if field.default != "" else "(empty)"
-        lines.append(
-            f"| `--{field.name.replace('_', '-')}` | {names} | {default} | {field.metadata['help'].replace('|', ' ')} |"
-        )
+        spelled = ", ".join(f"`{flag}`" for flag in flags(field.name))
+        lines.append(f"| {spelled} | {names} | {default} | {field.metadata['help'].replace('|', ' ')} |")
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ from .errors import shorten
 from .logs import hide_secrets
 
 KEY_LEAST, KEY_MOST = 16, 512  # characters of a publish key
+ADDRESS_LIMIT = 2_000  # characters of a web address
 NEW_KEY = "openssl rand -hex 24"  # the command that makes one
 DEFAULT_PORTS = {"http": 80, "https": 443}
 STORES = "redis://, rediss://, redis+sentinel://, redis+cluster:// or unix://"
@@ -39,15 +40,29 @@ def some_text(text: str) -> str:
     return text
 
 
+UNIX = "unix:"  # before the path of a socket in place of a host
+UNIX_BYTES = 107  # of a path, the most that the kernel takes
+
+
 def listen_host(text: str) -> str:
-    """An IP address without brackets, or a host name. Raises ValueError, also for an empty text, which would mean all
-    interfaces."""
+    """An IP address without brackets, a host name, or `unix:` and an absolute path. Raises ValueError, also for an
+    empty text, which would mean all interfaces."""
     name = text.strip()
+    if name.startswith(UNIX):
+        path = name.removeprefix(UNIX)
+        if not path.startswith("/") or "\0" in path or len(path.encode("utf-8", "surrogateescape")) > UNIX_BYTES:
+            raise ValueError(f"expected {UNIX} and an absolute path of {UNIX_BYTES} bytes at most, got {shorten(text)}")
+        return name
     bare = name[1:-1] if re.fullmatch(r"\[.*\]", name) else name
     if _is_address(bare) or (re.fullmatch(r"[\w.-]{1,253}", name) and not re.fullmatch(r"[0-9.]+", name)):
         return bare
     expected = "expected an IP address or a host name without a port, such as 127.0.0.1, or 0.0.0.0 for all interfaces"
     raise ValueError(f"{expected}, got {shorten(text)}")
+
+
+def unix_path(host: str) -> str:
+    """The path of a host that is a unix socket, else an empty text."""
+    return host.removeprefix(UNIX) if host.startswith(UNIX) else ""
 
 
 def _is_address(text: str) -> bool:
@@ -78,14 +93,32 @@ def origin(text: str) -> str:
 
 
 def public_url(text: str) -> str:
-    """The http or https address of a server, without a path. Raises ValueError."""
+    """The http or https address of a server, with its path but without a slash at the end. Raises ValueError."""
+    match = re.fullmatch(r"([^/]*//[^/]*)((?:/[\w.~-]+)*)/?", text.strip(), re.ASCII)
     try:
-        address = origin(text.strip())
+        address = origin(match[1]) if match and not re.search(r"/\.{1,2}(/|$)", match[2]) else ""
     except ValueError:
         address = ""
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"expected an address such as https://live.news.example, got {shorten(hide_secrets(text))}")
+    if not match or not address.startswith(("http://", "https://")):
+        expected = "expected an address such as https://live.news.example or https://news.example/live"
+        raise ValueError(f"{expected}, got {shorten(hide_secrets(text))}")
+    return f"{address}{match[2]}"
+
+
+def web_address(text: str) -> str:
+    """An absolute http or https address. Raises ValueError."""
+    address = text.strip()
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s]*", address) or len(address) > ADDRESS_LIMIT:
+        raise ValueError(f"expected an address such as https://news.example/logo.png, got {shorten(address)}")
     return address
+
+
+def handle(text: str) -> str:
+    """A handle on a social network, with its @. Raises ValueError."""
+    name = text.strip().removeprefix("@")
+    if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,100}", name):
+        raise ValueError(f"expected a handle such as @courier, got {shorten(text)}")
+    return f"@{name}"
 
 
 def _ascii_host(name: str) -> str:
@@ -155,6 +188,26 @@ def _is_plain(scheme: str, authority: str, path: str, query: str) -> bool:
 def _is_host_and_port(address: str) -> bool:
     match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^:\[\]@,]*)(?::([0-9]{1,5}))?", address)
     return bool(match) and int(match[1] or 1) in range(1, 65_536)  # type: ignore[index]
+
+
+def purge_urls(text: str) -> str:
+    """Templates of URLs that purge a cache, separated by spaces. Raises ValueError."""
+    for template in text.split():
+        if not _is_purge_url(template):
+            expected = "expected an http:// or https:// URL with {path} or {stream} in its path, and without a password"
+            got = shorten(hide_secrets(template))
+            raise ValueError(f"{expected}, such as http://127.0.0.1:6081/{{path}}, got {got}")
+    return " ".join(text.split())
+
+
+def _is_purge_url(template: str) -> bool:
+    filled = template.replace("{path}", "path").replace("{stream}", "stream")
+    try:
+        parts = urlsplit(template)
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(is_url) and filled != template and not {*"{}@"} & {*parts.netloc} and not {*"{}"} & {*filled}
 
 
 def base_url(text: str) -> str:

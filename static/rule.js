@@ -27,9 +27,13 @@ const STEADY = 30;
 const HIDDEN_LEAST = 60;
 const PROVEN_MISSES = 3;
 const EVENTS_FOR = 600;
-const TOKEN_EXPIRED = 4401; // close codes are a copy of the server's in wire/codes.py
+// Close codes are a copy of the server's in wire/codes.py.
 const FINAL_CODES = [1008, 1009, 4400, 4401, 4402, 4403, 4404, 4405, 4406, 4407, 4410];
 
+/** @type {Record<number, Reason>} why a close code or an HTTP status is final; any other one is "refused" */
+const REASONS = { 204: "over", 401: "token", 404: "unknown", 410: "unknown", 4401: "token", 4404: "unknown", 4410: "over" };
+
+/** @typedef {"over" | "token" | "refused" | "unknown"} Reason why a subscription ended */
 /** @typedef {"nothing" | "apply" | "leave" | "connect"} Action */
 
 export class Subscription {
@@ -52,6 +56,7 @@ export class Subscription {
     /** @type {string | null} */ this.stale = null; // since when the server has had no contact with the store
     this.buffered = false; // the server answers, but a proxy on the way buffers its events
     this.expired = false; // ended because the token is not valid or has expired
+    /** @type {"" | Reason} */ this.reason = ""; // why it ended
     this.hidden = false; // nobody looks at the page; set by the caller
     this.asks = false; // an HTTP request may tell why the last attempt failed
     /** @type {"socket" | "events"} */ this.transport = "socket";
@@ -66,6 +71,7 @@ export class Subscription {
     if (this.state === "waiting" || this.expired) {
       this.state = "waiting";
       this.expired = false;
+      this.reason = "";
       this.due = Math.max(at, this.#notBefore);
     } else if (this.due !== null && at >= this.due) {
       this.#leave(at, chance); // the machine slept through the deadline
@@ -98,7 +104,7 @@ export class Subscription {
   /** @param {number} code of the close frame, 1006 where there is none @param {number} at @param {number} chance @returns {Action} */
   closed(code, at, chance) {
     if (this.state === "waiting" || this.state === "ended") return "nothing";
-    if (FINAL_CODES.includes(code)) return this.#end(code === TOKEN_EXPIRED);
+    if (FINAL_CODES.includes(code)) return this.#end(REASONS[code] ?? "refused");
     return this.#leave(at, chance, 0, this.state === "connecting");
   }
 
@@ -106,7 +112,7 @@ export class Subscription {
   answered(status, retryAfter, at, chance) {
     if (this.state !== "waiting" || this.due === null) return "nothing";
     if (status === 204 || (status >= 400 && status < 500 && status !== 429)) {
-      return this.#end(status === 401 || status === 403);
+      return this.#end(REASONS[status] ?? "refused");
     }
     if (status >= 400) {
       this.#notBefore = at + retryAfter;
@@ -202,7 +208,7 @@ export class Subscription {
     this.n = n;
     this.cursor = cursor;
     if (this.#aheadSince !== null) this.#aheadSince = n < this.#head ? at : null;
-    if (frame.type === "stream.end") this.#end(false);
+    if (frame.type === "stream.end") this.#end("over");
     return "apply";
   }
 
@@ -247,12 +253,13 @@ export class Subscription {
     return 1 << Math.min(this.#failures, 10);
   }
 
-  /** @param {boolean} expired @returns {Action} */
-  #end(expired) {
+  /** @param {Reason} reason @returns {Action} */
+  #end(reason) {
     this.state = "ended";
     this.due = null;
     this.asks = false;
-    this.expired = expired;
+    this.reason = reason;
+    this.expired = reason === "token";
     return "leave";
   }
 }

@@ -7,105 +7,102 @@
  * stream over HTTP meanwhile.
  */
 
+import { remembered } from "./memory.js";
 import { Subscription } from "./rule.js";
+import { eventsUrl, openEvents, openSocket, request, tokenOf } from "./sources.js";
 
 const ANSWER_LIMIT_MS = 4_000;
 const RETRY_AFTER_MOST = 60; // seconds that a server is obeyed
 const EVENTS_UNTIL = "pushserver-events-until"; // remembered for the tab
 
-/** @type {Record<string, string>} where a browser keeps nothing for this page, each page finds out anew */
-const memory = (() => {
-  try {
-    return sessionStorage;
-  } catch {
-    return {};
-  }
-})();
-
 /** By the wall: a machine that slept finds that it did. */
 const now = () => Date.now() / 1000;
 
-/**
- * @typedef {{close(): void}} Connection
- * @param {URL} url @param {(frame: any) => void} take @param {(code: number) => void} closed
- * @returns {Connection}
- */
-function openSocket(url, take, closed) {
-  const socket = new WebSocket(url);
-  socket.onmessage = ({ data }) => take(JSON.parse(data));
-  socket.onclose = ({ code }) => closed(code);
-  return socket;
+/** The seconds of a `Retry-After`: a number, or a date. @param {string | null} value */
+function retryAfter(value) {
+  const seconds = Number(value);
+  return Math.min(Math.max(seconds || Date.parse(String(value)) / 1000 - now() || 0, 0), RETRY_AFTER_MOST);
 }
 
-/** The other road to a stream. @param {URL} address of the WebSocket */
-function eventsUrl(address) {
-  const url = new URL(address);
-  url.protocol = url.protocol.replace("ws", "http");
-  url.pathname = url.pathname.replace(/ws$/, "sse");
-  return url;
+/** The answer to a HEAD, null where none comes in time. @param {URL} url @param {import("./sources.js").Access} access */
+async function head(url, access) {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), ANSWER_LIMIT_MS);
+  const init = await request(access, { method: "HEAD", cache: "no-store", signal: abort.signal });
+  const response = await fetch(url, init).catch(() => null);
+  clearTimeout(timer);
+  return response;
 }
 
-/**
- * The same by Server-Sent Events.
- * @param {URL} url @param {(frame: any) => void} take @param {(code: number) => void} closed @param {boolean} withCredentials
- * @returns {Connection}
- */
-function openEvents(url, take, closed, withCredentials) {
-  const source = new EventSource(eventsUrl(url), { withCredentials });
-  source.onmessage = ({ data }) => take(JSON.parse(data));
-  source.onerror = () => {
-    source.close(); // when to come back is decided in one place
-    closed(1006);
-  };
-  return source;
-}
-
-/** The seconds of a `Retry-After`: a number, or a date. @param {string | null} given */
-function retryAfter(given) {
-  const seconds = Number(given ?? 0);
-  const asked = Number.isNaN(seconds) ? Date.parse(String(given)) / 1000 - now() : seconds;
-  return Math.min(Math.max(asked || 0, 0), RETRY_AFTER_MOST);
+/** The status and the wait that an address names. The server lets no page of an origin that it refuses see the status. Such
+ * a page may load the server's modules all the same: where they come and the answer does not, it is a refusal.
+ * @param {URL} url @param {import("./sources.js").Access} access @returns {Promise<[number, number] | undefined>} */
+async function ask(url, access) {
+  let response = await head(url, access);
+  if (!response && url.origin !== location.origin && (await head(new URL("../../static/stream.js", url), {}))?.ok) {
+    response = await head(url, access);
+    if (!response) return [403, 0];
+  }
+  if (response) return [response.status, retryAfter(response.headers.get("Retry-After"))];
 }
 
 export class Stream extends EventTarget {
   #subscription;
-  #withCredentials;
-  /** @type {Connection | null} */ #connection = null;
+  #access;
+  /** @type {import("./sources.js").Source | null} */ #source = null;
   /** @type {number | undefined} */ #timer;
-  #told = "";
+  #seen = "";
+  #attempt = 0;
+  #isOpen = false; // `open` was called, and `close` was not since
+  #life = new AbortController();
 
   /**
-   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, stale, buffered, expired}, as in rule.js), and
-   * `buffered`.
-   * @param {string} url of the WebSocket, without its cursor
+   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, reason, stale, buffered, expired}, as in rule.js),
+   * `buffered`, and any other frame under its type: `hello`, `head` (the heartbeat), `bye` (the server closes after it).
+   * @param {string | URL} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
-   * @param {{withCredentials?: boolean}} [options] a page of another origin sends its cookies too
+   * @param {import("./sources.js").Access} [access] `withCredentials`: a page of another origin sends its cookies too. `token`:
+   * of a private stream; a function is called for each connection
    */
-  constructor(url, cursor = "", { withCredentials = false } = {}) {
+  constructor(url, cursor = "", access = {}) {
     super();
-    this.url = url;
-    this.#withCredentials = withCredentials;
-    this.#subscription = new Subscription(cursor, Number(memory[EVENTS_UNTIL] ?? 0));
+    this.url = String(url);
+    this.#access = access;
+    this.#subscription = new Subscription(cursor, Number(remembered("sessionStorage", EVENTS_UNTIL)));
+    const { signal } = this.#life;
+    const wake = () => this.#wake();
     // A page that keeps a socket open cannot be kept for the back button.
-    addEventListener("pagehide", () => this.close());
-    addEventListener("pageshow", () => this.open());
-    addEventListener("online", () => this.open());
-    document.addEventListener("visibilitychange", () => document.hidden || this.open());
+    addEventListener("pagehide", () => this.#do(this.#subscription.close()), { signal });
+    addEventListener("pageshow", wake, { signal });
+    addEventListener("online", wake, { signal });
+    document.addEventListener("visibilitychange", () => document.hidden || wake(), { signal });
   }
 
-  /** Connect now, unless connected, ended, or asked to wait. */
+  /** Connect now, unless connected, ended, or asked to wait; and again whenever the page is shown or the network is back. */
   open() {
-    this.#do(this.#subscription.wake(now(), this.#chance()));
+    this.#isOpen = !this.#life.signal.aborted;
+    this.#wake();
   }
 
-  /** Let go of the connection without coming back by itself, as a page that is put away must. */
+  /** Let go of the connection until `open` is called. */
   close() {
+    this.#isOpen = false;
     this.#do(this.#subscription.close());
+  }
+
+  /** Let go of the connection and of the page's events for good. */
+  dispose() {
+    this.#life.abort();
+    this.close();
   }
 
   /** The page shows what a fresh load does, as of this cursor; to be told while there is no connection. */
   loaded(/** @type {string} */ cursor) {
-    if (!this.#connection) this.#subscription.cursor = cursor;
+    if (!this.#source) this.#subscription.cursor = cursor;
+  }
+
+  #wake() {
+    if (this.#isOpen) this.#do(this.#subscription.wake(now(), this.#chance()));
   }
 
   /** What the rule needs beside the time. */
@@ -122,8 +119,8 @@ export class Stream extends EventTarget {
     if (action === "leave" && subscription.asks) this.#ask();
     clearTimeout(this.#timer);
     if (subscription.due !== null) this.#timer = setTimeout(() => this.#tick(), (subscription.due - now()) * 1000);
-    if (action === "apply") this.#emit("frame", frame);
-    this.#tell();
+    if (frame) this.#emit(action === "apply" ? "frame" : frame.type, frame);
+    this.#report();
   }
 
   /** A timer that is over says how late it is at least, whatever became of the clock. */
@@ -133,49 +130,49 @@ export class Stream extends EventTarget {
 
   /** Of the WebSocket. */
   #address() {
-    const url = new URL(this.url);
+    const url = new URL(this.url, location.href);
+    url.protocol = url.protocol.replace("http", "ws");
     url.searchParams.set("cursor", this.#subscription.cursor);
     return url;
   }
 
-  #connect() {
+  async #connect() {
+    const attempt = this.#attempt;
+    const isCurrent = () => this.#attempt === attempt;
     const open = this.#subscription.transport === "socket" ? openSocket : openEvents;
-    const connection = open(
-      this.#address(),
-      (frame) => this.#connection === connection && this.#do(this.#subscription.take(frame, now(), this.#chance()), frame),
-      (code) => this.#connection === connection && this.#do(this.#subscription.closed(code, now(), this.#chance())),
-      this.#withCredentials,
-    );
-    this.#connection = connection;
+    const token = this.#access.token && (await tokenOf(this.#access).catch(() => ""));
+    if (!isCurrent()) return;
+    this.#source = open(this.#address(), {
+      token,
+      access: this.#access,
+      take: (frame) => isCurrent() && this.#do(this.#subscription.take(frame, now(), this.#chance()), frame),
+      closed: (code) => isCurrent() && this.#do(this.#subscription.closed(code, now(), this.#chance())),
+    });
   }
 
   #drop() {
-    const connection = this.#connection;
-    this.#connection = null;
-    connection?.close();
+    this.#attempt++;
+    this.#source?.close();
+    this.#source = null;
   }
 
   /** A browser does not tell a page why a connection failed, nor show it the answer; a question over HTTP is answered. */
   async #ask() {
-    const response = await fetch(eventsUrl(this.#address()), {
-      method: "HEAD",
-      credentials: this.#withCredentials ? "include" : "same-origin",
-      signal: AbortSignal.timeout(ANSWER_LIMIT_MS),
-    }).catch(() => null);
-    if (!response || this.#connection) return;
-    const asked = retryAfter(response.headers.get("Retry-After"));
-    this.#do(this.#subscription.answered(response.status, asked, now(), this.#chance()));
-    if (this.#subscription.buffered && !this.#connection) this.#emit("buffered", null);
+    const attempt = this.#attempt;
+    const answer = await ask(eventsUrl(this.#address()), this.#access);
+    if (!answer || this.#attempt !== attempt) return;
+    this.#do(this.#subscription.answered(...answer, now(), this.#chance()));
+    if (this.#subscription.buffered && !this.#source) this.#emit("buffered", null);
   }
 
   /** Say what has changed, and remember it. */
-  #tell() {
-    const { state, stale, buffered, expired, eventsUntil } = this.#subscription;
-    if (eventsUntil || memory[EVENTS_UNTIL]) memory[EVENTS_UNTIL] = String(eventsUntil);
-    const told = JSON.stringify([state, stale, buffered, expired]);
-    if (told === this.#told) return;
-    this.#told = told;
-    this.#emit("state", { state, stale, buffered, expired });
+  #report() {
+    const { state, reason, stale, buffered, expired, eventsUntil } = this.#subscription;
+    const detail = { state, reason, stale, buffered, expired, eventsUntil };
+    if (JSON.stringify(detail) === this.#seen) return;
+    this.#seen = JSON.stringify(detail);
+    remembered("sessionStorage", EVENTS_UNTIL, String(eventsUntil));
+    this.#emit("state", detail);
   }
 
   #emit(/** @type {string} */ type, /** @type {any} */ detail) {

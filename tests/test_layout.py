@@ -38,12 +38,12 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 # A library may be imported in these packages or modules.
 LIBRARIES: dict[str, set[str]] = {
     "brotli": {"surfaces.codings", "web.static_files"},
-    "babel": {"content.fields", "page.render", "page.zones"},
+    "babel": {"content.fields", "page.render", "page.words", "page.zones"},
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
     "httptools": {"transport.handshake", "transport.http", "bench.publisher"},
-    "httpx2": {"client", "cli"},
+    "httpx2": {"client", "cli", "web.purge"},
     "isal": {"surfaces.codings"},
     "idna": {"values"},
     "jinja2": {"page.render"},

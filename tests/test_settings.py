@@ -101,7 +101,9 @@ def test_an_unknown_variable_is_named_at_start(start: Callable[..., Running]) ->
         (("--origins", "https://news.example/live"), "https://news.example/live"),
         (("--forwarded", "nginx"), "nginx"),
         (("--heartbeat", "nan"), "expected a number"),
-        (("--drain", "inf"), "range"),
+        (("--drain-window", "inf"), "range"),
+        (("--lifetime", "1"), "expected 0, or 5 or more"),
+        (("--host", "unix:run/push.sock"), "absolute path"),
         (("--port", "65536"), "range"),
         (("--workers", "0"), "range"),
         (("--ring-bytes", "99999999999"), "range"),
@@ -121,6 +123,13 @@ def test_a_bad_variable_is_a_sentence_and_no_traceback(run: Run) -> None:
         done = run("serve", **{variable: "two words"})
         assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
         assert variable in done.stderr
+
+
+def test_the_window_of_a_drain_has_its_old_names_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed("--drain", "7").drain_window == 7.0
+    monkeypatch.setenv("PUSHSERVER_DRAIN", "8")
+    assert parsed().drain_window == 8.0
+    assert settings.unknown_variables({"PUSHSERVER_DRAIN": "8"}) == []
 
 
 def test_a_worker_gets_the_settings_and_none_of_the_other_variables(monkeypatch: pytest.MonkeyPatch) -> None:

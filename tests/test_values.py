@@ -187,6 +187,7 @@ def test_any_other_url_of_a_store_is_refused_without_its_secret(text: str, shown
         ("https://live.news.example", "https://live.news.example"),
         (" HTTPS://Live.News.example:443/ ", "https://live.news.example"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("https://News.example/Live/now/", "https://news.example/Live/now"),
     ],
 )
 def test_a_public_address_is_made_normal(text: str, address: str) -> None:
@@ -194,8 +195,56 @@ def test_a_public_address_is_made_normal(text: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["foo", "live.news.example", "https://a.example/live", "ftp://a.example", "*", "https://"]
+    "text",
+    [
+        *("foo", "live.news.example", "ftp://a.example", "*", "https://", "https:///live", "https://a.example/live?x"),
+        *("https://a.example/<b>", "https://a.example//live", "https://a.example/../live", "https://a.example/a b"),
+    ],
 )
 def test_what_is_no_public_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"https://live\.news\.example"):
         values.public_url(text)
+
+
+def test_a_logo_has_an_absolute_address_and_a_handle_its_sign() -> None:
+    assert values.web_address(" https://news.example/a.png?x=1 ") == "https://news.example/a.png?x=1"
+    assert values.handle("courier") == values.handle("@courier") == "@courier"
+    for refuse, text in ((values.web_address, "/a.png"), (values.web_address, "javascript:x"), (values.handle, "a b")):
+        with pytest.raises(ValueError, match="expected"):
+            refuse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:6081/{path}",
+        "https://cdn.example/service/1/purge/{stream}",
+        "http://a.example/{path} http://b.example/x/{path}?k={stream}",
+        "http://[::1]:80/{path}",
+    ],
+)
+def test_addresses_that_purge_a_cache_are_taken(text: str) -> None:
+    assert values.purge_urls(f" {text.replace(' ', '   ')}\n") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1:6081/",  # no place
+        "http://127.0.0.1:6081/{path} x",
+        "{path}",
+        "ftp://a.example/{path}",
+        "file:///{path}",
+        "http://{stream}.example/{path}",
+        "http://{path}",
+        "http:///{path}",
+        "http://a.example/{path}/{id}",
+        "http://a.example/{path}}",
+        "http://user:hunter2@a.example/{path}",
+        "http://a.example:port/{path}",
+    ],
+)
+def test_any_other_address_that_purges_is_refused(text: str) -> None:
+    said = refusal(values.purge_urls, text)
+    assert "http://127.0.0.1:6081/{path}" in said
+    assert "hunter2" not in said

@@ -71,8 +71,9 @@ def _private(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers["Cache-Control"] = "private, no-cache"
+            headers["Cache-Control"] = "private, no-store"
             headers.add_vary_header("Authorization, Cookie")
+            del headers["Surrogate-Key"]  # of answers that a cache may keep
         await send(message)
 
     return wrapped

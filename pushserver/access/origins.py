@@ -12,7 +12,6 @@ from ipaddress import IPv6Address
 from typing import NamedTuple, Self
 
 from starlette.requests import HTTPConnection
-from starlette.types import Scope
 
 from ..errors import Fault, Forbidden, shorten
 from .gate import permit
@@ -67,10 +66,11 @@ def _canonical_host(host: str, text: str) -> str:
 
 
 def parse_public_url(text: str) -> Origin | None:
-    """The address at which people reach the server; None for an empty text. Raises ValueError."""
+    """The origin of the address at which people reach the server; None for an empty text. Raises ValueError."""
     if not text.strip():
         return None
-    origin = Origin.parse(text)
+    scheme, _, rest = text.partition("://")
+    origin = Origin.parse(f"{scheme}://{rest.partition('/')[0]}" if rest else text)
     if origin.scheme not in ("http", "https"):
         raise ValueError(f"expected http or https in {text!r}")
     return origin
@@ -85,7 +85,7 @@ def parse_origins(setting: str) -> tuple[frozenset[Origin], bool]:
 class Origins:
     """Origins are those that a setting allows, besides the server's own; `*` in the setting allows any.
 
-    The server's own origin is that of the request's `Host`, and `public_url`. Raises ValueError.
+    The server's own origins are that of the request's `Host`, and that of `public_url`. Raises ValueError.
     """
 
     def __init__(self, setting: str, public_url: str = "") -> None:
@@ -101,24 +101,6 @@ class Origins:
     def names(self, origin: str) -> bool:
         """Whether the value of an `Origin` header is an origin that is allowed by name."""
         return _parsed(origin) in self._named
-
-    def own(self, connection: HTTPConnection) -> Origin:
-        """The server's own origin, with which canonical addresses begin: the public address, else that of the request.
-
-        A proxy may call the scheme of a page `wss`, since it passes WebSockets on too. Where `Host` is missing or not
-        valid, the address stands in its place on which the server listens.
-        """
-        return self.own_at(connection.scope, connection.headers.get("host", ""))
-
-    def own_at(self, scope: Scope, host: str) -> Origin:
-        """The server's own origin as `own` has it, of a request with this `Host`."""
-        if self._public is not None:
-            return self._public
-        scheme = "https" if scope.get("scheme") in ("https", "wss") else "http"
-        listening, port = scope.get("server") or ("localhost", None)
-        return _parsed(f"{scheme}://{host}") or Origin(
-            scheme, f"[{listening}]" if ":" in listening else listening, port or DEFAULT_PORTS[scheme]
-        )
 
     def check(self, connection: HTTPConnection) -> None:
         """Raise Forbidden for a page of an origin that may not read. A request without an origin is from no page.

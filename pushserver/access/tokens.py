@@ -80,7 +80,7 @@ class Tokens:
             raise ValueError(
                 _expected("AUDIENCE", "the audience that tokens name, since some streams are private", "nothing")
             )
-        file_keys = read_keys(Path(settings.token_keys))
+        file_keys = _read_setting(settings.token_keys)
         keys = [key for key in file_keys if key.algorithm in algorithms]
         if not keys:
             got = ", ".join(sorted({key.algorithm for key in file_keys})) or "none"
@@ -292,6 +292,16 @@ def _check_strength(key: Key) -> None:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _read_setting(path: str) -> list[Key]:
+    """The keys of the file that the setting names. Raises ValueError, which names the setting."""
+    try:
+        return read_keys(Path(path))
+    except OSError as error:
+        raise ValueError(_expected("KEYS", "a file that can be read", f"{path}: {error.strerror}")) from None
+    except ValueError as error:
+        raise ValueError(f"PUSHSERVER_TOKEN_KEYS: {error}") from None
 
 
 def _expected(name: str, expected: str, got: str) -> str:

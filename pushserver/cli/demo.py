@@ -42,10 +42,20 @@ def go_on(url: str, key: str, stream: str) -> None:
         with Publisher(url, key, direct=True) as publisher:
             for line in entries:
                 if "minutes_before" not in line:
-                    publisher.publish(stream, line["entry"])
+                    _publish(publisher, stream, line)
                     time.sleep(EVERY)
     except PublishError as error:
         logger.warning("the demo ended early: %s", error)
+
+
+def _publish(publisher: Publisher, stream: str, line: dict[str, Any]) -> None:
+    """Publish the entry of a line, under its id if it has one, or correct the one that it names."""
+    if "correction" in line:
+        publisher.correct(stream, line["id"], line["correction"])
+    elif "id" in line:
+        publisher.put_entry(stream, line["id"], line["entry"])
+    else:
+        publisher.publish(stream, line["entry"])
 
 
 def _lines() -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -36,16 +36,21 @@ QUIET = 1.0  # seconds without a byte on standard input, after which it is said 
 DELIVERY_WAIT = 5.0  # seconds to wait until all workers have an entry
 
 
-def _print_answer(answer: dict[str, Any], done: str, as_json: bool) -> None:
-    """Print the server's answer to a change; `done` is the change in the past tense."""
+def _print_answer(answer: dict[str, Any], done: str, as_json: bool, url: str = "") -> None:
+    """Print the server's answer to a change; `done` is the change in the past tense.
+
+    Below it stands the address of what changed, where the server's is passed as `url`.
+    """
+    id = f"{answer['id']}, " if "id" in answer else ""
     if as_json:
         click.echo(json.dumps(answer))
     elif answer.get("unchanged"):
-        click.echo(f"unchanged: {answer['id']}, revision {answer['rev']}")
+        click.echo(f"unchanged: {id}revision {answer['rev']}")
     else:
         before = " before" if answer["replayed"] else ""
-        id = f"{answer['id']}, " if "id" in answer else ""
         click.echo(f"{done}{before}: {id}revision {answer['rev']}, event {answer['n']}, on {answer['durability']}")
+        if url and "url" in answer:
+            click.echo(f"{url}{answer['url']}")
         if answer.get("receipt"):
             click.echo(_receipt_line(answer["receipt"]))
 
@@ -158,7 +163,7 @@ def publish(
     answer = publisher.publish(stream, entry, idempotency_key=idempotency_key)
     if wait:
         answer["receipt"] = publisher.delivery(stream, answer["id"], n=answer["n"], wait=DELIVERY_WAIT)
-    _print_answer(answer, "published", as_json)
+    _print_answer(answer, "published", as_json, publisher.url)
 
 
 def _publish_lines(
@@ -333,8 +338,8 @@ def _entry_lines(entry: dict[str, Any]) -> str:
                 lines.append(block["text"])
             case "embed":
                 lines.append(f"{block['title']} {block['url']}")
-    names = [byline["name"] for byline in entry["bylines"]]
-    return "\n  ".join([*lines, *([f"- {', '.join(names)}"] if names else [])])
+    names = [", ".join(filter(None, (byline["name"], byline.get("org")))) for byline in entry["bylines"]]
+    return "\n  ".join([*lines, *([f"- {'; '.join(names)}"] if names else [])])
 
 
 def _item_lines(fields: dict[str, Any], indent: str = "") -> Iterator[str]:

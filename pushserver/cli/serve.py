@@ -19,6 +19,7 @@ from .. import settings
 from ..access import keyfile
 from ..server import supervisor, worker
 from ..store.folder import CannotStart
+from ..values import unix_path
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
 
@@ -32,6 +33,8 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     chosen = settings.Settings(**values)
     if play and chosen.redis and not chosen.key:
         raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
+    if play and unix_path(chosen.host):
+        raise click.UsageError("Expected an address with --demo, got a unix socket in --host.")
     configure_logging(chosen.log_level)
     # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
     for sentence in settings.unknown_variables(os.environ):
@@ -44,19 +47,24 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     sys.exit(status)
 
 
-def _work(listener: int, lifeline: int, condition: int, **values: Any) -> None:
+def _work(channel: int, condition: int, **values: Any) -> None:
     """Run one worker process; `serve` starts it."""
     chosen = settings.Settings(**values)
     configure_logging(chosen.log_level)
-    worker.work(chosen, listener, lifeline, condition)
+    worker.work(chosen, channel, condition)
 
 
 async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
     """Print the URLs and the key once the server is ready; play the demo, if asked to."""
+    path = unix_path(url)
     # No proxy of the environment is asked: it could not reach this machine's own addresses.
-    async with httpx2.AsyncClient(trust_env=False) as http:
-        while not await _is_ready(http, url):
+    transport = httpx2.AsyncHTTPTransport(uds=path) if path else None
+    async with httpx2.AsyncClient(trust_env=False, transport=transport) as http:
+        while not await _is_ready(http, "http://localhost" if path else url):
             await asyncio.sleep(READY_EVERY)
+    if path:
+        click.echo(os.fsencode(f"\npushserver is ready\n\n  unix socket  {path}\n"))
+        return
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
     key_file = shlex.quote(str(Path(chosen.data).absolute() / keyfile.KEY_FILE))
     is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
@@ -65,8 +73,10 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
+    if chosen.public_url:
+        lines.insert(0, f"  public       {chosen.public_url}/")
     if play:
-        lines.insert(0, f"  live demo    {url}/streams/{stream}")
+        lines.insert(0, f"  live demo    {chosen.public_url or url}/streams/{stream}")
         # A daemon thread, so that the demo does not delay the end of the process.
         threading.Thread(target=demo.go_on, args=(url, chosen.key, stream), daemon=True).start()
     # As bytes: a path may have some that are not UTF-8.
@@ -85,7 +95,7 @@ _demo = click.Option(["play", "--demo"], is_flag=True, help="Publish a made-up l
 _accept_empty = click.Option(
     ["--accept-empty-store"], is_flag=True, help="Start although the data folder had a store, and has it no more."
 )
-_inherited = [click.Argument([name], type=int) for name in ("listener", "lifeline", "condition")]
+_inherited = [click.Argument([name], type=int) for name in ("channel", "condition")]
 COMMANDS = [
     click.Command("serve", callback=_serve, params=[_demo, _accept_empty, *_knobs], help=_serve.__doc__),
     click.Command("worker", callback=_work, params=[*_inherited, *_knobs], hidden=True),

@@ -23,7 +23,7 @@ RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # of one request, at most
 
 
 class ImportLine(NamedTuple):
-    """ImportLine is one line of an import: `kind` is page, entry or withdrawal, `length` is in characters."""
+    """ImportLine is one line of an import: `kind` is stream, page, entry or withdrawal, `length` is in characters."""
 
     number: int
     kind: str
@@ -49,7 +49,7 @@ def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None
     """
     sending = Import(publisher, stream, file.name)
     previous_at: str | None = None
-    with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr) as lines:
+    with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr, hidden=not sys.stderr.isatty()) as lines:
         for number, text in lines:
             line = _record(text, file.name, number)
             published_at = line.value.get("published_at") if line.kind == "entry" else None
@@ -74,7 +74,7 @@ class Import:
 
     def send(self, line: ImportLine) -> None:
         """Send a line, now or with the next ones. A refused line ends the program; the lines before it stay."""
-        if line.kind == "withdrawal" or "rev" in line.value:
+        if line.kind in ("stream", "withdrawal") or "rev" in line.value:
             characters = line.length + sum(other.length for other in self._batch)
             if len(self._batch) == RESTORED_LINES or characters > RESTORED_CHARACTERS:
                 self.flush()
@@ -84,7 +84,8 @@ class Import:
             send = self._publisher.publish if line.kind == "entry" else self._publisher.put_page
             key = content_key(line.kind, line.value)
             try:
-                self._count(known=send(self._stream, line.value, idempotency_key=key)["replayed"])
+                answer = send(self._stream, line.value, idempotency_key=key)
+                self._count(known=answer["replayed"] or "unchanged" in answer)
             except PublishError as error:
                 self._fail(line, error)
 
@@ -130,7 +131,7 @@ def _record(text: str, name: str, number: int) -> ImportLine:
         fail(f"{name}, line {number}: {error.detail} {reason}", REFUSED)
     if isinstance(value, dict) and len(value) == 1:
         ((kind, fields),) = value.items()
-        if kind in ("page", "entry", "withdrawal") and isinstance(fields, dict):
+        if kind in ("stream", "page", "entry", "withdrawal") and isinstance(fields, dict):
             return ImportLine(number, kind, fields, len(text))
     expected = '{"page": …}, {"entry": …} or {"withdrawal": …}'
     fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
@@ -151,7 +152,8 @@ def _wait_out(before: str | None, at: str, speed: float) -> None:
 def export(publisher: Publisher, stream: str) -> None:
     """Write all of STREAM to standard output, for `pushserver import`. On an error nothing is written.
 
-    The lines are the page, the entries with revision and correction, and the withdrawals. The key needs every right.
+    The lines are the id of the feeds, the entries with revision and correction, the withdrawals, and the page. The key
+    needs every right.
     """
     if sys.stdout is None:
         fail("standard output is closed", REFUSED)

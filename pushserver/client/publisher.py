@@ -109,6 +109,7 @@ class Publisher(_Calls[Answer]):
     """
 
     def __init__(self, url: str, key: str, *, direct: bool = False) -> None:
+        self.url = url.rstrip("/")
         headers = authorization(key)
         with _environment_named():
             self._http = httpx2.Client(timeout=TIMEOUT, headers=headers, **_reach(url, direct))

@@ -31,7 +31,7 @@ PROVEN_MISSES = 3  # failures in a row after which WebSockets that worked once c
 EVENTS_FOR = 600.0  # seconds for which WebSockets count as blocked
 # Close codes, a copy of the server's in `wire.codes`, so that the client imports nothing of the server.
 NO_CODE = 1006  # RFC 6455, 7.4.1: the connection ended without a close frame
-TOKEN_EXPIRED, ENDED = 4401, 4410
+TOKEN_EXPIRED, NO_STREAM, ENDED = 4401, 4404, 4410
 FINAL_CODES = frozenset({1008, 1009, *range(4400, 4408), ENDED})  # after these a reader does not connect again
 
 
@@ -43,6 +43,24 @@ class State(Enum):
     BEHIND = "behind"  # connected; the server has events that have not come yet
     WAITING = "waiting"
     ENDED = "ended"  # final; but where the token has expired, `wake` tries again
+
+
+class Reason(Enum):
+    """Reason is why a subscription ended."""
+
+    NONE = ""
+    OVER = "over"  # the coverage has ended
+    TOKEN = "token"  # it is missing, not valid, or has expired; `wake` tries again
+    REFUSED = "refused"
+    UNKNOWN = "unknown"  # there is no such stream
+
+
+# Of the close codes and the HTTP statuses that are final; for any other one it is REFUSED.
+REASONS = {
+    **dict.fromkeys((204, ENDED), Reason.OVER),
+    **dict.fromkeys((401, TOKEN_EXPIRED), Reason.TOKEN),
+    **dict.fromkeys((404, 410, NO_STREAM), Reason.UNKNOWN),
+}
 
 
 class Action(Enum):
@@ -75,6 +93,7 @@ class Subscription:
         self.stale: str | None = None  # since when the server has had no contact with the store
         self.buffered = False  # the server answers, but a proxy on the way buffers its events
         self.expired = False  # ended because the token is not valid or has expired
+        self.reason = Reason.NONE  # why it ended
         self.hidden = False  # nobody looks at the page; set by the caller
         self.asks = False  # an HTTP request may tell why the last attempt failed
         self.transport = Transport.SOCKET  # of the current or the last connection
@@ -95,7 +114,7 @@ class Subscription:
     def wake(self, at: float, chance: float) -> Action:
         """Connect now, unless the server asked to wait: at the start, when a page is shown, when the network is up."""
         if self.state is State.WAITING or self.expired:
-            self.state, self.expired = State.WAITING, False
+            self.state, self.expired, self.reason = State.WAITING, False, Reason.NONE
             self.due = max(at, self._not_before)
         elif self.due is not None and at >= self.due:  # the machine slept through the deadline
             self._leave(at, chance)
@@ -125,7 +144,7 @@ class Subscription:
         if self.state in (State.WAITING, State.ENDED):
             return Action.NOTHING
         if code in FINAL_CODES:
-            return self._end(expired=code == TOKEN_EXPIRED)
+            return self._end(REASONS.get(code, Reason.REFUSED))
         return self._leave(at, chance, asks=self.state is State.CONNECTING)
 
     def answered(self, status: int, retry_after: float, at: float, chance: float) -> Action:
@@ -133,7 +152,7 @@ class Subscription:
         if self.state is not State.WAITING or self.due is None:
             return Action.NOTHING
         if status == 204 or (400 <= status < 500 and status != 429):
-            return self._end(expired=status in (401, 403))
+            return self._end(REASONS.get(status, Reason.REFUSED))
         if status >= 400:
             self._not_before = at + retry_after
             self.due += retry_after
@@ -227,7 +246,7 @@ class Subscription:
         if self._ahead_since is not None:
             self._ahead_since = at if n < self._head else None
         if frame["type"] == "stream.end":
-            self._end()
+            self._end(Reason.OVER)
         return Action.APPLY
 
     # --- transitions
@@ -267,7 +286,7 @@ class Subscription:
     def _growth(self) -> int:
         return 1 << min(self._failures, 10)
 
-    def _end(self, *, expired: bool = False) -> Action:
+    def _end(self, reason: Reason) -> Action:
         self.state, self.due = State.ENDED, None
-        self.asks, self.expired = False, expired
+        self.asks, self.reason, self.expired = False, reason, reason is Reason.TOKEN
         return Action.LEAVE

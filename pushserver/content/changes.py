@@ -6,7 +6,7 @@ revisions; a page keeps nothing but its number of revisions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from ..codec import dumps, loads
@@ -23,6 +23,7 @@ from ..model import (
     order_of,
     unwritten_page,
 )
+from .fields import direction
 from .schema import CorrectionIn, CorrectionPut, EndIn, EntryIn, EntryPut, PageIn, PagePut, WithdrawalIn
 from .validation import M, read
 
@@ -210,6 +211,7 @@ def revise_page(page_in: PageIn, *, at: int, current: StoredPage | None = None) 
     fields = page_in.model_dump(exclude_none=True, exclude={"rev"})
     if current and current["state"] == "ended" and "state" not in page_in.model_fields_set:
         fields["state"] = "ended"  # a correction of an ended page must not make the coverage live again
+    fields.setdefault("dir", direction(page_in.lang))
     rev = current["rev"] + 1 if current else 1
     return cast(StoredPage, {"rev": rev, **fields, "updated_at": page_in.updated_at or instant(at)})
 
@@ -229,9 +231,16 @@ def patch_page(current: StoredPage | None, patch: Any) -> PageIn:
     """The input that a merge patch (RFC 7396) makes of a page."""
     fields: dict[str, Any] = dict(current or {})
     own = {name: fields[name] for name in PageIn.model_fields if name in fields and name != "updated_at"}
+    if own.get("dir") == direction(own.get("lang", "en")):
+        own.pop("dir", None)  # it follows another language
     if isinstance(patch, dict):
         patch = _without_sent_back(patch, current or {"rev": 0}, "rev")
     return _patched(PagePut, own, patch)
+
+
+def is_same_page(page: StoredPage, current: StoredPage | None, *, keeps: Collection[str] = ()) -> bool:
+    """Whether a page says the same as the current one, but for its revision and the fields `keeps`."""
+    return current is not None and {**page, **{name: current.get(name) for name in ("rev", *keeps)}} == dict(current)
 
 
 def put_page(stream: str, page: StoredPage, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:

@@ -1,4 +1,4 @@
-"""Lines of an export: `{"page": …}`, `{"entry": …}` or `{"withdrawal": …}`, each as it is stored. Pure.
+"""Lines of an export: `{"stream": …}`, `{"page": …}`, `{"entry": …}` or `{"withdrawal": …}`, each as stored. Pure.
 
 A line that is imported is validated as a request body is, and has to be equal to the stored form of its value: nothing
 is restored that could not have been stored.
@@ -28,6 +28,8 @@ def _id(text: str) -> str:
         raise Unsafe(error.faults[0].expected, text) from None
 
 
+FEED_ID_LIMIT = 2_048  # characters
+FEED_ID = r"^(urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|https?://[!-~]+)$"
 Id = Annotated[str, checked(_id)]
 Revision = Annotated[int, Field(ge=1, le=999_999_999)]
 
@@ -74,23 +76,30 @@ class Page(PageIn):
     began_at: Instant
 
 
+class Stream(Model):
+    """The id of a stream's feeds. It is the first line: the first entry would give the feeds another id."""
+
+    feed_id: Annotated[str, Field(max_length=FEED_ID_LIMIT, pattern=FEED_ID)]
+
+
 class ExportLine(Model):
     """A line of an export, which has one of these members."""
 
+    stream: Stream | None = None
     page: Page | None = None
     entry: Entry | None = None
     withdrawal: Withdrawal | None = None
 
 
 def read_line(value: Any) -> tuple[str, dict[str, Any]]:
-    """The kind of a line, `entry`, `withdrawal` or `page`, and its value as it is stored. Raises Invalid."""
+    """The kind of a line, such as `entry`, and its value as it is stored. Raises Invalid."""
     line = read(ExportLine, value)
     made = line.model_dump(exclude_none=True, by_alias=True)
     if len(made) != 1 or len(value) != 1:
         got = " and ".join(value) or "nothing"
         raise Invalid(
-            "A line of an export must be an object with one member: entry, withdrawal or page.",
-            Fault("line", "an entry, a withdrawal or a page", got),
+            "A line of an export must be an object with one member: stream, entry, withdrawal or page.",
+            Fault("line", "a stream, an entry, a withdrawal or a page", got),
         )
     if line.entry:
         made["entry"]["flags"] = line.entry.flags.model_dump(exclude_defaults=True)

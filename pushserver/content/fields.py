@@ -83,6 +83,11 @@ def _language(tag: str) -> str:
     raise plaintext.Unsafe("a language tag, such as en-US", tag)
 
 
+def direction(lang: str) -> str:
+    """The direction in which a language is written: ltr or rtl."""
+    return str(Locale.parse(lang, sep="-").text_direction)
+
+
 def _most(limit: int, length: Callable[[str], int] = len) -> AfterValidator:
     """Limit the cleaned text to so many characters: cleaning may add some, and an export of it has to be valid."""
 

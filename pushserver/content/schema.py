@@ -185,7 +185,7 @@ class PageIn(Model):
     intro: Text | None = None
     timezone: Zone = "UTC"
     lang: Language = "en"
-    dir: Literal["ltr", "rtl"] = "ltr"
+    dir: Literal["ltr", "rtl"] | None = None  # that of the language
     state: Literal["live", "paused"] = "live"
     coverage_start: Instant | None = None
     coverage_end: Instant | None = None

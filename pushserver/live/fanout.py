@@ -197,6 +197,17 @@ class Fanout:
                 self.drop(reader, code, farewell)
             yield
 
+    def all_readers(self) -> tuple[Reader, ...]:
+        """The readers as they are now."""
+        return tuple(self._readers)
+
+    def renew(self, at: float, farewell: Callable[[], Notice]) -> Generator[None, None, None]:
+        """Close the readers whose lifetime ends before an instant, each with a frame of its own, one reader a step."""
+        for reader in tuple(self._readers):
+            if reader.place >= 0 and reader.renew_at <= at:
+                self.drop(reader, Close.RESTART, farewell())
+            yield
+
     def dismiss(self, code: Close) -> Generator[None, None, None]:
         """Close the readers who have everything, one a step."""
         for reader in tuple(self._readers):

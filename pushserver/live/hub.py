@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from .. import metrics, model
@@ -20,7 +21,9 @@ from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
+from ..wire.frames import Batch
 from ..wire.memory import Account
+from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
 from .lookups import Lookups
@@ -33,7 +36,10 @@ from .tail import Tails
 
 logger = logging.getLogger(__name__)
 
+RELOAD_MS = 60_000  # milliseconds over which pages of another build are loaded anew
 RETRY_MS = 1_000  # milliseconds over which readers who are sent away spread their return
+RENEWED_EVERY = 1.0  # seconds between two looks for readers at the end of their lifetime
+JITTER = 0.2  # of a lifetime: readers stay for 0.8 to 1.2 of it
 
 
 class HubOptions(NamedTuple):
@@ -48,7 +54,7 @@ class HubOptions(NamedTuple):
     replay_bytes: int
     heartbeat: float  # seconds
     patience: float  # seconds
-    drain: float  # seconds
+    lifetime: float  # seconds; 0 is without end
     heal: bool
 
     @classmethod
@@ -82,12 +88,14 @@ class Hub:
             memory_events=options.ring_events,
             give_up=self._give_up,
         )
-        self._drained = asyncio.Event()
+        self._admits = True  # new readers
+        self._departures: Departures | None = None  # while readers are being sent away
+        self.leaving = asyncio.Event()  # set when they begin to be: answers that wait for something end, too
         self._farewells: set[asyncio.Task[None]] = set()  # the loop alone would let the collector take them
         self._too_slow = 0  # readers that this worker closed because they took nothing
         self.passes = Passes()
         self.readers = 0
-        self.draining = False
+        self.draining = False  # the worker is not ready: others are to be asked
 
     async def run(self) -> None:
         """Tail, beat and sweep until cancelled."""
@@ -95,6 +103,8 @@ class Hub:
             tasks.create_task(self._tails.run())
             tasks.create_task(self._beat())
             tasks.create_task(self._sweep())
+            if self._options.lifetime:
+                tasks.create_task(self._renew())
 
     def is_sound(self) -> bool:
         """Whether every followed partition is being read."""
@@ -142,17 +152,23 @@ class Hub:
             self.leave(stream)
 
     def _check_room(self) -> None:
-        if self.draining or self.readers >= self._options.readers:
+        if not self._admits or self.readers >= self._options.readers:
             raise Unavailable("This worker takes no more readers.", retry_after=2)
 
     def _count_out(self) -> None:
         self.readers -= 1
         metrics.READERS.dec()
-        if not self.readers:
-            self._drained.set()
 
-    async def welcome(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Let a reader join, or close it where the store or the stream does not allow that now."""
+    async def welcome(
+        self, stream: LiveStream, reader: Reader, cursor: Cursor | None, *, outdated: bool = False
+    ) -> None:
+        """Let a reader join, or close it where the store or the stream does not allow that now.
+
+        A reader that is `outdated` is a page that another build made: it learns so, and is to be loaded anew.
+        """
+        if outdated:
+            self._send_to_reload(stream, reader)
+            return
         try:
             await self.join(stream, reader, cursor)
         except (Unavailable, StoreError):
@@ -164,7 +180,7 @@ class Hub:
         for _ in range(2):
             await self._healer.wait(stream)
             try:
-                start = await self._resumption.start(stream, reader.format, cursor)
+                start = await self._resumption.start(stream, reader.format, cursor, reader.coding)
             except LogDiffers:
                 self._healer.recover(stream, "the log has another event at its place")
                 continue
@@ -180,12 +196,28 @@ class Hub:
         """Add a reader to its stream, unless the reader, the stream or the worker has gone while the store was read."""
         if reader.state is ReaderState.CLOSED:
             return
-        if self.draining:
+        if not self._admits:
             self._turn_away(reader, Close.RESTART, "drain")
         elif not stream.is_open:
             self._turn_away(reader, Close.RESTART, "resync")
         else:
+            reader.renew_at = self._renewal()
             stream.fanout.join(reader, *start)
+            if self._departures is not None:
+                self._departures.add(stream.fanout, reader)
+
+    def _renewal(self) -> float:
+        """When a reader that joins now is to come anew: at random, else those who came together would come so again."""
+        lifetime = self._options.lifetime
+        return asyncio.get_running_loop().time() + random.uniform(1 - JITTER, 1 + JITTER) * lifetime
+
+    def _send_to_reload(self, stream: LiveStream, reader: Reader) -> None:
+        """Say hello to a reader, and when its page is to be loaded anew: at random, else all pages would be at once."""
+        if reader.state is not ReaderState.CLOSED:
+            hello = stream.hello(stream.ring.n, None, self._options.heartbeat)
+            reader.write(Batch([hello], reader.format, reader.coding))
+            self._count_dropped(Close.RESTART)
+            reader.close(Close.RESTART, frames.bye("build", RETRY_MS, reload_ms=random.randrange(RELOAD_MS)))
 
     def _turn_away(self, reader: Reader, code: Close, why: str) -> None:
         """Close a reader that has not joined yet."""
@@ -313,13 +345,40 @@ class Hub:
                 logger.warning("cut off %d readers that were too slow; %d so far", closed, self._too_slow)
             logged = self._too_slow
 
-    async def drain(self) -> None:
-        """Send every reader away, and wait until they have left, `drain` seconds at most."""
-        self.draining = True
-        for stream in tuple(self._streams.values()):
-            await stream.drop_all(Close.RESTART, frames.bye("drain", RETRY_MS))
-        if self.readers:
-            self._drained.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._options.drain):
-                    await self._drained.wait()
+    async def _renew(self) -> None:
+        """Send readers away who have been here for their lifetime, so that a balancer may place them anew."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(RENEWED_EVERY)
+            for stream in tuple(self._streams.values()):
+                await stream.renew(loop.time(), lambda: frames.bye("renew", own_retry_ms()))
+
+    async def drain(self, drain: Drain, *, admit: bool = False) -> None:
+        """Send every reader away as a drain says that has begun; return when it goes on to its next phase.
+
+        `admit` admits readers who come meanwhile: requests that have reached this worker, while new ones go to another.
+        """
+        loop = asyncio.get_running_loop()
+        while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
+            await asyncio.sleep(BETWEEN)
+        self._admits = admit
+        self._departures = departures = self._all_readers()
+        self.leaving.set()
+        while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
+            for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
+                if reader.place >= 0:
+                    fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))
+            await asyncio.sleep(BETWEEN)
+        self._admits = False
+
+    def _all_readers(self) -> Departures:
+        departures = Departures()
+        for stream in self._streams.values():
+            for reader in stream.fanout.all_readers():
+                departures.add(stream.fanout, reader)
+        return departures
+
+
+def own_retry_ms() -> int:
+    """The time of one reader to come back within, in milliseconds."""
+    return random.randint(RETRY_MS // 2, RETRY_MS)

@@ -26,7 +26,7 @@ class Reader:
     `position` and `place` belong to the fanout that the reader joined; nothing else writes them.
     """
 
-    __slots__ = ("coding", "format", "place", "position", "stalled", "state")
+    __slots__ = ("coding", "format", "place", "position", "renew_at", "stalled", "state")
 
     def __init__(self, format: Format, coding: Coding = Coding.MESSAGE) -> None:
         self.format = format
@@ -34,6 +34,7 @@ class Reader:
         self.state = ReaderState.OPEN
         self.position = 0  # in the ring
         self.place = -1  # index in the fanout's list; -1 for a reader that is in none
+        self.renew_at = 0.0  # on the loop's clock: when its lifetime ends, if readers have one
         self.stalled = 0  # sweeps since the client last took something
 
     def write(self, batch: Batch) -> None:

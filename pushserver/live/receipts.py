@@ -65,15 +65,29 @@ class Receipts:
         try:
             fields = {"question": question, "worker": self._name, "stream": stream, "entry": entry_id}
             workers = await self._send(ASK, **fields, n=n, wait=wait)
-            try:
-                async with asyncio.timeout(wait + GRACE):
-                    while len(reports) < workers:
-                        reports.append(await answers.get())
-            except TimeoutError:
-                pass  # a worker that hangs is reported as silent, and must not hold up the answer
+            await self._collect(answers, reports, workers, limit=wait + GRACE)
         finally:
             del self._questions[question]
         return _receipt(reports, silent=workers - len(reports))
+
+    async def _collect(
+        self, answers: asyncio.Queue[dict[str, Any]], reports: list[dict[str, Any]], workers: int, *, limit: float
+    ) -> None:
+        """Wait for a report of each worker. One that hangs is silent, and must not hold up the answer.
+
+        Nor does the answer hold up a worker that stops.
+        """
+
+        async def collect() -> None:
+            while len(reports) < workers:
+                reports.append(await answers.get())
+
+        waits = [asyncio.create_task(collect()), asyncio.create_task(self._hub.leaving.wait())]
+        try:
+            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _read(self, channels: Channels) -> None:
         while True:

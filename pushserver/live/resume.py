@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import Unavailable
 from ..model import Cursor
 from ..store.log import Log, Resumed, Snapshot
-from ..wire.frames import EventFrame, Format, Frame, Notice, SnapshotFrame
+from ..stretch import in_stretches
+from ..wire.frames import Coding, EventFrame, Format, Frame, Notice, SnapshotFrame
 from .stream import LiveStream
 
 T = TypeVar("T")
@@ -65,10 +66,13 @@ class Resumption:
         self._heartbeat = heartbeat
         self._reads = SharedReads()
 
-    async def start(self, stream: LiveStream, format: Format, cursor: Cursor | None) -> Start | None:
-        """The start of a reader with this cursor; None where a withdrawal came during the read, which must be repeated.
+    async def start(
+        self, stream: LiveStream, format: Format, cursor: Cursor | None, coding: Coding = Coding.MESSAGE
+    ) -> Start | None:
+        """The start of a reader with this cursor, whose snapshot is made in its variant.
 
-        Raises LogDiffers, LogGone, Unavailable, StoreError.
+        None where a withdrawal came during the read, which must be repeated. Raises LogDiffers, LogGone, Unavailable,
+        StoreError.
         """
         if cursor and (start := self._from_ring(stream, cursor)):
             return start
@@ -83,10 +87,11 @@ class Resumption:
                 if position < stream.ring.start:  # other frames had to leave, so that the recalled ones have room
                     return None
                 return Start(position, last, [self._hello(stream, resumed.n), *missed])
-        return await self._from_snapshot(stream, resumed.reason or "too_far")
+        return await self._from_snapshot(stream, format, coding, resumed.reason or "too_far")
 
-    async def _from_snapshot(self, stream: LiveStream, reason: str) -> Start | None:
+    async def _from_snapshot(self, stream: LiveStream, format: Format, coding: Coding, reason: str) -> Start | None:
         snapshot, frame = stream.latest_snapshot() or await self._latest_snapshot(stream)
+        await self._reads.read((frame, format, coding), lambda: in_stretches(frame.steps(format, coding)))
         position = _position(stream, snapshot.cursor, snapshot.n)
         if position < stream.ring.start:
             raise Unavailable("The stream moves faster than it can be read.")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from markupsafe import Markup
+
 from .. import metrics
-from ..codec import loads
+from ..codec import dumps, loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
+from ..page.render import Place
 from ..store.log import Snapshot
 from ..stretch import in_stretches
 from ..wire import frames
@@ -154,6 +158,10 @@ class LiveStream:
         """Close every reader."""
         await in_stretches(self.fanout.drop_all(code, farewell), STRETCH)
 
+    async def renew(self, at: float, farewell: Callable[[], Notice]) -> None:
+        """Close the readers whose lifetime ends before an instant of the loop's clock."""
+        await in_stretches(self.fanout.renew(at, farewell), STRETCH)
+
     async def sweep(self) -> None:
         """Close the readers who take nothing."""
         await in_stretches(self.fanout.sweep(), STRETCH)
@@ -200,7 +208,7 @@ class LiveStream:
     def snapshot_frame(self, snapshot: Snapshot) -> SnapshotFrame:
         """A snapshot as a frame."""
         size = sum(len(entry) + TEXT_BYTES for entry in snapshot.entries)
-        frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_text, snapshot), size=size)
+        frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_parts, snapshot), size=size)
         frame.encodings = self.ring.encodings
         self._snapshots[frame] = snapshot
         return frame
@@ -292,7 +300,7 @@ class LiveStream:
             entries = [entry for entry in snapshot.entries if not (id in entry and json.loads(entry)["id"] == id)]
             if len(entries) < len(snapshot.entries):
                 self._snapshots[frame] = snapshot._replace(entries=entries)
-                frame.replace(partial(_snapshot_text, self._snapshots[frame]))
+                frame.replace(partial(_snapshot_parts, self._snapshots[frame]))
 
     def restart(self, snapshot: Snapshot, first: Sequence[Frame], past: Sequence[Event]) -> None:
         """Go on from a snapshot. Every reader receives these frames in place of what it had not received yet."""
@@ -371,10 +379,21 @@ def _html_fields(event: Event, written: StoredPage, updated_at: str) -> dict[str
     return render.frame(event, {**written, "updated_at": updated_at})
 
 
-def _snapshot_text(snapshot: Snapshot, format: Format) -> str:
-    """A snapshot frame's text in a format."""
+def _snapshot_parts(snapshot: Snapshot, format: Format) -> Iterator[str]:
+    """A snapshot frame's text in a format, in parts, none of which takes long to make."""
     if format is Format.JSON:
-        return frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
+        yield frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
+        return
+    items, place = [], Place.of(snapshot.page)
+    for entry in snapshot.entries:
+        items.append(render.item(entry, place))
+        yield ""
+    # The page is encoded without its entries, in whose places stands a text that no publisher can guess.
+    mark = Markup(secrets.token_hex(16))
     older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, render.items(snapshot.page, snapshot.entries), older=older)
-    return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
+    parts = render.parts(snapshot.page, [item._replace(html=mark) for item in items], older=older)
+    text = frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
+    before, *behind = text.split(mark)
+    yield before
+    for item, following in zip(items, behind, strict=True):
+        yield dumps(item.html)[1:-1] + following

@@ -5,9 +5,10 @@ Nothing in it depends on when it is asked for: the same state of a stream makes 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from markupsafe import Markup
 
@@ -15,16 +16,19 @@ from ..content import markup
 from ..content.fields import BLOCK_TYPES
 from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
+from .masthead import NAMELESS, Masthead
 from .render import Place
 
+URN = "urn:uuid:"
 TITLE_LIMIT = 100  # characters of the text that stands for a headline where an entry has none
 
 
 class Edition(NamedTuple):
     """Edition is a stream at one instant: its page and its newest withdrawals.
 
-    `base` is the address of the server as its readers see it, such as https://news.example. `began_at` is the oldest
-    instant that the stream ever showed.
+    `base` is the address of the server as its readers see it, such as https://news.example; where it is not known, the
+    path from the document to the server's root, such as `..`. `began_at` is the oldest instant that the stream ever
+    showed, `feed_id` the id of its feeds.
     """
 
     base: str
@@ -32,6 +36,8 @@ class Edition(NamedTuple):
     page: StoredPage
     withdrawals: list[StoredWithdrawal]
     began_at: str
+    feed_id: str = ""
+    masthead: Masthead = NAMELESS
 
     @property
     def url(self) -> str:
@@ -39,11 +45,22 @@ class Edition(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The host of the server, which stands for the name of the publisher."""
+        """The host of the server, which stands for the publisher's name where no other is known; "" where it is not."""
         return urlsplit(self.base).netloc
+
+    @property
+    def site_name(self) -> str:
+        """The name of the publisher."""
+        return self.masthead.name or self.host
 
     def entry_url(self, id: str) -> str:
         return f"{self.url}/entries/{id}"
+
+    def entry_id(self, id: str) -> str:
+        """The id of an entry in feeds, which follows from that of the feed and never changes."""
+        if self.feed_id.startswith(URN):
+            return uuid.uuid5(uuid.UUID(self.feed_id), id).urn
+        return f"{self.feed_id}/entries/{id}"  # as an earlier version had it
 
     def title(self, entry: StoredEntry) -> str:
         """The headline, or the beginning of the text."""
@@ -51,18 +68,18 @@ class Edition(NamedTuple):
         return headline or beginning(plain_text(entry), TITLE_LIMIT)
 
     def content(self, entry: StoredEntry) -> Markup:
-        """The entry as HTML for other sites: with absolute addresses of pictures, and with its direction."""
+        """The entry as HTML for other sites: with its pictures, and with its direction."""
         blocks = [self._with_source(block) for block in entry["blocks"] if block["type"] in BLOCK_TYPES]
         content = render.content({**entry, "blocks": blocks}, Place.of(self.page))
         return Markup('<div dir="rtl">{}</div>').format(content) if self.page["dir"] == "rtl" else content
 
-    def pictures(self, entry: StoredEntry) -> list[str]:
-        """The absolute addresses of an entry's pictures."""
-        return [self._with_source(block)["src"] for block in entry["blocks"] if block["type"] == "image"]
+    def pictures(self, entry: StoredEntry) -> list[dict[str, Any]]:
+        """The image blocks of an entry, with absolute addresses where the server's is known."""
+        return [self._with_source(block) for block in entry["blocks"] if block["type"] == "image"]
 
     def _with_source(self, block: dict[str, Any]) -> dict[str, Any]:
-        is_local = block.get("src", "").startswith("/")
-        return {**block, "src": self.base + block["src"]} if is_local else block
+        is_local = self.host and block.get("src", "").startswith("/")
+        return {**block, "src": urljoin(self.base, block["src"])} if is_local else block
 
 
 def plain_text(entry: StoredEntry) -> str:

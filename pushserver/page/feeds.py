@@ -26,14 +26,19 @@ def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
     """The Atom feed, and a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
     page = edition.page
     feed = xml.Element(_atom("feed"), {"xml:lang": page["lang"]})
-    _add(feed, "id", edition.url)
+    _add(feed, "id", edition.feed_id)
     _add(feed, "title", page["headline"])
     if page.get("dek"):
         _add(feed, "subtitle", page["dek"])
     _add(feed, "updated", page["updated_at"])
-    _add(_add(feed, "author"), "name", edition.host)
+    # RFC 4287, 4.1.1: a feed has an author.
+    _add(_add(feed, "author"), "name", edition.site_name or page["headline"])
     _add(feed, "link", rel="self", type="application/atom+xml", href=f"{edition.url}/feed.atom")
     _add(feed, "link", rel="alternate", type="text/html", href=edition.url)
+    for topic in page["topics"]:
+        _add(feed, "category", term=topic["label"])
+    if edition.masthead.logo:
+        _add(feed, "logo", edition.masthead.logo)
     _add(feed, "entry")  # stands for the entries
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
@@ -53,7 +58,7 @@ def atom_entry(edition: Edition, entry: StoredEntry) -> bytes:
 def _add_entry(feed: xml.Element, edition: Edition, entry: StoredEntry) -> None:
     url = edition.entry_url(entry["id"])
     item = _add(feed, "entry")
-    _add(item, "id", url)
+    _add(item, "id", edition.entry_id(entry["id"]))
     _add(item, "title", edition.title(entry))
     _add(item, "published", entry["published_at"])
     _add(item, "updated", entry.get("updated_at") or entry["published_at"])
@@ -66,10 +71,11 @@ def _add_entry(feed: xml.Element, edition: Edition, entry: StoredEntry) -> None:
 
 
 def _add_tombstone(feed: xml.Element, edition: Edition, withdrawal: StoredWithdrawal) -> None:
-    attributes = {"ref": edition.entry_url(withdrawal["id"]), "when": withdrawal["at"]}
+    attributes = {"ref": edition.entry_id(withdrawal["id"]), "when": withdrawal["at"]}
     tombstone = xml.SubElement(feed, f"{{{TOMBSTONES}}}deleted-entry", attributes)
     if withdrawal.get("note"):
         xml.SubElement(tombstone, f"{{{TOMBSTONES}}}comment").text = withdrawal["note"]
+    _add(tombstone, "link", rel="alternate", type="text/html", href=edition.entry_url(withdrawal["id"]))
 
 
 def _atom(name: str) -> str:
@@ -98,11 +104,17 @@ def json_feed(edition: Edition, items: Sequence[str]) -> str:
         "feed_url": f"{edition.url}/feed.json",
         "description": page.get("dek"),
         "language": page["lang"],
+        "authors": [{"name": edition.site_name}] if edition.site_name else None,
+        "icon": edition.masthead.logo or None,
         "expired": True if page["state"] == "ended" else None,
         "items": ["\x00"],  # stands for the items: no text has this character
         "_pushserver": {
             "withdrawn": [
-                {"id": edition.entry_url(withdrawal["id"]), **_named(withdrawal, "at", "rev", "reason", "note")}
+                {
+                    "id": edition.entry_id(withdrawal["id"]),
+                    "url": edition.entry_url(withdrawal["id"]),
+                    **_named(withdrawal, "at", "rev", "reason", "note"),
+                }
                 for withdrawal in edition.withdrawals
             ]
         },
@@ -114,7 +126,7 @@ def feed_item(edition: Edition, entry: StoredEntry) -> str:
     """One item of the JSON Feed, as a part of its text."""
     url = edition.entry_url(entry["id"])
     item = {
-        "id": url,
+        "id": edition.entry_id(entry["id"]),
         "url": url,
         "title": entry.get("headline"),
         "content_html": str(edition.content(entry)),
@@ -122,7 +134,7 @@ def feed_item(edition: Edition, entry: StoredEntry) -> str:
         "date_modified": entry.get("updated_at"),
         "authors": [{"name": person["name"]} for person in entry["bylines"]] or None,
         "tags": entry["tags"] or None,
-        "image": next(iter(edition.pictures(entry)), None),
+        "image": next((picture["src"] for picture in edition.pictures(entry)), None),
         "_pushserver": {"rev": entry["rev"], **entry["flags"]},
     }
     return dumps(present(item))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,18 +18,18 @@ UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader
 
 
 class Update(NamedTuple):
-    """Update is an entry as the JSON of a live blog, its pictures, and the names of its authors."""
+    """Update is an entry as the JSON of a live blog, its pictures and its authors, each as schema.org has it."""
 
     script: Markup
-    pictures: list[str]
-    names: list[str]
+    pictures: list[dict[str, Any]]
+    authors: list[dict[str, Any]]
 
 
 def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
     """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry."""
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
-    pictures = [src for update in updates for src in update.pictures]
-    names = dict.fromkeys(name for update in updates for name in update.names)
+    pictures = [picture for update in updates for picture in update.pictures]
+    authors = {json.dumps(author): author for update in updates for author in update.authors}
     blog = _script(
         {
             "@context": "https://schema.org",
@@ -43,9 +43,10 @@ def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
             "dateModified": _at(page["updated_at"], zone),
             "coverageStartTime": _at(page.get("coverage_start") or edition.began_at, zone),
             "coverageEndTime": _at(page.get("coverage_end"), zone),
+            "about": [_thing(topic) for topic in page["topics"]] or None,
             "keywords": [topic["label"] for topic in page["topics"]] or None,
             "image": pictures[:1] or None,
-            "author": _people(names) or _organization(edition),
+            "author": [*authors.values()] or _organization(edition),
             "publisher": _organization(edition),
             "liveBlogUpdate": [],
         }
@@ -57,18 +58,17 @@ def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
 def update(edition: Edition, entry: StoredEntry) -> Update:
     """An entry as an update of the live blog."""
     zone = zoneinfo.ZoneInfo(edition.page["timezone"])
-    names = [person["name"] for person in entry["bylines"]]
-    return Update(_script(_update(edition, entry, zone)), edition.pictures(entry), names)
+    return Update(_script(_update(edition, entry, zone)), _pictures(edition, entry), _people(entry))
 
 
 def posting(edition: Edition, entry: StoredEntry) -> Markup:
     """The BlogPosting for the head of an entry's own page."""
     update = _update(edition, entry, zoneinfo.ZoneInfo(edition.page["timezone"]))
-    return _script({"@context": "https://schema.org", **update, "url": edition.entry_url(entry["id"])})
+    about = {"url": edition.entry_url(entry["id"]), "publisher": _organization(edition)}
+    return _script({"@context": "https://schema.org", **update, **about})
 
 
 def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> dict[str, Any]:
-    people = _people({person["name"]: None for person in entry["bylines"]})
     return present(
         {
             "@type": "BlogPosting",
@@ -77,8 +77,9 @@ def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> di
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
             "articleBody": beginning(plain_text(entry), BODY_LIMIT) or entry.get("headline"),
-            "author": people or _organization(edition),
-            "image": edition.pictures(entry) or None,
+            "author": _people(entry) or _organization(edition),
+            "image": _pictures(edition, entry) or None,
+            "keywords": entry["tags"] or None,
             "correction": _correction(entry.get("correction"), zone),
         }
     )
@@ -91,13 +92,45 @@ def _correction(correction: StoredCorrection | None, zone: zoneinfo.ZoneInfo) ->
     return {"@type": "CorrectionComment", "text": correction["note"], "datePublished": at}
 
 
-def _organization(edition: Edition) -> dict[str, str]:
-    """The publisher, of which the server knows the address alone."""
-    return {"@type": "Organization", "name": edition.host, "url": f"{edition.base}/"}
+def _organization(edition: Edition) -> dict[str, Any] | None:
+    """The publisher, by the name of the site, else by the host of the server; None where neither is known."""
+    if not edition.site_name:
+        return None
+    address, logo = f"{edition.base}/" if edition.host else None, edition.masthead.logo
+    image = {"@type": "ImageObject", "url": logo} if logo else None
+    return present({"@type": "Organization", "name": edition.site_name, "url": address, "logo": image})
 
 
-def _people(names: dict[str, None]) -> list[dict[str, str]]:
-    return [{"@type": "Person", "name": name} for name in names]
+def _people(entry: StoredEntry) -> list[dict[str, Any]]:
+    return [
+        present(
+            {
+                "@type": "Person",
+                "name": person["name"],
+                "jobTitle": person.get("role"),
+                "affiliation": {"@type": "Organization", "name": person["org"]} if "org" in person else None,
+            }
+        )
+        for person in entry["bylines"]
+    ]
+
+
+def _pictures(edition: Edition, entry: StoredEntry) -> list[dict[str, Any]]:
+    return [
+        {
+            "@type": "ImageObject",
+            "url": picture["src"],
+            "width": picture["width"],
+            "height": picture["height"],
+            "caption": picture["caption"],
+            "creditText": picture["credit"],
+        }
+        for picture in edition.pictures(entry)
+    ]
+
+
+def _thing(topic: Mapping[str, str]) -> dict[str, Any]:
+    return present({"@type": "Thing", "name": topic["label"], "url": topic.get("url")})
 
 
 def _at(instant: str | None, zone: zoneinfo.ZoneInfo) -> str | None:

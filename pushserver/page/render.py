@@ -9,23 +9,29 @@ from __future__ import annotations
 import functools
 import json
 import zoneinfo
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from sys import getsizeof
 from typing import Any, NamedTuple
 
 import jinja2
 from babel import Locale, dates
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from .. import metrics
 from ..codec import dumps
 from ..content import markup
-from ..content.fields import BLOCK_TYPES
+from ..content.fields import BLOCK_TYPES, direction
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
+from .site import ENTRY, INDEX, PAGE, Site, root
+from .words import Words, words
 from .zones import zone_name
 
-LATEST = 5  # headlines in the list of the latest; static/page.js keeps the same number
+NOWHERE = Site()
+# Headlines in the lists of the latest and of the key events; static/entries.js has the same numbers.
+LATEST, KEY = 5, 10
 
 
 class Place(NamedTuple):
@@ -52,7 +58,9 @@ def timestamp(at: str, place: Place, length: Any = "medium") -> str:
     zone = moment.tzname() or ""
     if not zone.isalpha():  # a zone without a name of its own, such as -03
         zone = dates.get_timezone_gmt(moment, "long", locale)
-    return f"{dates.format_date(moment, length, locale)}, {time} {zone}"
+    # The longer forms join the two with a word, such as "at".
+    form = str(dates.get_datetime_format("medium", locale)).replace("'", "")
+    return form.format(f"{time} {zone}", dates.format_date(moment, length, locale))
 
 
 def day_of(entry: StoredEntry, place: Place) -> str:
@@ -64,12 +72,15 @@ def day_of(entry: StoredEntry, place: Place) -> str:
 
 def _day_title(key: str, place: Place) -> str:
     if key == "pinned":
-        return "Pinned"
-    return dates.format_date(datetime.fromisoformat(key), "long", Locale.parse(place.lang, sep="-"))
+        return words(place.lang).say("Pinned")
+    return dates.format_date(datetime.fromisoformat(key), "full", Locale.parse(place.lang, sep="-"))
 
 
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("pushserver.page"), autoescape=True, undefined=jinja2.ChainableUndefined
+    loader=jinja2.PackageLoader("pushserver.page"),
+    autoescape=True,
+    auto_reload=False,  # each use would ask the file system
+    undefined=jinja2.ChainableUndefined,
 )
 _STARTS = {
     **{("th", align): f'<th scope="col" class="{align}">' for align in ("left", "center", "right")},
@@ -85,39 +96,109 @@ def _cells(row: Sequence[str], tag: str, aligns: Sequence[str | None]) -> Markup
     return Markup(f"<tr>{cells}</tr>")
 
 
+def _byline(people: Sequence[Mapping[str, str]], voice: Words) -> Markup:
+    """The names of the people as a list, with the role, and with the organisation unless the next one has it too."""
+    names = []
+    for person, following in zip(people, [*people[1:], {}], strict=True):
+        org = person.get("org") if person.get("org") != following.get("org") else None
+        more = "".join(f", {escape(part)}" for part in (person.get("role"), org) if part)
+        names.append(Markup('<span class="name">{}</span>{}').format(person["name"], Markup(more)))
+    return voice.join(names)
+
+
 _TEMPLATES.filters["cells"] = _cells
-_TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"]))) or "Table"
+_TEMPLATES.filters["table_name"] = lambda table: ", ".join(filter(None, map(markup.text, table["head"])))
+
+
+@functools.lru_cache(maxsize=64)
+def _sayings(place: Place) -> dict[str, Any]:
+    """The functions that a template calls for what depends on the place: words, times, lists."""
+    voice = words(place.lang)
+    return {
+        "_": voice.say,
+        "when": lambda at: timestamp(at, place),
+        "when_long": lambda at: timestamp(at, place, "long"),
+        "byline_of": lambda people: _byline(people, voice),
+    }
+
+
+_PARTS = _TEMPLATES.get_template("parts.html")
 
 
 @functools.lru_cache(maxsize=64)
 def _parts(place: Place) -> Any:
-    """The macros of parts.html, with the filters that depend on the place."""
-    environment = _TEMPLATES.overlay()
-    environment.filters = {**_TEMPLATES.filters, "when": lambda at: timestamp(at, place)}
-    return environment.get_template("parts.html").module
+    """The macros of parts.html, as a place has them."""
+    return _PARTS.make_module(_sayings(place))
+
+
+def prepare() -> None:
+    """Compile every template, and load what times need: on first use they would keep everyone waiting for 0.1 s."""
+    for name in _TEMPLATES.list_templates():
+        _TEMPLATES.get_template(name)
+    place = Place("America/New_York", "en")
+    timestamp("2023-07-11T15:53:00.000Z", place, "long")
+    zone_name(*place)
 
 
 class Item(NamedTuple):
-    """Item is an entry as a page lists it: its HTML, its place in the page's order, its day and its headline."""
+    """Item is an entry as a page lists it: its HTML, its place in the page's order, its day, headline and time.
+
+    `is_key` says whether it is one of the key events.
+    """
 
     html: Markup
     id: str
     order: int
     day: str
     headline: str | None
+    published_at: str
+    is_key: bool
 
 
 def make_item(entry_json: str, place: Place) -> Item:
-    """Render an entry as the item of a list."""
+    """Render an entry as the item of a list. Its link to its own page is relative to the page of its stream."""
     fields = json.loads(entry_json)
     metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     order = order_of(fields)
-    html = Markup(_parts(place).entry(fields, order))
-    return Item(html, fields["id"], order, day_of(fields, place), fields.get("headline"))
+    link = fields["url"].removeprefix("/streams/")
+    html = Markup(_parts(place).entry(fields, order, link))
+    headline, is_key = fields.get("headline"), bool(fields["flags"].get("key"))
+    return Item(html, fields["id"], order, day_of(fields, place), headline, fields["published_at"], is_key)
+
+
+class Items:
+    """Items are entries as `make_item` makes them. Called again, it has those of the last MAX_BYTES that were used."""
+
+    MAX_BYTES = 16 * 2**20  # of a worker's entries and their HTML
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[tuple[str, Place], Item] = OrderedDict()
+        self.bytes = 0
+
+    def __call__(self, entry_json: str, place: Place) -> Item:
+        key = entry_json, place
+        made = self._items.get(key)
+        if made is not None:
+            self._items.move_to_end(key)
+            return made
+        made = self._items[key] = make_item(entry_json, place)
+        self.bytes += _size(key, made)
+        while self.bytes > self.MAX_BYTES:
+            self.bytes -= _size(*self._items.popitem(last=False))
+        return made
+
+    def cache_clear(self) -> None:
+        """Let all go."""
+        self._items.clear()
+        self.bytes = 0
+
+
+def _size(key: tuple[str, Place], item: Item) -> int:
+    return getsizeof(key[0]) + getsizeof(item.html)
 
 
 # A revision is rendered once, however many frames show it.
-item = functools.lru_cache(maxsize=1024)(make_item)
+item = Items()
 
 
 def items(page: StoredPage, entries: Sequence[str]) -> list[Item]:
@@ -140,15 +221,23 @@ def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict
     place = Place.of(page)
     days = groupby(items, key=lambda item: item.day)
     sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
-    latest = [{"id": item.id, "headline": item.headline} for item in items if item.headline][:LATEST]
+    titled, macros = [item for item in items if item.headline], _parts(place)
     return {
         **page_parts(page),
-        "latest": Markup(_parts(place).latest(latest)),
+        "latest": Markup(macros.latest(titled[:LATEST])),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
-        "older": Markup('<p id="older"{}><a rel="next" href="{}">Older updates</a></p>').format(
-            Markup("" if older else " hidden"), older or ""
-        ),
+        "older": Markup(macros.older(older)),
+        # Pages of before these two were added stop at a part that they do not have.
+        "key": Markup(macros.key([item for item in titled if item.is_key][:KEY])),
+        "words": _words_part(place.lang),
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _words_part(lang: str) -> Markup:
+    """The words that the page's script says, as an element."""
+    text = words(lang).script.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&#39;")
+    return Markup(f"<div id=\"words\" hidden data-words='{text}'></div>")
 
 
 def page_parts(page: StoredPage) -> dict[str, Markup]:
@@ -156,7 +245,7 @@ def page_parts(page: StoredPage) -> dict[str, Markup]:
     place = Place.of(page)
     macros = _parts(place)
     return {
-        "header": Markup(macros.header(page, timestamp(page["updated_at"], place, "long"))),
+        "header": Markup(macros.header(page)),
         "intro": Markup(macros.intro(page, zone_name(place.timezone, place.lang))),
         "topics": Markup(macros.topics(page)),
     }
@@ -184,13 +273,12 @@ def frame(event: Event, page: StoredPage) -> dict[str, Any]:
         case "entry.put":
             fields = data["entry"]
             key = day_of(fields, place)
-            updated = _parts(place).updated(page, timestamp(page["updated_at"], place, "long"))
             data["entry"] = {name: fields[name] for name in ("id", "rev", "sort_at")}
             data["html"] = entry(dumps(fields), place)
             data["day"] = {"id": key, "html": _day(key, place, Markup(""))}
-            data["parts"] = {"updated": updated}
+            data["parts"] = {"updated": Markup(_parts(place).updated(page))}
         case "entry.withdraw":
-            data["parts"] = {"updated": _parts(place).updated(page, timestamp(page["updated_at"], place, "long"))}
+            data["parts"] = {"updated": Markup(_parts(place).updated(page))}
         case "page.put" | "stream.end":
             data["page"] = page_head(page)
             data["parts"] = page_parts(page)
@@ -212,55 +300,73 @@ def page(
     page: StoredPage,
     parts: dict[str, Markup],
     *,
-    cursor: str,
     limit: int,
     newer: bool,
     late: str | None = None,
-    **head: str,
+    site: Site = NOWHERE,
+    **head: str | int,
 ) -> str:
-    """The page of a stream. `newer` marks a slice of older entries, which is not updated live. `head`: url, json_ld.
+    """The page of a stream. `newer` marks a slice of older entries, which is not updated live.
 
     `late` is the time since which the page may be late, as text, where the store is away.
+    `head`: cursor, n, json_ld, card.
     """
-    template = _TEMPLATES.get_template("page.html")
-    return template.render(
-        stream=stream, page=page, parts=parts, cursor=cursor, limit=limit, newer=newer, late=late, **head
-    )
+    about = {"stream": stream, "page": page, "parts": parts, "limit": limit, "newer": newer, "late": late, **head}
+    links = {**_links(site, PAGE), "url": site.canonical(f"/streams/{stream}"), "modules": site.modules}
+    return _TEMPLATES.get_template("page.html").render(**about, **links, **_sayings(Place.of(page)))
+
+
+def _links(site: Site, depth: int) -> dict[str, str]:
+    """The addresses with which the links of a document begin that is so many folders down."""
+    return {"root": root(depth), "static": site.static(depth), "build": site.build}
 
 
 def entry_page(
-    page: StoredPage, stream: str, *, entry_json: str | None, withdrawal: StoredWithdrawal | None, **head: str
+    page: StoredPage,
+    stream: str,
+    *,
+    id: str,
+    entry_json: str | None,
+    withdrawal: StoredWithdrawal | None,
+    site: Site = NOWHERE,
+    **head: str,
 ) -> str:
-    """The page of one entry, or the notice that it was withdrawn. `head`: url, json_ld."""
+    """The page of one entry, or the notice that it was withdrawn. `head`: json_ld, card."""
     place = Place.of(page)
-    template = _TEMPLATES.get_template("entry.html")
-    shown = entry(entry_json, place) if entry_json else None
-    title = (json.loads(entry_json) if entry_json else withdrawal or {}).get("headline")
-    when = timestamp(withdrawal["at"], place) if withdrawal else None
-    return template.render(stream=stream, page=page, entry=shown, title=title, withdrawal=withdrawal, when=when, **head)
+    fields: Any = json.loads(entry_json) if entry_json else withdrawal or {}
+    shown = Markup(_parts(place).entry(fields, order_of(fields), id, "h1")) if entry_json else None
+    about = {"stream": stream, "page": page, "entry": shown, "title": fields.get("headline"), "withdrawal": withdrawal}
+    links = {**_links(site, ENTRY), "url": site.canonical(f"/streams/{stream}/entries/{id}")}
+    return _TEMPLATES.get_template("entry.html").render(**about, **links, **head, **_sayings(place))
 
 
-def index(streams: Sequence[tuple[str, StoredPage]]) -> str:
+def index(streams: Sequence[tuple[str, StoredPage]], lang: str = "en", *, site: Site = NOWHERE) -> str:
     """The page that lists the streams, with the headline and the time of the last update of each."""
-    place = Place("UTC", "en")
-    items = [
-        {"stream": stream, "headline": page["headline"], "when": timestamp(page["updated_at"], place)}
-        for stream, page in streams
-    ]
-    return _TEMPLATES.get_template("index.html").render(streams=items)
+    listed = [{"stream": stream, "page": page} for stream, page in streams]
+    shell = {**_links(site, INDEX), **_shell(Place("UTC", lang))}
+    return _TEMPLATES.get_template("index.html").render(streams=listed, **shell)
 
 
-REFUSED = {  # by status, for readers
-    401: "Please sign in to read this page",
-    403: "You may not read this page",
-    404: "There is no page at this address",
-    410: "This page was withdrawn",
-    429: "There were too many requests from your address; please try again in a moment",
-    503: "This page cannot be shown right now; please try again in a moment",
-}
+def _shell(place: Place) -> dict[str, Any]:
+    """The language, direction and words of a page that belongs to no stream."""
+    return {"lang": place.lang, "dir": direction(place.lang), **_sayings(place)}
 
 
-def refusal_page(status: int, detail: str) -> str:
-    """The page for people that stands in the place of one that is not shown. `detail` says why."""
-    title = REFUSED.get(status, "This page cannot be shown")
-    return _TEMPLATES.get_template("refusal.html").render(title=title, detail=detail)
+def _refused(status: int) -> str:
+    def _(message: str) -> str:
+        return message
+
+    return {
+        401: _("Please sign in to read this page"),
+        403: _("You may not read this page"),
+        404: _("There is no page at this address"),
+        410: _("This page was withdrawn"),
+        429: _("There were too many requests from your address; please try again in a moment"),
+        503: _("This page cannot be shown right now; please try again in a moment"),
+    }.get(status, _("This page cannot be shown"))
+
+
+def refusal_page(status: int, detail: str, lang: str = "en", *, depth: int, site: Site = NOWHERE) -> str:
+    """The page for people in the place of one that is not shown, so many folders down."""
+    shell = {**_links(site, depth), **_shell(Place("UTC", lang))}
+    return _TEMPLATES.get_template("refusal.html").render(title=shell["_"](_refused(status)), detail=detail, **shell)

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import model
 from ..content import changes, export
-from ..errors import Changed, Fault, NotFound, Unavailable
+from ..errors import Changed, Fault, NotFound, Unavailable, shorten
 from ..store.log import Appended, Contents, Log
 from ..stretch import Stretch
 from .commit import retried
@@ -31,8 +31,8 @@ class Archive:
     async def export(self, stream: str) -> SpooledTemporaryFile[bytes]:
         """All that a stream has at one instant, in a file whose position is at its end.
 
-        Entries come first, the lowest on the page before the others, then withdrawals by id, then the page. Raises
-        NotFound, or Unavailable where the stream changed during each of ATTEMPTS reads.
+        The id of the feeds comes first, then entries, the lowest on the page before the others, then withdrawals by id,
+        then the page. Raises NotFound, or Unavailable where the stream changed during each of ATTEMPTS reads.
         """
         for _ in range(ATTEMPTS):
             contents = await self._log.contents(stream)
@@ -47,6 +47,7 @@ class Archive:
     async def _write(self, file: SpooledTemporaryFile[bytes], stream: str, contents: Contents) -> bool:
         """Write a stream's lines, a slice at a time; False where the stream changed meanwhile."""
         stretch = Stretch()
+        file.write(export.line("stream", {"feed_id": await self._log.feed_id(stream)}).encode())
         parts = (("entry", "entries", contents.entries), ("withdrawal", "withdrawn", contents.withdrawals))
         for kind, name, ids in parts:
             for start in range(0, len(ids), SLICE):
@@ -76,6 +77,14 @@ class Archive:
         # A client whose connection broke sends its lines again while the server still works on them: the second request
         # finds the revisions moved, and must look again instead of refusing what it would have stored itself.
         return await retried(attempt)
+
+    async def restore_feed_id(self, stream: str, id: str) -> bool:
+        """Store the id of a stream's feeds; False where it is stored already. Raises Changed where it has another."""
+        stored, is_new = await self._log.name_feed(stream, id)
+        if stored != id:
+            fault = Fault("stream.feed_id", stored, shorten(id))
+            raise Changed("The stream has feeds of another id, which never changes.", fault, None)
+        return is_new
 
     async def _current(self, stream: str, kind: str, value: dict[str, Any]) -> dict[str, Any] | None:
         """The entry, withdrawal or page that is stored in the place of a line's."""

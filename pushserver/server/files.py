@@ -30,6 +30,11 @@ def most_readers(readers: int, limit: int | None) -> int:
     return readers if limit is None else max(1, min(readers, limit - _reserve(limit)))
 
 
+def files_for(readers: int) -> int:
+    """The least limit of open files with which a worker accepts so many readers."""
+    return min(readers + RESERVE, 4 * (readers - 1) // 3 + 1)
+
+
 def last_file(limit: int | None) -> int | None:
     """The descriptor from which on a new connection is refused; None without a limit.
 

@@ -1,12 +1,24 @@
-"""Listening sockets: one that the workers inherit, or an address that each of them listens on by itself."""
+"""Listening sockets: a server's address, and one listener on it for each worker's place.
+
+The supervisor owns the listeners. A worker is sent the one of its place once it is ready, and its successor is sent the
+same one: what has been connected by then waits there for whoever accepts next.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import logging
+import os
 import socket
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from ..values import unix_path
 
 logger = logging.getLogger(__name__)
 
@@ -15,13 +27,19 @@ SEND_BUFFER = 131_072  # bytes that the kernel buffers for one reader
 PORT_LIMIT = 15.0  # seconds to wait for a port that is in use: workers of a killed server let it go by then
 PORT_TRIED_EVERY = 0.1  # seconds
 UNACKNOWLEDGED = 5.0  # seconds beyond a reader's patience, after which the kernel closes a connection without ACKs
+UNIX_MODE = 0o660  # of a unix socket: its owner and its group may connect
+# Classic BPF: load the flags of the TCP header; of SYN and ACK, is only SYN set? Then drop the packet, else take it.
+NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+SO_ATTACH_FILTER = 26  # of Linux; Python has no name for it
 
 
 def listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:
     """Listen on an address; `shared` with others that share it too (SO_REUSEPORT). Raises OSError where it is in use.
 
-    `patience` is the seconds for which a reader may take nothing.
+    `patience` is the seconds for which a reader may take nothing. An address is a host and a port, or a path.
     """
+    if isinstance(address, str):
+        return _listen_unix(address)
     listener = socket.create_server(address, family=_family(address), backlog=BACKLOG, reuse_port=shared)
     listener.setblocking(False)
     # Accepted connections inherit these. By default the kernel would buffer megabytes for a reader that takes nothing,
@@ -30,6 +48,37 @@ def listen(address: Any, patience: float, *, shared: bool = False) -> socket.soc
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER // 2)
     unacknowledged = patience + UNACKNOWLEDGED
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unacknowledged * 1000))
+    return listener
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Listen on a path. The file of a server that is gone is removed; another file, and that of one that answers, not.
+
+    Raises OSError.
+    """
+    if Path(path).exists():
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "not a socket", path)
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+            else:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        before = os.umask(0o777 & ~UNIX_MODE)  # a moment with another mode would let others in
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 
@@ -45,17 +94,17 @@ async def listen_when_free(address: Any, patience: float, stop: asyncio.Event) -
             if error.errno != errno.EADDRINUSE or loop.time() - begun > PORT_LIMIT or stop.is_set():
                 raise
         if not is_waiting:
-            logger.warning("waiting for port %s, which is in use, for up to %.0f s", address[1], PORT_LIMIT)
+            name = address if isinstance(address, str) else f"port {address[1]}"
+            logger.warning("waiting for %s, which is in use, for up to %.0f s", name, PORT_LIMIT)
             is_waiting = True
         await asyncio.sleep(PORT_TRIED_EVERY)
 
 
 def reserve(listener: socket.socket) -> socket.socket:
-    """Close a listener and bind its address without listening, for workers that each listen there on their own socket.
+    """Close a listener and bind its address without listening, for listeners that share it.
 
     On one socket, the worker that wakes first accepts all that waits: of 1,000 connections at once one worker of two
-    had 800. With a socket each, the kernel distributes them. A worker listens once it is ready, and a worker that has
-    ended gets no connections.
+    had 800. With a socket each, the kernel distributes them.
     """
     with listener:
         address = listener.getsockname()
@@ -66,6 +115,66 @@ def reserve(listener: socket.socket) -> socket.socket:
         reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     reserved.bind(address)
     return reserved
+
+
+class Listeners:
+    """Listeners is a server's address: it opens a listener for each place, and has the address until it is closed.
+
+    A unix socket has one listener, which all places share: the kernel has no SO_REUSEPORT for them.
+    """
+
+    def __init__(self, first: socket.socket, patience: float) -> None:
+        self.is_unix = first.family == socket.AF_UNIX
+        self.address = first.getsockname()
+        self._patience = patience
+        self._reserved = first if self.is_unix else reserve(first)
+
+    def open(self) -> socket.socket:
+        """A listener for a place. Raises OSError."""
+        if self.is_unix:
+            return self._reserved.dup()
+        listener = listen(self.address, self._patience, shared=True)
+        # From now on no other server can bind the address, also while every place is closed.
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        return listener
+
+    def close(self) -> None:
+        """Let the address go."""
+        self._reserved.close()
+        if self.is_unix:
+            with suppress(FileNotFoundError):
+                os.unlink(self.address)
+
+
+def address_of(host: str, port: int) -> Any:
+    """The address of these settings: a path, or a host and a port."""
+    return unix_path(host) or (host, port)
+
+
+def take_no_more(listener: socket.socket) -> None:
+    """Let no new connection begin on a listener; those that have begun can still be accepted.
+
+    To close a listener resets the connections that wait in it. The first packet of each new one is dropped instead: its
+    client sends it again after a second, when the port is closed, or another process listens.
+    """
+    if listener.family == socket.AF_UNIX:
+        return
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in NO_SYN))
+    with suppress(OSError):  # a kernel without it: a connection of this very instant may be reset
+        listener.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(NO_SYN), ctypes.addressof(program))
+        )
+
+
+def accept_rest(listener: socket.socket) -> list[socket.socket]:
+    """Accept the connections that wait in a listener."""
+    connections = []
+    with suppress(OSError):  # none waits any more, or too many files are open
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            connections.append(connection)
+    return connections
 
 
 def _family(address: Any) -> socket.AddressFamily:

@@ -1,27 +1,30 @@
-"""A worker: uvicorn on a listening socket, until a signal stops it or its supervisor is gone."""
+"""A worker: uvicorn on the listener of its place, until it is replaced, a signal stops it or its supervisor is gone."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import signal
 import socket
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 
+from ..live.drain import BETWEEN, Drain, Phase
+from ..live.hub import Hub
 from ..settings import Settings
 from ..store.condition import SharedCondition
 from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
 from ..web.app import create_app
+from .channel import Channel, Word
 from .files import file_limit, last_file
-from .listener import BACKLOG, listen
+from .listener import BACKLOG, accept_rest, take_no_more
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +32,14 @@ logger = logging.getLogger(__name__)
 # one of the middle generation, and those before one of all. A reader makes no cycle, so there is next to nothing
 # to collect, while a storm of readers makes many objects: the defaults (700, 10, 10) would cost time for nothing.
 COLLECT_AFTER = (20_000, 50, 20)
+ALIVE_EVERY = 1.0  # seconds between two signs of life
+HANDSHAKES = 0.05  # seconds for connections that have begun to be complete, before a listener is closed
+LAST_ANSWERS = 1.0  # seconds for clients to take the refusals of what did not end in time
+UNHEARD = (signal.SIGHUP, signal.SIGUSR2)  # for the supervisor alone, while a manager may send them to all processes
 
 
-def work(settings: Settings, listener: int, lifeline: int, condition: int) -> None:
-    """Serve on an inherited socket, or on its address, until a signal stops it or the supervisor is gone.
-
-    `listener`, `lifeline` and `condition` are file descriptors. Exits with STARTUP_FAILURE where the worker cannot
-    listen.
-    """
+def work(settings: Settings, channel: int, condition: int) -> None:
+    """Serve until a signal or the supervisor stops the worker. `channel` and `condition` are file descriptors."""
     app = create_app(settings, SharedCondition(condition))
     door = Door(app.addresses, last_file=last_file(file_limit()))
     # uvicorn calls it as it would call the class
@@ -51,17 +54,10 @@ def work(settings: Settings, listener: int, lifeline: int, condition: int) -> No
         server_header=False,
         forwarded_allow_ips=settings.forwarded,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=1,
     )
-    server = Server(config, drain=app.hub.drain, lifeline=lifeline)
-    inherited = socket.socket(fileno=listener)
-    if settings.workers > 1:
-        try:
-            inherited = listen(inherited.getsockname(), settings.patience, shared=True)
-        except OSError as error:
-            logger.error("worker cannot listen: %s", error)
-            sys.exit(STARTUP_FAILURE)
-    server.run(sockets=[inherited])
+    drain = Drain(delay=settings.drain_delay, window=settings.drain_window)
+    Server(config, hub=app.hub, door=door, drain=drain, channel=socket.socket(fileno=channel)).run()
 
 
 def spare_collector() -> None:
@@ -72,29 +68,160 @@ def spare_collector() -> None:
 
 
 class Server(uvicorn.Server):
-    """Server is uvicorn's, with a drain before the shutdown: uvicorn alone would close every reader without a frame."""
+    """Server is uvicorn's, with a drain before the shutdown: uvicorn alone would close every reader without a frame.
 
-    def __init__(self, config: uvicorn.Config, *, drain: Callable[[], Awaitable[None]], lifeline: int) -> None:
+    It serves while it drains, and exits only afterwards.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, hub: Hub, door: Door, drain: Drain, channel: socket.socket) -> None:
         super().__init__(config)
+        self._hub = hub
+        self._door = door
         self._drain = drain
-        self._lifeline = lifeline
+        self._end = channel
+        self.servers = []
+        self._is_replaced = False
+        self._closes = False  # the listener, at the end: nobody else is to accept from it
+        self._listener: socket.socket | None = None  # once the supervisor has sent it
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on SIGTERM and SIGINT; uvicorn's own handlers would end the process with the signal as its status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_by_itself)
+        for number in UNHEARD:
+            signal.signal(number, signal.SIG_IGN)
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        asyncio.get_running_loop().add_reader(self._lifeline, self._orphaned)
+        self._channel = Channel(self._end, self._hear)
+        await super().startup([])  # it listens on nothing yet
         spare_collector()
+        self._channel.say(Word.READY)
+        self._say_alive()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._drain()
-        await super().shutdown(sockets)
+    async def _listen(self, listener: socket.socket) -> None:
+        self._listener = listener
+        loop, taken = asyncio.get_running_loop(), listener.dup()
+        if listener.family == socket.AF_UNIX:
+            self.servers = [await loop.create_unix_server(self._connection, sock=taken, backlog=BACKLOG)]
+        else:
+            self.servers = [await loop.create_server(self._connection, sock=taken, backlog=BACKLOG)]
+        if self._drain.phase is not Phase.SERVING and self._is_replaced:
+            self._stop_accepting()
+
+    def _connection(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    def _say_alive(self) -> None:
+        self._channel.say(Word.ALIVE)
+        asyncio.get_running_loop().call_later(ALIVE_EVERY, self._say_alive)
+
+    # --- stopping
+
+    def _hear(self, word: Word | None) -> None:
+        """Do what the supervisor says."""
+        if word is Word.LISTEN and self._channel.listener is not None:
+            self._listening = asyncio.get_running_loop().create_task(self._listen(self._channel.listener))
+        elif word is Word.REPLACED:
+            self._is_replaced = True
+            self._drain.skip_delay()
+            self._stop_accepting()
+            self._begin(is_ready=True)
+        elif word in (Word.STOP, Word.STOP_NOW):
+            if word is Word.STOP_NOW:
+                self._drain.skip_delay()
+            self._closes = not self._is_replaced
+            self._begin()
+        elif word is Word.HURRY:
+            self._drain.hurry(asyncio.get_running_loop().time())
+            self._begin()
+        elif word is None:
+            self._orphaned()
+
+    def _stop_by_itself(self) -> None:
+        """Drain as nobody but the manager of the processes or a bug says so; the supervisor learns it."""
+        if self._drain.phase is Phase.SERVING:
+            self._channel.say(Word.LEAVING)
+            self._begin()
 
     def _orphaned(self) -> None:
-        """Stop, since the supervisor is gone: the lifeline is readable once its other end is closed.
+        """Stop, since the supervisor is gone. The port is free at once: the next server may be starting already."""
+        logger.error("supervisor gone; stopping the worker")
+        self._is_replaced = True
+        self._drain.skip_delay()
+        self._stop_accepting()
+        if self._listener is not None:
+            self._listener.close()
+        self._begin()
 
-        The port is free at once, not after the drain: the next server may be starting already.
-        """
-        asyncio.get_running_loop().remove_reader(self._lifeline)
+    def _begin(self, *, is_ready: bool = False) -> None:
+        """Begin to drain; `is_ready` where another worker of the same address serves on."""
+        self._hub.draining = self._hub.draining or not is_ready
+        if self._draining is None:
+            self._drain.begin(asyncio.get_running_loop().time())
+            self._draining = asyncio.create_task(self._leave())
+            self._draining.add_done_callback(self._left)
+
+    def _left(self, draining: asyncio.Task[None]) -> None:
+        self.should_exit = True
+        if draining.exception():
+            logger.critical("the drain failed", exc_info=draining.exception())
+
+    async def _leave(self) -> None:
+        """Go through the phases of the drain."""
+        self._retire()
+        await self._hub.drain(self._drain, admit=self._is_replaced)
+        await self._close_listener()
+        loop = asyncio.get_running_loop()
+        while self._drain.step(loop.time(), readers=0, requests=self._requests()) is Phase.FINISHING:
+            await asyncio.sleep(BETWEEN)
+        await self._give_up()
+
+    def _retire(self) -> None:
+        self._door.is_leaving = True
+        for connection in self._connections():
+            connection.retire()
+
+    def _stop_accepting(self) -> None:
+        """Accept no more, while the listener stays open: its next worker accepts what waits in it."""
         for server in self.servers:
             server.close()
-        logger.error("supervisor gone; stopping the worker")
-        self.should_exit = True
+        self.servers = []
+
+    async def _close_listener(self) -> None:
+        """Accept what waits, and close the listener for all processes, unless another worker is to have it."""
+        listener = self._listener
+        if not self._closes or listener is None:
+            self._stop_accepting()
+            return
+        take_no_more(listener)
+        await asyncio.sleep(HANDSHAKES)
+        self._stop_accepting()
+        for connection in accept_rest(listener):
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+    def _requests(self) -> int:
+        return sum(connection.is_busy() for connection in self._connections())
+
+    async def _give_up(self) -> None:
+        """Refuse what is left, and cut the connections that take nothing."""
+        for connection in self._connections():
+            connection.give_up()
+        loop = asyncio.get_running_loop()
+        over = loop.time() + LAST_ANSWERS
+        while self._connections() and loop.time() < over:
+            await asyncio.sleep(BETWEEN)
+        for connection in self._connections():
+            connection.cut("stopping")
+
+    def _connections(self) -> list[HttpProtocol]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]

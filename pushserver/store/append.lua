@@ -7,6 +7,7 @@
 --       10 instant shown on the page  11 stream  12 events kept  13 entries allowed
 --       14 idempotency key, '' for none  15 its body's hash  16 seconds it is remembered
 --       17 the page's state, for a page  18 rev that this replaces  19 when the coverage began, '' for 10
+--       20 the feed's id, should the stream be new
 -- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count},
 -- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over.
 local log, entries, order, page, streams, withdrawn, gone, idem = unpack(KEYS)
@@ -66,6 +67,8 @@ else
 end
 -- The coverage began with the oldest instant that it ever showed: an import is younger than what it brings.
 local first_at, began_at = ARGV[19] ~= '' and ARGV[19] or shown_at, redis.call('HGET', page, 'began_at')
+-- A stream that an earlier version began gets its id when its feed is first read: the id may be its address.
+if not last and not began_at then redis.call('HSETNX', page, 'feed_id', ARGV[20]) end
 if not began_at or first_at < began_at then redis.call('HSET', page, 'began_at', first_at) end
 -- The page says when it was last updated: the newest instant that it shows, or what its publisher said.
 if entry == '' or shown_at > (redis.call('HGET', page, 'updated_at') or '') then

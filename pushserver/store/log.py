@@ -51,6 +51,7 @@ class Snapshot(NamedTuple):
     older: bool
     began_at: str
     withdrawals: list[StoredWithdrawal]  # the newest first
+    feed_id: str | None = None  # None where an earlier version began the stream, and nobody read its feed since
 
 
 class Head(NamedTuple):
@@ -85,8 +86,11 @@ class RevisionConflict(Exception):
 class Log:
     """Log is the streams of one store. Tasks may share it."""
 
-    def __init__(self, store: Store, *, log_events: int, entry_limit: int, idempotency: int) -> None:
+    def __init__(
+        self, store: Store, *, log_events: int, entry_limit: int, idempotency: int, public_url: str = ""
+    ) -> None:
         self.store = store
+        self._public_url = public_url
         unbound = aioredis.Redis()  # never connected: each call names the server that it goes to
         self._append, self._snapshot, self._resume, self._verify, self._heads = [
             unbound.register_script(_script(name)) for name in ("append", "snapshot", "resume", "verify", "heads")
@@ -103,6 +107,7 @@ class Log:
             log_events=settings.log_events,
             entry_limit=settings.entry_limit,
             idempotency=settings.idempotency,
+            public_url=settings.public_url,
         )
 
     # --- for publishers
@@ -218,7 +223,7 @@ class Log:
         answer = await self.store.call(keys[0], lambda redis: self._snapshot(keys, arguments, client=redis))
         if answer is None:
             return None
-        record, page_json, updated_at, began_at, entries, older, gone = answer
+        record, page_json, updated_at, began_at, entries, older, gone, feed_id = answer
         head = event_of(record)
         assert head is not None, "snapshot.lua answers a record that is_event accepts"
         return Snapshot(
@@ -229,7 +234,32 @@ class Log:
             bool(older),
             (began_at or updated_at).decode(),  # a stream that an earlier version filled has no began_at yet
             [cast(StoredWithdrawal, loads(withdrawal)) for withdrawal in gone],
+            feed_id.decode() if feed_id else None,
         )
+
+    async def feed_id(self, stream: str) -> str:
+        """The id of a stream's feeds, which is stored now where there is none. Raises StoreError, Unavailable.
+
+        A stream that an earlier version began keeps what was its id then, if the public address is known.
+        """
+        address = f"{self._public_url}/streams/{stream}"
+        return (await self.name_feed(stream, address if self._public_url else model.new_feed_id()))[0]
+
+    async def name_feed(self, stream: str, id: str) -> tuple[str, bool]:
+        """The id of a stream's feeds, and whether it is this one from now on. Raises StoreError, Unavailable."""
+        name = self._key(stream, "page")
+
+        def write(redis: aioredis.Redis) -> Awaitable[Any]:
+            return cast(Awaitable[Any], redis.hsetnx(name, "feed_id", id))
+
+        try:
+            is_new, _ = await self.store.keep(name, write)
+        except ResponseError as error:
+            raise Unavailable("The store takes no writes, and the feed has no id yet. Retry later.") from error
+        if is_new:
+            return id, True
+        stored = await self.store.call(name, lambda redis: cast(Awaitable[bytes], redis.hget(name, "feed_id")))
+        return stored.decode(), False
 
     async def heads(self, streams: Sequence[str]) -> list[Head | None]:
         """The newest event of each stream, None for no such stream. All are of one partition. Raises StoreError."""

@@ -59,6 +59,7 @@ def append_arguments(append: Append, *, log_events: int, entry_limit: int, idemp
         *(append.key, append.body_hash, idempotency, append.state.get("state", "")),
         append.rev - 1 if append.replaces is None else append.replaces,
         append.began_at,
+        model.new_feed_id(),
     ]
 
 

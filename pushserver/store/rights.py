@@ -35,7 +35,7 @@ def rights(key: str) -> list[Right]:
     channel = f"{key.partition('}')[0]}}}:tried"
     tried = [
         *("GET", "HGETALL", "HKEYS", "HLEN", "XINFO STREAM"),
-        *("HGET f", "HEXISTS f", "HDEL f", "HMGET f", "HSET f v"),
+        *("HGET f", "HEXISTS f", "HDEL f", "HMGET f", "HSET f v", "HSETNX f v"),
         *("ZADD 1 m", "ZREM m", "ZRANGE 0 0", "ZREVRANGE 0 0", "ZREVRANGEBYSCORE 0 0"),
         *("XADD * f v", "XRANGE - -", "XREVRANGE - -"),
     ]

@@ -4,7 +4,7 @@
 -- KEYS  1 log  2 entries  3 order  4 page  5 withdrawn  6 the ids of those by time
 -- ARGV  1 most entries  2 score and 3 id of the entry that they come after, '' for the newest  4 most withdrawals
 -- Answers nil for a stream that has no event, else {head record, page JSON | nil, page updated_at, page began_at,
--- entries, 1 if older ones are left, withdrawals}.
+-- entries, 1 if older ones are left, withdrawals, feed id | nil}.
 local head = last_event(KEYS[1])
 if not head then return nil end
 local limit = tonumber(ARGV[1])
@@ -30,5 +30,5 @@ local gone = {}
 for i, id in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[6], '+inf', '-inf', 'LIMIT', 0, ARGV[4])) do
   gone[i] = redis.call('HGET', KEYS[5], id)
 end
-local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at', 'began_at')
-return {head, page[1], page[2], page[3], shown, older and 1 or 0, gone}
+local page = redis.call('HMGET', KEYS[4], 'json', 'updated_at', 'began_at', 'feed_id')
+return {head, page[1], page[2], page[3], shown, older and 1 or 0, gone, page[4]}

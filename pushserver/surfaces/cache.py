@@ -16,19 +16,19 @@ from typing import NamedTuple
 from .. import model
 from ..errors import NotFound, Unavailable
 from ..live.hub import Hub
-from ..page.edition import Edition
+from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
 from ..store.store import StoreError
 from .codings import LEAST, ContentCoding, compress
 from .heads import Heads
 from .pieces import Pieces
-from .surface import Surface, make
+from .surface import FEEDS, Surface, edition_of, make
 
 STREAMS = 1_000  # with bytes in the cache; the one that was asked for least recently goes first
 MAKING = 4  # surfaces that are being made at a time
 WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
 INLINE = 16_384  # bytes; a body up to this size is compressed without a thread
-COPIES = 32  # of one stream: surfaces, codings and addresses
+COPIES = 32  # of one stream: surfaces and codings
 ROUNDS = 3  # reads of a snapshot during which an entry was withdrawn
 
 
@@ -42,7 +42,7 @@ class Copy(NamedTuple):
     stale_since: str | None
 
 
-Key = tuple[Surface, ContentCoding, str, str | None]  # the third is the address with which links begin
+Key = tuple[Surface, ContentCoding, str | None]  # the last is the instant since which it may be late
 
 
 class Shelf:
@@ -83,12 +83,20 @@ class SurfaceCache:
     """SurfaceCache answers reads of the surfaces of streams that are not private.
 
     `page_entries` is the number of entries of a surface, `limit_bytes` what all shelves may have together. For
-    `stale_pages` seconds after the store went away, bytes are served as they were. `build` names the code that
-    makes the bytes.
+    `stale_pages` seconds after the store went away, bytes are served as they were. `site` and `version` name the
+    address and the code that make the bytes.
     """
 
     def __init__(
-        self, log: Log, hub: Hub, *, page_entries: int, limit_bytes: int, stale_pages: float, build: str
+        self,
+        log: Log,
+        hub: Hub,
+        *,
+        page_entries: int,
+        limit_bytes: int,
+        stale_pages: float,
+        site: Site,
+        version: str,
     ) -> None:
         self._log = log
         self._hub = hub
@@ -96,35 +104,37 @@ class SurfaceCache:
         self._page_entries = page_entries
         self._limit_bytes = limit_bytes
         self._stale_ms = int(stale_pages * 1_000)
-        self._build = build
+        self._site = site
+        self._build = f"{version}.{digest(f'{site.build} {site.public_url} {site.masthead}')}"
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
         self._room = asyncio.Semaphore(MAKING)
         self._queued = 0
         self._serial = 0
 
-    async def read(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+    async def read(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
         """A surface as of an event that is not older than this call. Raises NotFound, Unavailable.
 
         While the store is away it is as of the newest event that this worker has made it of.
         """
         try:
-            return await self._read_exact(stream, surface, coding, base)
+            return await self._read_exact(stream, surface, coding)
         except StoreError:
-            return await self._read_stale(stream, surface, coding, base)
+            return await self._read_stale(stream, surface, coding)
 
-    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
+        asked_at = model.now()  # an event that comes after it may be missing in the answer
         head = await self._heads.of(stream)
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
         shelf = self._shelves.get(stream) or self._open(stream)
         if shelf.head == head:
-            shelf.verified_at = model.now()
-            copy = shelf.copies.get((surface, coding, base, None))
+            shelf.verified_at = asked_at
+            copy = shelf.copies.get((surface, coding, None))
             if copy is not None:
                 self._shelves.move_to_end(stream)
                 return copy
-        return await self._await_copy(shelf, (surface, coding, base, None), head)
+        return await self._await_copy(shelf, (surface, coding, None), head)
 
     # --- making
 
@@ -170,14 +180,14 @@ class SurfaceCache:
         """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
         await self._watch(shelf)
         for _ in range(ROUNDS):
-            cleared = shelf.cleared
+            cleared, asked_at = shelf.cleared, model.now()
             limit = self._page_entries
             snapshot = await self._log.snapshot(shelf.name, limit=limit, withdrawals=limit)
             if snapshot is None:
                 raise NotFound(f"There is no stream {shelf.name}; its first entry creates it.")
             if shelf.cleared == cleared:
                 shelf.show(snapshot)
-                shelf.verified_at = model.now()
+                shelf.verified_at = asked_at
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 
@@ -186,37 +196,51 @@ class SurfaceCache:
         snapshot, head, cleared = shelf.snapshot, shelf.head, shelf.cleared
         if snapshot is None or head is None:
             raise Unavailable("An entry is being withdrawn; retry.")
-        surface, coding, base, stale_since = key
-        edition = Edition(base, shelf.name, snapshot.page, snapshot.withdrawals, snapshot.began_at)
+        surface, coding, stale_since = key
+        snapshot = await self._with_feed_id(shelf, snapshot) if surface in FEEDS else snapshot
+        edition = edition_of(self._site, surface, shelf.name, snapshot)
         pieces = shelf.pieces.of(edition, snapshot.entries)
-        body = await make(surface, edition, snapshot, pieces, limit=self._page_entries, stale=stale_since)
+        body = await make(
+            surface, edition, snapshot, pieces, limit=self._page_entries, site=self._site, stale=stale_since
+        )
         coding = coding if len(body) >= LEAST else ContentCoding.IDENTITY
         if len(body) > INLINE and coding is not ContentCoding.IDENTITY:
             data = await asyncio.to_thread(compress, body, coding)
         else:
             data = compress(body, coding)
         mark = f".{digest(stale_since)}" if stale_since else ""
-        etag = f'"{self._build}.{digest(base)}.{head.cursor}.{coding.value}{mark}"'
+        etag = f'"{self._build}.{head.cursor}.{coding.value}{mark}"'
         copy = Copy(data, coding, etag, head, stale_since)
         if shelf.cleared != cleared:  # the text of the copy may be gone; the reader asked before it was
             raise Unavailable("An entry is being withdrawn; retry.")
         if shelf.head == head:
-            if len(shelf.copies) >= COPIES:  # of addresses that clients made up
+            if len(shelf.copies) >= COPIES:
                 shelf.copies.clear()
             shelf.copies[key] = copy
             self._make_room(shelf)
         return copy
 
+    async def _with_feed_id(self, shelf: Shelf, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the id of the stream's feeds. Raises Unavailable where the store has none and is away."""
+        if snapshot.feed_id is None:
+            try:
+                snapshot = snapshot._replace(feed_id=await self._log.feed_id(shelf.name))
+            except StoreError:
+                raise Unavailable("The store does not answer, and the feed has no id yet; retry later.") from None
+            if shelf.snapshot is not None and shelf.head == Head(snapshot.cursor, snapshot.n):
+                shelf.snapshot = snapshot
+        return snapshot
+
     # --- the store is away
 
-    async def _read_stale(self, stream: str, surface: Surface, coding: ContentCoding, base: str) -> Copy:
+    async def _read_stale(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
         shelf = self._shelves.get(stream)
         if shelf is None or shelf.head is None:
             raise Unavailable("The store does not answer; retry later.")
         since = max(self._hub.current_until(stream, shelf.head.cursor) or 0, shelf.verified_at)
         if model.now() - since > self._stale_ms:
             raise Unavailable("The store has not answered for too long; retry later.")
-        key = (surface, coding, base, model.instant(since))
+        key = (surface, coding, model.instant(since))
         copy = shelf.copies.get(key)
         if copy is None:
             making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)

@@ -75,7 +75,7 @@ class Pieces:
     def of(self, edition: Edition, entries: Sequence[str]) -> list[Piece]:
         """The pieces of entries, in their order. The fields of the page on which a piece depends make all anew."""
         page = edition.page
-        context = (edition.base, page["timezone"], page["lang"], page["dir"], page["headline"])
+        context = (page["timezone"], page["lang"], page["dir"], page["headline"])
         former = self._pieces if context == self._context else {}
         self._context = context
         self._pieces = {entry: former.get(entry) or Piece(entry) for entry in entries}

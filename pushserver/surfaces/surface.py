@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import Any
 
 from ..codec import dumps
-from ..page import feeds, jsonld, render
+from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
 from ..page.render import Place
+from ..page.site import FEED, PAGE, Site
 from ..store.log import Snapshot
 from ..stretch import Stretch
 from .pieces import Piece
@@ -35,6 +37,9 @@ MEDIA_TYPES = {
     Surface.JSON_FEED: "application/feed+json",
 }
 
+FEEDS = (Surface.ATOM, Surface.JSON_FEED)
+DEPTHS = {Surface.PAGE: PAGE, Surface.ENTRIES: PAGE, Surface.ATOM: FEED, Surface.JSON_FEED: FEED}  # as site.py has them
+
 
 async def make(
     surface: Surface,
@@ -43,6 +48,7 @@ async def make(
     pieces: Sequence[Piece],
     *,
     limit: int,
+    site: Site,
     newer: bool = False,
     stale: str | None = None,
 ) -> bytes:
@@ -64,7 +70,7 @@ async def make(
         await stretch.rest()
     match surface:
         case Surface.PAGE:
-            return _page(edition, snapshot, pieces, limit=limit, newer=newer, stale=stale).encode()
+            return _page(edition, snapshot, pieces, limit=limit, site=site, newer=newer, stale=stale).encode()
         case Surface.ENTRIES:
             return entries(snapshot).encode()
         case Surface.ATOM:
@@ -74,14 +80,30 @@ async def make(
 
 
 def _page(
-    edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, limit: int, newer: bool, stale: str | None
+    edition: Edition,
+    snapshot: Snapshot,
+    pieces: Sequence[Piece],
+    *,
+    limit: int,
+    site: Site,
+    newer: bool,
+    stale: str | None,
 ) -> str:
     place = Place.of(edition.page)
     parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
-    json_ld = jsonld.live_blog(edition, [piece.update(edition) for piece in pieces])
+    updates = [piece.update(edition) for piece in pieces]
+    json_ld = jsonld.live_blog(edition, updates)
+    tags = card.page_card(edition, [picture for update in updates for picture in update.pictures[:1]])
     late = render.timestamp(stale, place) if stale else None
-    cursor, head = str(snapshot.cursor), {"url": edition.url, "json_ld": json_ld}
-    return render.page(edition.stream, edition.page, parts, cursor=cursor, limit=limit, newer=newer, late=late, **head)
+    about: dict[str, Any] = {"json_ld": json_ld, "card": tags, "cursor": str(snapshot.cursor), "n": snapshot.n}
+    options: dict[str, Any] = {"limit": limit, "newer": newer, "late": late, "site": site}
+    return render.page(edition.stream, edition.page, parts, **about, **options)
+
+
+def edition_of(site: Site, surface: Surface, stream: str, snapshot: Snapshot) -> Edition:
+    """The edition of which a surface of a snapshot is made."""
+    base, feed_id = site.base(DEPTHS[surface]), snapshot.feed_id or ""
+    return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at, feed_id, site.masthead)
 
 
 def entries(snapshot: Snapshot) -> str:

@@ -21,6 +21,7 @@ from ..live.hub import Hub
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream
 from ..model import Cursor
+from ..stretch import Stretch
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, Format, Frame, Notice
 
@@ -98,11 +99,13 @@ class AsgiReader(Reader):
             self._wake.clear()
             batch, self._batch = self._batch, EMPTY
             self._sending = True
+            stretch = Stretch()  # a client that takes all at once would keep everyone waiting for the whole batch
             for frame in batch.frames:
                 if self.until is not None and time.time() >= self.until:
                     break
                 await self._send(frame)
                 self.stalled = 0
+                await stretch.rest()
             self._sending = False
             if self.state is ReaderState.CLOSED:
                 break
@@ -136,7 +139,13 @@ class WebSocketReader(AsgiReader):
 
 
 async def attend_socket(
-    websocket: WebSocket, hub: Hub, stream: LiveStream, format: Format, cursor: Cursor | None
+    websocket: WebSocket,
+    hub: Hub,
+    stream: LiveStream,
+    format: Format,
+    cursor: Cursor | None,
+    *,
+    outdated: bool = False,
 ) -> None:
     """Accept a WebSocket whose reader has a place in the stream, and send to it until it has gone."""
     reading = permit(websocket)
@@ -145,7 +154,7 @@ async def attend_socket(
         until = reading.until if reading else None
         reader = WebSocketReader(format, stream.fanout, abort_of(websocket), until=until)
         reader.websocket = websocket
-        await attend(hub, stream, reader, cursor, _until_gone(websocket, stream.fanout, reader))
+        await attend(hub, stream, reader, cursor, _until_gone(websocket, stream.fanout, reader), outdated=outdated)
     finally:
         hub.leave(stream)
 
@@ -162,7 +171,13 @@ async def _until_gone(websocket: WebSocket, fanout: Fanout, reader: Reader) -> N
 
 
 async def attend(
-    hub: Hub, stream: LiveStream, reader: AsgiReader, cursor: Cursor | None, gone: Awaitable[None]
+    hub: Hub,
+    stream: LiveStream,
+    reader: AsgiReader,
+    cursor: Cursor | None,
+    gone: Awaitable[None],
+    *,
+    outdated: bool = False,
 ) -> None:
     """Let a reader join and send to it, until it is gone or was closed."""
     fanout = stream.fanout
@@ -170,7 +185,7 @@ async def attend(
         sending = tasks.create_task(reader.run())
         expiry = _expire(fanout, reader)
         try:
-            await hub.welcome(stream, reader, cursor)
+            await hub.welcome(stream, reader, cursor, outdated=outdated)
             await gone
         finally:
             fanout.leave(reader)

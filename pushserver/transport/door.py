@@ -24,12 +24,16 @@ LOGGED_EVERY = 60.0  # seconds between two log lines that say so
 
 
 class Door:
-    """Door decides about new connections. From the descriptor `last_file` on it refuses all; None sets no limit."""
+    """Door decides about new connections. From the descriptor `last_file` on it refuses all; None sets no limit.
+
+    Once `is_leaving` is set, each answer of the worker is the last one of its connection.
+    """
 
     def __init__(self, addresses: Addresses, *, last_file: int | None) -> None:
         self._addresses = addresses
         self._last_file = last_file
         self._logged_at = float("-inf")
+        self.is_leaving = False
 
     def enter(self, transport: Transport) -> AddressPlace | None:
         """Let a connection in and count it for its address; or answer it and close it. None where it is not counted."""

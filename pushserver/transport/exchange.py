@@ -78,6 +78,10 @@ class Exchange:
         self.body.clear()
         self._changed.set()
 
+    def header(self, name: bytes) -> bytes:
+        """A header of the request, empty where it has none."""
+        return next((bytes(value) for key, value in self._scope.get("headers", ()) if key == name), b"")
+
     # --- called by the application (ASGI)
 
     async def receive(self) -> Any:

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .. import metrics
 from ..access.addresses import AddressPlace
-from ..errors import Fault, Malformed, Refused, shorten
+from ..errors import Fault, Malformed, Refused, Unavailable, shorten
 from ..problems import answer
 from .asgi import ABORT
 from .door import PLACE, Door, leave
@@ -38,7 +38,10 @@ from .outlet import Deadline, Outlet, Unread
 HEAD_BYTES = 65_536  # the longest request line and headers
 PIPELINED_BYTES = 512  # that are parsed at once: some 16 short requests, which wait while the first is answered
 BODY_BYTES = 65_536  # of a body that wait for the application before reading is paused
+QUIET = 1.0  # seconds without a request, after which a connection of a worker that stops is closed
 LAST_BYTES = 8 * 2**20  # that a client may send after the last answer; they are discarded
+LOCAL = ("127.0.0.1", 0)  # the client of a unix socket, in place of none: it is on this machine, as a proxy would be
+KEY = re.compile(rb'"?[\x21\x23-\x5b\x5d-\x7e]{1,200}"?')  # an idempotency key that may be repeated in an answer
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
 
 
@@ -96,12 +99,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_last = False  # no request after this one is answered
         self._is_ignored = False  # the request that is being parsed comes after the last one
         self._has_ignored = False  # the client sent something that nobody reads
+        self._used_at = self.loop.time()  # since when no answer is due
         self._last_bytes: int | None = None  # that the client may still send; None before the last answer was taken
 
     # --- called by the transport
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.client = self.client or LOCAL
         self._outlet = Outlet(transport, self._unread, self.limits.unread)
         self._reading.set(self.limits.head, lambda: self.cut("head"))
         self._place = self._door.enter(transport)
@@ -153,6 +158,30 @@ class HttpProtocol(HttpToolsProtocol):
             self._current.keep_alive = False
         else:
             self.transport.close()
+
+    def retire(self) -> None:
+        """Let the answer that is due be the last one of the connection; the worker is about to stop.
+
+        An idle connection stays open: its client may be sending a request this instant, and would lose it.
+        """
+        if self._current is not None and not self._current.is_complete and not self._waiting:
+            self._current.keep_alive = False
+
+    def is_busy(self) -> bool:
+        """Whether a request or an answer is under way, or the client may be about to send one."""
+        idle = self.transport.is_closing() or self.loop.time() - self._used_at >= QUIET
+        return self._is_due() or self._receiving is not None or bool(self._head_bytes) or not idle
+
+    def give_up(self) -> None:
+        """Answer the request that is due with a refusal, as the worker stops now; cut an answer that has begun."""
+        due = self._receiving or self._current
+        if due is None or due.is_complete:
+            self.transport.close()
+        elif due.is_started:
+            self.cut("stopping")
+        else:
+            self._receiving = due
+            self._replace(answer(_stopping(due.header(b"idempotency-key"))))
 
     def cut(self, reason: str) -> None:
         """Cut the connection, and count it by this reason."""
@@ -299,7 +328,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _begin(self, app: ASGIApp) -> None:
         """Let the application answer the request whose head is complete, or let it wait for its turn."""
         scope: Any = self.scope
-        keep_alive = app is self.app and scope["http_version"] != "1.0" and self.parser.should_keep_alive()
+        is_last = app is not self.app or self._door.is_leaving
+        keep_alive = not is_last and scope["http_version"] != "1.0" and self.parser.should_keep_alive()
         self._is_last = not keep_alive or self._is_last
         due = self._new_exchange(app, keep_alive=keep_alive)
         self._receiving = due
@@ -363,6 +393,7 @@ class HttpProtocol(HttpToolsProtocol):
         due = self._current
         assert due is not None
         self.server_state.total_requests += 1
+        self._used_at = self.loop.time()
         if self.transport.is_closing() or self._last_bytes is not None:
             return
         if not due.keep_alive:
@@ -392,6 +423,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._reading.set(self.limits.close, self.transport.abort)
         self.transport.write_eof()
         self.transport.resume_reading()
+
+
+def _stopping(key: bytes) -> Refused:
+    """The refusal of a request that did not end before its worker; it names the idempotency key that came with it."""
+    name = key.decode("latin-1") if KEY.fullmatch(key) else ""
+    again = f"the same Idempotency-Key, {name}" if name else "the same Idempotency-Key, if it has one"
+    refused = Unavailable(
+        f"The server stopped before this request ended. Outcome unknown; retry with {again}.", key=name
+    )
+    refused.headers["Connection"] = "close"
+    return refused
 
 
 def _has_body(fields: Fields) -> bool:

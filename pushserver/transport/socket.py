@@ -218,7 +218,14 @@ class SocketReader(Reader, asyncio.Protocol):
 
 
 async def detach(
-    websocket: WebSocket, hub: Hub, stream: LiveStream, format: Format, cursor: Cursor | None, *, deflate: bool
+    websocket: WebSocket,
+    hub: Hub,
+    stream: LiveStream,
+    format: Format,
+    cursor: Cursor | None,
+    *,
+    deflate: bool,
+    outdated: bool = False,
 ) -> None:
     """Accept a WebSocket whose reader has a place in the stream, give the connection to the reader, and let it join."""
     reading = permit(websocket)
@@ -236,7 +243,7 @@ async def detach(
         hub.leave(stream)
         raise
     try:
-        await hub.welcome(stream, reader, cursor)
+        await hub.welcome(stream, reader, cursor, outdated=outdated)
     except BaseException:
         reader.close(Close.RESTART)
         raise

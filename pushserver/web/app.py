@@ -8,11 +8,11 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 
 from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..access.keys import Keys
@@ -23,19 +23,26 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..live.hub import Hub, HubOptions
 from ..live.receipts import Receipts
+from ..page import render
+from ..page.masthead import Masthead
 from ..settings import Settings
 from ..store.condition import StoreCondition
 from ..store.log import Log
 from ..store.store import Store, StoreError
 from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
+from .caching import cache_control
 from .health import Health, HealthRoutes
 from .middleware import App
 from .openapi import document
 from .publishing_routes import PublishingRoutes
 from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
+from .static_files import StaticFiles, StaticSet, no_such_file
 from .subscribe import SubscribeRoutes, unknown_websocket
+
+if TYPE_CHECKING:
+    from .purge import Purger
 
 logger = logging.getLogger(__name__)
 
@@ -51,35 +58,53 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
 
     `condition` is that of an embedded store, as its supervisor notes it.
     """
+    render.prepare()
     store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
-    health = Health(store, hub, receipts)
+    health = Health(store, hub, receipts, stale_pages=settings.stale_pages)
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
+    static = StaticSet(static_folder(), settings.public_url)
     most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
+    cached = cache_control(settings.cache)
     description = dumps(document.document(VERSION, **most)) + "\n"
-    reading = ReadingRoutes(log, tokens, origins, description=description, replay_bytes=settings.replay_bytes, **most)
+    masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
+    site = static.site._replace(masthead=masthead)
+    reading = ReadingRoutes(
+        log,
+        tokens,
+        site,
+        description=description,
+        cache_control=cached,
+        replay_bytes=settings.replay_bytes,
+        **most,
+    )
     surfaces = SurfaceCache(
         log,
         hub,
         page_entries=settings.page_entries,
         limit_bytes=settings.page_bytes,
         stale_pages=settings.stale_pages,
-        build=VERSION,
+        site=site,
+        version=VERSION,
     )
     admission = RateLimit(settings.admit)
-    subscribing = SubscribeRoutes(hub, admission=admission, origins=origins, deflate=settings.deflate)
+    subscribing = SubscribeRoutes(
+        hub, admission=admission, origins=origins, deflate=settings.deflate, build=static.site.build
+    )
     keys = Keys(settings.key, KeyStore(store))
-    publishing = PublishingRoutes(log, keys, receipts, body_limit=settings.body_limit)
+    purger = _purger(settings, tokens)
+    purge = purger.purge if purger else lambda stream, entry_id: None
+    publishing = PublishingRoutes(log, keys, receipts, purge=purge, body_limit=settings.body_limit)
     handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
     routes: list[BaseRoute] = [
-        *make_routes(handlers, {"follow": subscribing.websocket}, tokens),
+        *make_routes(handlers, {"follow": subscribing.websocket}, tokens, prefix=urlsplit(settings.public_url).path),
         WebSocketRoute("/{path:path}", unknown_websocket),
-        Mount("/static", StaticFiles(directory=static_folder())),
+        Mount("/static", StaticFiles(no_such_file, static)),
     ]
-    lifespan = _lifespan(store, store, hub, receipts, health)
+    lifespan = _lifespan(store, store, hub, receipts, health, *([purger] if purger else []))
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
     return App(
         routes,
@@ -87,8 +112,9 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         addresses=addresses,
         origins=origins,
         surfaces=surfaces,
+        cache_control=cached,
         tokens=tokens,
-        static=static_folder(),
+        static=static,
         lifespan=lifespan,
     )
 
@@ -106,6 +132,7 @@ def _handlers(
         "isAlive": health.livez,
         "countAll": health.scrape,
         "isReady": health.readyz,
+        "isReadable": health.readyz_read,
         "describe": reading.openapi,
         "showPage": reading.page,
         "putPage": publishing.put_page,
@@ -125,6 +152,15 @@ def _handlers(
         "listEvents": reading.events,
         "followEvents": subscribing.sse,
     }
+
+
+def _purger(settings: Settings, tokens: Tokens) -> Purger | None:
+    """The purger of caches; None where there are none. Without it a worker need not load an HTTP client."""
+    if not settings.purge:
+        return None
+    from .purge import Purger  # noqa: PLC0415 - see above
+
+    return Purger(settings.purge, host=urlsplit(settings.public_url).netloc, is_private=tokens.is_private)
 
 
 def _lifespan(store: Store, *parts: Part) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:

@@ -52,6 +52,9 @@ class ArchiveRoutes:
 
     async def _restore(self, stream: str, line: bytes) -> dict[str, Any]:
         kind, value = await aside(export.read_line, read_json(line))
+        if kind == "stream":
+            is_new = await self._archive.restore_feed_id(stream, value["feed_id"])
+            return {"status": 201, **value} if is_new else {"status": 200, **value, "unchanged": True}
         appended = await self._archive.restore(stream, kind, value)
         if appended:
             return {"status": 201, **outcome(stream, appended)}

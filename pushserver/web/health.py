@@ -25,20 +25,24 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class Health:
-    """Health asks the store regularly and keeps the result for the probes, which never wait for the store."""
+    """Health asks the store regularly and keeps the result for the probes, which never wait for the store.
 
-    def __init__(self, store: Store, hub: Hub, receipts: Receipts) -> None:
+    `stale_pages` are the seconds for which pages are served without it.
+    """
+
+    def __init__(self, store: Store, hub: Hub, receipts: Receipts, *, stale_pages: float) -> None:
         self._store = store
         self._hub = hub
         self._receipts = receipts
-        self._answered_at = float("-inf")
+        self._stale_pages = stale_pages
+        self._answered_at = self._read_at = float("-inf")
 
     async def run(self) -> None:
         """Ping the store every 2 seconds, until cancelled."""
         while True:
             try:
                 await self._store.ping()
-                self._answered_at = asyncio.get_running_loop().time()
+                self._answered_at = self._read_at = asyncio.get_running_loop().time()
             except (StoreError, StoreUnfit) as error:
                 logger.warning("store check failed: %s", error)
                 self._answered_at = float("-inf")
@@ -55,6 +59,12 @@ class Health:
             "receipts": self._receipts.open,
             "staying": not self._hub.draining,
         }
+
+    def reading_checks(self) -> dict[str, bool]:
+        """The checks that page loads need, by name. While the store is away, pages come from memory for a while."""
+        at = asyncio.get_running_loop().time()
+        reads = at - self._answered_at < STALE_AFTER or at - self._read_at < self._stale_pages
+        return {"pages": reads, "staying": not self._hub.draining}
 
     def publishes(self) -> bool:
         """Whether there is room on the disk for new entries. A worker that has none is ready all the same: to read."""
@@ -82,3 +92,9 @@ class HealthRoutes:
         return JSONResponse(
             {"ready": ready, **checks, "publishing": self._health.publishes()}, 200 if ready else 503, _NO_STORE
         )
+
+    async def readyz_read(self, request: Request) -> Response:
+        """`GET /readyz/read`: 200 while the worker answers page loads and stays, else 503."""
+        checks = self._health.reading_checks()
+        ready = all(checks.values())
+        return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, _NO_STORE)

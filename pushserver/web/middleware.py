@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -27,7 +26,7 @@ from ..surfaces.cache import SurfaceCache
 from .cors import Cors
 from .limits import AddressGuard
 from .refusals import Refusals
-from .static_files import StaticFiles
+from .static_files import StaticFiles, StaticSet
 from .surface_routes import SurfaceRoutes
 
 logger = logging.getLogger(__name__)
@@ -48,20 +47,21 @@ class App(Starlette):
         addresses: Addresses,
         origins: Origins,
         surfaces: SurfaceCache,
+        cache_control: str,
         tokens: Tokens,
-        static: Path,
+        static: StaticSet,
         lifespan: Lifespan[Starlette],
     ) -> None:
-        reads = partial(SurfaceRoutes, cache=surfaces, tokens=tokens, origins=origins)
+        reads = partial(SurfaceRoutes, cache=surfaces, cache_control=cache_control, tokens=tokens)
         middleware = [Middleware(AddressGuard, addresses=addresses), Middleware(partial(reads, refuse=answer))]
         super().__init__(routes=routes, lifespan=lifespan, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
         self.router.redirect_slashes = False
         self.hub = hub
         self.addresses = addresses
-        self._outer = Cors(Refusals(super().__call__), origins)
+        self._outer = Cors(Refusals(super().__call__, static.site), origins)
         self._reads = reads(
             self._complete,
-            refuse=lambda refused: Cors(Refusals(answer(refused)), origins),
+            refuse=lambda refused: Cors(Refusals(answer(refused), static.site), origins),
             granted=self._outer.grant("/streams/", ""),
         )
         self._files = StaticFiles(self._reads, static)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from ..content import schema, validation, warnings
 from ..content.warnings import EntryWarning
 from ..errors import Fault, Invalid, NotFound, Refused, TooLarge, Unavailable
 from ..live.receipts import Receipts
-from ..model import StoredEntry
+from ..model import StoredEntry, StoredPage
 from ..page import render
 from ..publishing.aside import aside
 from ..publishing.commit import Published
@@ -31,14 +31,20 @@ WITHDRAWAL_WAIT = 2.0  # seconds for all workers to forget a withdrawn text, unt
 
 
 class PublishingRoutes:
-    """Handlers of requests that publish. `body_limit` is in bytes, of a body or of a line of a batch."""
+    """Handlers of requests that publish. `body_limit` is in bytes, of a body or of a line of a batch.
 
-    def __init__(self, log: Log, keys: Keys, receipts: Receipts, *, body_limit: int) -> None:
+    `purge` is called with the stream and the id of an entry that was withdrawn.
+    """
+
+    def __init__(
+        self, log: Log, keys: Keys, receipts: Receipts, *, purge: Callable[[str, str], None], body_limit: int
+    ) -> None:
         self._log = log
         self._entries = Entries(log)
         self._pages = Pages(log)
         self._keys = keys
         self._receipts = receipts
+        self._purge = purge
         self._body_limit = body_limit
 
     # --- entries
@@ -141,6 +147,8 @@ class PublishingRoutes:
             receipt = await self._receipts.of(publish.stream, id, appended.n, wait=WITHDRAWAL_WAIT)
         except StoreError:  # the withdrawal is stored all the same
             receipt = None
+        finally:  # after the workers: a cache would fetch the text again from one that has it
+            self._purge(publish.stream, id)
         return publish.answer(appended, is_new=False, receipt=receipt)
 
     async def delivery(self, request: Request) -> Response:
@@ -162,7 +170,7 @@ class PublishingRoutes:
         result = await self._pages.put(
             publish.stream, page_in, precondition=publish.precondition(), idempotency=publish.idempotency
         )
-        return publish.answer(result.appended, is_new=result.is_new)
+        return _page_answer(publish, result)
 
     async def patch_page(self, request: Request) -> Response:
         """`PATCH /streams/{stream}`: a merge patch (RFC 7396) of the page; its first needs a headline."""
@@ -171,7 +179,7 @@ class PublishingRoutes:
         result = await self._pages.patch(
             publish.stream, patch, precondition=publish.precondition(), idempotency=publish.idempotency
         )
-        return publish.answer(result.appended, is_new=result.is_new)
+        return _page_answer(publish, result)
 
     async def end_stream(self, request: Request) -> Response:
         """`POST /streams/{stream}/end`: the coverage is over; the body `{"next": {label, url}}` is optional."""
@@ -180,7 +188,7 @@ class PublishingRoutes:
         result = await self._pages.end(
             publish.stream, end, precondition=publish.precondition(), idempotency=publish.idempotency
         )
-        return publish.answer(result.appended, is_new=result.is_new)
+        return _page_answer(publish, result)
 
 
 def _unusual(unusual: Sequence[EntryWarning]) -> dict[str, Any]:
@@ -192,5 +200,14 @@ def _entry_answer(publish: PublishRequest, result: Published | StoredEntry) -> R
     """The answer to a change of an entry. A change that changes nothing is no event: it has no place in the log."""
     if isinstance(result, Published):
         return publish.answer(result.appended, is_new=result.is_new, **_unusual(result.warnings))
-    fields = {"id": result["id"], "rev": result["rev"], "url": result["url"], "unchanged": True}
-    return Response(dumps(fields) + "\n", 200, {"ETag": f'"{result["rev"]}"'}, JSON)
+    return _unchanged({"id": result["id"], "rev": result["rev"], "url": result["url"]})
+
+
+def _page_answer(publish: PublishRequest, result: Published | StoredPage) -> Response:
+    if isinstance(result, Published):
+        return publish.answer(result.appended, is_new=result.is_new)
+    return _unchanged({"rev": result["rev"], "url": f"/streams/{publish.stream}"})
+
+
+def _unchanged(fields: dict[str, Any]) -> Response:
+    return Response(dumps({**fields, "unchanged": True}) + "\n", 200, {"ETag": f'"{fields["rev"]}"'}, JSON)

@@ -14,16 +14,20 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from .. import model
-from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
-from ..model import Cursor
-from ..page import jsonld, render
+from ..model import Cursor, StoredWithdrawal
+from ..page import card, jsonld, render
 from ..page.edition import Edition
+from ..page.site import ENTRY, Site
+from ..page.words import preferred
+from ..store.connection import within
 from ..store.log import Log, Snapshot
+from ..surfaces.cache import digest
+from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
-from ..surfaces.surface import MEDIA_TYPES, Surface, entries, make
+from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, entries, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
 from .request import JSON
@@ -31,7 +35,7 @@ from .request import JSON
 VERSION = metadata.version("pushserver")
 
 # Scripts and styles are the server's own; pictures come from wherever a newsroom stores them. 'self' covers the
-# WebSocket. static/page.js has the one Trusted Types policy, by which text becomes HTML.
+# WebSocket. static/morph.js has the one Trusted Types policy, by which text becomes HTML.
 PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -75,26 +79,30 @@ class ReadingRoutes:
         self,
         log: Log,
         tokens: Tokens,
-        origins: Origins,
+        site: Site,
         *,
         description: str,
+        cache_control: str,
         page_entries: int,
         replay_events: int,
         replay_bytes: int,
     ) -> None:
         self._log = log
         self._tokens = tokens
-        self._origins = origins
+        self._site = site
         self.turns = asyncio.Semaphore(TURNS)
         self._description = description
+        self._cache_control = cache_control
         self._page_entries = page_entries
         self._replay_events = replay_events
         self._replay_bytes = replay_bytes
 
     async def index(self, request: Request) -> Response:
         """`GET /`: every stream that is not private, the one that changed last first."""
-        streams = [(name, page) for name, page in await self._log.streams() if not self._tokens.is_private(name)]
-        return HTMLResponse(render.index(streams), headers=PAGE_HEADERS)
+        listed = await within(self._log.streams(), LIMIT)
+        streams = [(name, page) for name, page in listed if not self._tokens.is_private(name)]
+        html = render.index(streams, preferred(request.headers.get("accept-language", "")), site=self._site)
+        return HTMLResponse(html, headers={**PAGE_HEADERS, "Vary": "Accept-Language"})
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
@@ -104,28 +112,34 @@ class ReadingRoutes:
     async def page(self, request: Request) -> Response:
         """`GET /streams/{stream}?before=`: the page as HTML, with the cursor from which its script subscribes."""
         limit, before = self._page_entries, _before(request)
+        least_n(request.query_params.get("n"))  # what is read of the store is never older
         stream, snapshot = await self._snapshot(request, limit, after=before)
-        headers = {**PAGE_HEADERS, "ETag": self._etag(request, snapshot)}
+        headers = {**PAGE_HEADERS, **self._cached(stream), "ETag": self._etag(snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        html = await self._make(request, Surface.PAGE, stream, snapshot, newer=before is not None)
+        html = await self._make(Surface.PAGE, stream, snapshot, newer=before is not None)
         return HTMLResponse(html, headers=headers)
 
     @_in_turn
     async def entries(self, request: Request) -> Response:
         """`GET /streams/{stream}/entries?before=&limit=`: the snapshot, `{page, entries, cursor, n, older}`."""
         limit = _limit(request, self._page_entries)
-        _, snapshot = await self._snapshot(request, limit, after=_before(request))
-        headers = {"Cache-Control": "no-cache", "ETag": f'"{snapshot.cursor}"'}
+        least_n(request.query_params.get("n"))
+        stream, snapshot = await self._snapshot(request, limit, after=_before(request))
+        headers = {**self._cached(stream), "ETag": f'"{snapshot.cursor}"'}
         return not_modified(request, headers) or Response(entries(snapshot), headers=headers, media_type=JSON)
 
     async def events(self, request: Request) -> Response:
-        """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts."""
+        """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts.
+
+        No cache answers by itself: an old part would say that there is no more; and few readers ask after one event.
+        """
         limit = _limit(request, self._replay_events)
         stream, snapshot = await self._snapshot(request, 0)
         after = _after(request, snapshot.cursor.epoch)
-        part = await self._log.resume(stream, after, limit=limit, limit_bytes=self._replay_bytes, in_part=True)
+        reading = self._log.resume(stream, after, limit=limit, limit_bytes=self._replay_bytes, in_part=True)
+        part = await within(reading, LIMIT)
         if part.reason:
             missing = {"complete": False, "reason": part.reason, "entries": f"/streams/{stream}/entries"}
             return _hashed(request, f"{dumps(missing)}\n")
@@ -137,19 +151,38 @@ class ReadingRoutes:
     async def entry(self, request: Request) -> Response:
         """`GET /streams/{stream}/entries/{id}`: the entry's own page, or JSON if `Accept` has no HTML; else 410."""
         stream, id = model.check_stream(request.path_params["stream"]), request.path_params["id"]
-        stored, withdrawal = await self._log.entry(stream, id) if model.ID.fullmatch(id) else (None, None)
+        is_id = model.ID.fullmatch(id)
+        stored, withdrawal = await within(self._log.entry(stream, id), LIMIT) if is_id else (None, None)
         if not stored and not withdrawal:
             raise NotFound(f"There is no entry {shorten(id)} in stream {stream}.")
         if prefers_html(request.headers):
-            _, snapshot = await self._snapshot(request, 0)
-            edition = self._edition(request, stream, snapshot)
-            json_ld = jsonld.posting(edition, json.loads(stored)) if stored else ""
-            head = {"url": edition.entry_url(id), "json_ld": json_ld}
-            html = render.entry_page(snapshot.page, stream, entry_json=stored, withdrawal=withdrawal, **head)
-            return HTMLResponse(html, 200 if stored else 410, headers={**PAGE_HEADERS, "Vary": "Accept"})
-        if withdrawal:
+            return await self._entry_page(request, stream, id, stored, withdrawal)
+        if not stored:
+            assert withdrawal
             raise withdrawn(withdrawal)
-        return Response(f"{stored}\n", headers={"Cache-Control": "no-cache", "Vary": "Accept"}, media_type=JSON)
+        headers = {
+            **self._cached(stream),
+            "Vary": "Accept",
+            "ETag": f'"{json.loads(stored)["rev"]}.{_hash(stored)}"',
+        }
+        return not_modified(request, headers) or Response(f"{stored}\n", headers=headers, media_type=JSON)
+
+    async def _entry_page(
+        self, request: Request, stream: str, id: str, stored: str | None, withdrawal: StoredWithdrawal | None
+    ) -> Response:
+        _, snapshot = await self._snapshot(request, 0)
+        site = self._site
+        edition = Edition(site.base(ENTRY), stream, snapshot.page, [], snapshot.began_at, masthead=site.masthead)
+        about: dict[str, Any] = {"id": id, "entry_json": stored, "withdrawal": withdrawal, "json_ld": ""}
+        if stored:
+            fields = json.loads(stored)
+            about |= {"json_ld": jsonld.posting(edition, fields), "card": card.entry_card(edition, fields)}
+        html = render.entry_page(snapshot.page, stream, **about, site=self._site)
+        headers = {**PAGE_HEADERS, **self._cached(stream), "Vary": "Accept"}
+        if withdrawal:  # no condition is looked at: RFC 9110, 13.2.1
+            return HTMLResponse(html, 410, headers)
+        headers["ETag"] = f'"{_hash(html)}"'
+        return not_modified(request, headers) or HTMLResponse(html, headers=headers)
 
     async def feed_atom(self, request: Request) -> Response:
         """`GET /streams/{stream}/feed.atom`: the newest entries as Atom, with a tombstone for each withdrawal."""
@@ -163,34 +196,36 @@ class ReadingRoutes:
     async def _feed(self, request: Request, surface: Surface) -> Response:
         limit = self._page_entries
         stream, snapshot = await self._snapshot(request, limit, after=_before(request), withdrawals=limit)
-        headers = {"Cache-Control": "no-cache", "ETag": self._etag(request, snapshot)}
+        headers = {**self._cached(stream), "ETag": self._etag(snapshot)}
         unchanged = not_modified(request, headers)
         if unchanged:
             return unchanged
-        body = await self._make(request, surface, stream, snapshot)
+        snapshot = snapshot._replace(feed_id=snapshot.feed_id or await self._log.feed_id(stream))
+        body = await self._make(surface, stream, snapshot)
         return Response(body, headers=headers, media_type=MEDIA_TYPES[surface])
 
-    async def _make(
-        self, request: Request, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False
-    ) -> bytes:
+    async def _make(self, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False) -> bytes:
         """A surface that no cache has: of a private stream, or a slice of older entries."""
-        edition, pieces = self._edition(request, stream, snapshot), [Piece(entry) for entry in snapshot.entries]
-        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, newer=newer)
+        edition = edition_of(self._site, surface, stream, snapshot)
+        pieces = [Piece(entry) for entry in snapshot.entries]
+        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, site=self._site, newer=newer)
 
-    def _etag(self, request: Request, snapshot: Snapshot) -> str:
-        """The tag of a page or feed. Its links begin with the server's origin: it is no copy of one with another."""
-        return f'W/"{VERSION}.{snapshot.cursor}.{self._origins.own(request)}"'
+    def _cached(self, stream: str) -> dict[str, str]:
+        """The headers of an answer that shared caches may serve, and can drop by the name of its stream."""
+        return {"Cache-Control": self._cache_control, "Surrogate-Key": stream}
 
-    def _edition(self, request: Request, stream: str, snapshot: Snapshot) -> Edition:
-        base = str(self._origins.own(request))
-        return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at)
+    def _etag(self, snapshot: Snapshot) -> str:
+        """The tag of a page or feed. It names the site, of which links and names are, and the static files."""
+        site = digest(f"{self._site.build} {self._site.public_url} {self._site.masthead}")
+        return f'W/"{VERSION}.{site}.{snapshot.cursor}"'
 
     async def _snapshot(
         self, request: Request, limit: int, *, after: tuple[int, str] | None = None, withdrawals: int = 0
     ) -> tuple[str, Snapshot]:
         """The stream that the address names, and its newest entries, or those after a place. Raises NotFound."""
         stream = model.check_stream(request.path_params["stream"])
-        snapshot = await self._log.snapshot(stream, limit=limit, after=after, withdrawals=withdrawals)
+        reading = self._log.snapshot(stream, limit=limit, after=after, withdrawals=withdrawals)
+        snapshot = await within(reading, LIMIT)
         if snapshot is None:
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
         return stream, snapshot
@@ -202,8 +237,12 @@ def _hashed(request: Request, body: str) -> Response:
     A part of the log may change: an event of an entry that was withdrawn since becomes a withdrawal. So a cache has to
     revalidate each time.
     """
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'}
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{_hash(body)}"'}
     return not_modified(request, headers) or Response(body, headers=headers, media_type=JSON)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 # --- parameters of the query
@@ -215,6 +254,15 @@ def _limit(request: Request, most: int) -> int:
         return most
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= most):
         raise Invalid(f"limit must be a number from 1 to {most}.", Fault("limit", f"1 to {most}", shorten(text)))
+    return int(text)
+
+
+def least_n(text: str | None) -> int:
+    """The number of an event that an answer must not be older than, by the parameter `n`; 0 where it is missing."""
+    if text is None:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,16}", text):
+        raise Invalid("n must be the number of an event.", Fault("n", "the number of an event", shorten(text)))
     return int(text)
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..page import render
+from ..page.site import Site
+from ..page.words import preferred
 from ..transport.sse import MAX_RETRY_MS, MIN_RETRY_MS
 from ..wire.frames import Coding, Format, bye
 from .conditions import prefers_html
@@ -31,19 +33,21 @@ _EVENTS = re.compile(r"/streams/[^/]*/sse")
 class Refusals:
     """Refusals is ASGI middleware that rewrites the refusals of GET and HEAD for browsers and for EventSource."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
+        self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            send = _Rewriter(scope, receive, send)
+            send = _Rewriter(self._site, scope, receive, send)
         await self._app(scope, receive, send)
 
 
 class _Rewriter:
     """_Rewriter is the `send` of one request: it holds a refusal until it is whole, and passes on anything else."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, site: Site, scope: Scope, receive: Receive, send: Send) -> None:
+        self._site = site
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -79,11 +83,14 @@ class _Rewriter:
             is_later = self._scope["method"] == "GET" and start["status"] in REASONS
             return _come_later(start["status"], headers) if is_later else None
         headers.add_vary_header("Accept")
-        if not prefers_html(Headers(scope=self._scope)):
+        asked = Headers(scope=self._scope)
+        if not prefers_html(asked):
             return None
         problem = json.loads(self._body)
-        html = render.refusal_page(problem["status"], problem["detail"])
-        return HTMLResponse(html, start["status"], {**PAGE_HEADERS, **_kept(headers)})
+        headers.add_vary_header("Accept-Language")
+        lang, depth = preferred(asked.get("accept-language", "")), _depth(self._scope)
+        html = render.refusal_page(problem["status"], problem["detail"], lang, depth=depth, site=self._site)
+        return HTMLResponse(html, start["status"], _merged(PAGE_HEADERS, _kept(headers)))
 
 
 def _come_later(status: int, headers: Headers) -> Response:
@@ -95,7 +102,18 @@ def _come_later(status: int, headers: Headers) -> Response:
     seconds = int(text) if text.isdecimal() else 1
     retry_ms = (seconds - 1) * 1_000 + random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
     frame = bye(REASONS[status], retry_ms).encoded(Format.JSON, Coding.EVENT)
-    return Response(b"retry: %d\n%b" % (retry_ms, frame), headers={**_kept(headers), **SSE_HEADERS})
+    return Response(b"retry: %d\n%b" % (retry_ms, frame), headers=_merged(_kept(headers), SSE_HEADERS))
+
+
+def _merged(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Both sets of headers, each name once, and where both have it with the value of the second."""
+    return {name.lower(): value for headers in (first, second) for name, value in headers.items()}
+
+
+def _depth(scope: Scope) -> int:
+    """The number of folders that the address of a request is down. An escaped slash begins none."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    return max(path.count(b"/") - 1, 0)
 
 
 def _kept(headers: Headers) -> dict[str, str]:

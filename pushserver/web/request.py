@@ -103,11 +103,14 @@ class PublishRequest:
     def precondition(self, *, text_needs: str = "") -> Precondition:
         """`If-Match` and `If-None-Match` (RFC 9110, 13.1.1 and 13.1.2). Raises Malformed.
 
+        The ETag of an entry that was read counts as its revision, with which it begins.
         A refusal shows the current text only to a key that has the right `text_needs`.
         """
-        match = self._condition("If-Match", r'\*|"[0-9]{1,9}"', 'a revision in quotes, such as "3", or *')
+        match = self._condition(
+            "If-Match", r'\*|"[0-9]{1,9}(\.[0-9a-f]{32})?"', 'a revision in quotes, such as "3", or *'
+        )
         is_new = self._condition("If-None-Match", r"\*", "*") is not None
-        rev = int(match.strip('"')) if match not in (None, "*") else None
+        rev = int(match.strip('"').partition(".")[0]) if match not in (None, "*") else None
         shows_text = not text_needs or text_needs in self._quota.rights
         return Precondition(rev, exists=match == "*", is_new=is_new, shows_text=shows_text)
 

@@ -7,6 +7,7 @@ address. A valid name has no slash, so the paths of more segments come first: wh
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -23,6 +24,8 @@ from .openapi.operations import OPERATIONS, Operation
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
+PROBES = ("/livez", "/readyz", "/readyz/read", "/metrics")  # which balancers may ask by HEAD and OPTIONS, too
+
 Handler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket], Awaitable[None]]
 
@@ -32,11 +35,14 @@ def make_routes(
     sockets: Mapping[str, SocketHandler],
     tokens: Tokens,
     operations: Sequence[Operation] = OPERATIONS,
+    *,
+    prefix: str = "",
 ) -> list[BaseRoute]:
     """Make the routes of all operations, from the handlers by their operation's name.
 
     An operation that needs no publish key is for readers: a gate asks them for a token where the stream is private.
-    Raises LookupError where an operation has no handler, or a handler no operation.
+    `prefix` is the path that a proxy in front takes away. Raises LookupError where an operation has no handler, or a
+    handler no operation.
     """
     http = [operation for operation in operations if not operation.is_websocket]
     websocket = [operation for operation in operations if operation.is_websocket]
@@ -51,19 +57,25 @@ def make_routes(
     slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path != "/")]
     return [
         *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
-        *(Route(path, without_slash, methods=["GET"]) for path in slashed),
-        *(Route(_pattern(path), Resource(resources[path]), name=path) for path in paths),
+        *(Route(path, partial(without_slash, prefix=prefix), methods=["GET"]) for path in slashed),
+        *(Route(_pattern(path), Resource(resources[path], options=path in PROBES), name=path) for path in paths),
     ]
 
 
 class Resource:
     """Resource is an ASGI application that passes a request to the application of its method, or refuses it with 405.
 
-    A GET's application answers HEAD too: the server sends no body then.
+    A GET's application answers HEAD too: the server sends no body then. `options` says whether OPTIONS is answered.
     """
 
-    def __init__(self, methods: Mapping[str, ASGIApp]) -> None:
+    def __init__(self, methods: Mapping[str, ASGIApp], *, options: bool = False) -> None:
         self._methods = {**({"HEAD": methods["GET"]} if "GET" in methods else {}), **methods}
+        if options:
+            self._methods["OPTIONS"] = self._options
+
+    async def _options(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {"Allow": ", ".join(sorted(self._methods)), "Cache-Control": "no-store"}
+        await Response(None, 204, headers)(scope, receive, send)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._methods.get(scope["method"])
@@ -78,14 +90,14 @@ async def upgrade_required(request: Request) -> Response:
     raise UpgradeRequired("Open this address as a WebSocket.", fault)
 
 
-async def without_slash(request: Request) -> Response:
+async def without_slash(request: Request, prefix: str) -> Response:
     """Redirect to the address without the slashes at its end.
 
     Publishers are not redirected: many programs would take the redirect for success, and nothing would be stored.
     """
     query = request.scope.get("query_string", b"").decode("latin-1")
     # Made of the decoded path: with `%2F` at its end the address would be redirected to itself.
-    address = quote(request.scope["path"].rstrip("/")) + (f"?{quote(query, safe=_QUERY)}" if query else "")
+    address = prefix + quote(request.scope["path"].rstrip("/")) + (f"?{quote(query, safe=_QUERY)}" if query else "")
     return Response(status_code=308, headers={"Location": address, "Cache-Control": "no-cache"})
 
 

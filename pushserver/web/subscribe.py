@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -36,13 +36,17 @@ SSE_HEADERS = {
 
 
 class SubscribeRoutes:
-    """Handlers of requests that subscribe to a stream of the hub. `deflate` lets WebSocket messages be compressed."""
+    """Handlers of requests that subscribe to a stream of the hub. `deflate` lets WebSocket messages be compressed.
 
-    def __init__(self, hub: Hub, *, admission: RateLimit, origins: Origins, deflate: bool) -> None:
+    A page names the build that made it: one that is not `build` is loaded anew.
+    """
+
+    def __init__(self, hub: Hub, *, admission: RateLimit, origins: Origins, deflate: bool, build: str = "") -> None:
         self._hub = hub
         self._admission = admission
         self._origins = origins
         self._deflate = deflate
+        self._build = build
 
     async def websocket(self, websocket: WebSocket) -> None:
         """`GET /streams/{stream}/ws?cursor=&format=`. A handshake is refused with an HTTP status."""
@@ -59,10 +63,11 @@ class SubscribeRoutes:
             return
         # A cursor that is not valid gets the snapshot: a reader whose stored cursor is broken could not mend an error.
         cursor = Cursor.parse(websocket.query_params.get("cursor", ""))
+        outdated = self._is_outdated(websocket)
         if extension(websocket, DETACH) is None:
-            await attend_socket(websocket, self._hub, stream, format, cursor)
+            await attend_socket(websocket, self._hub, stream, format, cursor, outdated=outdated)
         else:
-            await detach(websocket, self._hub, stream, format, cursor, deflate=self._deflate)
+            await detach(websocket, self._hub, stream, format, cursor, deflate=self._deflate, outdated=outdated)
 
     async def sse(self, request: Request) -> Response:
         """`GET /streams/{stream}/sse?cursor=&format=`."""
@@ -70,7 +75,11 @@ class SubscribeRoutes:
         cursor = Cursor.parse(_last_event_id(request))
         stream, format = check_stream(request.path_params["stream"]), format_of(request)
         await self._admit(stream)
-        return EventStream(request, self._hub, stream, format, cursor)
+        return EventStream(request, self._hub, stream, format, cursor, outdated=self._is_outdated(request))
+
+    def _is_outdated(self, connection: HTTPConnection) -> bool:
+        """Whether another build made the page of this reader. Programs, and pages of before, name no build."""
+        return connection.query_params.get("build", self._build) != self._build
 
     async def _admit(self, stream: str) -> None:
         """Take a place for a reader of a stream. Raises NotFound, Unavailable where none is free, StoreError."""
@@ -84,13 +93,23 @@ class SubscribeRoutes:
 class EventStream(Response):
     """EventStream is a response that goes on while its reader stays. Before the first byte it raises as a handler."""
 
-    def __init__(self, request: Request, hub: Hub, stream: str, format: Format, cursor: Cursor | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        hub: Hub,
+        stream: str,
+        format: Format,
+        cursor: Cursor | None,
+        *,
+        outdated: bool = False,
+    ) -> None:
         super().__init__(headers=SSE_HEADERS)
         self._request = request
         self._hub = hub
         self._stream = stream
         self._format = format
         self._cursor = cursor
+        self._outdated = outdated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._hub.follow(self._stream) as stream:
@@ -107,7 +126,7 @@ class EventStream(Response):
             abort = abort_of(self._request)
             reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until)
             reader.transmit = send
-            await attend(self._hub, stream, reader, self._cursor, _gone(receive))
+            await attend(self._hub, stream, reader, self._cursor, _gone(receive), outdated=self._outdated)
 
 
 def _last_event_id(request: Request) -> str:

@@ -12,19 +12,18 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..access.origins import Origins
 from ..access.tokens import Tokens
-from ..errors import Refused
+from ..errors import Refused, Unavailable
 from ..problems import HEADERS
 from ..surfaces.cache import SurfaceCache
 from ..surfaces.codings import ContentCoding, accepted
 from ..surfaces.surface import MEDIA_TYPES, Surface
-from .conditions import if_none_match
-from .reading_routes import PAGE_HEADERS
+from .conditions import is_current
+from .reading_routes import PAGE_HEADERS, least_n
 
 _PATH = re.compile(r"/streams/([a-z0-9][a-z0-9-]{0,63})(?:/(entries|feed\.atom|feed\.json))?")
 _SLICE = re.compile(rb"(?:^|&)(?:before|limit)=")  # any other parameter, such as utm_source, changes nothing
-HTML_HEADERS, OTHER_HEADERS = {**HEADERS, **PAGE_HEADERS}, {**HEADERS, "Cache-Control": "no-cache"}
+_N = re.compile(rb"(?:^|&)n=([^&]*)")
 
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -41,8 +40,8 @@ class SurfaceRoutes:
         self,
         app: ASGIApp,
         cache: SurfaceCache,
+        cache_control: str,
         tokens: Tokens,
-        origins: Origins,
         *,
         refuse: Callable[[Refused], ASGIApp],
         granted: Mapping[str, str] | None = None,
@@ -50,10 +49,13 @@ class SurfaceRoutes:
         self._app = app
         self._cache = cache
         self._tokens = tokens
-        self._origins = origins
         self._refuse = refuse
         vary = ", ".join(["Accept-Encoding", *((granted or {}).get("Vary", "").split())])
-        self._varied = encoded({**(granted or {}), "Vary": vary})
+        fixed = {**(granted or {}), "Vary": vary, "Cache-Control": cache_control}
+        self._fixed = {
+            surface: encoded({**HEADERS, **(PAGE_HEADERS if surface is Surface.PAGE else {}), **fixed})
+            for surface in Surface
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._asked(scope)
@@ -61,19 +63,20 @@ class SurfaceRoutes:
             await self._app(scope, receive, send)
             return
         stream, surface, fields = asked
-        base = str(self._origins.own_at(scope, fields.get(b"host", b"").decode("latin-1")))
         try:
-            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")), base)
+            least = _least_n(scope["query_string"])
+            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")))
+            if copy.stale_since and copy.head.n < least:
+                raise Unavailable(f"The store does not answer, and event {least} is in no memory here; retry later.")
+            unchanged = has_current_copy(fields, copy.etag)
         except Refused as refused:
             await self._refuse(refused)(scope, receive, send)
             return
-        condition = fields.get(b"if-none-match")
-        is_current = condition is not None and if_none_match(condition.decode("latin-1"), copy.etag)
-        status = 304 if is_current else 200
-        length = None if is_current else len(copy.body)
-        headers = _headers(surface, copy.etag, copy.coding, length, copy.stale_since, self._varied)
+        status = 304 if unchanged else 200
+        length = None if unchanged else len(copy.body)
+        headers = _headers(stream, surface, copy.etag, copy.coding, length, copy.stale_since, self._fixed[surface])
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if is_current else copy.body})
+        await send({"type": "http.response.body", "body": b"" if unchanged else copy.body})
 
     def _asked(self, scope: Scope) -> tuple[str, Surface, dict[bytes, bytes]] | None:
         """The stream and the surface that a request asks for, and its header fields; None for any other request."""
@@ -85,12 +88,27 @@ class SurfaceRoutes:
         return match[1], Surface(match[2] or "page"), fields_of(scope["headers"])
 
 
+def _least_n(query: bytes) -> int:
+    match = _N.search(query)
+    return least_n(match[1].decode("latin-1")) if match else 0
+
+
 def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The header fields, each as one line (RFC 9110, 5.3)."""
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
         fields[name] = fields[name] + b", " + value if name in fields else value
     return fields
+
+
+def has_current_copy(fields: Mapping[bytes, bytes], etag: str) -> bool:
+    """Whether a request with these header fields has a current copy. Raises PreconditionFailed as `is_current` does."""
+    if b"if-match" not in fields and b"if-none-match" not in fields:
+        return False
+    match, none_match = (
+        fields[name].decode("latin-1") if name in fields else None for name in (b"if-match", b"if-none-match")
+    )
+    return is_current(match, none_match, etag)
 
 
 def encoded(fields: Mapping[str, str]) -> Fields:
@@ -100,11 +118,16 @@ def encoded(fields: Mapping[str, str]) -> Fields:
 
 @lru_cache(maxsize=4096)
 def _headers(
-    surface: Surface, etag: str, coding: ContentCoding, length: int | None, stale_since: str | None, varied: Fields
+    stream: str,
+    surface: Surface,
+    etag: str,
+    coding: ContentCoding,
+    length: int | None,
+    stale_since: str | None,
+    fixed: Fields,
 ) -> list[tuple[bytes, bytes]]:
     """The header fields of an answer; `length` is None for one without a body."""
-    fixed = HTML_HEADERS if surface is Surface.PAGE else OTHER_HEADERS
-    headers = [*encoded(fixed), *varied, (b"etag", etag.encode())]
+    headers = [*fixed, (b"surrogate-key", stream.encode()), (b"etag", etag.encode())]
     if stale_since:
         headers.append((b"pushserver-stale-since", stale_since.encode()))
     if length is None:

@@ -7,15 +7,16 @@ and a coding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 from ..codec import dumps
 from ..model import Cursor, Event
 from .memory import Account, Encodings
-from .websocket import RSV1, TEXT, deflated, message
+from .websocket import RSV1, TEXT, deflate_steps, deflated, message
 
+PROTOCOL = 1  # the version of the reader protocol, as `hello` names it
 PIECE = 65_536  # bytes; a piece is written at once, and ends with the frame that makes it this long
 DEFLATED_FROM = 256  # bytes; compressing a shorter text costs more than it saves
 FRAME_BYTES = 1_792  # of an event in memory, beside its data and its encodings: `python -m bench.rings --frame`
@@ -67,19 +68,27 @@ class Frame:
         """The frame's text; the first call for a format makes it."""
         text = self._texts.get(format)
         if text is None:
-            text = self._texts[format] = self._encode(format)
-            if self.encodings is not None:
-                self.encodings.add(self, text)
+            text = self._encode(format)
+            self._keep_text(format, text)
         return text
 
     def encoded(self, format: Format, coding: Coding) -> bytes:
         """The frame's bytes; the first call for a variant makes them."""
         data = self._bytes.get((format, coding))
         if data is None:
-            data = self._bytes[format, coding] = encode_text(self.text(format), coding, self.cursor)
-            if self.encodings is not None:
-                self.encodings.add(self, data)
+            data = encode_text(self.text(format), coding, self.cursor)
+            self._keep_bytes(format, coding, data)
         return data
+
+    def _keep_text(self, format: Format, text: str) -> None:
+        self._texts[format] = text
+        if self.encodings is not None:
+            self.encodings.add(self, text)
+
+    def _keep_bytes(self, format: Format, coding: Coding, data: bytes) -> None:
+        self._bytes[format, coding] = data
+        if self.encodings is not None:
+            self.encodings.add(self, data)
 
     def forget(self) -> None:
         """Drop the texts and bytes; only `encodings` calls this, which counts them."""
@@ -159,14 +168,14 @@ class Notice(Frame):
 
 
 class SnapshotFrame(Frame):
-    """SnapshotFrame shows a whole stream as of one event; `make` gives its text in a format.
+    """SnapshotFrame shows a whole stream as of one event; `make` gives its text in a format, in parts.
 
     `size` is the bytes that it keeps in memory, without its texts and bytes for readers.
     """
 
     __slots__ = ("_cursor", "_make", "_size")
 
-    def __init__(self, cursor: Cursor, make: Callable[[Format], str], *, size: int = FRAME_BYTES) -> None:
+    def __init__(self, cursor: Cursor, make: Callable[[Format], Iterable[str]], *, size: int = FRAME_BYTES) -> None:
         super().__init__()
         self._cursor = cursor
         self._make = make
@@ -176,7 +185,31 @@ class SnapshotFrame(Frame):
     def size(self) -> int:
         return self._size
 
-    def replace(self, make: Callable[[Format], str]) -> None:
+    def steps(self, format: Format, coding: Coding) -> Generator[None, None, None]:
+        """Make the bytes of a variant, a part a step: those of a large stream, made at once, would hold up everyone.
+
+        Nothing is kept where another text takes its place meanwhile.
+        """
+        if (format, coding) in self._bytes:
+            return
+        make, text = self._make, self._texts.get(format)
+        if text is None:
+            parts = []
+            for part in make(format):
+                parts.append(part)
+                yield
+            text = "".join(parts)
+        data = yield from encode_steps(text, coding, self._cursor)
+        if self._make is make:
+            self._keep(format, coding, text, data)
+
+    def _keep(self, format: Format, coding: Coding, text: str, data: bytes) -> None:
+        if format not in self._texts:
+            self._keep_text(format, text)
+        if (format, coding) not in self._bytes:
+            self._keep_bytes(format, coding, data)
+
+    def replace(self, make: Callable[[Format], Iterable[str]]) -> None:
         """Show another text, also to readers whose copy waits to be sent."""
         self._make = make
         self._clear()
@@ -186,7 +219,7 @@ class SnapshotFrame(Frame):
         return self._cursor
 
     def _encode(self, format: Format) -> str:
-        return self._make(format)
+        return "".join(self._make(format))
 
 
 class Batch:
@@ -265,6 +298,16 @@ def encode_text(text: str, coding: Coding, cursor: Cursor | None) -> bytes:
     return message(payload, TEXT)
 
 
+def encode_steps(text: str, coding: Coding, cursor: Cursor | None) -> Generator[None, None, bytes]:
+    """Encode as `encode_text` does. To compress a long text takes many steps."""
+    yield
+    if coding is not Coding.DEFLATED or len(text) < DEFLATED_FROM:
+        return encode_text(text, coding, cursor)
+    payload = text.encode()
+    yield
+    return message((yield from deflate_steps(payload)), TEXT | RSV1)
+
+
 # --- the frames that are about no event, and snapshots
 
 
@@ -274,7 +317,14 @@ def hello(stream: str, cursor: Cursor, n: int, *, start: int, reason: str | None
     `cursor` and `n` name the newest event; `heartbeat` is the seconds between two head frames.
     """
     whole = {"complete": True} if reason is None else {"complete": False, "reason": reason}
-    fields = {"type": "hello", "stream": stream, "epoch": cursor.epoch, "head": _head(cursor, n), "from": start}
+    fields = {
+        "type": "hello",
+        "protocol": PROTOCOL,
+        "stream": stream,
+        "epoch": cursor.epoch,
+        "head": _head(cursor, n),
+        "from": start,
+    }
     return Notice(dumps({**fields, **whole, "heartbeat": heartbeat}))
 
 
@@ -301,9 +351,13 @@ def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str, stale: str | Non
     return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at, **late}))
 
 
-def bye(reason: str, retry_ms: int) -> Notice:
-    """The last frame before a close: the reader reconnects after a random part of `retry_ms` milliseconds."""
-    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms}))
+def bye(reason: str, retry_ms: int, *, reload_ms: int | None = None) -> Notice:
+    """The last frame before a close: the reader reconnects after a random part of `retry_ms` milliseconds.
+
+    A page that another build made is loaded anew after `reload_ms` milliseconds.
+    """
+    reload = {} if reload_ms is None else {"reload_ms": reload_ms}
+    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms, **reload}))
 
 
 def reset(reason: str, withdrawn: Sequence[str]) -> Notice:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Generator
 from functools import lru_cache
 
 from websockets.exceptions import InvalidHeader, NegotiationError
@@ -41,10 +42,23 @@ def close_message(code: int) -> bytes:
     return message(struct.pack("!H", code), CLOSE)
 
 
+DEFLATE_STEP = 65_536  # bytes that are compressed in one step, in some two milliseconds
+
+
 def deflated(payload: bytes) -> bytes:
     """Compression without context (RFC 7692, 7.2.1) gives the same bytes for every client."""
     deflate = zlib.compressobj(wbits=-15)
     return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+
+
+def deflate_steps(payload: bytes) -> Generator[None, None, bytes]:
+    """Compress as `deflated` does, DEFLATE_STEP bytes a step."""
+    deflate, parts = zlib.compressobj(wbits=-15), []
+    for at in range(0, len(payload), DEFLATE_STEP):
+        parts.append(deflate.compress(payload[at : at + DEFLATE_STEP]))
+        yield
+    parts.append(deflate.flush(zlib.Z_SYNC_FLUSH))
+    return b"".join(parts).removesuffix(b"\x00\x00\xff\xff")
 
 
 # --- inbound

@@ -151,8 +151,9 @@ def test_what_is_no_origin_is_refused_by_name(text: str) -> None:
 def test_the_public_address_is_one_of_the_web_and_its_pages_are_the_server_s_own() -> None:
     origins = Origins("", "https://Live.News.example/")
     origins.check(connection("https://live.news.example", host="127.0.0.1:8000", by_cookie=True))
+    Origins("", "https://news.example/live").check(connection("https://news.example", host="127.0.0.1:8000"))
     assert parse_public_url("") is None
-    for text in ("capacitor://localhost", "live.news.example", "https://news.example/live"):
+    for text in ("capacitor://localhost", "live.news.example", "https:///live"):
         with pytest.raises(ValueError, match="expected"):
             Origins("", text)
 

@@ -46,7 +46,7 @@ def test_publish_stores_an_entry_and_says_which(server: Running, stream: str, ru
     done = run("publish", stream, "--headline", "Smith & Sons – é", "--tag", "one", "--tag", "two")
     (entry,) = server.snapshot(stream)["entries"]
     assert (done.returncode, done.stderr) == (DONE, "")
-    assert done.stdout == f"published: {entry['id']}, revision 1, event 1, on disk\n"
+    assert done.stdout == f"published: {entry['id']}, revision 1, event 1, on disk\n{server.url}{entry['url']}\n"
     assert (entry["headline"], entry["tags"]) == ("Smith & Sons – é", ["one", "two"])
 
 
@@ -80,6 +80,12 @@ def test_publish_takes_bylines_with_and_without_an_organisation(server: Running,
         {"name": "Ben Ode"},
         {"name": "Cy Roe", "org": "Post, Inc."},
     ]
+
+
+def test_a_dry_run_shows_the_organisation_of_each_byline(server: Running, stream: str, run: Run) -> None:
+    bylines = ("--byline", "Ada Pell, Wire", "--byline", "Ben Ode", "--byline", "Cy Roe,Post, Inc.")
+    done = run("publish", stream, "--headline", "x", *bylines, "--dry-run")
+    assert "- Ada Pell, Wire; Ben Ode; Cy Roe, Post, Inc.\n" in done.stdout
 
 
 def test_publish_with_one_key_stores_one_entry(server: Running, stream: str, run: Run) -> None:

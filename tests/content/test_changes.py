@@ -190,3 +190,23 @@ def test_a_stream_without_a_page_gets_one_from_its_name() -> None:
     page = model.unwritten_page("nato-summit-2023")
     assert (page["headline"], page["rev"]) == ("Nato summit 2023", 0)
     assert set(page) == set(changes.revise_page(validation.read(schema.PageIn, {"headline": "x"}), at=0))
+
+
+@pytest.mark.parametrize(
+    ("lang", "dir"), [("ar", "rtl"), ("he-IL", "rtl"), ("az-Arab", "rtl"), ("en", "ltr"), ("uk", "ltr")]
+)
+def test_a_page_reads_in_the_direction_of_its_language_unless_it_names_one(lang: str, dir: str) -> None:
+    assert changes.revise_page(a_page_in(headline="x", lang=lang), at=0)["dir"] == dir
+    assert changes.revise_page(a_page_in(headline="x", lang=lang, dir="ltr"), at=0)["dir"] == "ltr"
+
+
+def test_a_page_that_changes_its_language_by_a_patch_changes_its_direction() -> None:
+    english = changes.revise_page(a_page_in(headline="x"), at=0)
+    arabic = changes.revise_page(changes.patch_page(english, {"lang": "ar"}), at=1, current=english)
+    assert (arabic["lang"], arabic["dir"]) == ("ar", "rtl")
+    fixed = changes.revise_page(a_page_in(headline="x", dir="rtl"), at=0)
+    assert changes.revise_page(changes.patch_page(fixed, {"lang": "fr"}), at=1, current=fixed)["dir"] == "rtl"
+
+
+def a_page_in(**fields: str) -> schema.PageIn:
+    return validation.read(schema.PageIn, fields)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pushserver.errors import NotFound, Unavailable
-from pushserver.live.hub import Hub
+from pushserver.live.drain import Drain
+from pushserver.live.hub import RETRY_MS, Hub
 from pushserver.live.reader import ReaderState
 from pushserver.live.stream import IDLE_BEATS, LiveStream
 from pushserver.model import Cursor, Event, StoredPage, partition_of
@@ -124,9 +125,21 @@ async def test_nobody_joins_a_stream_that_was_given_up(
 @pytest.mark.parametrize("with_cursor", [True, False])
 async def test_nobody_joins_a_stream_that_is_drained(log: Log, stream: str, with_cursor: bool) -> None:
     cursor = (await append(log, stream)).cursor
-    async with running(log, drain=0.05) as hub, hub.follow(stream) as live:
-        await hub.drain()
+    async with running(log) as hub, hub.follow(stream) as live:
+        await hub.drain(hurried())
         await expect_turned_away(hub, live, cursor if with_cursor else None)
+
+
+def begun(*, window: float) -> Drain:
+    drain = Drain(window=window)
+    drain.begin(asyncio.get_running_loop().time())
+    return drain
+
+
+def hurried() -> Drain:
+    drain = Drain(window=300.0)
+    drain.hurry(asyncio.get_running_loop().time())
+    return drain
 
 
 async def expect_turned_away(hub: Hub, live: LiveStream, cursor: Cursor | None) -> None:
@@ -157,7 +170,7 @@ async def test_drain_closes_every_reader_and_takes_no_more(hub: Hub, log: Log, s
             tasks.create_task(read(names[number % 2]))
         for _ in range(20):
             await joined.acquire()
-        await hub.drain()
+        await hub.drain(begun(window=0.2))
         assert hub.readers == 0, "it did not wait until they had left"
     for reader in readers:
         assert (reader.code, reader.kinds()) == (Close.RESTART, ["hello", "snapshot", "bye"])
@@ -170,10 +183,36 @@ async def test_drain_closes_every_reader_and_takes_no_more(hub: Hub, log: Log, s
 
 async def test_drain_does_not_wait_for_ever(log: Log, stream: str) -> None:
     await append(log, stream)
-    async with running(log, drain=0.05) as hub, reading(hub, stream) as reader:
+    async with running(log) as hub, reading(hub, stream) as reader:
         async with asyncio.timeout(LIMIT):
-            await hub.drain()
+            await hub.drain(hurried())
         assert (reader.code, hub.readers) == (Close.RESTART, 1)
+
+
+async def test_a_reader_is_sent_to_come_anew_at_the_end_of_its_lifetime(log: Log, stream: str) -> None:
+    await append(log, stream)
+    async with running(log, lifetime=0.1) as hub, reading(hub, stream) as first, reading(hub, stream) as other:
+        await first.until_closed()
+        await other.until_closed()
+        for reader in (first, other):
+            assert (reader.code, reader.frames[-1]["reason"]) == (Close.RESTART, "renew")
+            assert 0 < reader.frames[-1]["retry_ms"] <= RETRY_MS
+        async with reading(hub, stream) as again:
+            assert again.kinds()[0] == "hello"
+
+
+async def test_a_request_that_is_here_already_is_admitted_while_another_worker_takes_over(
+    log: Log, stream: str
+) -> None:
+    await append(log, stream)
+    async with running(log) as hub, hub.follow(stream) as live:
+        leaving = asyncio.create_task(hub.drain(begun(window=1.0), admit=True))
+        await hub.leaving.wait()
+        late = RecordingReader()
+        await hub.join(live, late, None)
+        await late.until_closed()
+        assert (late.kinds()[0], late.frames[-1]["reason"]) == ("hello", "drain")
+        leaving.cancel()
 
 
 async def test_no_more_readers_than_the_worker_takes(log: Log, stream: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pushserver.live.reader import Reader
 from pushserver.live.ring import Ring
 from pushserver.live.stream import IDLE_BEATS, LiveStream
 from pushserver.model import Cursor, Event
+from pushserver.page import render
 from pushserver.store.log import Snapshot
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Format, Notice
@@ -91,6 +93,17 @@ def test_a_withdrawn_text_is_removed_from_snapshots_that_wait_to_be_sent(stream:
     stream.append(withdrawal(3, of=1))
     assert SECRET not in frame.text(format)
     assert "other" in frame.text(format)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_snapshot_in_html_has_the_parts_of_the_page(stream: LiveStream, count: int) -> None:
+    headlines = [f'"{number}" \\u0000 <b>& \u2028' for number in range(count)]
+    entries = [dumps(entry_append("storm", text, id=f"id{at}").state) for at, text in enumerate(headlines)]
+    page: Any = {**stream.page, "headline": "\\u0000 &"}
+    snapshot = Snapshot(cursor(2), 2, page, entries, bool(count), model.instant(0), [])
+    frame = json.loads(stream.snapshot_frame(snapshot).text(Format.HTML))
+    older = render.older_link(entries) if count else None
+    assert frame["parts"] == render.parts(page, render.items(page, entries), older=older)
 
 
 def test_a_withdrawn_text_is_removed_from_the_events_before_a_recovery(stream: LiveStream) -> None:

@@ -55,9 +55,13 @@ def test_addresses_are_absolute() -> None:
     assert EDITION.url == "https://news.example:8443/streams/storm"
     assert EDITION.entry_url("e1") == "https://news.example:8443/streams/storm/entries/e1"
     assert EDITION.host == "news.example:8443"
-    assert EDITION.pictures(STORED_ENTRY) == ["https://news.example:8443/static/demo/harbour.svg"]
+    (picture,) = EDITION.pictures(STORED_ENTRY)
+    assert (picture["src"], picture["credit"]) == (
+        "https://news.example:8443/static/demo/harbour.svg",
+        "Ada",
+    )
     elsewhere = {"type": "image", "src": "https://pictures.example/a.jpg"}
-    assert EDITION.pictures({**STORED_ENTRY, "blocks": [elsewhere]}) == ["https://pictures.example/a.jpg"]
+    assert EDITION.pictures({**STORED_ENTRY, "blocks": [elsewhere]}) == [elsewhere]
 
 
 def test_a_field_without_a_value_is_left_out() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID, uuid5
 from xml.etree import ElementTree as xml
 
 import pytest
@@ -33,15 +35,17 @@ def test_a_feed_reader_reads_the_atom_feed(server: Running, stream: str) -> None
     server.send("PATCH", f"/streams/{stream}/entries/first", {"tags": ["bridge", "sea"]})
     server.send("PATCH", f"/streams/{stream}/entries/second", {"body": "No headline, still."})
     feed = read_atom(server, stream)
-    url = f"{server.url}/streams/{stream}"
-    assert (feed.feed.title, feed.feed.id, feed.feed.subtitle) == (PAGE["headline"], url, PAGE["dek"])
+    url, feed_id = f"../../streams/{stream}", feed.feed.id
+    assert feed_id == UUID(feed_id).urn
+    assert (feed.feed.title, feed.feed.id, feed.feed.subtitle) == (PAGE["headline"], feed_id, PAGE["dek"])
     assert feed.feed.updated == server.snapshot(stream)["page"]["updated_at"]
     second, first = feed.entries
-    assert (first.id, first.link, first.title) == (f"{url}/entries/first", f"{url}/entries/first", ENTRY["headline"])
+    assert (first.id, first.link) == (uuid5(UUID(feed_id), "first").urn, f"{url}/entries/first")
+    assert first.title == ENTRY["headline"]
     assert (first.published, first.updated) == ("2023-07-11T15:53:00.000Z",) * 2
     assert [author.name for author in first.authors] == ["Ada Brook", "Cy Roe"]
     assert [tag.term for tag in first.tags] == ["bridge", "sea"]
-    assert f'src="{server.url}/static/demo/harbour.svg"' in first.content[0].value
+    assert 'src="/static/demo/harbour.svg"' in first.content[0].value
     assert "three &amp; four" in first.content[0].value
     assert second.title == "No headline, still."
     assert second.updated > second.published
@@ -53,9 +57,12 @@ def test_a_withdrawn_entry_has_a_tombstone(server: Running, stream: str) -> None
     assert read_atom(server, stream).entries == []
     root = xml.fromstring(server.http.get(f"/streams/{stream}/feed.atom").content)
     (tombstone,) = root.iter("{http://purl.org/atompub/tombstones/1.0}deleted-entry")
-    assert tombstone.attrib["ref"] == f"{server.url}/streams/{stream}/entries/first"
+    feed_id = root.findtext("{http://www.w3.org/2005/Atom}id")
+    assert tombstone.attrib["ref"] == uuid5(UUID(feed_id), "first").urn
     assert tombstone.attrib["when"] == root.findtext("{http://www.w3.org/2005/Atom}updated")
-    assert [child.text for child in tombstone] == ["It was <wrong>."]
+    comment, link = tombstone
+    assert comment.text == "It was <wrong>."
+    assert link.attrib["href"] == f"../../streams/{stream}/entries/first"
 
 
 def test_the_json_feed_has_what_its_version_asks_for(server: Running, stream: str) -> None:
@@ -67,9 +74,10 @@ def test_the_json_feed_has_what_its_version_asks_for(server: Running, stream: st
     assert (feed["version"], feed["title"]) == ("https://jsonfeed.org/version/1.1", PAGE["headline"])
     assert "expired" not in feed
     (item,) = feed["items"]
-    assert item["id"] == item["url"] == f"{feed['home_page_url']}/entries/first"
+    assert item["url"] == f"{feed['home_page_url']}/entries/first"
+    assert item["id"] == read_atom(server, stream).entries[0].id
     assert (item["tags"], item["authors"][0]) == (["bridge"], {"name": "Ada Brook"})
-    assert item["image"] == f"{server.url}/static/demo/harbour.svg"
+    assert item["image"] == "/static/demo/harbour.svg"
     assert "<b>two</b>" in item["content_html"]
     server.send("POST", f"/streams/{stream}/end", {})
     assert server.http.get(f"/streams/{stream}/feed.json").json()["expired"] is True
@@ -90,8 +98,8 @@ def test_an_entry_that_is_read_from_right_to_left_says_so_wherever_it_is_shown(s
     server.publish(stream, {"headline": "خبر", "body": "نص الخبر"})
     (entry,) = read_atom(server, stream).entries
     (item,) = server.http.get(f"/streams/{stream}/feed.json").json()["items"]
-    assert entry.content[0].value.startswith('<div dir="rtl"><p>نص الخبر</p>')
-    assert item["content_html"].startswith('<div dir="rtl"><p>نص الخبر</p>')
+    assert entry.content[0].value.startswith('<div dir="rtl"><p dir="auto">نص الخبر</p>')
+    assert item["content_html"].startswith('<div dir="rtl"><p dir="auto">نص الخبر</p>')
     assert entry.content[0].language == "ar"
 
 
@@ -115,3 +123,23 @@ def test_a_stream_with_nothing_but_a_page_has_feeds(server: Running, stream: str
 @pytest.mark.parametrize("name", ["feed.atom", "feed.json"])
 def test_a_stream_that_is_not_there_has_no_feed(server: Running, stream: str, name: str) -> None:
     assert server.http.get(f"/streams/{stream}/{name}").status_code == 404
+
+
+# --- ids
+
+
+def ids(server: Running, stream: str) -> list[str]:
+    """The ids of a stream's feeds and of its entries, the same in both feeds."""
+    feed, items = read_atom(server, stream), server.http.get(f"/streams/{stream}/feed.json").json()["items"]
+    assert [item["id"] for item in items] == [entry.id for entry in feed.entries]
+    return [feed.feed.id, *(item["id"] for item in items)]
+
+
+def test_ids_never_change_with_the_address(start: Callable[..., Running], stream: str) -> None:
+    server = start()
+    server.publish_ok(stream, "One")
+    before = ids(server, stream)
+    server.stop()
+    server = start("--public-url", "https://news.example")
+    assert ids(server, stream) == before
+    assert server.http.get(f"/streams/{stream}/feed.json", headers={"Host": "evil.example"}).json()["items"]

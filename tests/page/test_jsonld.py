@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from pushserver.model import StoredEntry, StoredPage
 from pushserver.page import jsonld
 from pushserver.page.edition import Edition
+from pushserver.page.masthead import Masthead
 
 from ..support.samples import ENTRY, PAGE, STORED_ENTRY, STORED_PAGE
 from ..support.server import Running
@@ -33,25 +35,26 @@ def test_the_page_tells_crawlers_what_it_is(server: Running, stream: str) -> Non
     assert (blog["@type"], blog["headline"], blog["url"]) == (
         "LiveBlogPosting",
         PAGE["headline"],
-        server.url + path,
+        f"../streams/{stream}",
     )
     assert (blog["coverageStartTime"], blog["datePublished"]) == ("2023-07-11T08:00:00-04:00",) * 2
     assert "coverageEndTime" not in blog
     (update,) = blog["liveBlogUpdate"]
     assert (update["headline"], update["articleBody"]) == ("Four </script>", "One two three & four The harbour.")
-    assert (update["datePublished"], update["url"]) == ("2023-07-11T11:53:00-04:00", f"{server.url}{path}#e-first")
+    assert (update["datePublished"], update["url"]) == ("2023-07-11T11:53:00-04:00", f"..{path}#e-first")
     assert [author["name"] for author in update["author"]] == ["Ada Brook", "Cy Roe"]
     assert update["correction"]["text"] == "It was three."
-    assert read_json_ld(server, f"{path}/entries/first")["url"] == f"{server.url}{path}/entries/first"
+    assert read_json_ld(server, f"{path}/entries/first")["url"] == f"../../..{path}/entries/first"
     server.send("POST", f"{path}/end", {})
     assert read_json_ld(server, path)["coverageEndTime"]
 
 
-def test_crawlers_are_told_who_publishes_and_what_in_every_update(server: Running, stream: str) -> None:
+def test_crawlers_are_told_who_publishes_and_what_in_every_update(start: Callable[..., Running], stream: str) -> None:
+    server = start("--public-url", "https://news.example/live")
     server.publish(stream, {"headline": "Nothing but this"})
     server.publish(stream, {"body": "word " * 1_000})
     blog = read_json_ld(server, f"/streams/{stream}")
-    site = {"@type": "Organization", "name": server.url.removeprefix("http://"), "url": f"{server.url}/"}
+    site = {"@type": "Organization", "name": "news.example", "url": "https://news.example/live/"}
     long, short = blog["liveBlogUpdate"]
     assert [part["author"] for part in (blog, long, short)] == [site] * 3
     assert blog["publisher"] == site
@@ -80,6 +83,21 @@ def test_no_text_ends_the_script_element_that_it_stands_in(text: str) -> None:
     assert json.loads(html)["headline"] == text
 
 
+def test_authors_have_the_organisations_of_their_bylines() -> None:
+    page: StoredPage = {**STORED_PAGE, "updated_at": "2023-07-11T15:53:00.000Z"}
+    bylines: list[Any] = [{"name": "Ada", "org": "Wire"}, {"name": "Ada", "org": "Post"}, {"name": "Ben"}]
+    entry: StoredEntry = {**STORED_ENTRY, "id": "x", "bylines": bylines, "published_at": "2023-07-11T15:53:00.000Z"}
+    edition = Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z")
+    expected = [
+        {"@type": "Person", "name": "Ada", "affiliation": {"@type": "Organization", "name": "Wire"}},
+        {"@type": "Person", "name": "Ada", "affiliation": {"@type": "Organization", "name": "Post"}},
+        {"@type": "Person", "name": "Ben"},
+    ]
+    blog = json.loads(jsonld.live_blog(edition, [jsonld.update(edition, entry)] * 2))
+    assert blog["author"] == blog["liveBlogUpdate"][0]["author"] == expected
+    assert json.loads(jsonld.posting(edition, entry))["author"] == expected
+
+
 def test_a_page_describes_its_newest_entries_alone() -> None:
     """Every reader of the page loads what is described."""
     page: StoredPage = {**STORED_PAGE, "updated_at": "2023-07-11T15:53:00.000Z"}
@@ -90,3 +108,42 @@ def test_a_page_describes_its_newest_entries_alone() -> None:
     html = jsonld.live_blog(edition, [jsonld.update(edition, entry) for entry in entries])
     updates = json.loads(html)["liveBlogUpdate"]
     assert [update["url"].rpartition("#")[2] for update in updates] == [f"e-e{number}" for number in range(50)]
+
+
+MASTHEAD = Masthead("The Courier", "https://news.example/logo.png", "@courier")
+EDITION = Edition("https://news.example", "storm", STORED_PAGE, [], "2023-07-11T15:53:00.000Z", masthead=MASTHEAD)
+
+
+def test_the_publisher_is_named_as_the_site_is() -> None:
+    logo = {"@type": "ImageObject", "url": "https://news.example/logo.png"}
+    publisher = {"@type": "Organization", "name": "The Courier", "url": "https://news.example/", "logo": logo}
+    blog = json.loads(jsonld.live_blog(EDITION, []))
+    assert blog["publisher"] == blog["author"] == publisher
+    assert json.loads(jsonld.posting(EDITION, STORED_ENTRY))["publisher"] == publisher
+
+
+def test_authors_have_their_organisation_and_pictures_their_credit() -> None:
+    picture = {"src": "/a.jpg", "width": 12, "height": 8, "alt": "x", "caption": "The quay", "credit": "Ada/Wire"}
+    people = [{"name": "Ada", "org": "Wire", "role": "Reporter"}, {"name": "Ben"}]
+    entry: StoredEntry = {**STORED_ENTRY, "blocks": [{"type": "image", **picture}], "bylines": people, "tags": ["sea"]}
+    update = json.loads(jsonld.update(EDITION, entry).script)
+    assert update["author"] == [
+        {
+            "@type": "Person",
+            "name": "Ada",
+            "jobTitle": "Reporter",
+            "affiliation": {"@type": "Organization", "name": "Wire"},
+        },
+        {"@type": "Person", "name": "Ben"},
+    ]
+    assert update["image"] == [
+        {
+            "@type": "ImageObject",
+            "url": "https://news.example/a.jpg",
+            "width": 12,
+            "height": 8,
+            "caption": "The quay",
+            "creditText": "Ada/Wire",
+        }
+    ]
+    assert update["keywords"] == ["sea"]

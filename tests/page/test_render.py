@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 import zoneinfo
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import groupby
+from pathlib import Path
 from typing import Any, cast
 
+import jinja2
 import pytest
 from babel import localedata
 from hypothesis import example, given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
 from pushserver import model
 from pushserver.codec import dumps
@@ -18,6 +22,7 @@ from pushserver.content import changes, schema, validation
 from pushserver.errors import Refused
 from pushserver.model import Cursor, Event, StoredPage
 from pushserver.page import render
+from pushserver.page.words import words
 
 PAGE: dict[str, Any] = {
     "kicker": "Harbour storm",
@@ -128,8 +133,8 @@ def whole_page(entries: Sequence[str], page: StoredPage | None = None, older: st
         cursor=str(CURSOR),
         limit=100,
         newer=False,
-        url="",
         json_ld="",
+        n=7,
     )
 
 
@@ -200,7 +205,7 @@ def test_a_page_shows_its_own_fields() -> None:
     assert seen.texts["kicker"] == ["Harbour storm"]
     assert seen.texts["h1"] == seen.texts["title"] == [PAGE["headline"]]
     assert seen.texts["dek"] == ['The port calls it "the worst since 1962".']
-    assert seen.texts["previous"] == ["Yesterday's updates"]
+    assert seen.texts["previous"] == ["Previous coverage: Yesterday's updates"]
     assert "Smith & Sons built the old sea wall." in seen.texts["p"]
     assert "What we know so far. All times Eastern Time." in seen.texts["p"]
     assert "Last Updated: July 11, 2023, 11:53 AM EDT" in seen.texts["p"]
@@ -211,7 +216,7 @@ def test_a_page_shows_its_own_fields() -> None:
 
 def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
     html = whole_page(the_entries())
-    assert f'data-cursor="{CURSOR}"' in html
+    assert f'data-cursor="{CURSOR}" data-n="7"' in html
     assert 'data-stream="storm"' in html
     assert 'data-limit="100"' in html
     assert 'data-timezone="America/New_York"' in html
@@ -222,9 +227,9 @@ def test_a_page_carries_its_cursor_and_what_its_live_part_needs() -> None:
 def test_a_page_of_older_entries_says_so() -> None:
     page = a_page()
     parts = render.parts(page, render.items(page, the_entries()), older=None)
-    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, url="", json_ld="")
+    html = render.page("storm", page, parts, cursor=str(CURSOR), limit=100, newer=True, json_ld="", n=7)
     assert "data-newer" in html
-    assert 'href="/streams/storm"' in html
+    assert 'href="../streams/storm"' in html
 
 
 def test_a_page_without_entries_is_a_page() -> None:
@@ -370,10 +375,10 @@ def test_no_text_of_a_page_becomes_markup(texts: list[str]) -> None:
             ["Ada Pell, Wire and Ben Ode, Post"],
         ),
         ([{"name": "Ada Pell", "org": "Wire"}, {"name": "Ben Ode"}], ["Ada Pell, Wire and Ben Ode"]),
-        ([{"name": "Ada Pell"}, {"name": "Ben Ode"}, {"name": "Cy Roe"}], ["Ada Pell, Ben Ode and Cy Roe"]),
+        ([{"name": "Ada Pell"}, {"name": "Ben Ode"}, {"name": "Cy Roe"}], ["Ada Pell, Ben Ode, and Cy Roe"]),
         (
             [{"name": name, "org": "Wire"} for name in ("Ada Pell", "Ben Ode", "Cy Roe")],
-            ["Ada Pell, Ben Ode and Cy Roe, Wire"],
+            ["Ada Pell, Ben Ode, and Cy Roe, Wire"],
         ),
     ],
 )
@@ -422,7 +427,7 @@ def test_every_entry_says_when_it_was_published() -> None:
 def test_entries_stand_under_the_day_that_it_is_in_the_zone_of_the_page() -> None:
     html = whole_page(the_entries())
     seen = Seen(html)
-    assert [text for text in seen.texts["h2"] if "2023" in text] == ["July 11, 2023", "July 10, 2023"]
+    assert [text for text in seen.texts["h2"] if "2023" in text] == ["Tuesday, July 11, 2023", "Monday, July 10, 2023"]
     after, before = html.split('data-day="2023-07-11"')[1].split('data-day="2023-07-10"')
     assert [f"e-id{number}" in after for number in range(4)] == [True, True, False, False]
     assert [f'id="e-id{number}"' in before for number in range(4)] == [False, False, True, True]
@@ -430,7 +435,10 @@ def test_entries_stand_under_the_day_that_it_is_in_the_zone_of_the_page() -> Non
 
 def test_the_same_entries_are_of_other_days_elsewhere() -> None:
     seen = Seen(whole_page(the_entries(), a_page(timezone="Asia/Tokyo")))
-    assert [text for text in seen.texts["h2"] if "2023" in text] == ["July 12, 2023", "July 11, 2023"]
+    assert [text for text in seen.texts["h2"] if "2023" in text] == [
+        "Wednesday, July 12, 2023",
+        "Tuesday, July 11, 2023",
+    ]
 
 
 def test_pinned_entries_have_the_first_section_whatever_their_day() -> None:
@@ -438,8 +446,8 @@ def test_pinned_entries_have_the_first_section_whatever_their_day() -> None:
     html = whole_page(entries)
     assert [text for text in Seen(html).texts["h2"] if text == "Pinned" or "2023" in text] == [
         "Pinned",
-        "July 11, 2023",
-        "July 10, 2023",
+        "Tuesday, July 11, 2023",
+        "Monday, July 10, 2023",
     ]
     assert html.index('id="e-pinned-one"') < html.index('data-day="2023-07-11"')
 
@@ -497,6 +505,51 @@ def test_the_link_to_older_entries_after_a_pinned_one_keeps_its_order() -> None:
     pinned = an_entry({**ENTRIES[3], "flags": {"pinned": True}}, "abc")
     assert render.older_link([pinned]) == f"?before={model.order_of(json.loads(pinned))}.abc"
     assert model.order_of(json.loads(pinned)) > model.PINNED
+
+
+# --- what is made once
+
+
+def test_no_entry_and_no_place_makes_a_template_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compile one takes 80 ms, and everyone on the worker would wait for it."""
+    render.prepare()
+
+    def compile(*_: Any, **__: Any) -> None:
+        raise AssertionError("a template was compiled")
+
+    monkeypatch.setattr(jinja2.Environment, "compile", compile)
+    page = a_page()
+    for timezone, lang in (("Europe/Dublin", "en-IE"), ("Asia/Tokyo", "ja"), ("Pacific/Apia", "fr-FR")):
+        there: Any = {**page, "timezone": timezone, "lang": lang}
+        parts = render.parts(there, render.items(there, the_entries()), older=None)
+        assert render.page("storm", there, parts, cursor="", n=1, limit=1, newer=False, json_ld="")
+        assert render.entry_page(there, "storm", id="x", entry_json=the_entries()[0], withdrawal=None, json_ld="")
+    assert render.index([("storm", page)])
+    assert render.refusal_page(404, "There is none.", depth=0)
+
+
+def test_the_entries_that_are_kept_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render.Items, "MAX_BYTES", 200_000)
+    items, made = render.Items(), []
+
+    def make(entry: str, place: render.Place) -> render.Item:
+        made.append(entry)
+        return an_item(entry)
+
+    monkeypatch.setattr(render, "make_item", make)
+    for number in range(100):
+        items("first", EASTERN)  # it is used all the time
+        items(str(number) * 5_000, EASTERN)
+        assert items.bytes <= 200_000
+    assert made.count("first") == 1
+    items("x" * 300_000, EASTERN)
+    assert items.bytes == 0
+    items("first", EASTERN)
+    assert made.count("first") == 2
+
+
+def an_item(html: str) -> render.Item:
+    return render.Item(Markup(html), "x", 0, "2023-07-11", None, "2023-07-11T15:53:00.000Z", False)
 
 
 # --- frames are the same bytes as the page
@@ -563,9 +616,9 @@ def test_a_frame_of_a_pinned_entry_names_the_pinned_section() -> None:
 def test_the_list_of_streams_names_each_and_when_it_changed() -> None:
     page = a_page(headline="Wind & <rain>", updated_at="2023-07-11T15:53:00Z")
     seen = Seen(render.index([("storm", page)]))
-    assert "/streams/storm" in seen.values
+    assert "./streams/storm" in seen.values
     assert seen.texts["a"] == ["Wind & <rain>"]
-    assert "storm, last updated Jul 11, 2023, 3:53 PM UTC" in seen.texts["p"]
+    assert "storm · Last Updated: Jul 11, 2023, 3:53 PM UTC" in seen.texts["p"]
     assert "No stream yet" in Seen(render.index([])).text
 
 
@@ -577,7 +630,7 @@ def block_html(block: dict[str, Any]) -> str:
 def test_a_table_scrolls_in_a_region_that_has_a_name_and_takes_the_focus() -> None:
     table = {"type": "table", "head": ["Place", '<b>Le"vel</b>'], "align": ["left", "right"], "rows": [["Kelm", ""]]}
     assert block_html(table) == (
-        '<div class="table" role="region" tabindex="0" aria-label="Place, Le&#34;vel"><table><thead><tr>'
+        '<div class="table" role="region" tabindex="0" aria-label="Place, Le&#34;vel" dir="auto"><table><thead><tr>'
         '<th scope="col" class="left">Place</th><th scope="col" class="right"><b>Le"vel</b></th></tr></thead>'
         '<tbody><tr><td class="left">Kelm</td><td class="right"></td></tr></tbody></table></div>'
     )
@@ -592,10 +645,115 @@ def test_a_table_of_nothing_but_a_row_has_a_name_too() -> None:
 def test_lists_stand_in_their_items_and_begin_with_their_number() -> None:
     inner = {"ordered": True, "start": 3, "items": [{"html": "c", "list": {"items": ["<i>d</i>"]}}]}
     assert block_html({"type": "list", "items": ["a", {"html": "b", "list": inner}]}) == (
-        '<ul><li>a</li><li>b<ol start="3"><li>c<ul><li><i>d</i></li></ul></li></ol></li></ul>'
+        '<ul dir="auto"><li>a</li><li>b<ol dir="auto" start="3"><li>c'
+        '<ul dir="auto"><li><i>d</i></li></ul></li></ol></li></ul>'
     )
 
 
 def test_a_break_is_a_line() -> None:
     fields = json.loads(an_entry({"body": "a\n\n---\n\nb"}))
-    assert str(render.content(fields, EASTERN)) == "<p>a</p>\n<hr>\n<p>b</p>\n"
+    assert str(render.content(fields, EASTERN)) == '<p dir="auto">a</p>\n<hr>\n<p dir="auto">b</p>\n'
+
+
+# --- what the page has beside its entries
+
+
+def test_the_key_events_are_listed_with_their_times() -> None:
+    entries = [an_entry({**ENTRIES[0], "flags": {"key": True}}, "one"), *the_entries()[1:]]
+    parts = render.parts(a_page(), render.items(a_page(), entries), older=None)
+    assert parts["key"] == (
+        '<nav id="key" aria-labelledby="key-title"><h2 id="key-title">Key events</h2><ol><li><a href="#e-one">'
+        '<time datetime="2023-07-11T15:53:00.000Z">Jul 11, 2023, 11:53 AM EDT</time> Sea wall holds, engineers say'
+        "</a></li></ol></nav>"
+    )
+    assert "data-key" in parts["entries"]
+    assert " hidden>" in render.parts(a_page(), render.items(a_page(), the_entries()), older=None)["key"]
+
+
+def test_the_time_of_an_entry_leads_to_its_own_page() -> None:
+    assert 'href="storm/entries/one"' in render.entry(an_entry({"headline": "x"}, "one"), EASTERN)
+    html = entry_page_of({"headline": "Sea & wall", "body": "x"})
+    seen = Seen(html)
+    assert seen.texts["h1"] == ["Sea & wall"]
+    assert 'href="storm/' not in html
+    assert "All updates on the live page" in seen.texts["a"]
+    assert Seen(entry_page_of({"body": "No headline."})).texts["h1"] == [PAGE["headline"]]
+
+
+def entry_page_of(value: dict[str, Any], page: StoredPage | None = None) -> str:
+    entry = an_entry(value, "one")
+    return render.entry_page(page or a_page(), "storm", id="one", entry_json=entry, withdrawal=None, json_ld="")
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [("ended", "This page is no longer updating"), ("paused", "Updates are paused"), ("live", "")]
+)
+def test_a_page_that_is_not_live_says_so(state: str, shown: str) -> None:
+    page = a_page()
+    page["state"] = state
+    assert Seen(whole_page([], page)).texts.get("over", []) == ([shown] if shown else [])
+
+
+def test_a_page_without_updates_says_so_below_its_empty_list() -> None:
+    assert '<div id="entries"></div><p id="empty">There are no updates yet.</p>' in whole_page([])
+
+
+def test_publishers_text_has_its_own_direction_wherever_the_page_reads_to() -> None:
+    html = whole_page(the_entries(), a_page(lang="he", dir="rtl"))
+    for tag in ("h1", "h3", "figcaption", "blockquote"):
+        starts = re.findall(f"<{tag}[ >][^>]*>?", html)
+        assert starts
+        assert all('dir="auto"' in start for start in starts), tag
+
+
+LANGUAGES = ("en", "es", "fr", "de", "pt", "ar", "he", "hi", "ja", "uk")
+
+
+@pytest.mark.parametrize("lang", LANGUAGES[1:])
+def test_no_word_of_the_page_is_english_on_a_page_in_another_language(lang: str) -> None:
+    page = a_page(
+        lang=lang, timezone="UTC", intro="9", background=[], topics=[], previous=[{"label": "9", "url": "https://9.9/"}]
+    )
+    page |= {"kicker": "9", "headline": "9", "dek": "9", "state": "ended", "next": page["previous"][0]}
+    flags = {"key": True, "breaking": True, "pinned": True}
+    post = {
+        "type": "social_post",
+        "platform": "9",
+        "author_name": "9",
+        "text": "9",
+        "posted_at": "2023-07-11T03:30:00Z",
+    }
+    table = {"type": "table", "head": [""], "rows": [["9"]]}
+    value = {"headline": "9", "blocks": [post, table], "bylines": [{"name": "9"}, {"name": "9"}], "flags": flags}
+    at = "2023-07-11T15:53:00.000Z"
+    stamps = {"updated_at": at, "correction": {"class": "correction", "note": "9", "at": at}}
+    entry = dumps({**json.loads(an_entry(value)), **stamps})
+    html = (
+        whole_page([entry], page, older="9")
+        + entry_page_of({"headline": "9"}, page)
+        + render.index([("9", page)], lang)
+    )
+    withdrawal: Any = {"id": "9", "rev": 2, "at": at, "reason": "error", "note": "9"}
+    html += render.entry_page(page, "9", id="9", entry_json=None, withdrawal=withdrawal, json_ld="")
+    html += "".join(render.refusal_page(status, "9", lang, depth=1) for status in (401, 403, 404, 410, 429, 503, 500))
+    known = " ".join([*words_of(lang), babel_words(lang)])
+    assert latin_words(Seen(html).text) <= latin_words(known)
+
+
+def latin_words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]{3,}", text))
+
+
+def words_of(lang: str) -> list[str]:
+    """Every translated text of a language's catalog."""
+    catalog = (Path(render.__file__).parent / "locale" / f"{lang}.po").read_text()
+    return re.findall(r'^msgstr(?:\[\d\])? "(.*)"$', catalog, re.MULTILINE)
+
+
+def babel_words(lang: str) -> str:
+    """The words of dates in a language."""
+    place = render.Place("UTC", lang)
+    instant = "2023-07-11T15:53:00.000Z"
+    return " ".join(
+        [*(render.timestamp(instant, place, length) for length in ("medium", "long", "full")), words(lang).join("12")]
+    )

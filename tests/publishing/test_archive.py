@@ -193,7 +193,7 @@ def test_an_export_is_in_the_order_of_the_page(publisher: Publisher, stream: str
     lines = [json.loads(line) for line in exported(publisher, stream).splitlines()]
     ids = [line["entry"]["id"] for line in lines if "entry" in line]
     assert ids == [f"e{number:03d}" for number in range(120) if number not in (3, 7, 100)] + ["e007"]
-    assert [line["withdrawal"]["id"] for line in lines[118:]] == ["e003", "e100"]
+    assert [line["withdrawal"]["id"] for line in lines[119:]] == ["e003", "e100"]
 
 
 def test_an_export_of_nothing_is_refused(run: Run, stream: str) -> None:

@@ -274,6 +274,35 @@ def test_an_ended_stream_takes_corrections_and_nothing_new(server: Running, stre
     server.publish_ok(stream, "Live again")
 
 
+FOLLOWING = {"label": "Tomorrow's page", "url": "https://news.example/tomorrow"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "change", "other"),
+    [
+        ("POST", "/end", {"next": FOLLOWING}, {"next": {**FOLLOWING, "label": "Other"}}),
+        ("POST", "/end", {}, {"next": FOLLOWING}),
+        ("PUT", "", {"headline": "Page", "topics": [{"label": "Storm"}]}, {"headline": "Other"}),
+        ("PUT", "", {"headline": "Page", "updated_at": "2023-07-11T15:53:00Z"}, {"headline": "Page"}),
+        ("PATCH", "", {"headline": "Page", "dek": None}, {"dek": "Dek"}),
+    ],
+)
+def test_a_change_of_a_page_that_changes_nothing_is_no_event(
+    server: Running, stream: str, method: str, path: str, change: dict[str, Any], other: dict[str, Any]
+) -> None:
+    server.publish_ok(stream, "One")
+    address = f"/streams/{stream}{path}"
+    first = server.send(method, address, change).json()
+    before = server.snapshot(stream)
+    for _ in range(2):
+        again = server.send(method, address, change)
+        expected = {"rev": first["rev"], "url": f"/streams/{stream}", "unchanged": True}
+        assert (again.status_code, again.json(), again.headers["etag"]) == (200, expected, f'"{first["rev"]}"')
+    assert server.snapshot(stream) == before
+    assert server.send(method, address, change, If_Match='"99"').status_code == 412
+    assert server.send(method, address, other).json()["n"] == before["n"] + 1
+
+
 def test_the_end_needs_no_body(server: Running, stream: str) -> None:
     server.publish_ok(stream, "One")
     bearer, path = {"Authorization": f"Bearer {server.key}"}, f"/streams/{stream}/end"

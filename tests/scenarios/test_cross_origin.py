@@ -130,6 +130,33 @@ def reads_nothing(page: Page, server: Running) -> None:
     assert set(page.evaluate(IMPORTS, f"{server.url}/static/stream.js")) == {"Stream"}
 
 
+ENDS = """async ([base, stream]) => {
+  const { Stream } = await import(`${base}/static/stream.js`);
+  const followed = new Stream(`${base}/streams/${stream}/ws`);
+  return new Promise((resolve) => {
+    followed.addEventListener("state", ({ detail: { state, reason } }) => {
+      if (state === "ended" || state === "live") resolve([state, reason]);
+    });
+    followed.open();
+  });
+}"""
+
+
+def test_a_refused_origin_and_an_unknown_stream_are_named_and_final(
+    chromium: Browser, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    with site(tmp_path / "site", "<!doctype html><title>A page of another site</title>") as port:
+        server = start("--origins", f"http://{ALLOWED}:{port}/")
+        server.publish_ok("s", "One")
+        with chromium.new_context() as context:
+            page = context.new_page()
+            page.goto(f"http://{ALLOWED}:{port}/")
+            assert page.evaluate(ENDS, [server.url, "s"]) == ["live", ""]
+            assert page.evaluate(ENDS, [server.url, "none"]) == ["ended", "unknown"]
+            page.goto(f"http://{OTHER}:{port}/")
+            assert page.evaluate(ENDS, [server.url, "s"]) == ["ended", "refused"]
+
+
 # --- the page of one's own in the README
 
 HOST_PAGE = '<!doctype html><link rel="icon" href="data:,"><h1 id="masthead">The Kelm Gazette</h1>'

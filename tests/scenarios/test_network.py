@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +14,13 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ..support.judge import CHROMIUM, FLAGS
+from ..support.nginx import nginx
 from ..support.proxy import Proxy, to_server
-from ..support.server import LIMIT, STOP_LIMIT, Running
+from ..support.server import LIMIT, Running
 from .test_browser import PAGE, assert_same_as_fresh, open_live
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CUT = float(os.environ.get("CUT_SECONDS", "4"))  # for how long a network is away
 BACK = LIMIT * 1000  # milliseconds; the longest wait and the longest first frame together are 40 s of it
 TRANSPORTS = """() => performance.getEntriesByType("resource").map(({ name }) => new URL(name).pathname)"""
@@ -145,33 +142,11 @@ def test_where_sockets_are_swallowed_events_flow_by_another_road_and_the_tab_rem
 
 
 @contextmanager
-def nginx(folder: Path, server: Running, *directives: str) -> Iterator[str]:
-    """Debian's nginx before the server, as it comes but for these directives: it passes no upgrade on. Its address."""
-    if NGINX is None:
-        pytest.skip("nginx is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    temporary = [f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
-    location = "\n".join([f"proxy_pass {server.url};", "proxy_set_header Host $http_host;", *directives])
-    (folder / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
-        f"events {{}}\nhttp {{ access_log off; {' '.join(temporary)}\n"
-        f"server {{ listen 127.0.0.1:{port}; location / {{\n{location}\n}} }} }}\n"
-    )
-    process = subprocess.Popen([NGINX, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")])
-    try:
-        while process.poll() is None and not is_listening(port):
-            time.sleep(0.02)
-        assert process.poll() is None, (folder / "error.log").read_text()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(STOP_LIMIT)
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def plain_nginx(folder: Path, server: Running, *directives: str) -> Iterator[str]:
+    """nginx before the server, as it comes but for these directives: it passes no upgrade on. Its address."""
+    location = [f"proxy_pass {server.url};", "proxy_set_header Host $http_host;", *directives]
+    with nginx(folder, "location / {", *location, "}") as url:
+        yield url
 
 
 BUFFERING = ("proxy_buffering on;", "proxy_ignore_headers X-Accel-Buffering;")
@@ -184,7 +159,7 @@ def test_events_flow_through_nginx(
     page: Page, tmp_path: Path, server: Running, stream: str, directives: tuple[str, ...]
 ) -> None:
     server.put_page(stream, PAGE)
-    with nginx(tmp_path, server, *directives) as url:
+    with plain_nginx(tmp_path, server, *directives) as url:
         page.goto(f"{url}/streams/{stream}")
         expect(page.locator("#status")).to_have_attribute("data-state", "live")
         server.publish_ok(stream, "Through nginx")
@@ -197,7 +172,7 @@ def test_a_proxy_that_holds_events_back_is_named_and_the_page_goes_on(
     page: Page, tmp_path: Path, server: Running, stream: str
 ) -> None:
     server.put_page(stream, PAGE)
-    with nginx(tmp_path, server, *HOLDING) as url:
+    with plain_nginx(tmp_path, server, *HOLDING) as url:
         page.goto(f"{url}/streams/{stream}")
         server.publish_ok(stream, "Held back")
         with page.expect_console_message(lambda message: "holds its events back" in message.text, timeout=BACK):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from pushserver.server.files import RESERVE, last_file, most_readers, raise_file_limit
+from pushserver.server.files import RESERVE, files_for, last_file, most_readers, raise_file_limit
 
 from ..support.processes import Start, eventually
 from ..support.server import LIMIT, Running, reader, receive
@@ -39,6 +39,12 @@ def test_readers_leave_a_reserve_of_files(readers: int, limit: int | None, most:
     assert most_readers(readers, limit) == most
 
 
+@pytest.mark.parametrize("readers", [*range(2, 40), 1_535, 1_536, 1_537, 20_000])
+def test_the_limit_that_is_asked_for_is_the_least_that_suffices(readers: int) -> None:
+    limit = files_for(readers)
+    assert (most_readers(readers, limit), most_readers(readers, limit - 1)) == (readers, readers - 1)
+
+
 @pytest.mark.parametrize(("limit", "last"), [(None, None), (20_000, 19_872), (FEW, 240), (64, 60)])
 def test_connections_leave_a_part_of_the_reserve(limit: int | None, last: int | None) -> None:
     assert last_file(limit) == last
@@ -53,7 +59,11 @@ def few_files(start: Start, tmp_path: Path) -> Running:
 
 async def test_readers_are_refused_while_probes_and_publishers_go_on(few_files: Running, stream: str) -> None:
     server = few_files
-    assert server.log.count(f"a worker accepts {WITHIN} readers, not 20000: it may open {FEW} files") == 1
+    said = (
+        f"a worker accepts {WITHIN} readers, not 20000: it may open {FEW} files, of which {FEW - WITHIN} are for others"
+    )
+    assert server.log.count(said) == 1
+    assert f"raise the hard limit to 20512 (ulimit -Hn, LimitNOFILE=), or set --readers {WITHIN}" in server.log
     server.publish_ok(stream, "one")
     async with AsyncExitStack() as readers:
         sockets = [await readers.enter_async_context(reader(server, stream)) for _ in range(WITHIN)]

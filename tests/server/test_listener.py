@@ -3,11 +3,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket as sockets
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
 
 import pytest
 
-from pushserver.server.listener import SEND_BUFFER, listen, listen_when_free, reserve
+from pushserver.server.listener import (
+    SEND_BUFFER,
+    Listeners,
+    accept_rest,
+    listen,
+    listen_when_free,
+    reserve,
+    take_no_more,
+)
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import clients_of
@@ -78,6 +87,63 @@ def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
     with reserve(listener) as reserved:
         assert reserved.family == sockets.AF_INET6
         assert reserved.getsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY) == 1
+
+
+def test_a_listener_that_takes_no_more_has_what_came_before_and_nothing_else() -> None:
+    with listen(("127.0.0.1", 0), 30.0) as listener:
+        address = listener.getsockname()
+        with sockets.create_connection(address) as early, sockets.socket() as late:
+            take_no_more(listener)
+            late.setblocking(False)
+            assert late.connect_ex(address) == errno.EINPROGRESS
+            (accepted,) = accept_rest(listener)
+            with accepted:
+                assert accepted.getpeername() == early.getsockname()
+                early.sendall(b"x")
+                accepted.setblocking(True)
+                assert accepted.recv(1) == b"x"
+            assert accept_rest(listener) == []
+            listener.shutdown(sockets.SHUT_RDWR)
+            with pytest.raises(ConnectionRefusedError):
+                sockets.create_connection(address)  # of this very client, once its first packet was dropped
+
+
+def test_each_place_has_a_listener_and_the_address_stays_when_all_are_closed() -> None:
+    with closing(Listeners(listen(("127.0.0.1", 0), 30.0), 30.0)) as listeners:
+        with listeners.open(), listeners.open():
+            sockets.create_connection(listeners.address).close()
+        with pytest.raises(ConnectionRefusedError):
+            sockets.create_connection(listeners.address)
+        with pytest.raises(OSError, match="in use"):
+            sockets.create_server(listeners.address)
+        with listeners.open():
+            sockets.create_connection(listeners.address).close()
+
+
+def test_a_unix_socket_is_for_its_group_and_goes_with_its_server(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with closing(Listeners(listen(str(path), 30.0), 30.0)) as listeners, listeners.open() as listener:
+        assert path.stat().st_mode & 0o777 == 0o660
+        with sockets.socket(sockets.AF_UNIX) as client:
+            client.connect(str(path))
+            (accepted,) = accept_rest(listener)
+            accepted.close()
+        with pytest.raises(OSError, match="in use"):
+            listen(str(path), 30.0)
+    assert not path.exists()
+
+
+def test_the_file_of_a_server_that_is_gone_is_replaced_and_no_other_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with sockets.socket(sockets.AF_UNIX) as gone:
+        gone.bind(str(path))
+    with listen(str(path), 30.0), sockets.socket(sockets.AF_UNIX) as client:
+        client.connect(str(path))
+    other = tmp_path / "notes"
+    other.write_text("mine")
+    with pytest.raises(FileExistsError):
+        listen(str(other), 30.0)
+    assert other.read_text() == "mine"
 
 
 async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:

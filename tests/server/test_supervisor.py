@@ -251,10 +251,9 @@ def test_a_signal_of_the_terminal_that_is_ignored_from_outside_stays_ignored(
     assert server.stop() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_a_signal_of_the_terminal_stops_the_server(start: Start, number: signal.Signals) -> None:
+def test_ctrl_c_stops_the_server(start: Start) -> None:
     server = start()
-    server.process.send_signal(number)
+    server.process.send_signal(signal.SIGINT)
     server.close()
     assert server.process.returncode == 0
 
@@ -346,9 +345,26 @@ def test_a_key_file_without_a_key_in_it_is_named(tmp_path: Path, content: bytes)
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    status, said = serve("--port", "0", "--data", str(tmp_path / "file" / "data"))
+    for data in (tmp_path / "file" / "data", tmp_path / "file", Path("/proc/x")):
+        status, said = serve("--port", "0", "--data", str(data))
+        assert status == 3
+        expected = f"--data (PUSHSERVER_DATA): expected a folder that this user can make and write, got {data}: "
+        assert said.splitlines()[-1].startswith(f"pushserver: cannot start: {expected}")
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"-----BEGIN PUBLIC KEY-----"])
+def test_a_file_of_token_keys_that_cannot_be_used_is_named_by_its_setting(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    private = ("--private", "desk-*", "--token-audience", "news", "--token-keys", str(file))
+    status, said = serve("--port", "0", "--data", str(tmp_path / "data"), *private)
     assert status == 3
-    assert re.fullmatch(rf"pushserver: cannot start: .*{re.escape(str(tmp_path / 'file'))}.*\n", said), said
+    assert said.splitlines()[-1].startswith("pushserver: cannot start: PUSHSERVER_TOKEN_KEYS: ")
+    assert str(file) in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -492,6 +508,7 @@ async def honcho(folder: Path, redis_url: str) -> AsyncIterator[tuple[subprocess
         "REDIS_URL": redis_url,
         "PUSHSERVER_KEY": KEY,
         "PUSHSERVER_DATA": str(folder / "data"),
+        "PUSHSERVER_DRAIN_DELAY": "0",  # honcho kills after 5 s
     }
     with (folder / "honcho.log").open("wb") as output:
         command = [sys.executable, "-m", "honcho", "start", "-f", "Procfile"]

@@ -86,7 +86,7 @@ async def a_worker_is_drained(world: World) -> None:
     world.note(f"{worker.process} is drained")
     world.replace(worker)
     worker.drain()
-    await asyncio.sleep(world.settings.drain)
+    await asyncio.sleep(world.settings.drain_window)
     worker.kill()
 
 

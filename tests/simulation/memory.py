@@ -121,7 +121,7 @@ class Memory:
     def append(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[bytes]:
         log_key, entries, order, page, streams, withdrawn, gone, idem = keys
         kind, data, at, epoch, nonce, entry, rev, state, score, shown_at = map(str, arguments[:10])
-        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at = map(str, arguments[10:])
+        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id = map(str, arguments[10:])
         if key and idem in self.keys:
             held_hash, *first = json.loads(self.keys[idem])
             return _words(["replayed", *first] if held_hash == body_hash else ["reused"])
@@ -146,6 +146,8 @@ class Memory:
             self._hash(entries)[entry] = state
             self._hash(order)[entry] = int(score)
         shown, first_at = self._hash(page), began_at or shown_at
+        if not last and "began_at" not in shown:
+            shown.setdefault("feed_id", feed_id)
         shown["began_at"] = min(shown.get("began_at", first_at), first_at)
         if not entry or shown_at > shown.get("updated_at", ""):
             shown["updated_at"] = shown_at
@@ -185,7 +187,8 @@ class Memory:
         texts = [held[entry].encode() for _, entry in places[: int(limit)]]
         taken = [self._hash(withdrawn)[entry].encode() for _, entry in _newest(self._hash(gone))[: int(withdrawals)]]
         parts = [shown[name].encode() if name in shown else None for name in ("json", "updated_at", "began_at")]
-        return [head.reply(), *parts, texts, int(len(places) > int(limit)), taken]
+        feed_id = shown["feed_id"].encode() if "feed_id" in shown else None
+        return [head.reply(), *parts, texts, int(len(places) > int(limit)), taken, feed_id]
 
     def resume(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
         epoch, id_text, nonce = map(str, arguments[:3])

@@ -56,7 +56,7 @@ def _world(loop: Loop) -> World:
     settings = Settings(
         partitions=2,
         heartbeat=chance.choice((1.0, 4.0)),
-        drain=2.0,
+        drain_window=2.0,
         page_entries=500,
         log_events=chance.choice((5, 15, 1_000)),
         ring_events=chance.choice((3, 8, 100)),

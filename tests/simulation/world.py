@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pushserver import model
 from pushserver.errors import NotFound, Unavailable
+from pushserver.live.drain import Drain
 from pushserver.live.hub import Hub, HubOptions
 from pushserver.live.stream import LiveStream
 from pushserver.model import Cursor
@@ -44,6 +45,7 @@ class Worker:
         self.log = Log(self.line, log_events=settings.log_events, entry_limit=settings.entry_limit, idempotency=60)
         self.hub = Hub(self.log, HubOptions.of(settings))
         self._loop = world.loop
+        self.drain_window = settings.drain_window
         self._wires: list[Wire] = []
         self._asked: list[asyncio.Future[Any]] = []
         self._start(self.hub.run())
@@ -71,7 +73,9 @@ class Worker:
 
     def drain(self) -> None:
         """SIGTERM."""
-        self._start(self.hub.drain())
+        drain = Drain(window=self.drain_window)
+        drain.begin(self._loop.time())
+        self._start(self.hub.drain(drain))
 
     def kill(self) -> None:
         """kill -9."""

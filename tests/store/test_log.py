@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 import redis.asyncio as aioredis
@@ -11,6 +12,7 @@ from pushserver import model
 from pushserver.errors import Conflict, KeyReused
 from pushserver.model import Cursor
 from pushserver.store.log import Appended, Log, RevisionConflict
+from pushserver.store.store import Store
 
 from ..support.logs import execute, log_key, log_on, put, put_page, records, tag_of, withdraw
 from ..support.server import entry_append
@@ -363,3 +365,51 @@ async def test_a_log_with_an_event_missing_in_its_middle_is_replayed_to_nobody(
     assert reasons == ["rollback", "rollback", None, None]  # the third's own absence costs its reader nothing
     part = await log.resume(stream, cursors[1], limit=1, limit_bytes=1, in_part=True)
     assert part.reason == "rollback"
+
+
+# --- the id of a stream's feeds
+
+
+def log_at(store: Store, public_url: str) -> Log:
+    return Log(store, log_events=1_000, entry_limit=500, idempotency=60, public_url=public_url)
+
+
+async def before(log: Log, store: aioredis.Redis, stream: str) -> None:
+    """A stream as the version before stored it."""
+    await log.append(put(stream))
+    await execute(store, "HDEL", f"{tag_of(stream)}:{stream}:page", "feed_id")
+
+
+async def feed_id_of(log: Log, stream: str) -> str | None:
+    snapshot = await log.snapshot(stream, limit=1)
+    assert snapshot
+    return snapshot.feed_id
+
+
+async def test_a_new_stream_has_an_id_that_never_changes(log_store: Store, stream: str) -> None:
+    await log_at(log_store, "https://news.example").append(put(stream))
+    log = log_at(log_store, "https://other.example")
+    id = await feed_id_of(log, stream)
+    assert id == UUID(id or "").urn
+    await log.append(put(stream))
+    assert {await feed_id_of(log, stream), await log.feed_id(stream)} == {id}
+    assert await log.name_feed(stream, "urn:uuid:other") == (id, False)
+
+
+async def test_a_stream_of_before_keeps_the_id_that_its_public_address_gave_it(
+    log_store: Store, store: aioredis.Redis, stream: str
+) -> None:
+    log = log_at(log_store, "https://news.example")
+    await before(log, store, stream)
+    await log.append(put(stream))  # its feed has not been read yet
+    assert await feed_id_of(log, stream) is None
+    for public_url in ("https://news.example", "https://other.example", ""):
+        assert await log_at(log_store, public_url).feed_id(stream) == f"https://news.example/streams/{stream}"
+
+
+async def test_a_stream_of_before_without_a_public_address_gets_one_id_whoever_asks_first(
+    log: Log, store: aioredis.Redis, stream: str
+) -> None:
+    await before(log, store, stream)
+    ids = set(await asyncio.gather(*(log.feed_id(stream) for _ in range(10))))
+    assert ids == {await feed_id_of(log, stream)}

@@ -80,7 +80,7 @@ class RecordingReader(Reader):
 @asynccontextmanager
 async def running(log: Log, **settings: Any) -> AsyncIterator[Hub]:
     """A hub that runs."""
-    hub = Hub(log, HubOptions.of(Settings(**{"heartbeat": BEAT, "drain": 5.0, **settings})))
+    hub = Hub(log, HubOptions.of(Settings(**{"heartbeat": BEAT, **settings})))
     task = asyncio.create_task(hub.run())
     try:
         yield hub

@@ -14,12 +14,14 @@
     const words = (text) => new Set(text.split(/\s+/));
     const tags = words(`html head meta title link script body main header footer nav section div article p h1 h2 h3 h4 ol ul li
       time a span strong b i em s u code br sub sup blockquote small figure figcaption img
-      table thead tbody tr th td hr`);
+      table thead tbody tr th td hr button`);
     const attributes = words(`lang dir charset name content rel type title href src id role class cite datetime hidden
-      aria-labelledby width height alt loading decoding data-stream data-cursor data-limit data-newer data-state
-      data-timezone data-day data-rev data-order tabindex scope start aria-label`);
-    const ids = words("json-ld live status header updated latest latest-title intro entries older topics");
-    const ours = '<script type="module" src="/static/page.js"></script>';
+      aria-labelledby width height alt loading decoding data-stream data-cursor data-n data-limit data-build data-newer data-state
+      data-timezone data-day data-rev data-order data-key data-words data-local data-local-ago data-local-still tabindex scope start
+      aria-label aria-pressed`);
+    const ids = words("json-ld live status header updated latest latest-title intro entries older topics local key key-title words
+      since notice auto zone announcer");
+    const ours = /^<script type="module" src="\.\.\/static\/[0-9a-f]{16}\/boot\.js"><\/script>$/;
     const found = [];
     const seen = new Set();
     const walker = document.createTreeWalker(document);
@@ -41,7 +43,7 @@
     }
     for (const script of document.scripts) {
       const isData = script.type === "application/ld+json" && JSON.parse(script.textContent)["@type"];
-      if (!isData && script.outerHTML !== ours) found.push(script.outerHTML);
+      if (!isData && !ours.test(script.outerHTML)) found.push(script.outerHTML);
     }
     for (const meta of document.querySelectorAll("meta[http-equiv], body meta, body link, img:not(figure > img)")) found.push(meta.outerHTML);
     for (const link of document.querySelectorAll("link")) if (new URL(link.href).origin !== location.origin) found.push(link.outerHTML);

@@ -12,7 +12,7 @@ from pushserver.client.subscription import Action, State, Subscription
 
 HEARTBEAT = 15
 CODES = [1000, 1006, 1012, 1013, 4408, 4429]
-STATUSES = [*[200] * 20, *[429, 503] * 10, 401, 404]
+STATUSES = [*[200] * 20, *[429, 503] * 10, 401, 403, 404]
 # What happens next: a method of a schedule, the usual more often.
 FAULTS = [
     *["_publish", "_deliver", "_deliver"] * 6,
@@ -108,7 +108,7 @@ class Schedule:
         if name == "take":
             assert given[0]["type"] == "stream.end"
         else:
-            assert given[0] in (401, 404, 4401, 4410)
+            assert given[0] in (401, 403, 404, 4401, 4410)
 
     # --- the server
 
@@ -234,6 +234,7 @@ def outcome(action: Action, subscription: Subscription) -> list[Any]:
         *said,
         subscription.buffered,
         subscription.expired,
+        subscription.reason.value,
         subscription.asks,
         subscription.transport.value,
         subscription.events_until,

@@ -35,7 +35,12 @@ class Running:
     """A server that was started from the command line, in a process group of its own."""
 
     def __init__(
-        self, data: Path, *arguments: str, env: dict[str, str] | None = None, module: str = "pushserver"
+        self,
+        data: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        module: str = "pushserver",
+        unix: Path | None = None,
     ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +53,8 @@ class Running:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, "serve", "--port", "0", "--data", str(data), *arguments],
                 cwd=ROOT,
-                env={**clean_environment(), **(env or {})},
+                # No balancer has to notice that it stops.
+                env={**clean_environment(), "PUSHSERVER_DRAIN_DELAY": "0", **(env or {})},
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -56,6 +62,10 @@ class Running:
                 start_new_session=True,
             )
         self.greeting = self._greeting()
+        if unix is not None:
+            self.url = "http://localhost"
+            self.http = httpx2.Client(base_url=self.url, timeout=LIMIT, transport=httpx2.HTTPTransport(uds=str(unix)))
+            return
         match = re.search(r"pages +(http://\S+)/\n", self.greeting)
         assert match, self.greeting + self.errors.read_text()
         self.url = match[1]
@@ -68,6 +78,8 @@ class Running:
         for line in self.process.stdout:
             text += line
             if "  publish  " in text and not line.strip():
+                break
+            if "  unix socket  " in line:
                 break
         return text
 

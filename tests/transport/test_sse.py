@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
+from starlette.types import Message
 
 from pushserver.live.fanout import Fanout
 from pushserver.live.ring import Ring
 from pushserver.model import Cursor
+from pushserver.stretch import Stretch
+from pushserver.transport import asgi
 from pushserver.transport.sse import SseReader
 from pushserver.wire.codes import Close
-from pushserver.wire.frames import Coding, Format
+from pushserver.wire.frames import Batch, Coding, Format, Notice
 
 from ..support.server import LIMIT, Running
 
@@ -151,3 +156,24 @@ async def test_a_connection_that_is_used_for_something_else_is_not_cut_off_any_m
     assert not timer.cancelled()
     reader.release()
     assert timer.cancelled()
+
+
+@pytest.mark.anyio
+async def test_a_reader_who_takes_all_at_once_lets_others_in_between_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes many frames without a wait, and each may have to be rendered."""
+    monkeypatch.setattr(asgi, "Stretch", partial(Stretch, 0.0))
+    order: list[str] = []
+
+    async def transmit(message: Message) -> None:
+        order.append("frame")
+
+    fanout = Fanout(Ring(Cursor("e" * 16, "1-1", "0" * 16), 1, max_events=10, max_bytes=1_000))
+    reader = SseReader(Format.JSON, fanout, abort=lambda: None, coding=Coding.EVENT)
+    reader.transmit = transmit
+    reader.write(Batch([Notice("{}")] * 4, Format.JSON, Coding.EVENT))
+    sending = asyncio.create_task(reader.run())
+    while order.count("frame") < 4:
+        order.append("other")
+        await asyncio.sleep(0)
+    sending.cancel()
+    assert "frame frame" not in " ".join(order)

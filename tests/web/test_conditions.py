@@ -1,4 +1,4 @@
-"""If-None-Match by RFC 9110, 13.1.2; Accept by RFC 9110, 12.5.1."""
+"""If-Match and If-None-Match by RFC 9110, 13.1; Accept by RFC 9110, 12.5.1."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from pushserver.web.conditions import if_none_match, not_modified, prefers_html
+from pushserver.errors import PreconditionFailed
+from pushserver.web.conditions import if_match, if_none_match, is_current, not_modified, prefers_html
 
 
 @pytest.mark.parametrize(
@@ -34,10 +35,41 @@ from pushserver.web.conditions import if_none_match, not_modified, prefers_html
         ('"*"', '"a"', False),
         ('*, "a"', '"a"', False),
         ('"x" "a"', '"a"', False),
+        ('"abc-gzip", *', '"abc"', False),
+        ('"abc-gzip", *', '"abc-gzip"', False),  # a list has no *: the field is not valid
+        ('"abc-gzip"', '"abc"', False),
+        ('"abc"', '"abc-gzip"', False),
     ],
 )
 def test_a_condition_matches_the_tags_that_it_names(field: str, etag: str, matches: bool) -> None:
     assert if_none_match(field, etag) is matches
+
+
+@pytest.mark.parametrize(
+    ("field", "etag", "matches"),
+    [
+        ('"a"', '"a"', True),
+        ('"x", "a"', '"a"', True),
+        ("*", '"a"', True),
+        ('W/"a"', '"a"', False),  # by strong comparison (8.8.3.2)
+        ('"a"', 'W/"a"', False),
+        ('W/"a"', 'W/"a"', False),
+        ('"ab"', '"a"', False),
+        ("a", '"a"', False),
+        ('*, "a"', '"a"', False),
+        ("", '"a"', False),
+    ],
+)
+def test_if_match_names_a_tag_by_strong_comparison(field: str, etag: str, matches: bool) -> None:
+    assert if_match(field, etag) is matches
+
+
+def test_if_match_is_looked_at_before_if_none_match() -> None:
+    assert is_current(None, None, '"a"') is False
+    assert is_current('"a"', None, '"a"') is False
+    assert is_current('"a"', '"a"', '"a"') is True
+    with pytest.raises(PreconditionFailed):
+        is_current('"x"', '"a"', '"a"')
 
 
 def request(*fields: str) -> Request:
@@ -80,6 +112,9 @@ def test_a_long_field_that_is_not_valid_takes_no_long_time_to_refuse() -> None:
         (["text/html;q=0.2, application/json"], False),
         (["text/html;q=0.2, */*;q=0.3"], False),
         (["text/html;q=2"], False),
+        (["text/html;q=0, application/xhtml+xml"], False),
+        (["text/html;q=0", "text/*;q=1"], False),
+        (["text/html; Q=0.5 ; q=1, */*;q=0.4"], True),
         (["text/htmlx"], False),
         (['text/plain;a="text/html"'], False),
         ([",;,=;q=,text/" * 5_000], False),

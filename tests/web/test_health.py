@@ -107,6 +107,9 @@ class Checks:
     def checks(self) -> dict[str, bool]:
         return self._checks
 
+    def reading_checks(self) -> dict[str, bool]:
+        return self._checks
+
     def publishes(self) -> bool:
         return True
 
@@ -114,7 +117,7 @@ class Checks:
 def probe(path: str, **checks: bool) -> httpx2.Response:
     """The answer of the routes to a probe."""
     routes = HealthRoutes(cast(Health, Checks(**checks)))
-    handler = {"/livez": routes.livez, "/readyz": routes.readyz}[path]
+    handler = {"/livez": routes.livez, "/readyz": routes.readyz, "/readyz/read": routes.readyz_read}[path]
     return TestClient(Starlette(routes=[Route(path, handler)])).get(path)
 
 
@@ -138,6 +141,22 @@ def test_one_check_that_fails_is_named() -> None:
 def test_a_worker_that_is_not_ready_is_alive() -> None:
     answer = probe("/livez", store=False)
     assert (answer.status_code, answer.json()) == (200, {"live": True})
+
+
+def test_a_worker_that_answers_pages_is_ready_to_be_read() -> None:
+    for checks in ({"pages": True, "staying": True}, {"pages": False, "staying": True}):
+        answer = probe("/readyz/read", **checks)
+        ready = all(checks.values())
+        assert (answer.status_code, answer.json()) == (200 if ready else 503, {"ready": ready, **checks})
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz/read", "/metrics"])
+def test_a_balancer_may_probe_by_head_and_by_options(server: Running, path: str) -> None:
+    head, options = server.http.head(path), server.http.options(path)
+    assert (head.status_code, head.content, head.headers["cache-control"]) == (200, b"", "no-store")
+    assert (options.status_code, options.content, options.headers["allow"]) == (204, b"", "GET, HEAD, OPTIONS")
+    assert server.http.post(path).status_code == 405
 
 
 def test_metrics_are_scraped_in_the_format_of_prometheus(server: Running) -> None:
@@ -168,20 +187,25 @@ async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeyp
     monkeypatch.setattr(health, "ASKED_EVERY", 0)
     store = Store()
     worker = SimpleNamespace(is_sound=lambda: True, draining=False)
-    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)))
+    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=30)
     passing = {"folder": True, "replicas": True, "tail": True, "receipts": True, "staying": True}
     assert checked.checks() == {"store": False, **passing}
+    assert checked.reading_checks() == {"pages": False, "staying": True}  # nothing is in memory yet
     task = asyncio.create_task(checked.run())
     await asked(store)
     assert checked.checks()["store"]
     store.error = StoreError("away")
     await asked(store)
     assert not checked.checks()["store"]
+    assert checked.reading_checks() == {"pages": True, "staying": True}  # pages are answered from memory
+    monkeypatch.setattr(checked, "_stale_pages", 0)
+    assert checked.reading_checks() == {"pages": False, "staying": True}
     store.error = None
     await asked(store)
     assert checked.checks()["store"]
     worker.draining = True
     assert not checked.checks()["staying"]
+    assert checked.reading_checks() == {"pages": True, "staying": False}
     task.cancel()
 
 
@@ -199,7 +223,7 @@ def test_a_worker_whose_disk_is_full_is_ready_to_read_and_one_whose_folder_is_go
 ) -> None:
     store = SimpleNamespace(condition=SimpleNamespace(get=lambda: condition), has_replicas=lambda: True)
     worker = SimpleNamespace(is_sound=lambda: True, draining=False)
-    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)))
+    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=30)
 
     async def look() -> tuple[bool, bool]:
         return checked.checks()["folder"], checked.publishes()

@@ -130,8 +130,8 @@ def test_an_unknown_address_and_method_are_named(server: Running) -> None:
     unknown = server.http.get("/nothing")
     assert (unknown.status_code, "/nothing" in unknown.json()["detail"]) == (404, True)
     method = server.http.request("DELETE", "/livez")
-    assert (method.status_code, method.headers["allow"]) == (405, "GET, HEAD")
-    assert method.json()["errors"] == [{"field": "method", "expected": "GET, HEAD", "got": "DELETE"}]
+    assert (method.status_code, method.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert method.json()["errors"] == [{"field": "method", "expected": "GET, HEAD, OPTIONS", "got": "DELETE"}]
 
 
 @pytest.mark.parametrize("came", [b"", b'{"headline"'])

@@ -7,20 +7,21 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.requests import Request
 
-from pushserver.access.origins import Origins
 from pushserver.access.tokens import Tokens
 from pushserver.errors import Unavailable
+from pushserver.page.site import Site
 from pushserver.settings import Settings
 from pushserver.store.log import Log, Snapshot
-from pushserver.store.store import Store
+from pushserver.store.store import Store, StoreError
 from pushserver.web import reading_routes
 from pushserver.web.reading_routes import TURNS, ReadingRoutes
 
 from ..support.logs import put
-from ..support.server import Running
+from ..support.server import LIMIT, Running
 
 
 def events(server: Running, stream: str, query: str = "") -> dict[str, Any]:
@@ -87,29 +88,84 @@ def test_what_the_log_does_not_reach_back_to_is_said(start: Callable[..., Runnin
     assert events(server, stream, f"after={other}")["reason"] == "epoch"
 
 
-SURFACES = ["", "/entries", "/events", "/feed.atom", "/feed.json"]
+SURFACES = ["", "/entries", "/entries/one", "/events", "/feed.atom", "/feed.json", "?before=9.x", "/entries?limit=1"]
+EVERY_ADDRESS = [*SURFACES, "/entries/one as a page", "/static/page.js", "/openapi.json"]
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-def test_a_current_copy_is_not_sent_again(server: Running, stream: str, surface: str) -> None:
-    server.publish_ok(stream, "one")
-    path = f"/streams/{stream}{surface}"
-    etag = server.http.get(path).headers["etag"]
+def read(server: Running, stream: str, surface: str, method: str = "GET", **headers: str) -> httpx2.Response:
+    """Read an address of a stream, or of the server, as a program or as a browser does."""
+    surface, as_page, _ = surface.partition(" as a page")
+    prefix = "" if surface.endswith((".js", "openapi.json")) else f"/streams/{stream}"
+    fields = {
+        "Accept": "text/html" if as_page else "*/*",
+        **{name.replace("_", "-"): headers[name] for name in headers},
+    }
+    return server.http.request(method, f"{prefix}{surface}", headers=fields)
+
+
+@pytest.fixture
+def one_entry(server: Running, stream: str) -> str:
+    """A stream with an entry."""
+    server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
+    return stream
+
+
+@pytest.mark.parametrize("surface", EVERY_ADDRESS)
+def test_a_current_copy_is_not_sent_again(server: Running, one_entry: str, surface: str) -> None:
+    etag = read(server, one_entry, surface).headers["etag"]
     opaque = etag.removeprefix("W/")
     for condition in (etag, opaque, f"W/{opaque}", f'"x", {etag}', "*"):
-        answer = server.http.get(path, headers={"If-None-Match": condition})
+        answer = read(server, one_entry, surface, If_None_Match=condition)
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
-    for condition in (f'"x{opaque[1:]}', f'{opaque[:-1]}x"', opaque[1:-1], '"x"', ""):
-        assert server.http.get(path, headers={"If-None-Match": condition}).status_code == 200
+        assert "cache-control" in answer.headers
+    for condition in (f'"x{opaque[1:]}', f'{opaque[:-1]}x"', opaque[1:-1], '"x"', f"{opaque}, *", ""):
+        assert read(server, one_entry, surface, If_None_Match=condition).status_code == 200
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-def test_a_head_request_has_the_headers_and_no_body(server: Running, stream: str, surface: str) -> None:
-    server.publish_ok(stream, "one")
-    path = f"/streams/{stream}{surface}"
-    got, head = server.http.get(path), server.http.head(path)
+@pytest.mark.parametrize("surface", EVERY_ADDRESS)
+def test_a_read_with_if_match_is_refused_where_it_names_other_copies(
+    server: Running, one_entry: str, surface: str
+) -> None:
+    etag = read(server, one_entry, surface).headers["etag"]
+    matches = ["*"] if etag.startswith("W/") else ["*", etag, f'"x", {etag}']
+    for condition in matches:
+        assert read(server, one_entry, surface, If_Match=condition).status_code == 200
+        assert read(server, one_entry, surface, If_Match=condition, If_None_Match=etag).status_code == 304
+    for condition in ('"x"', f"W/{etag.removeprefix('W/')}"):
+        answer = read(server, one_entry, surface, If_Match=condition, If_None_Match=etag)
+        assert (answer.status_code, "etag" in answer.headers) == (412, False)
+
+
+@pytest.mark.parametrize("surface", EVERY_ADDRESS)
+def test_a_head_request_has_the_headers_and_no_body(server: Running, one_entry: str, surface: str) -> None:
+    get, head = read(server, one_entry, surface), read(server, one_entry, surface, "HEAD")
     assert (head.status_code, head.content) == (200, b"")
-    assert (head.headers["etag"], head.headers["content-type"]) == (got.headers["etag"], got.headers["content-type"])
+    assert {**head.headers, "date": ""} == {**get.headers, "date": ""}
+
+
+def test_an_entry_has_other_tags_as_json_and_as_a_page_and_after_each_change(server: Running, one_entry: str) -> None:
+    surfaces = ("/entries/one", "/entries/one as a page")
+    tags = [read(server, one_entry, surface).headers["etag"] for surface in surfaces]
+    server.send("PATCH", f"/streams/{one_entry}/entries/one", {"headline": "Two"}, If_Match=tags[0])
+    tags += [read(server, one_entry, surface).headers["etag"] for surface in surfaces]
+    assert len(set(tags)) == 4
+    late = server.send("PATCH", f"/streams/{one_entry}/entries/one", {"headline": "Three"}, If_Match=tags[0])
+    assert late.status_code == 412
+
+
+def test_a_copy_of_an_entry_that_was_withdrawn_is_not_current(server: Running, one_entry: str) -> None:
+    server.send("DELETE", f"/streams/{one_entry}/entries/one", b"")
+    for surface in ("/entries/one", "/entries/one as a page"):
+        answer = read(server, one_entry, surface, If_None_Match="*", If_Match='"x"')
+        assert (answer.status_code, "etag" in answer.headers) == (410, False)
+
+
+def test_html_that_is_not_accepted_is_not_sent(server: Running, one_entry: str) -> None:
+    for accept in ("text/html;q=0", "text/html;q=0, */*", "text/html;q=0.1, application/json"):
+        answer = read(server, one_entry, "/entries/one", Accept=accept)
+        assert answer.headers["content-type"] == "application/json"
+        answer = read(server, one_entry, "/entries/none", Accept=accept)
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_slices_lead_to_the_oldest_entry(server: Running, stream: str) -> None:
@@ -168,60 +224,53 @@ def test_a_bad_question_is_refused(server: Running, stream: str, query: str, fie
     assert server.http.get(f"/streams/{stream}-none/events").status_code == 404
 
 
-def canonical(server: Running, stream: str, headers: dict[str, str]) -> str:
-    """The address that the page, its entries and its feeds name; it is the same in all of them."""
-    base = server.http.get(f"/streams/{stream}", headers=headers)
-    (address,) = re.findall('<link rel="canonical" href="(.*?)/streams/', base.text)
-    entry = server.http.get(f"/streams/{stream}/entries/one", headers={**headers, "Accept": "text/html"})
-    feed = server.http.get(f"/streams/{stream}/feed.json", headers=headers).json()
-    atom = server.http.get(f"/streams/{stream}/feed.atom", headers=headers).text
-    assert f'<link rel="canonical" href="{address}/streams/{stream}/entries/one">' in entry.text
-    assert feed["home_page_url"] == f"{address}/streams/{stream}"
-    assert f"{address}/streams/{stream}" in atom
-    assert "wss:" not in base.text + entry.text + atom
-    return str(address)
+ADDRESSED = ["", "/entries", "/feed.atom", "/feed.json", "/entries/one", "/none"]
+HOSTS: list[dict[str, str]] = [
+    {"Host": "evil.example"},
+    {"Host": "evil.example:8443", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"},
+    {"Host": "10.0.0.7:8000", "X-Forwarded-Proto": "wss"},
+]
 
 
-@pytest.mark.parametrize(
-    ("host", "scheme", "address"),
-    [
-        ("live.news.example", "wss", "https://live.news.example"),
-        ("live.news.example", "ws", "http://live.news.example"),
-        ("live.news.example", "https", "https://live.news.example"),
-        ("live.news.example:443", "https", "https://live.news.example"),
-        ("LIVE.news.example:80", "http", "http://live.news.example"),
-        ("live.news.example:8443", "wss", "https://live.news.example:8443"),
-        ("live.news.example", "gopher", "http://live.news.example"),
-    ],
-)
-def test_canonical_addresses_are_of_the_web_whatever_a_proxy_forwards(
-    server: Running, stream: str, host: str, scheme: str, address: str
-) -> None:
+def answers(server: Running, stream: str, headers: dict[str, str]) -> list[tuple[bytes, str | None]]:
+    """What a reader gets at each address, and its tag."""
+    paths = ["/", "/none/of/these", *(f"/streams/{stream}{path}" for path in ADDRESSED)]
+    loaded = [server.http.get(path, headers={**headers, "Accept": "text/html"}) for path in paths]
+    older = server.http.get(f"/streams/{stream}?before=9007199254740991.zzz", headers=headers)
+    return [(answer.content, answer.headers.get("etag")) for answer in (*loaded, older)]
+
+
+@pytest.mark.parametrize("public", ["", "https://news.example/live"])
+def test_an_invented_host_changes_no_byte(start: Callable[..., Running], stream: str, public: str) -> None:
+    server = start("--public-url", public)
     server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
-    headers = {"Host": host, "X-Forwarded-Proto": scheme}
-    assert canonical(server, stream, headers) == address.format(url=server.url)
+    expected = answers(server, stream, {})
+    assert all(b"evil" not in content for content, _ in expected)
+    for headers in HOSTS:
+        assert answers(server, stream, headers) == expected
 
 
-def test_the_public_address_is_that_of_every_link(start: Callable[..., Running], stream: str) -> None:
-    server = start("--public-url", "https://Live.News.example/")
+def test_without_a_public_address_no_link_names_a_host(server: Running, stream: str) -> None:
     server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
-    for headers in ({}, {"Host": "10.0.0.7:8000"}, {"Host": "other.example", "X-Forwarded-Proto": "http"}):
-        assert canonical(server, stream, headers) == "https://live.news.example"
+    for content, _ in answers(server, stream, {}):
+        assert b"canonical" not in content
+        assert server.url.removeprefix("http://").encode() not in content
+        assert not re.search(rb"(?:href|src)=\"(?:http|/)", content)
 
 
-@pytest.mark.parametrize("path", ["/streams/{stream}", "/streams/{stream}/feed.atom", "/streams/{stream}/feed.json"])
-def test_a_copy_with_the_links_of_another_address_is_not_current(server: Running, stream: str, path: str) -> None:
-    server.publish_ok(stream, "one")
-    path = path.format(stream=stream)
-    etag = server.http.get(path, headers={"Host": "a.example", "X-Forwarded-Proto": "https"}).headers["etag"]
-    for host, scheme, status in [
-        ("a.example", "https", 304),
-        ("A.example:443", "wss", 304),
-        ("a.example", "http", 200),
-        ("b.example", "https", 200),
-    ]:
-        headers = {"Host": host, "X-Forwarded-Proto": scheme, "If-None-Match": etag}
-        assert server.http.get(path, headers=headers).status_code == status
+def test_the_public_address_is_that_of_every_canonical_link(start: Callable[..., Running], stream: str) -> None:
+    server = start("--public-url", "https://News.example/live/")
+    server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
+    address = f"https://news.example/live/streams/{stream}"
+    page = server.http.get(f"/streams/{stream}").text
+    entry = server.http.get(f"/streams/{stream}/entries/one", headers={"Accept": "text/html"}).text
+    assert f'<link rel="canonical" href="{address}">' in page
+    assert f'<link rel="canonical" href="{address}/entries/one">' in entry
+    feed = server.http.get(f"/streams/{stream}/feed.json").json()
+    assert (feed["home_page_url"], feed["feed_url"]) == (address, f"{address}/feed.json")
+    assert feed["items"][0]["url"] == f"{address}/entries/one"
+    assert f'href="{address}/entries/one"' in server.http.get(f"/streams/{stream}/feed.atom").text
+    assert server.http.get(f"/streams/{stream}/").headers["location"] == f"/live/streams/{stream}"
 
 
 class Counting(Log):
@@ -242,8 +291,8 @@ class Counting(Log):
 async def counting(log_store: Store, stream: str) -> tuple[Counting, ReadingRoutes]:
     log = Counting(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     await log.append(put(stream))
-    options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
-    return log, ReadingRoutes(log, Tokens.of(Settings()), Origins(""), description="", **options)
+    options: dict[str, Any] = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
+    return log, ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)
 
 
 def request_for(stream: str) -> Request:
@@ -275,3 +324,33 @@ async def test_who_gets_no_turn_is_told_to_come_back(
         await routes.page(request_for(stream))
     routes.turns.release()
     assert (await routes.page(request_for(stream))).status_code == 200
+
+
+class Silent(Log):
+    """A log whose store does not answer."""
+
+    async def streams(self) -> Any:
+        await asyncio.Event().wait()
+
+    async def snapshot(self, stream: str, **options: Any) -> Snapshot | None:
+        await asyncio.Event().wait()
+        return None
+
+    async def entry(self, stream: str, id: str) -> Any:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["index", "page", "entries", "events", "entry", "feed_atom", "feed_json"])
+async def test_no_read_waits_for_a_store_that_is_silent(
+    log_store: Store, stream: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_routes, "LIMIT", 0.01)
+    log = Silent(log_store, log_events=1_000, entry_limit=500, idempotency=60)
+    options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
+    routes = ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)
+    request = request_for(stream)
+    request.path_params["id"] = "x"
+    with pytest.raises(StoreError):
+        async with asyncio.timeout(LIMIT):
+            await getattr(routes, name)(request)

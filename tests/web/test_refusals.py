@@ -21,6 +21,7 @@ from pushserver.access.origins import Origins
 from pushserver.errors import BadToken, Forbidden, Gone, Invalid, NotFound, Refused, TooMany, Unavailable
 from pushserver.store.store import StoreError
 from pushserver.web.middleware import App
+from pushserver.web.static_files import StaticSet
 
 from ..support.server import Running
 
@@ -57,8 +58,9 @@ def application(routes: list[Route]) -> App:
         addresses=ADDRESSES,
         origins=Origins(""),
         surfaces=none,
+        cache_control="no-cache",
         tokens=none,
-        static=Path("/nowhere"),
+        static=StaticSet(Path("/nowhere")),
         lifespan=no_work,
     )
 
@@ -123,7 +125,7 @@ def test_a_browser_gets_a_page_for_people(error: Exception, method: str) -> None
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert page.headers.get("retry-after") == problem.headers.get("retry-after")
     assert page.headers.get("www-authenticate") == problem.headers.get("www-authenticate")
-    assert page.headers["vary"] == problem.headers["vary"] == "Accept"
+    assert (page.headers["vary"], problem.headers["vary"]) == ("Accept, Accept-Language", "Accept")
     if method == "GET":
         assert "<h1>" in page.text
         assert problem.json()["detail"].partition(";")[0] in page.text
@@ -171,3 +173,11 @@ def test_a_browser_that_asks_for_what_is_not_there_gets_a_page(server: Running, 
         page = server.http.get(path, headers={"Accept": BROWSER})
         assert (page.status_code in (404, 422), page.headers["content-type"]) == (True, "text/html; charset=utf-8")
         assert server.http.get(path).headers["content-type"] == "application/problem+json"
+
+
+def test_a_page_for_people_is_in_the_language_of_the_browser() -> None:
+    headers = {"Accept": BROWSER, "Accept-Language": "ar-EG,en;q=0.5"}
+    page = client_of(NEVER["unknown"]).get("/streams/a/b", headers=headers).text
+    assert '<html lang="ar" dir="rtl">' in page
+    assert "<h1>لا توجد صفحة في هذا العنوان</h1>" in page
+    assert '<p lang="en" dir="ltr">No such stream.</p>' in page

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import re
+from pathlib import Path
 
 import brotli
 import pytest
 
+from pushserver.web.modules import compact, join
+from pushserver.web.static_files import FIRST, IMMUTABLE, PAGE, StaticSet
+
 from ..support.server import ROOT, Running
 
 FILES = ["page.js", "page.css", "stream.js", "icon.svg", "demo/harbour.svg"]
+
+
+def sent(name: str) -> bytes:
+    """The content of a file as browsers get it."""
+    scripts = {path.name: path.read_text() for path in (ROOT / "static").glob("*.js")}
+    if name in (FIRST, PAGE):
+        return join(name, scripts).encode()
+    return compact(scripts[name]).encode() if name in scripts else (ROOT / "static" / name).read_bytes()
 
 
 def load(server: Running, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -20,7 +33,7 @@ def load(server: Running, path: str, **headers: str) -> tuple[int, dict[str, str
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_the_same_in_every_coding(server: Running, name: str) -> None:
-    content = (ROOT / "static" / name).read_bytes()
+    content = sent(name)
     decoders = {"identity": bytes, "gzip": gzip.decompress, "br": brotli.decompress}
     for coding in decoders:
         status, headers, body = load(server, f"/static/{name}", Accept_Encoding=coding)
@@ -58,3 +71,66 @@ def test_head_is_get_without_a_body(server: Running) -> None:
     assert {k: v for k, v in head.headers.items() if k != "date"} == {
         k: v for k, v in get.headers.items() if k != "date"
     }
+
+
+def test_the_style_sheet_is_at_most_8_kb_on_the_wire(server: Running) -> None:
+    response = server.http.get("/static/page.css", headers={"Accept-Encoding": "gzip"})
+    assert int(response.headers["content-length"]) <= 8_000
+
+
+# --- builds
+
+
+@pytest.fixture(scope="module")
+def build(server: Running) -> str:
+    """The hash of the server's set of files."""
+    return StaticSet(ROOT / "static").site.build
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_this_build_is_for_ever(server: Running, build: str, name: str) -> None:
+    status, headers, body = load(server, f"/static/{build}/{name}")
+    assert (status, body) == (200, sent(name))
+    assert headers["cache-control"] == IMMUTABLE
+    assert load(server, f"/static/{build}/{name}", If_None_Match=headers["etag"])[0] == 304
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "https://other.example"}])
+def test_another_build_has_today_s_files_for_now(server: Running, build: str, headers: dict[str, str]) -> None:
+    status, answered, body = load(server, "/static/0123456789abcdef/page.js", **headers)
+    assert (status, answered["cache-control"]) == (200, "no-cache")
+    assert body == sent("page.js")
+    assert load(server, f"/static/{build}/page.js", **headers)[1]["cache-control"] == IMMUTABLE
+    for path in ("none.js", f"{build}/none.js", "0123456789abcdef/none.js", "0123/page.js", f"{build}/{build}/page.js"):
+        assert load(server, f"/static/{path}", **headers)[0] == 404
+    assert server.http.post(f"/static/{build}/page.js").status_code == 405
+
+
+def test_a_page_names_the_files_of_its_build(server: Running, build: str, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    html = server.http.get(f"/streams/{stream}").text
+    for name in re.findall('(?:href|src)="[^"]*/static/([^"]*)"', html):
+        assert name.startswith(f"{build}/")
+        assert load(server, f"/static/{name}")[1]["cache-control"] == IMMUTABLE
+    assert f'data-build="{build}"' in html
+
+
+def test_a_page_names_every_module_that_it_loads(tmp_path: Path) -> None:
+    modules = {
+        FIRST: 'import("./page.js").catch(() => 1);\n',
+        "page.js": 'import { a } from "./a.js";\n/** @type {import("./t.js").T} */\na();\n',
+        "a.js": 'import { b } from "./b.js";\nexport const a = () => import("./later.js");\n',
+        "b.js": 'export const b = "./no.js";\n',
+        **dict.fromkeys(("later.js", "t.js", "no.js", "other.js"), ""),
+    }
+    for name, source in modules.items():
+        (tmp_path / name).write_text(source)
+    assert StaticSet(tmp_path).site.modules == (FIRST, "page.js", "later.js")
+
+
+def test_every_change_of_a_file_is_another_build(tmp_path: Path) -> None:
+    builds = set()
+    for name, text in [("a.js", "1"), ("a.js", "2"), ("b.css", ""), ("b.css", "2")]:
+        (tmp_path / name).write_text(text)
+        builds.add(StaticSet(tmp_path).site.build)
+    assert len(builds) == 4

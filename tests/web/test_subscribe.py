@@ -11,7 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from ..support.server import Running, reader, receive
+from pushserver.web.static_files import StaticSet
+
+from ..support.server import ROOT, Running, reader, receive
 
 REFUSED = [
     ("no-such-stream", "", {}, 404),
@@ -149,3 +151,39 @@ async def test_another_address_has_no_websocket(server: Running) -> None:
             pass
     response = refused.value.response
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+# --- a page of another build
+
+
+@pytest.fixture(scope="module")
+def own_build() -> str:
+    return StaticSet(ROOT / "static").site.build
+
+
+def assert_to_reload(frames: list[dict[str, Any]]) -> None:
+    hello, bye = frames
+    assert (hello["type"], hello["protocol"], hello["complete"]) == ("hello", 1, True)
+    assert (bye["type"], bye["reason"], bye["retry_ms"]) == ("bye", "build", 1_000)
+    assert 0 <= bye["reload_ms"] < 60_000
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("build", ["0123456789abcdef", "", "%00"])
+async def test_a_page_of_another_build_is_to_be_loaded_anew(server: Running, stream: str, build: str) -> None:
+    server.publish_ok(stream, "One")
+    async with reader(server, stream, format=f"html&build={build}") as socket:
+        assert_to_reload([await receive(socket), await receive(socket)])
+        await socket.wait_closed()
+        assert socket.close_code == 1012
+    assert_to_reload(first_frames(server, stream, f"format=html&build={build}", 2))
+
+
+@pytest.mark.anyio
+async def test_a_page_of_this_build_and_a_program_are_readers(server: Running, stream: str, own_build: str) -> None:
+    server.publish_ok(stream, "One")
+    for query in ("html", f"html&build={own_build}", "json"):
+        async with reader(server, stream, format=query) as socket:
+            assert [(await receive(socket))["type"] for _ in range(2)] == ["hello", "snapshot"]
+    kinds = [frame["type"] for frame in first_frames(server, stream, f"build={own_build}", 2)]
+    assert kinds == ["hello", "snapshot"]

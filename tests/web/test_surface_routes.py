@@ -142,6 +142,11 @@ def test_pages_are_served_as_they_were_while_the_store_is_away(start: Callable[.
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.headers["pushserver-stale-since"])
             assert answer.headers["etag"] != fresh[surface][0].headers["etag"]
             assert "One" in text
+        n = fresh["/entries"][1].rpartition('"n":')[2].partition(",")[0]
+        assert load(server, f"/streams/storm?n={n}", coding)[0].status_code == 200
+        newer = load(server, f"/streams/storm?n={int(n) + 1}", coding)[0]
+        assert (newer.status_code, newer.headers["cache-control"]) == (503, "no-cache")
+        assert server.http.get("/readyz/read").status_code == 200
         assert "Updates are delayed since" in load(server, "/streams/storm", coding)[1]
         assert load(server, "/streams/calm")[0].status_code == 503
 
@@ -186,3 +191,19 @@ def test_a_private_stream_is_in_no_cache(
     server.publish_ok("desk-one", "One")
     for surface in SURFACES:
         assert load(server, f"/streams/desk-one{surface}")[0].status_code == 401
+
+
+def test_a_host_that_a_client_made_up_changes_no_byte_where_the_public_address_is_set(
+    start: Callable[..., Running],
+) -> None:
+    server = start("--public-url", "https://live.news.example")
+    server.send("PUT", "/streams/storm/entries/one", {"headline": "One", "body": "A long text. " * 200})
+    paths = [f"/streams/storm{surface}" for surface in [*SURFACES, "?before=9.x", "/entries/one", "/entries/none"]]
+    made_up = [{"Host": "evil.example"}, {"Host": "evil.example:8443", "X-Forwarded-Proto": "https"}]
+    for path in [*paths, "/", "/none", "/streams/storm/"]:
+        for accept in ("text/html", "*/*"):
+            usual, *others = (load(server, path, Accept=accept, **host) for host in [{}, *made_up])
+            for answer, text in others:
+                assert text == usual[1]
+                assert {**answer.headers, "date": ""} == {**usual[0].headers, "date": ""}
+            assert "evil" not in usual[1]

@@ -20,6 +20,7 @@ from pushserver.wire.frames import (
     SnapshotFrame,
     encode_text,
 )
+from pushserver.wire.websocket import DEFLATE_STEP
 
 from ..support.frames import cursor, frame
 
@@ -52,6 +53,36 @@ def test_a_replaced_snapshot_is_encoded_again() -> None:
     assert snapshot.text(Format.JSON) == "before"
     snapshot.replace(lambda format: "after")
     assert (snapshot.text(Format.JSON), snapshot.cursor) == ("after", cursor(1))
+
+
+@pytest.mark.parametrize("format", Format)
+@pytest.mark.parametrize("coding", Coding)
+def test_a_snapshot_that_is_made_in_steps_says_what_one_at_once_does(format: Format, coding: Coding) -> None:
+    parts = [f"{number} " * 5_000 for number in range(100)]
+    at_once, in_steps = (SnapshotFrame(cursor(1), lambda format: parts) for _ in range(2))
+    steps = sum(1 for _ in in_steps.steps(format, coding))
+    assert steps >= len(parts) + (sum(map(len, parts)) // DEFLATE_STEP if coding is Coding.DEFLATED else 0)
+    assert in_steps.text(format) == at_once.text(format)
+    assert unpacked(in_steps.encoded(format, coding), coding) == unpacked(at_once.encoded(format, coding), coding)
+    assert list(in_steps.steps(format, coding)) == [], "it was made again"
+
+
+def unpacked(data: bytes, coding: Coding) -> bytes:
+    if coding is not Coding.DEFLATED:
+        return data
+    header = 2 if data[1] < 126 else 4 if data[1] == 126 else 10
+    return zlib.decompressobj(wbits=-15).decompress(data[header:] + b"\x00\x00\xff\xff")
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_a_snapshot_that_is_replaced_between_two_steps_does_not_keep_what_was_made(after: int) -> None:
+    snapshot = SnapshotFrame(cursor(1), lambda format: ["secret", "text"])
+    steps = snapshot.steps(Format.HTML, Coding.DEFLATED)
+    for _ in range(after):
+        next(steps, None)
+    snapshot.replace(lambda format: ["after"])
+    list(steps)
+    assert snapshot.text(Format.HTML) == "after"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +157,7 @@ def test_the_frames_about_no_event_have_the_fields_of_the_protocol() -> None:
     hello = frames.hello("storm", cursor(3), 3, start=2, reason=None, heartbeat=15.0)
     assert json.loads(hello.body) == {
         "type": "hello",
+        "protocol": 1,
         "stream": "storm",
         "epoch": cursor(3).epoch,
         "head": head,
@@ -139,4 +171,5 @@ def test_the_frames_about_no_event_have_the_fields_of_the_protocol() -> None:
     assert heartbeat == {"type": "head", "head": head, "readers": 2, "at": "now"}
     assert json.loads(frames.heartbeat(cursor(3), 3, readers=2, at="now", stale="then").body)["stale"] == "then"
     assert json.loads(frames.bye("drain", 500).body) == {"type": "bye", "reason": "drain", "retry_ms": 500}
+    assert json.loads(frames.bye("build", 500, reload_ms=7).body)["reload_ms"] == 7
     assert json.loads(frames.reset("epoch", ["x"]).body) == {"type": "reset", "reason": "epoch", "withdrawn": ["x"]}

@@ -106,13 +106,18 @@ class EntryOutcome(Outcome):
     warnings: list[EntryWarning] | None = None
 
 
-class Unchanged(Answer):
-    """The result of a request that changes nothing, for which there is no event."""
+class PageUnchanged(Answer):
+    """The result of a request that changes nothing of a page, for which there is no event."""
 
-    id: str
     rev: int
     url: str
     unchanged: Literal[True]
+
+
+class Unchanged(PageUnchanged):
+    """The result of a request that changes nothing of an entry, for which there is no event."""
+
+    id: str
 
 
 class Times(Answer):
@@ -176,6 +181,12 @@ class Ready(Answer):
     receipts: bool
     staying: bool
     publishing: bool
+
+
+class Readable(Answer):
+    ready: bool
+    pages: bool
+    staying: bool
 
 
 class Problem(Answer):

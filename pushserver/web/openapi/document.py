@@ -78,7 +78,9 @@ def _responses(operation: Operation) -> Schema:
     for refused in map(int, operation.refuses.split()):
         refusal = responses.setdefault(str(refused), {"description": f"{_titles()[refused]}."})
         refusal.setdefault("content", {})[PROBLEM] = _content(
-            answers.ChangedProblem if refused == errors.Changed.status else answers.Problem
+            answers.ChangedProblem
+            if refused == errors.Changed.status and not operation.is_for_readers
+            else answers.Problem
         )
         if refused in REFUSAL_HEADERS:
             refusal["headers"] = {name: ANSWER_HEADERS[name] for name in REFUSAL_HEADERS[refused]}

@@ -71,7 +71,7 @@ PATH = {
 }
 REQUEST_HEADERS = {
     "Idempotency-Key": ("A request with the same key and the same body is carried out once.", _KEY, "desk-0042"),
-    "If-Match": ("The revision to change; * for any.", r'^(\*|"[0-9]{1,9}")$', '"1"'),
+    "If-Match": ("The revision to change; * for any.", r'^(\*|"[0-9]{1,9}(\.[0-9a-f]{32})?")$', '"1"'),
     "If-None-Match": ("* changes only what does not exist yet.", r"^\*$", "*"),
 }
 ANSWER_HEADERS: dict[str, Schema] = {
@@ -89,18 +89,25 @@ ANSWER_HEADERS: dict[str, Schema] = {
 REFUSAL_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 BEFORE: Schema = {"type": "string", "pattern": "^-?[0-9]{1,16}\\.[0-9A-Za-z_-]{1,64}$"}
 
+N: Schema = {"type": "string", "pattern": "^[0-9]{1,16}$", "description": "The answer is not older than this event."}
 CURSOR: Schema = {"type": "string", "pattern": r"^(v1\.[0-9a-f]{16}\.[0-9]{1,19}-[0-9]{1,19}\.[0-9a-f]{16})?$"}
-FOLLOW: dict[str, Schema] = {"cursor": TEXT, "format": {"enum": ["json", "html"], "default": "json"}}
+FOLLOW: dict[str, Schema] = {
+    "cursor": TEXT,
+    "format": {"enum": ["json", "html"], "default": "json"},
+    "build": TEXT,  # of the page that reads
+}
 
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
 READING = "401 403 404 422 429 503"
+CONDITIONAL = f"{READING} 412"
 KEYED = "400 401 403 429 503"
 WRITING = f"{KEYED} 409 413 415 422"
 
 EITHER: dict[str, tuple[type[BaseModel], ...]] = {
     "EntryChanged": (answers.EntryOutcome, answers.Unchanged),
     "Events": (answers.EventsPart, answers.EventsMissing),
+    "PageChanged": (answers.Outcome, answers.PageUnchanged),
     "Published": (answers.EntryOutcome, answers.DryRun),
 }
 
@@ -111,7 +118,7 @@ FEWER = "Stored, on fewer replicas than the server waits for."
 _fewer = {202: Answer(FEWER, {JSON: answers.EntryOutcome}, STORED)}
 _new = {201: Answer("Created.", {JSON: answers.EntryOutcome}, STORED), **_fewer}
 _page = {
-    200: Answer("Changed.", {JSON: answers.Outcome}, STORED),
+    200: Answer("Changed, or nothing to change.", {JSON: "PageChanged"}, STORED),
     201: Answer("Created.", {JSON: answers.Outcome}, STORED),
     202: Answer(FEWER, {JSON: answers.Outcome}, STORED),
 }
@@ -137,6 +144,13 @@ OPERATIONS = [
     ),
     Operation(
         "GET",
+        "/readyz/read",
+        "isReadable",
+        "Tell whether the worker answers page loads, from the store or from memory, and is not stopping.",
+        {200: Answer("Yes.", {JSON: answers.Readable}), 503: Answer("No.", {JSON: answers.Readable})},
+    ),
+    Operation(
+        "GET",
         "/openapi.json",
         "describe",
         "The description of every operation (OpenAPI 3.1).",
@@ -148,8 +162,8 @@ OPERATIONS = [
         "showPage",
         "The page as HTML, with the cursor from which it subscribes; with `before`, a slice of older entries.",
         {200: Answer("The page.", {HTML: TEXT}, ("ETag",)), 304: _same},
-        READING,
-        query={"before": BEFORE},
+        CONDITIONAL,
+        query={"before": BEFORE, "n": N},
     ),
     Operation(
         "PUT",
@@ -191,8 +205,8 @@ OPERATIONS = [
         "listEntries",
         "The page and the newest entries at one instant; with `before`, a slice of older entries.",
         {200: Answer("The snapshot.", {JSON: answers.Snapshot}, ("ETag",)), 304: _same},
-        READING,
-        query={"before": BEFORE, "limit": {"type": "integer", "minimum": 1}},
+        CONDITIONAL,
+        query={"before": BEFORE, "limit": {"type": "integer", "minimum": 1}, "n": N},
     ),
     Operation(
         "POST",
@@ -219,8 +233,12 @@ OPERATIONS = [
         "/streams/{stream}/entries/{id}",
         "showEntry",
         "The entry as HTML, a page of its own, or as JSON.",
-        {200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}), 410: Answer("Withdrawn.", {HTML: TEXT})},
-        f"{READING} 410",
+        {
+            200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}, ("ETag",)),
+            304: _same,
+            410: Answer("Withdrawn.", {HTML: TEXT}),
+        },
+        f"{CONDITIONAL} 410",
     ),
     Operation(
         "PUT",
@@ -275,7 +293,8 @@ OPERATIONS = [
             name,
             f"The newest entries as {kind}.",
             {200: Answer("The feed.", {media_type: content}, ("ETag",)), 304: _same},
-            READING,
+            CONDITIONAL,
+            query={"n": N},
         )
         for file, name, kind, media_type, content in (
             ("feed.atom", "atomFeed", "Atom", ATOM, TEXT),
@@ -307,7 +326,7 @@ OPERATIONS = [
         "listEvents",
         "The events after a cursor, or from the first, in parts; or the reason why some are missing.",
         {200: Answer("A part.", {JSON: "Events"}, ("ETag",)), 304: _same},
-        READING,
+        CONDITIONAL,
         query={"after": CURSOR, "limit": {"type": "integer", "minimum": 1}},
     ),
     Operation(

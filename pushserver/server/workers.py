@@ -1,0 +1,147 @@
+"""The workers of a server: one in each place, restarted one by one, and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from uvicorn.config import STARTUP_FAILURE
+
+from .. import metrics
+from ..live.drain import longest
+from ..settings import Settings
+from ..store.folder import CannotStart
+from .channel import Word
+from .listener import Listeners
+from .place import KILL_AFTER, TRIES, WorkerPlace
+from .process import WorkerProcess
+from .signals import Signals
+
+logger = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds
+CUT_OFF = 1  # the exit status of a server whose drain was cut off
+
+
+class Workers:
+    """Workers is the worker processes of a server. `status` is the exit status that they leave it.
+
+    `read_anew` makes the settings of a restart from those of now: with the files read again that they name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Listeners,
+        condition: int,
+        signals: Signals,
+        read_anew: Callable[[Settings], Settings],
+    ) -> None:
+        self.status = 0
+        self._settings = settings
+        self._condition = condition
+        self._signals = signals
+        self._read_anew = read_anew
+        self._processes: set[WorkerProcess] = set()
+        self._places = [
+            WorkerPlace(
+                listeners, start=self._start, failed=self._failed, forget=self._forget, window=settings.drain_window
+            )
+            for _ in range(settings.workers)
+        ]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the workers; at the end, drain and stop them all."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = [place.keep() for place in self._places] + [self._tick(), self._restart()]
+                running = [tasks.create_task(each) for each in work]
+                yield
+                for task in running:
+                    task.cancel()
+        finally:
+            await self._stop()
+
+    async def _start(self) -> WorkerProcess:
+        worker = await WorkerProcess.start(self._settings, self._condition)
+        self._processes.add(worker)
+        return worker
+
+    def _forget(self, worker: WorkerProcess) -> None:
+        """Let go of a worker that has ended."""
+        self._processes.discard(worker)
+        worker.close()
+        metrics.forget(worker.pid, os.environ[metrics.FOLDER])
+
+    def _failed(self, status: int, tries: int) -> None:
+        """Log that a worker did not become ready; stop a server on which none serves, if more tries cannot help."""
+        logger.error("a worker did not become ready: it ended with status %s, try %d of %d", status, tries, TRIES)
+        if any(place.worker for place in self._places) or (status != STARTUP_FAILURE and tries < TRIES):
+            return
+        logger.error("no worker becomes ready; stopping the server")
+        self.status = STARTUP_FAILURE
+        self._signals.stop.set()
+
+    async def _tick(self) -> None:
+        """Have each worker give signs of life."""
+        while True:
+            await asyncio.sleep(TICK)
+            for worker in tuple(self._processes):
+                worker.tick(self._settings.hung)
+
+    async def _restart(self) -> None:
+        """Replace the workers one after the other, each time that a signal asks for it."""
+        while True:
+            await self._signals.restart.wait()
+            self._signals.restart.clear()
+            try:
+                self._settings = self._read_anew(self._settings)
+            except (CannotStart, OSError) as error:
+                logger.error("not restarted, the workers go on as they are: %s", error)
+                continue
+            logger.info("restarting the workers, one after the other")
+            for place in self._places:
+                if not await place.renew():
+                    logger.error("not restarted further, the other workers go on as they are")
+                    break
+            else:
+                logger.info("all workers have been restarted")
+
+    # --- the end
+
+    async def _stop(self) -> None:
+        """Drain all workers and wait until they have ended."""
+        word = Word.STOP_NOW if self._signals.from_terminal else Word.STOP
+        for worker in self._processes:
+            if worker.ready.is_set():
+                worker.say(word)
+            else:
+                worker.kill()  # it has nobody to send away, and might be given connections
+        helpers = [asyncio.create_task(self._hurry()), asyncio.create_task(self._cut())]
+        try:
+            limit = longest(self._settings.drain_delay, self._settings.drain_window) + KILL_AFTER
+            await asyncio.gather(*(worker.until_ended(limit) for worker in self._processes))
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            for place in self._places:
+                place.close()
+            for worker in tuple(self._processes):
+                self._forget(worker)
+
+    async def _hurry(self) -> None:
+        await self._signals.hurry.wait()
+        logger.info("a second signal: the workers hurry")
+        for worker in self._processes:
+            worker.say(Word.HURRY)
+
+    async def _cut(self) -> None:
+        await self._signals.cut.wait()
+        logger.warning("a third signal: the workers are cut off")
+        self.status = CUT_OFF
+        for worker in self._processes:
+            worker.kill()

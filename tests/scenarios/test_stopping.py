@@ -1,0 +1,198 @@
+"""A server stops and restarts: no connection waits that nobody serves, and none is reset."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from ..support.processes import Start, eventually, workers_of
+from ..support.server import LIMIT, Running, reader, receive
+
+pytestmark = pytest.mark.anyio
+
+BODY = b'{"headline": "one"}'
+
+
+def raw(server: Running) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), LIMIT)
+
+
+def head(server: Running, stream: str, key: str, length: int) -> bytes:
+    return (
+        f"POST /streams/{stream}/entries HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
+        f"Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def read_all(wire: socket.socket) -> bytes:
+    return b"".join(iter(lambda: wire.recv(65_536), b""))
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def probe(server: Running) -> str:
+    """What becomes of a connection that comes now: `answered`, or `refused` before it began."""
+    try:
+        with raw(server) as wire:
+            wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            return "answered" if b" 200 " in read_all(wire) else "silent"
+    except ConnectionRefusedError:
+        return "refused"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_no_connection_waits_for_a_slow_request_of_a_server_that_stops(
+    start: Start, stream: str, workers: str
+) -> None:
+    server = start("--workers", workers)
+    entry = server.publish_ok(stream, "one")
+    with ExitStack() as stack:
+        slow, asking = stack.enter_context(raw(server)), stack.enter_context(raw(server))
+        slow.sendall(head(server, stream, "slow-1", 100) + BODY[:10])
+        asking.sendall(
+            f"GET /streams/{stream}/entries/{entry['id']}/delivery?n=99&wait=10 HTTP/1.1\r\n"
+            f"Host: x\r\nAuthorization: Bearer {server.key}\r\n\r\n".encode()
+        )
+        idle = stack.enter_context(raw(server))
+        idle.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in idle.recv(65_536)
+        server.process.terminate()
+        probes = []
+        while server.process.poll() is None:
+            probes.append(await asyncio.to_thread(probe, server))
+        answers = [await asyncio.to_thread(read_all, wire) for wire in (slow, asking)]
+    assert server.process.returncode == 0
+    assert "silent" not in probes
+    assert probes == sorted(probes), "once refused, none is answered any more, and none was reset"
+    assert probes[-1] == "refused"
+    assert status_of(answers[0]) == 503
+    problem = json.loads(answers[0].partition(b"\r\n\r\n")[2])
+    assert "the same Idempotency-Key, slow-1" in problem["detail"]
+    assert b"\r\nidempotency-key: slow-1\r\n" in answers[0].lower()
+    assert b"\r\nretry-after: 1\r\n" in answers[0].lower()
+    assert status_of(answers[1]) == 200
+
+
+async def test_an_upload_that_ends_in_time_is_stored(start: Start, stream: str) -> None:
+    server = start()
+    server.publish_ok(stream, "one")
+    with raw(server) as slow:
+        slow.sendall(head(server, stream, "slow-2", len(BODY)) + BODY[:10])
+        await eventually(lambda: server.http.get("/livez").status_code == 200)
+        server.process.terminate()
+        await eventually(lambda: "server stopping" in server.log)
+        slow.sendall(BODY[10:])
+        assert status_of(await asyncio.to_thread(read_all, slow)) == 201
+    server.close()
+    assert server.process.returncode == 0
+
+
+async def test_a_server_is_not_ready_and_accepts_until_its_balancer_has_noticed(start: Start, stream: str) -> None:
+    server = start("--drain-delay", "300", "--workers", "2")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    server.process.terminate()
+    await eventually(lambda: httpx2.get(f"{server.url}/readyz").status_code == 503)
+    async with reader(server, stream, cursor=cursor) as late:
+        assert (await receive(late))["type"] == "hello"
+        assert (server.publish(stream, {"headline": "two"})).status_code == 201
+        assert (await receive(late, "entry.put"))["n"] == 2
+        server.process.terminate()  # a second signal
+        assert (await receive(late, "bye"))["reason"] == "drain"
+    server.close()
+    assert server.process.returncode == 0
+
+
+async def test_a_third_signal_ends_what_is_left(start: Start, stream: str) -> None:
+    server = start("--drain-delay", "300")
+    server.publish_ok(stream, "one")
+    for logged in ("server stopping", "a second signal", ""):
+        server.process.send_signal(signal.SIGINT)
+        await eventually(lambda logged=logged: logged in server.log)  # type: ignore[misc]
+    server.close()
+    assert server.process.returncode in (0, 1)  # 0 where the second one sufficed
+
+
+@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGHUP), ("2", signal.SIGUSR2)])
+async def test_a_restart_replaces_each_worker_and_no_reader_or_publisher_notices(
+    start: Start, stream: str, workers: str, number: signal.Signals
+) -> None:
+    server = start("--workers", workers, "--drain", "0.5")
+    old = workers_of(server)
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    async with reader(server, stream, cursor=cursor) as first:
+        await receive(first, "hello")
+        server.process.send_signal(number)
+        published = 1
+        while "all workers have been restarted" not in server.log:
+            answer = server.publish(stream, {"headline": str(published)})  # it is not sent again
+            assert answer.status_code == 201, answer.text
+            published += 1
+            assert probe(server) == "answered"
+            assert httpx2.get(f"{server.url}/readyz").status_code == 200
+        bye = await receive(first, "bye")
+        assert (bye["reason"], 0 < bye["retry_ms"] <= 1_000) == ("drain", True)
+    assert len(workers_of(server)) == len(old)
+    assert not {*old} & {*workers_of(server)}
+    assert "ERROR" not in server.log
+    async with reader(server, stream, cursor=cursor) as again:
+        assert [(await receive(again, "entry.put"))["n"] for _ in range(1, published)] == [*range(2, published + 1)]
+    assert server.stop() == 0
+
+
+def test_a_restart_reads_keys_anew_and_refuses_files_that_are_broken(start: Start, tmp_path: Path, stream: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    server = start("--private", "desk-*", "--token-keys", str(secret), "--token-algorithms", "HS256")
+    first_key = server.key
+
+    def restart(said: str) -> None:
+        before = server.log.count(said)
+        server.process.send_signal(signal.SIGHUP)
+        asyncio.run(eventually(lambda: server.log.count(said) > before))
+
+    secret.write_text("short")
+    restart("not restarted, the workers go on as they are")
+    server.publish_ok(stream, "one")
+    secret.write_text("t" * 32)
+    (server.data / "publish.key").write_text("pk_another_0123456789abcdef\n")
+    restart("all workers have been restarted")
+    server.publish_ok(stream, "two")
+    assert server.publish(stream, {"headline": "x"}, Authorization=f"Bearer {first_key}").status_code == 401
+
+
+@pytest.mark.full  # it waits for signs of life that do not come
+async def test_a_worker_that_hangs_is_replaced(start: Start, stream: str) -> None:
+    server = start("--workers", "2", "--hung", "3")
+    server.publish_ok(stream, "one")
+    victim, other = workers_of(server)
+    os.kill(victim, signal.SIGSTOP)
+    await eventually(lambda: f"worker {victim} gave no sign of life for 3 s" in server.log)
+    await eventually(lambda: len({*workers_of(server)} - {victim, other}) == 1)
+    assert other in workers_of(server)
+
+
+def test_a_proxy_on_the_same_machine_comes_over_a_unix_socket(tmp_path: Path, stream: str) -> None:
+    path = tmp_path / "push.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))  # the file of a server that was killed
+    server = Running(tmp_path / "data", "--host", f"unix:{path}", "--workers", "2", unix=path)
+    try:
+        assert path.stat().st_mode & 0o777 == 0o660
+        forwarded = {"Host": "live.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+        server.publish_ok(stream, "one")
+        page = server.http.get(f"/streams/{stream}", headers=forwarded)
+        assert f"https://live.example/streams/{stream}" in page.text
+    finally:
+        assert server.stop() == 0
+    assert not path.exists()

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pushserver.server.place import MOST_BACK_OFF, STABLE, TRIES, BackOff
+
+from ..support.processes import Start, eventually, workers_of
+from ..support.server import reader, receive
+
+pytestmark = pytest.mark.anyio
+
+
+def test_the_first_end_is_followed_at_once_and_each_next_one_later_up_to_a_bound() -> None:
+    back_off = BackOff()
+    assert [back_off.next(0.1) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert max(back_off.next(0.1) for _ in range(2_000)) == MOST_BACK_OFF
+    assert back_off.next(STABLE) == 0, "it was stable"
+    assert back_off.next(0.1) == 1
+
+
+async def test_a_worker_that_stops_by_itself_is_replaced_before_it_has_left(start: Start, stream: str) -> None:
+    server = start("--drain-delay", "300")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    (old,) = workers_of(server)
+    async with reader(server, stream, cursor=cursor) as socket:
+        await receive(socket, "hello")
+        os.kill(old, signal.SIGTERM)
+        assert (await receive(socket, "bye"))["reason"] == "drain"
+    await eventually(lambda: old not in workers_of(server))
+    (new,) = workers_of(server)
+    assert f"worker {old} is replaced by worker {new}" in server.log
+    assert "ended with status" not in server.log
+    assert server.publish_ok(stream, "two")["n"] == 2
+    server.process.terminate()
+    await eventually(lambda: "server stopping" in server.log)
+    assert server.stop() == 0, "the second signal ends the delay"
+
+
+async def test_workers_that_die_at_once_are_started_ever_later(start: Start) -> None:
+    server = start()
+    for _ in range(3):
+        (victim,) = workers_of(server)
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda victim=victim: len({*workers_of(server)} - {victim}) == 1)  # type: ignore[misc]
+    assert server.log.count("ended with status -9") == 3, "some of them before they were ready"
+
+
+@pytest.mark.full  # it waits for the back-off of each try
+async def test_a_server_whose_workers_never_become_ready_ends_with_a_status(start: Start, tmp_path: Path) -> None:
+    keys = tmp_path / "secret"
+    keys.write_text("s" * 32)
+    server = start("--private", "desk-*", "--token-keys", str(keys), "--token-algorithms", "HS256")
+    (victim,) = workers_of(server)
+    keys.write_text("too short")
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: f"try {TRIES - 1} of" in server.log)  # before the longest back-off
+    server.close()
+    assert server.process.returncode == 3
+    assert f"try {TRIES} of {TRIES}" in server.log
+    assert "no worker becomes ready; stopping the server" in server.log

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pushserver.server.signals import Signals
+
+from ..support.processes import eventually
+from ..support.server import ROOT, STOP_LIMIT, clean_environment
+
+pytestmark = pytest.mark.anyio
+
+
+def state(signals: Signals) -> tuple[bool, bool, bool, bool]:
+    return signals.stop.is_set(), signals.hurry.is_set(), signals.cut.is_set(), signals.restart.is_set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_stops_the_second_hurries_and_the_third_cuts(number: int) -> None:
+    signals = Signals(in_terminal=False)
+    states = []
+    for _ in range(4):
+        signals.take(number)
+        states.append(state(signals)[:3])
+    assert states == [(True, False, False), (True, True, False), (True, True, True), (True, True, True)]
+    assert not signals.from_terminal
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+async def test_a_restart_is_asked_for_by_two_signals(number: int) -> None:
+    signals = Signals(in_terminal=False)
+    signals.take(number)
+    assert state(signals) == (False, False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "stops", "waits_for_nobody"),
+    [
+        (signal.SIGHUP, True, True),
+        (signal.SIGINT, True, True),
+        (signal.SIGTERM, True, False),
+        (signal.SIGUSR2, False, False),
+    ],
+)
+async def test_what_a_terminal_sends_stops_and_waits_for_no_balancer(
+    number: int, stops: bool, waits_for_nobody: bool
+) -> None:
+    signals = Signals(in_terminal=True)
+    signals.take(number)
+    assert (signals.stop.is_set(), signals.from_terminal) == (stops, waits_for_nobody)
+
+
+async def test_a_terminal_that_is_closed_stops_the_server(tmp_path: Path) -> None:
+    """The kernel sends SIGHUP to the process that the terminal controls; --drain-delay is not waited out."""
+    master, terminal = pty.openpty()
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pushserver", "serve", "--port", "0", "--data", str(tmp_path / "data")]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            # A process that has no terminal and opens one is controlled by it.
+            ["sh", "-c", 'exec "$@" < "$0"', os.ttyname(terminal), *command],
+            cwd=ROOT,
+            env={**clean_environment(), "PUSHSERVER_DRAIN_DELAY": "300"},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        await eventually(lambda: "pushserver is ready" in log.read_text())
+    finally:
+        os.close(terminal)
+        os.close(master)
+    assert process.wait(STOP_LIMIT) == 0
+    assert "server stopping" in log.read_text()
