@@ -170,11 +170,17 @@ class SurfaceCache:
             del shelf.making[key]
 
     async def _make(self, shelf: Shelf, key: Key, head: Head) -> Copy:
+        """Make a surface. If an entry is withdrawn meanwhile, which may be in it, make it again."""
+        _, _, stale_since = key
         async with self._room:
-            async with shelf.reading:
-                if shelf.head != head:
-                    await self._refresh(shelf)
-            return await self._finish(shelf, key)
+            for _ in range(ROUNDS):
+                async with shelf.reading:
+                    if shelf.head != head and stale_since is None:
+                        await self._refresh(shelf)
+                copy = await self._finish(shelf, key)
+                if copy is not None:
+                    return copy
+        raise Unavailable("Entries are withdrawn faster than the page can be made; retry.")
 
     async def _refresh(self, shelf: Shelf) -> None:
         """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
@@ -191,11 +197,14 @@ class SurfaceCache:
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 
-    async def _finish(self, shelf: Shelf, key: Key) -> Copy:
-        """Join and compress a surface of the snapshot, and put it on the shelf if it is still of the newest event."""
+    async def _finish(self, shelf: Shelf, key: Key) -> Copy | None:
+        """Join and compress a surface of the snapshot, and put it on the shelf if it is still of the newest event.
+
+        None if the text of the copy may be gone, as an entry was withdrawn meanwhile.
+        """
         snapshot, head, cleared = shelf.snapshot, shelf.head, shelf.cleared
         if snapshot is None or head is None:
-            raise Unavailable("An entry is being withdrawn; retry.")
+            return None
         surface, coding, stale_since = key
         snapshot = await self._with_feed_id(shelf, snapshot) if surface in FEEDS else snapshot
         edition = edition_of(self._site, surface, shelf.name, snapshot)
@@ -211,8 +220,8 @@ class SurfaceCache:
         mark = f".{digest(stale_since)}" if stale_since else ""
         etag = f'"{self._build}.{head.cursor}.{coding.value}{mark}"'
         copy = Copy(data, coding, etag, head, stale_since)
-        if shelf.cleared != cleared:  # the text of the copy may be gone; the reader asked before it was
-            raise Unavailable("An entry is being withdrawn; retry.")
+        if shelf.cleared != cleared:
+            return None
         if shelf.head == head:
             if len(shelf.copies) >= COPIES:
                 shelf.copies.clear()

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import unix_connect
+from websockets.typing import Origin
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import LIMIT, Running, reader, receive
@@ -189,10 +192,13 @@ def test_a_proxy_on_the_same_machine_comes_over_a_unix_socket(tmp_path: Path, st
     server = Running(tmp_path / "data", "--host", f"unix:{path}", "--workers", "2", unix=path)
     try:
         assert path.stat().st_mode & 0o777 == 0o660
-        forwarded = {"Host": "live.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
         server.publish_ok(stream, "one")
-        page = server.http.get(f"/streams/{stream}", headers=forwarded)
-        assert f"https://live.example/streams/{stream}" in page.text
+        uri, origin = f"ws://live.example/streams/{stream}/ws", Origin("https://live.example")
+        proto = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+        with unix_connect(str(path), uri, origin=origin, additional_headers=proto) as reader:
+            assert json.loads(reader.recv())["type"] == "hello"
+        with pytest.raises(InvalidStatus, match="403"), unix_connect(str(path), uri, origin=origin):
+            pass
     finally:
         assert server.stop() == 0
     assert not path.exists()

@@ -30,7 +30,7 @@ def is_listening(port: int) -> bool:
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 async def test_the_proxy_of_the_page_passes_websockets_on(tmp_path: Path, server: Running, stream: str) -> None:
-    (piece,) = re.findall(r"^```nginx\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    piece, *_ = re.findall(r"^```nginx\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     site = piece.replace("http://127.0.0.1:8000", server.url).replace("listen 80;", f"listen 127.0.0.1:{port};")
