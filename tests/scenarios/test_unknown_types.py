@@ -122,7 +122,7 @@ async def test_the_page_and_every_feed_leave_the_block_out(server: Running, log_
     for page in pages:
         assert "It holds." in page.text
         assert "Will it hold?" not in page.text
-    assert '</p>\n<p>It holds.</p>\n<p class="links">' in pages[1].text, "an empty line stands for the block"
+    assert '</p>\n<p dir="auto">It holds.</p>\n<p class="links">' in pages[1].text, "an empty line stands for the block"
     assert metric(server, "pushserver_blocks_unknown") > before
 
 
