@@ -12,15 +12,15 @@
   /** What stands in the document beside what the templates put there. */
   audit() {
     const words = (text) => new Set(text.split(/\s+/));
-    const tags = words(`html head meta title link script body main header footer nav section div article p h1 h2 h3 h4 ol ul li
+    const tags = words(`html head meta title link script body main header footer nav section div article p h1 h2 h3 h4 ol ul li bdi
       time a span strong b i em s u code br sub sup blockquote small figure figcaption img
       table thead tbody tr th td hr button`);
-    const attributes = words(`lang dir charset name content rel type title href src id role class cite datetime hidden
-      aria-labelledby width height alt loading decoding data-stream data-cursor data-n data-limit data-build data-newer data-state
-      data-timezone data-day data-rev data-order data-key data-words data-local data-local-ago data-local-still tabindex scope start
+    const attributes = words(`lang dir charset name property content rel type title href src id role class cite datetime hidden
+      aria-labelledby aria-describedby width height alt loading decoding data-stream data-cursor data-n data-limit data-build data-newer data-state
+      data-timezone data-day data-rev data-order data-key data-words data-local data-local-ago data-local-time data-local-still tabindex scope start
       aria-label aria-pressed`);
-    const ids = words("json-ld live status header updated latest latest-title intro entries older topics local key key-title words
-      since notice auto zone announcer");
+    const ids = words(`json-ld live status header updated latest latest-title intro entries empty older topics local key key-title
+      words since notice auto zone announcer`);
     const ours = /^<script type="module" src="\.\.\/static\/[0-9a-f]{16}\/boot\.js"><\/script>$/;
     const found = [];
     const seen = new Set();
@@ -36,7 +36,7 @@
       for (const { name, value } of node.attributes) {
         if (!attributes.has(name)) found.push(`${name}=${value}`);
         if (["href", "src", "cite"].includes(name) && !/^(https?|mailto):$/.test(new URL(value, location).protocol)) found.push(value);
-        if (name === "id" && !ids.has(value) && !/^[eh]-[0-9A-Za-z][0-9A-Za-z_-]*$/.test(value)) found.push(`id ${value}`);
+        if (name === "id" && !ids.has(value) && !/^[eht]-[0-9A-Za-z][0-9A-Za-z_-]*$/.test(value)) found.push(`id ${value}`);
         if (name === "id" && seen.has(value)) found.push(`twice id ${value}`);
         if (name === "id") seen.add(value);
       }
