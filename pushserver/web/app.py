@@ -104,7 +104,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         WebSocketRoute("/{path:path}", unknown_websocket),
         Mount("/static", StaticFiles(no_such_file, static)),
     ]
-    lifespan = _lifespan(store, store, hub, receipts, health, *([purger] if purger else []))
+    lifespan = _lifespan(store, health, store, hub, receipts, health, *([purger] if purger else []))
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
     return App(
         routes,
@@ -163,19 +163,26 @@ def _purger(settings: Settings, tokens: Tokens) -> Purger | None:
     return Purger(settings.purge, host=urlsplit(settings.public_url).netloc, is_private=tokens.is_private)
 
 
-def _lifespan(store: Store, *parts: Part) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """The lifespan of an application: its parts run in it, and the store is closed after them."""
+def _lifespan(store: Store, health: Health, *parts: Part) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """The lifespan of an application: its parts run in it, and the store is closed after them.
+
+    It begins when the worker is ready, so that a worker that replaces another one takes over without a gap.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        answers = True
         try:
             await store.check()
         except StoreError as error:  # not ready, and not dead: the supervisor saw the store when it started
+            answers = False
             logger.warning("the store does not answer yet: %s", error)
         tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         for task in tasks:
             task.add_done_callback(_stop_if_failed)
         try:
+            if answers:
+                await health.wait_until_ready()
             yield
         finally:
             for task in tasks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 ASKED_EVERY = 2.0  # seconds
 STALE_AFTER = 10.0  # seconds without an answer from the store
+READY_LIMIT = 5.0  # seconds that a worker's start waits for its checks
+READY_LOOK = 0.01  # seconds between two looks
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -47,6 +50,13 @@ class Health:
                 logger.warning("store check failed: %s", error)
                 self._answered_at = float("-inf")
             await asyncio.sleep(ASKED_EVERY)
+
+    async def wait_until_ready(self) -> None:
+        """Wait until every check passes, at most READY_LIMIT seconds: a worker that is not ready serves what it can."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_LIMIT):
+                while not all(self.checks().values()):
+                    await asyncio.sleep(READY_LOOK)
 
     def checks(self) -> dict[str, bool]:
         """The checks that readiness needs, by name."""
