@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
@@ -21,6 +23,12 @@ def counted(server: Running) -> dict[str, float]:
     assert response.headers["content-type"].startswith("text/plain")
     samples = [sample for family in text_string_to_metric_families(response.text) for sample in family.samples]
     return {",".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
+
+
+def is_answered(server: Running) -> bool:
+    with suppress(httpx2.TransportError):
+        return server.http.get("/readyz").status_code == 200
+    return False
 
 
 async def test_any_worker_answers_for_all(start: Callable[..., Running], stream: str) -> None:
@@ -48,5 +56,6 @@ async def test_a_worker_that_was_killed_counts_no_readers(start: Callable[..., R
         with pytest.raises(ConnectionClosed):
             await receive(socket, "never")
     until(lambda: worker not in server.children() and len(server.children()) == 2)
+    until(lambda: is_answered(server))  # what waited for the worker that was killed is cut
     now = counted(server)
     assert (now["pushserver_readers"], now["pushserver_published_total,stored"]) == (0, 1)

@@ -108,7 +108,9 @@ def _check_names(kind: str, operations: Sequence[Operation], handlers: Mapping[s
 
 
 def _pattern(path: str) -> str:
-    return path.replace("{stream}", "{stream:path}")
+    """The pattern of a path, in which a name or an id has slashes too, so that it is refused as such."""
+    pattern = path.replace("{stream}", "{stream:path}")
+    return pattern.removesuffix("{id}") + "{id:path}" if pattern.endswith("/{id}") else pattern
 
 
 def _application(handler: Handler) -> ASGIApp:

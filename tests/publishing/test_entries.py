@@ -274,6 +274,7 @@ def test_an_ended_stream_takes_corrections_and_nothing_new(server: Running, stre
     server.publish_ok(stream, "Live again")
 
 
+EARLY, LATE = "2023-07-11T15:53:00Z", "2023-07-11T15:54:00Z"
 FOLLOWING = {"label": "Tomorrow's page", "url": "https://news.example/tomorrow"}
 
 
@@ -283,7 +284,7 @@ FOLLOWING = {"label": "Tomorrow's page", "url": "https://news.example/tomorrow"}
         ("POST", "/end", {"next": FOLLOWING}, {"next": {**FOLLOWING, "label": "Other"}}),
         ("POST", "/end", {}, {"next": FOLLOWING}),
         ("PUT", "", {"headline": "Page", "topics": [{"label": "Storm"}]}, {"headline": "Other"}),
-        ("PUT", "", {"headline": "Page", "updated_at": "2023-07-11T15:53:00Z"}, {"headline": "Page"}),
+        ("PUT", "", {"headline": "Page", "updated_at": EARLY}, {"headline": "Page", "updated_at": LATE}),
         ("PATCH", "", {"headline": "Page", "dek": None}, {"dek": "Dek"}),
     ],
 )

@@ -93,7 +93,7 @@ async def test_an_entry_may_have_the_name_of_any_address(id: str) -> None:
         ("/streams/a/b", "showPage a/b"),
         ("/streams/a/b/entries", "listEntries a/b"),
         ("/streams/a/b/entries/c", "showEntry a/b c"),
-        ("/streams/a/entries/b/c", "showPage a/entries/b/c"),
+        ("/streams/a/entries/b/c", "showEntry a b/c"),
         ("/streams/", "showPage "),
         ("/streams//events", "listEvents "),
     ],
