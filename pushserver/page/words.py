@@ -112,7 +112,7 @@ def _script_messages() -> list[tuple[str, str]]:
         ("expired", _("Sign in again to go on")),
         ("refused", _("You may not read this page")),
         ("unknown", _("There are no live updates for this page")),
-        ("auto", _("Show new updates by themselves")),
+        ("auto", _("Show new updates automatically")),
         ("zone", _("Show my time")),
         ("latest", _("Latest: {what}")),
         ("since", _("Since you left: {what}")),

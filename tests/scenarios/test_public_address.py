@@ -47,7 +47,7 @@ def test_a_page_works_below_a_path_of_another_site(
         page.locator("#older a").click()
         expect(page.locator("article h3").last).to_have_text("Headline 0")
         page.goto(f"{url}/live/streams/{stream}/none/of/these/")
-        expect(page.locator("h1")).to_contain_text("no page at this address")
+        expect(page.locator("h1")).to_have_text("This page cannot be shown")
         page.get_by_role("link", name="All live pages").click()
         assert page.url == f"{url}/live/"
     assert [address for address in missing if "/none/" not in address] == []
