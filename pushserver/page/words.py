@@ -115,8 +115,6 @@ def _script_messages() -> list[tuple[str, str]]:
         ("auto", _("Show new updates automatically")),
         ("zone", _("Show my time")),
         ("latest", _("Latest: {what}")),
-        ("since", _("Since you left: {what}")),
-        ("copied", _("Link copied")),
     ]
 
 
@@ -127,8 +125,4 @@ def _script_plurals() -> list[tuple[str, tuple[str, str]]]:
     return [
         ("new", ngettext("{n} new update", "{n} new updates")),
         ("corrected", ngettext("{n} update you read was corrected", "{n} updates you read were corrected")),
-        ("updates", ngettext("{n} update", "{n} updates")),
-        ("keys", ngettext("{n} key event", "{n} key events")),
-        ("corrections", ngettext("{n} correction", "{n} corrections")),
-        ("readers", ngettext("{n} reader now", "{n} readers now")),
     ]

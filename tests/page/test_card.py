@@ -22,8 +22,8 @@ def edition_of(page: StoredPage, base: str = "https://news.example") -> Edition:
 
 
 def tags_of(html: str) -> dict[str, str]:
-    found = re.findall(r'<meta (?:property|name)="([^"]*)" content="([^"]*)">', html)
-    return {name: unescape(value) for name, value in found}
+    tags = re.findall(r'<meta (?:property|name)="([^"]*)" content="([^"]*)">', html)
+    return {name: unescape(value) for name, value in tags}
 
 
 def test_the_card_of_a_page_has_its_headline_its_dek_and_the_newest_picture() -> None:

@@ -45,7 +45,7 @@ def status_of(answer: bytes) -> int:
 
 
 def probe(server: Running) -> str:
-    """What becomes of a connection that comes now: `answered`, or `refused` before it began."""
+    """Connect and ask; return `answered`, or `refused` where the connection did not begin."""
     try:
         with raw(server) as wire:
             wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -84,6 +84,8 @@ def test_a_page_that_was_put_away_comes_back_by_itself(page: Page, server: Runni
 def test_a_stream_that_does_not_exist_ends_at_once_also_without_abort_signal_timeout(page: Page) -> None:
     page.evaluate("delete AbortSignal.timeout")
     seen = page.evaluate(FOLLOW, ["/streams/there-is-none/ws", {}, "ended unknown"])
+    # On a busy machine it connects again before it knows why it was refused.
+    assert (seen[:2], seen[-1]) == (["connecting", "waiting"], "ended unknown")
     assert {*seen} == {"connecting", "waiting", "ended unknown"}
 
 

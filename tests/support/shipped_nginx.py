@@ -42,7 +42,7 @@ class Nginx:
         self._log = folder / "reached.log"
 
     def reached(self) -> Counter[str]:
-        """How often each request came to the server, as `GET /streams/a gzip`."""
+        """The number of times that each request, such as `GET /streams/a gzip`, came to the server."""
         return Counter(self._log.read_text().splitlines())
 
 

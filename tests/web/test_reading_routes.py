@@ -233,7 +233,7 @@ HOSTS: list[dict[str, str]] = [
 
 
 def answers(server: Running, stream: str, headers: dict[str, str]) -> list[tuple[bytes, str | None]]:
-    """What a reader gets at each address, and its tag."""
+    """The answer and its ETag, by the address that was read."""
     paths = ["/", "/none/of/these", *(f"/streams/{stream}{path}" for path in ADDRESSED)]
     loaded = [server.http.get(path, headers={**headers, "Accept": "text/html"}) for path in paths]
     older = server.http.get(f"/streams/{stream}?before=9007199254740991.zzz", headers=headers)
