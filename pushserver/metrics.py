@@ -93,7 +93,7 @@ class Histogram(Family):
 
 
 def summary() -> dict[str, dict[str, Any]]:
-    """What this process has counted since it began, and its gauges, as JSON can have it; zeros of counters left out."""
+    """All that this process has counted since it began, and its gauges, as JSON can have it; without counts of 0."""
     counters, gauges, histograms = {}, {}, {}
     for family in FAMILIES.values():
         if isinstance(family, Counter):

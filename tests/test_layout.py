@@ -50,7 +50,6 @@ LIBRARIES: dict[str, set[str]] = {
     "jwt": {"access.tokens"},
     "markdown_it": {"content.markdown"},
     "nh3": {"content.markup"},
-    "prometheus_client": {"server.exposition"},
     "pydantic": {"content", "web.openapi"},
     "redis": {"store"},
     "starlette": {"web", "access.gate", "access.origins", "transport", "problems"},

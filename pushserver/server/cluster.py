@@ -33,8 +33,8 @@ class SeenWorker(Hashable, Protocol):
         """`starting`, `serving` or `leaving`, as the supervisor knows it."""
 
 
-class Look(NamedTuple):
-    """Look is what a worker had counted at an instant of the clock."""
+class CountsAt(NamedTuple):
+    """CountsAt is what a worker had counted at an instant of the clock."""
 
     at: float
     published: int
@@ -47,12 +47,12 @@ class Look(NamedTuple):
 class Seen:
     """Seen is what is remembered of a worker: its looks, and when its last summary came."""
 
-    looks: deque[Look] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
+    looks: deque[CountsAt] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
     heard_at: float | None = None
 
 
-class Cluster:
-    """Cluster keeps the totals of the workers. `tick` is to be called each second."""
+class WorkerCluster:
+    """WorkerCluster keeps the totals of the workers. `tick` is to be called each second."""
 
     def __init__(self, *, version: str, clock: Callable[[], float], usage: Callable[[int], Any] = usage_of) -> None:
         self.totals = Totals()
@@ -71,10 +71,10 @@ class Cluster:
         self.started += 1
 
     def take(self, worker: SeenWorker, summary: bytes) -> None:
-        """Take a worker's newest summary."""
-        self.totals.take(worker, summary)
+        """Take the newest summary of a worker that is not forgotten."""
         seen = self._workers.get(worker)
         if seen is not None:
+            self.totals.take(worker, summary)
             seen.heard_at = self._clock()
 
     def forget(self, worker: SeenWorker) -> None:
@@ -88,7 +88,9 @@ class Cluster:
         for worker, seen in self._workers.items():
             own = self.totals.of(worker)
             published = own.counters.get(metrics.PUBLISHED.name, {}).get(("stored",), 0)
-            look = Look(self._clock(), published, own.count(metrics.WRITTEN.name), own.buckets(LAG), cpu_of(worker.pid))
+            look = CountsAt(
+                self._clock(), published, own.count(metrics.WRITTEN.name), own.buckets(LAG), cpu_of(worker.pid)
+            )
             seen.looks.append(look)
 
     # --- shown to the operator
@@ -168,7 +170,7 @@ class Rates(NamedTuple):
     lag: Buckets
 
 
-def _rates(looks: Sequence[Look]) -> Rates:
+def _rates(looks: Sequence[CountsAt]) -> Rates:
     if not looks:
         return Rates(0.0, 0.0, 0.0, Summary({}, {}, {}).buckets(LAG))
     first, last = looks[0], looks[-1]

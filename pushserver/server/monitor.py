@@ -21,7 +21,7 @@ from ..codec import dumps
 from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
-from .cluster import Cluster
+from .cluster import WorkerCluster
 from .exposition import exposition
 
 UNREAD_BYTES = 8_388_608  # of answers that clients have not read
@@ -37,7 +37,7 @@ Handler = Callable[[Scope], Answer]
 class Monitor:
     """Monitor is the ASGI application of the operators' listener. `pages` are its answers to GET and HEAD by path."""
 
-    def __init__(self, cluster: Cluster, version: str) -> None:
+    def __init__(self, cluster: WorkerCluster, version: str) -> None:
         self._cluster = cluster
         self._version = version
         self.pages: dict[str, Handler] = {"/metrics": self._metrics, "/status.json": self._status}

@@ -30,7 +30,7 @@ from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
 from ..values import NEW_KEY, unix_path
 from ..web.reading_routes import VERSION
-from .cluster import Cluster
+from .cluster import WorkerCluster
 from .files import file_limit, files_for, most_readers, raise_file_limit
 from .listener import Listeners, address_of, listen_when_free
 from .monitor import Monitor, serving
@@ -71,7 +71,7 @@ async def serve(
         first = await listen_when_free(address, settings.patience, signals.stop)
         listeners = Listeners(first, settings.patience)
         stack.callback(listeners.close)
-        cluster = Cluster(version=VERSION, clock=asyncio.get_running_loop().time)
+        cluster = WorkerCluster(version=VERSION, clock=asyncio.get_running_loop().time)
         settings = await _monitor(stack, cluster, settings, signals)
         own_key = settings.key
         settings = dataclasses.replace(
@@ -100,7 +100,7 @@ async def serve(
     return workers.status
 
 
-async def _monitor(stack: AsyncExitStack, cluster: Cluster, settings: Settings, signals: Signals) -> Settings:
+async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Settings, signals: Signals) -> Settings:
     """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises OSError."""
     if settings.metrics_port < 0:
         return settings

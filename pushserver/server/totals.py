@@ -29,7 +29,7 @@ class Buckets(NamedTuple):
         return Buckets(tuple(map(sum, zip(self.counts, other.counts, strict=True))), self.sum + other.sum)
 
     def minus(self, other: Buckets) -> Buckets:
-        """What was observed since `other`."""
+        """All that was observed since `other`."""
         pairs = zip(self.counts, other.counts, strict=True)
         return Buckets(tuple(max(0, now - before) for now, before in pairs), self.sum - other.sum)
 

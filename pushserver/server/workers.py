@@ -14,7 +14,7 @@ from ..live.drain import longest
 from ..settings import Settings
 from ..store.folder import CannotStart
 from .channel import Word
-from .cluster import Cluster
+from .cluster import WorkerCluster
 from .listener import Listeners
 from .place import KILL_AFTER, TRIES, WorkerPlace
 from .process import WorkerProcess
@@ -40,7 +40,7 @@ class Workers:
         condition: int,
         signals: Signals,
         read_anew: Callable[[Settings], Settings],
-        cluster: Cluster,
+        cluster: WorkerCluster,
     ) -> None:
         self.status = 0
         self._settings = settings

@@ -171,7 +171,7 @@ async def attend_socket(
     try:
         await websocket.accept(selected(websocket))
         until = reading.until if reading else None
-        abort, address = abort_of(websocket), address_of(websocket)
+        abort, address = abort_of(websocket), client_address(websocket)
         reader = WebSocketReader(format, stream.fanout, abort, until=until, address=address)
         reader.websocket = websocket
         await attend(hub, stream, reader, cursor, _until_gone(websocket, stream.fanout, reader), outdated=outdated)
@@ -238,7 +238,7 @@ def kind_of(transport: str, *, is_private: bool) -> Kind:
     return transport, "private" if is_private else "public"
 
 
-def address_of(connection: HTTPConnection) -> str:
+def client_address(connection: HTTPConnection) -> str:
     """The address of a client, as a believed proxy names it; empty where it is not known."""
     return connection.client.host if connection.client else ""
 

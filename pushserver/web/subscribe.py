@@ -23,7 +23,16 @@ from ..live.hub import Hub
 from ..model import Cursor, check_stream
 from ..problems import answer
 from ..store.store import StoreError
-from ..transport.asgi import DETACH, abort_of, address_of, attend, attend_socket, extension, format_of, kind_of
+from ..transport.asgi import (
+    DETACH,
+    abort_of,
+    attend,
+    attend_socket,
+    client_address,
+    extension,
+    format_of,
+    kind_of,
+)
 from ..transport.socket import detach
 from ..transport.sse import SseReader
 from ..wire.frames import Coding, Format
@@ -124,7 +133,7 @@ class EventStream(Response):
             headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             until = reading.until if reading else None
-            abort, address = abort_of(self._request), address_of(self._request)
+            abort, address = abort_of(self._request), client_address(self._request)
             reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until, address=address)
             reader.transmit = send
             await attend(self._hub, stream, reader, self._cursor, _gone(receive), outdated=self._outdated)
