@@ -30,13 +30,14 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error, of the libraries warnings only."""
+def configure_logging(level: str, *, form: str = "human", role: str = "", access: bool = False) -> None:
+    """Log to standard error, of the libraries warnings only; requests if `access` says so."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logs.Formatter())
+    handler.setFormatter(logs.formatter(form, role))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(logs.ACCESS).setLevel(logging.INFO if access else logging.WARNING)
 
 
 url_option = click.option(

@@ -35,7 +35,7 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
         raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     if play and unix_path(chosen.host):
         raise click.UsageError("Expected an address with --demo, got a unix socket in --host.")
-    configure_logging(chosen.log_level)
+    configure_logging(chosen.log_level, form=chosen.log_format, role="supervisor")
     # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
     for sentence in settings.unknown_variables(os.environ):
         logger.warning("%s", sentence)
@@ -50,7 +50,7 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
 def _work(channel: int, condition: int, **values: Any) -> None:
     """Run one worker process; `serve` starts it."""
     chosen = settings.Settings(**values)
-    configure_logging(chosen.log_level)
+    configure_logging(chosen.log_level, form=chosen.log_format, role="worker", access=chosen.access_log)
     worker.work(chosen, channel, condition)
 
 
