@@ -29,11 +29,9 @@ from ..store.embedded import embedded
 from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
 from ..values import NEW_KEY, unix_path
-from ..web.reading_routes import VERSION
 from .cluster import WorkerCluster
 from .files import file_limit, files_for, most_readers, raise_file_limit
 from .listener import Listeners, address_of, listen_when_free
-from .monitor import Monitor, serving
 from .signals import Signals
 from .workers import Workers
 
@@ -71,7 +69,7 @@ async def serve(
         first = await listen_when_free(address, settings.patience, signals.stop)
         listeners = Listeners(first, settings.patience)
         stack.callback(listeners.close)
-        cluster = WorkerCluster(version=VERSION, clock=asyncio.get_running_loop().time)
+        cluster = WorkerCluster(clock=asyncio.get_running_loop().time)
         settings = await _monitor(stack, cluster, settings, signals)
         own_key = settings.key
         settings = dataclasses.replace(
@@ -104,10 +102,12 @@ async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Sett
     """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises OSError."""
     if settings.metrics_port < 0:
         return settings
+    from .monitor import Monitor, serving  # noqa: PLC0415 - a supervisor without it needs no HTTP
+
     address = address_of(settings.metrics_host, settings.metrics_port)
     listener = await listen_when_free(address, settings.patience, signals.stop)
     name = listener.getsockname()
-    await stack.enter_async_context(serving(Monitor(cluster, VERSION), listener))
+    await stack.enter_async_context(serving(Monitor(cluster), listener))
     return settings if isinstance(name, str) else dataclasses.replace(settings, metrics_port=name[1])
 
 
