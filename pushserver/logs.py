@@ -25,7 +25,8 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 HIDDEN = "***"
 ACCESS = "pushserver.access"  # the logger of requests
 _GIVEN_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # a request's id that its client or a proxy gave it
-_OWN_IDS = (f"{secrets.token_hex(5)}-{number:x}" for number in itertools.count(1))
+_PROCESS_ID = secrets.token_hex(5)  # with which the ids begin that this process makes
+_numbers = itertools.count(1)
 # Controls, marks of direction and other format characters, surrogates, separators of lines and paragraphs.
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -40,7 +41,10 @@ class RequestMark:
     __slots__ = ("client", "id")
 
     def __init__(self, given: bytes = b"", client: str = "") -> None:
-        self.id = given.decode() if _GIVEN_ID.fullmatch(given) else next(_OWN_IDS)
+        if given and _GIVEN_ID.fullmatch(given):
+            self.id = given.decode()
+        else:
+            self.id = f"{_PROCESS_ID}-{next(_numbers):x}"
         self.client = client
 
 

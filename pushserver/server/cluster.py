@@ -95,10 +95,10 @@ class WorkerCluster:
     # --- shown to the operator
 
     def processes(self) -> dict[str, ProcessUsage]:
-        """The usage of each process: `supervisor`, and the workers by place; one that leaves has a name of its own."""
+        """The usage of each process: `supervisor`, and the workers by place; one that does not serve by state, too."""
         pids = {"supervisor": os.getpid()}
         for worker in self._workers:
-            pids[f"{worker.place}-leaving" if worker.state == "leaving" else str(worker.place)] = worker.pid
+            pids[str(worker.place) if worker.state == "serving" else f"{worker.place}-{worker.state}"] = worker.pid
         usages = {name: self._usage(pid) for name, pid in pids.items()}
         return {name: usage for name, usage in usages.items() if usage is not None}
 

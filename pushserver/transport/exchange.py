@@ -88,7 +88,10 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes:
         """A header of the request, empty where it has none."""
-        return next((bytes(value) for key, value in self._scope.get("headers", ()) if key == name), b"")
+        for key, value in self._scope.get("headers", ()):
+            if key == name:
+                return bytes(value)
+        return b""
 
     # --- called by the application (ASGI)
 
