@@ -24,7 +24,7 @@ LINE_LIMIT = 8_000  # characters of a message, whatever it consists of
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 HIDDEN = "***"
 ACCESS = "pushserver.access"  # the logger of requests
-_GIVEN_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # a request's id that its client or a proxy gave it
+_SENT_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # a request's id that its client or a proxy sent
 _PROCESS_ID = secrets.token_hex(5)  # with which the ids begin that this process makes
 _numbers = itertools.count(1)
 # Controls, marks of direction and other format characters, surrogates, separators of lines and paragraphs.
@@ -40,9 +40,9 @@ class RequestMark:
 
     __slots__ = ("client", "id")
 
-    def __init__(self, given: bytes = b"", client: str = "") -> None:
-        if given and _GIVEN_ID.fullmatch(given):
-            self.id = given.decode()
+    def __init__(self, sent: bytes = b"", client: str = "") -> None:
+        if sent and _SENT_ID.fullmatch(sent):
+            self.id = sent.decode()
         else:
             self.id = f"{_PROCESS_ID}-{next(_numbers):x}"
         self.client = client

@@ -52,8 +52,8 @@ class Handshake(asyncio.Protocol):
         self._answer: list[bytes] = []  # the parts of a refusal that the application has sent
         self._state: Literal["open", "accepted", "over"] = "open"
         client = http.scope.get("client")
-        given = next((value for name, value in http.headers if name == b"x-request-id"), b"")
-        self._mark = RequestMark(given, client[0] if client else "")
+        sent = next((value for name, value in http.headers if name == b"x-request-id"), b"")
+        self._mark = RequestMark(sent, client[0] if client else "")
         self._began = monotonic()
         self._early = early  # bytes that the client sent before the answer
 
