@@ -96,7 +96,6 @@ class Healer:
             await self._follow(stream)
             self._trouble.over(stream.name)
         except LogGone:
-            self._trouble.over(stream.name)
             self._give_up(stream, "its log no longer exists")
         except (StoreError, Unavailable) as error:
             # The stream keeps its events: they may be all that is left of them. The tail's next event or check finds
@@ -111,6 +110,8 @@ class Healer:
             logger.exception("stream %s: recovery failed", stream.name)
             self._give_up(stream, repr(error))
         finally:
+            if not stream.is_open:
+                self._trouble.over(stream.name)
             del self._recoveries[stream]
 
     async def _restart(self, stream: LiveStream) -> None:
