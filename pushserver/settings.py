@@ -270,7 +270,7 @@ class Settings:
     metrics_host: str = knob(
         "127.0.0.1",
         "Address to serve metrics and status on, which should not be reachable from outside.",
-        Parsed(values.listen_host, required=True),
+        Parsed(values.tcp_host, required=True),
     )
     metrics_port: int = knob(
         -1,

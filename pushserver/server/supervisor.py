@@ -106,9 +106,8 @@ async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Sett
 
     address = address_of(settings.metrics_host, settings.metrics_port)
     listener = await listen_when_free(address, settings.patience, signals.stop)
-    name = listener.getsockname()
     await stack.enter_async_context(serving(Monitor(cluster), listener))
-    return settings if isinstance(name, str) else dataclasses.replace(settings, metrics_port=name[1])
+    return dataclasses.replace(settings, metrics_port=listener.getsockname()[1])
 
 
 def metrics_url(settings: Settings) -> str:
