@@ -12,9 +12,11 @@ import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from ..support.processes import Start, eventually
-from ..support.scrapes import METRICS, scrape, until_scraped
-from ..support.server import Running, reader, receive
+from pushserver import metrics
+
+from ..support.processes import eventually
+from ..support.server import Served, reader, receive
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -35,11 +37,11 @@ def is_limited(answer: httpx2.Response) -> bool:
     return True
 
 
-def get(server: Running, path: str, address: str) -> httpx2.Response:
+def get(server: Served, path: str, address: str) -> httpx2.Response:
     return server.http.get(path, headers={"X-Forwarded-For": address})
 
 
-async def refusal(server: Running, stream: str, address: str) -> int:
+async def refusal(server: Served, stream: str, address: str) -> int:
     """The status with which a handshake is refused; 101 where it is not."""
     try:
         async with reader(server, stream, additional_headers={"X-Forwarded-For": address}):
@@ -50,9 +52,10 @@ async def refusal(server: Running, stream: str, address: str) -> int:
         return refused.response.status_code
 
 
-async def test_an_address_gets_as_many_requests_as_its_rate_allows(start: Start, stream: str) -> None:
-    server = start("--address-requests", "1", *METRICS)
+async def test_an_address_gets_as_many_requests_as_its_rate_allows(serve: Serve, stream: str) -> None:
+    server = serve("--address-requests", "1")
     server.publish_ok(stream, "one")
+    before = metrics.LIMITED.value("address_requests")
     while not is_limited(get(server, f"/streams/{stream}/entries", ONE)):
         pass  # a burst of two, and one more for each second that passes
     assert get(server, "/readyz", ONE).status_code == get(server, "/livez", ONE).status_code == 200
@@ -63,12 +66,12 @@ async def test_an_address_gets_as_many_requests_as_its_rate_allows(start: Start,
     assert server.publish_ok(stream, "two")["n"] == 2  # over loopback
     while not is_limited(server.publish(stream, {"headline": "three"}, X_Forwarded_For=ONE)):
         pass
-    assert until_scraped(server, lambda now: now["pushserver_limited_total,address_requests"] > 0)
+    assert metrics.LIMITED.value("address_requests") > before
     assert await refusal(server, stream, ONE) == 101
 
 
-async def test_an_address_gets_as_many_handshakes_as_its_rate_allows(start: Start, stream: str) -> None:
-    server = start("--address-handshakes", "1")
+async def test_an_address_gets_as_many_handshakes_as_its_rate_allows(serve: Serve, stream: str) -> None:
+    server = serve("--address-handshakes", "1")
     server.publish_ok(stream, "one")
     while await refusal(server, stream, ONE) != 429:
         pass
@@ -79,10 +82,11 @@ async def test_an_address_gets_as_many_handshakes_as_its_rate_allows(start: Star
         assert get(server, f"/streams/{stream}/entries", ONE).status_code == 200
 
 
-async def test_a_proxied_address_has_as_many_readers_as_connections(start: Start, stream: str) -> None:
-    server = start("--address-connections", "2", *METRICS)
+async def test_a_proxied_address_has_as_many_readers_as_connections(serve: Serve, stream: str) -> None:
+    server = serve("--address-connections", "2")
     server.publish_ok(stream, "one")
     headers = {"X-Forwarded-For": ONE}
+    before = {**metrics.READERS.values}
     for _ in range(2):  # the second time, the places of the first time are free again
         async with AsyncExitStack() as readers:
             socket = await readers.enter_async_context(reader(server, stream, additional_headers=headers))
@@ -95,11 +99,11 @@ async def test_a_proxied_address_has_as_many_readers_as_connections(start: Start
                 assert get(server, f"/streams/{stream}/entries", ONE).status_code == 200
         server.http.close()
         server.http = httpx2.Client(base_url=server.url)
-        await eventually(lambda: sum(v for name, v in scrape(server).items() if "pushserver_readers," in name) == 0)
+        await eventually(lambda: metrics.READERS.values == before)
 
 
-async def test_a_refused_handshake_leaves_its_place(start: Start, stream: str) -> None:
-    server = start("--address-connections", "1")
+async def test_a_refused_handshake_leaves_its_place(serve: Serve, stream: str) -> None:
+    server = serve("--address-connections", "1")
     server.publish_ok(stream, "one")
     for _ in range(3):
         assert get(server, "/streams/nothing/sse", ONE).status_code == 404
@@ -110,16 +114,16 @@ async def test_a_refused_handshake_leaves_its_place(start: Start, stream: str) -
     assert await refusal(server, stream, ONE) == 101
 
 
-def test_a_proxy_that_is_not_believed_is_named_once(start: Start) -> None:
-    server = start("--forwarded", "192.0.2.1")
+def test_a_proxy_that_is_not_believed_is_named_once(serve: Serve) -> None:
+    server = serve("--forwarded", "192.0.2.1")
     for _ in range(3):
         assert get(server, "/livez", ONE).status_code == 200
     assert server.log.count("127.0.0.1 sends X-Forwarded-For and is not believed") == 1
     assert "--forwarded 127.0.0.1" in server.log
 
 
-def test_a_believed_proxy_is_not_named(start: Start) -> None:
-    server = start()
+def test_a_believed_proxy_is_not_named(serve: Serve) -> None:
+    server = serve()
     for chain in (ONE, f"{OTHER}, {ONE}", f"{ONE}:4711", "2001:db8::7", "[2001:db8::7]:4711", "unknown", ",", ""):
         assert get(server, "/livez", chain).status_code == 200
     assert "X-Forwarded-For" not in server.log
