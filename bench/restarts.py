@@ -16,9 +16,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from tests.support.balancers import BALANCERS
 from tests.support.processes import workers_of
@@ -68,13 +70,48 @@ async def leaving(server: Running, swarm: Swarm) -> str:
 
 
 async def storm(server: Running, swarm: Swarm) -> str:
-    """kill -9 of all workers at once, so that all readers come back together."""
+    """kill -9 of all workers, so that all readers come back together; publishing begins once a worker is ready."""
     begun = time.monotonic()
     for pid in workers_of(server):
         os.kill(pid, signal.SIGKILL)
     await until(lambda: all(reader.returns for reader in swarm.readers))
+    await until(lambda: _is_ready(server))
+    visitor = publisher(server.url, server.key)
     await swarm.all_live()
-    return f"all live {time.monotonic() - begun:.1f} s after"
+    took = time.monotonic() - begun
+    published = await visitor.end()
+    return f"all live {took:.1f} s after; publishes failed: {published.failed}, longest {published.longest:.2f} s"
+
+
+async def slow(server: Running, swarm: Swarm) -> str:
+    """TERM while a request is slow: how long new connections wait, and how the slow ones end."""
+    entry = server.publish_ok(STREAM, "asked about")["id"]
+    head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\nContent-Type: application/json\r\n"
+    upload = await ask(server, f"POST /streams/{STREAM}/entries {head}Content-Length: 100\r\n\r\n{{")
+    delivery = await ask(server, f"GET /streams/{STREAM}/entries/{entry}/delivery?n=99&wait=10 {head}\r\n")
+    server.process.terminate()
+    counts: Counter[str] = Counter()
+    longest = 0.0
+    while server.process.poll() is None:
+        begun = time.monotonic()
+        try:
+            answer, writer = await ask(server, f"GET /livez {head}Connection: close\r\n\r\n")
+            counts["answered" if await answer.read() else "silent"] += 1
+            writer.close()
+        except OSError as error:
+            counts[type(error).__name__] += 1
+        longest = max(longest, time.monotonic() - begun)
+        await asyncio.sleep(0.01)
+    swarm.is_over = True
+    ends = [(await answer.read()).decode()[9:12] for answer, _ in (upload, delivery)]
+    return f"{dict(counts)}, longest {longest:.2f} s; the upload and the delivery: {' and '.join(ends)}"
+
+
+async def ask(server: Running, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a text on a connection of its own."""
+    reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+    writer.write(text.encode())
+    return reader, writer
 
 
 WINDOW = 5.0
@@ -84,10 +121,17 @@ CASES: dict[str, tuple[int, bool, Work]] = {
     "kill -9 of one of 3": (3, False, killed),
     "SIGSTOP of one of 3": (3, False, hung),
     "TERM, the readers leave": (1, False, leaving),
+    "TERM, slow requests": (1, False, slow),
     "kill -9 of all 3, storm": (3, False, storm),
 }
 DEPLOYS = {name: (name, 0.0) for name in BALANCERS}
 DEPLOYS |= {f"{name}, lifetime of {LIFETIME:g} s": (name, LIFETIME) for name in BALANCERS}
+
+
+def _is_ready(server: Running) -> bool:
+    with suppress(httpx2.TransportError):
+        return httpx2.get(f"{server.url}/readyz").status_code == 200
+    return False
 
 
 def _most_loaded(server: Running, swarm: Swarm) -> int:
