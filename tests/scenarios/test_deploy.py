@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +18,10 @@ from websockets.typing import Origin
 from bench import deploys
 from pushserver.__main__ import main
 
+from ..support import confined
 from ..support.balancers import BALANCERS, DEPLOY, balancer, program
-from ..support.server import LIMIT, ROOT, Running, receive, until
+from ..support.processes import free_port
+from ..support.server import KEY, LIMIT, ROOT, STOP_LIMIT, Running, clean_environment, receive, until
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +98,42 @@ def test_a_unit_of_systemd_is_right_and_shut_tight(tmp_path: Path) -> None:
         check=False,
     )
     assert rated.returncode == 0, rated.stdout
+
+
+@pytest.mark.full  # the unit's text is checked above
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a root that is read-only")
+def test_the_command_of_the_unit_runs_below_its_limits(tmp_path: Path, stream: str) -> None:
+    for name in ("systemd-analyze", "unshare", "setpriv"):
+        program(name)
+    state, temporary, log, port = tmp_path / "state", tmp_path / "tmp", tmp_path / "log", free_port()
+    for folder in (state, temporary):
+        folder.mkdir(mode=0o700)
+    given = {"PUSHSERVER_KEY": KEY, "PUSHSERVER_DRAIN_DELAY": "0"}
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            confined.command(state, "--port", str(port)),
+            cwd=ROOT,
+            env={**clean_environment(), **given, **confined.environment(state, temporary)},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        until(lambda: server.poll() is not None or "pushserver is ready" in log.read_text())
+        assert server.poll() is None, log.read_text()
+        limits = Path(f"/proc/{server.pid}/status").read_text()
+        assert {"CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} <= {*limits.splitlines()}
+        root = [line.split() for line in Path(f"/proc/{server.pid}/mounts").read_text().splitlines()]
+        assert [mount[3].split(",")[0] for mount in root if mount[1] == "/"][-1] == "ro"
+        path, headers = f"http://127.0.0.1:{port}/streams/{stream}", {"Authorization": f"Bearer {KEY}"}
+        assert httpx2.post(f"{path}/entries", json={"headline": "Shut tight"}, headers=headers).status_code == 201
+        assert "Shut tight" in httpx2.get(path).text
+        server.send_signal(signal.SIGHUP)  # systemctl reload
+        until(lambda: "all workers have been restarted" in log.read_text())
+    finally:
+        server.terminate()
+        assert server.wait(STOP_LIMIT) == 0
+    assert "Traceback" not in log.read_text()
+    assert {path.stat().st_mode & 0o077 for path in state.iterdir()} == {0}
 
 
 def test_each_variable_of_a_file_is_a_setting() -> None:
