@@ -31,6 +31,7 @@ from .returning import STREAM, Swarm, until
 from .visitors import Visited, publisher
 
 LIFETIME = 20.0  # seconds, of a reader in the deploys after which the shares are measured
+SELDOM = 0.5  # seconds between two publishes in a storm, which the readers here have to keep up with
 SETTLE = 2.0  # seconds of publishing before and after what is measured
 
 Work = Callable[[Running, Swarm], Any]
@@ -71,12 +72,13 @@ async def leaving(server: Running, swarm: Swarm) -> str:
 
 async def storm(server: Running, swarm: Swarm) -> str:
     """kill -9 of all workers, so that all readers come back together; publishing begins once a worker is ready."""
+    visitor = publisher(server.url, server.key, SELDOM)
     begun = time.monotonic()
     for pid in workers_of(server):
         os.kill(pid, signal.SIGKILL)
     await until(lambda: all(reader.returns for reader in swarm.readers))
     await until(lambda: _is_ready(server))
-    visitor = publisher(server.url, server.key)
+    visitor.begin()
     await swarm.all_live()
     took = time.monotonic() - begun
     published = await visitor.end()
@@ -153,6 +155,8 @@ async def measure(server: Running, readers: int, work: Work, *, publishes: bool)
     swarm = Swarm((host, int(port)), readers)
     await swarm.open()
     visitor = publisher(server.url, server.key) if publishes else None
+    if visitor:
+        visitor.begin()
     await asyncio.sleep(SETTLE)
     said = await work(server, swarm)
     published: Visited | None = None
