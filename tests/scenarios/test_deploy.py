@@ -6,8 +6,11 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx2
 import pytest
@@ -57,7 +60,7 @@ async def test_a_balancer_passes_on_what_readers_and_scripts_need(
 
 
 @pytest.mark.full
-@each_balancer
+@pytest.mark.parametrize("name", ["haproxy", "caddy"])  # nginx asks no server how it is, and its cache answers here
 async def test_a_balancer_leaves_out_a_server_that_is_not_ready(
     name: str, tmp_path: Path, start: Callable[..., Running], stream: str, server: Running
 ) -> None:
@@ -68,6 +71,52 @@ async def test_a_balancer_leaves_out_a_server_that_is_not_ready(
         other.stop()
         until(lambda: {http.get(f"/streams/{stream}").status_code for _ in range(4)} == {200})
         assert {http.get(f"/streams/{stream}").status_code for _ in range(40)} == {200}
+
+
+class Mute(BaseHTTPRequestHandler):
+    """A server that is ready, and ends the connection of each publish without an answer. It notes the keys."""
+
+    keys: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.keys.append(self.headers["Idempotency-Key"])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])  # Caddy sends a body once
+def test_a_publish_that_a_server_does_not_answer_is_sent_to_the_next_one_with_a_key(
+    name: str, tmp_path: Path, server: Running, stream: str
+) -> None:
+    Mute.keys.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mute) as mute:
+        thread = threading.Thread(target=mute.serve_forever)
+        thread.start()
+        try:
+            servers: list[Running | str] = [f"http://127.0.0.1:{mute.server_port}", server]
+            with balancer(name, tmp_path, servers) as proxy, httpx2.Client(base_url=proxy.url, timeout=LIMIT) as http:
+                until(lambda: http.get("/readyz").status_code == 200)
+                keys = []
+                while not Mute.keys:
+                    answer = http.post(
+                        f"/streams/{stream}/entries",
+                        json={"headline": "Sent again"},
+                        headers={"Authorization": f"Bearer {server.key}"},
+                    )
+                    assert answer.status_code == 201
+                    keys.append(answer.headers["Idempotency-Key"])
+        finally:
+            mute.shutdown()
+            thread.join()
+    assert Mute.keys[0] == keys[-1]
 
 
 @pytest.mark.full  # it waits for the delays that are shipped, of three servers
