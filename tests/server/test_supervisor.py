@@ -127,6 +127,22 @@ async def connect_to_each_worker(
     return served
 
 
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Processes that are started meanwhile ignore these signals, as under nohup."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_ignored(pid: int, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"^SigIgn:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 async def test_a_server_reaches_all_readers_sends_them_away_and_has_everything_when_it_starts_again(
     start: Start, stream: str
 ) -> None:
@@ -155,7 +171,8 @@ async def test_a_server_reaches_all_readers_sends_them_away_and_has_everything_w
             assert (bye["type"], bye["reason"], bye["retry_ms"] > 0) == ("bye", "drain", True)
     assert [pid for pid in pids if is_alive(pid)] == []
     assert "Traceback" not in server.log
-    server = start("--port", server.url.rpartition(":")[2])
+    with ignored(signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # as under nohup
+        server = start("--port", server.url.rpartition(":")[2])
     assert [server.http.get(path).text for path in paths] == before
     assert server.key == key
     async with reader(server, stream, cursor=cursor) as socket:
@@ -165,9 +182,11 @@ async def test_a_server_reaches_all_readers_sends_them_away_and_has_everything_w
         third = server.publish_ok(stream, "three")
         frame = await receive(socket, "entry.put")
     assert (frame["n"], frame["prev"], frame["cursor"]) == (4, second["cursor"], third["cursor"])
-    server.process.send_signal(signal.SIGINT)  # Ctrl-C
-    server.close()
-    assert server.process.returncode == 0
+    for number in (signal.SIGHUP, signal.SIGINT):
+        assert is_ignored(server.process.pid, number)
+        server.process.send_signal(number)
+    assert server.publish_ok(stream, "four")["n"] == 5
+    assert server.stop() == 0, "SIGTERM stops it nevertheless"
 
 
 async def test_a_server_that_is_killed_comes_back_at_once_with_all_it_acknowledged(start: Start, stream: str) -> None:
@@ -226,35 +245,7 @@ def publish_surely(server: Running, stream: str, headline: str) -> dict[str, Any
         return publisher.publish(stream, {"headline": headline})
 
 
-# --- signals, and a start after a kill
-
-
-@contextmanager
-def ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """Processes that are started meanwhile ignore these signals, as under nohup."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def is_ignored(pid: int, number: signal.Signals) -> bool:
-    (mask,) = re.findall(r"^SigIgn:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return bool(int(mask, 16) >> (number - 1) & 1)
-
-
-def test_a_signal_that_is_ignored_from_outside_stays_ignored_but_for_the_one_that_stops(
-    start: Start, stream: str
-) -> None:
-    with ignored(signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        server = start()
-    for number in (signal.SIGHUP, signal.SIGINT):
-        assert is_ignored(server.process.pid, number)
-        server.process.send_signal(number)
-    server.publish_ok(stream, "one")
-    assert server.stop() == 0
+# --- a start after a kill
 
 
 @pytest.mark.full  # many times, and with many connections
@@ -407,6 +398,9 @@ def test_servers_that_share_a_store_need_a_key_that_they_share_and_take_the_keys
         headers = {"Authorization": f"Bearer {sent}", "Content-Type": "application/json"}
         answer = server.http.post(f"/streams/{stream}/entries", content=b'{"headline": "One"}', headers=headers)
         assert answer.status_code == status, answer.text
+    second.process.send_signal(signal.SIGINT)  # Ctrl-C
+    second.close()
+    assert second.process.returncode == 0
 
 
 # --- under a process manager, on a store of the platform's
