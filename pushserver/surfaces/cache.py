@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import model
@@ -127,14 +128,40 @@ class SurfaceCache:
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+        copy = self._copy(stream, surface, coding, head, asked_at)
+        if copy is not None:
+            return copy
         shelf = self._shelves.get(stream) or self._open(stream)
-        if shelf.head == head:
-            shelf.verified_at = asked_at
-            copy = shelf.copies.get((surface, coding, None))
-            if copy is not None:
-                self._shelves.move_to_end(stream)
-                return copy
         return await self._await_copy(shelf, (surface, coding, None), head)
+
+    def read_soon(
+        self, stream: str, surface: Surface, coding: ContentCoding, reply: Callable[[Copy | None], None]
+    ) -> bool:
+        """Have `reply` called with a copy as `read` returns it, after a look; with None where there is none yet.
+
+        False where nothing is in memory: then it is not called. It saves each read a task.
+        """
+        if stream not in self._shelves:
+            return False
+        asked_at = model.now()
+
+        def looked(look: asyncio.Future[Head | None]) -> None:
+            head = None if look.cancelled() or look.exception() else look.result()
+            reply(self._copy(stream, surface, coding, head, asked_at) if head else None)
+
+        self._heads.ask(stream).add_done_callback(looked)
+        return True
+
+    def _copy(self, stream: str, surface: Surface, coding: ContentCoding, head: Head, asked_at: int) -> Copy | None:
+        """The copy of this event, None where it has to be made."""
+        shelf = self._shelves.get(stream)
+        if shelf is None or shelf.head != head:
+            return None
+        shelf.verified_at = asked_at
+        copy = shelf.copies.get((surface, coding, None))
+        if copy is not None:
+            self._shelves.move_to_end(stream)
+        return copy
 
     # --- making
 

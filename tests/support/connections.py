@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.transport.asgi import DETACH
+from pushserver.transport.deadline import LIMITS, Limits
 from pushserver.transport.door import Door
-from pushserver.transport.http import LIMITS, HttpProtocol, Limits
+from pushserver.transport.http import HttpProtocol
 from pushserver.transport.outlet import Unread
 
 from .server import LIMIT

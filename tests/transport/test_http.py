@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pushserver.transport.http import LIMITS
+from pushserver.transport.deadline import LIMITS
 
 from ..support.connections import HOST, LARGE, Serving, Wire, serving
 from ..support.server import until
