@@ -30,7 +30,7 @@ MAKING = 4  # surfaces that are being made at a time
 WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
 INLINE = 16_384  # bytes; a body up to this size is compressed without a thread
 COPIES = 32  # of one stream: surfaces and codings
-ROUNDS = 3  # reads of a snapshot during which an entry was withdrawn
+ROUNDS = 10  # reads of a snapshot during which an entry was withdrawn
 
 
 class Copy(NamedTuple):
@@ -61,13 +61,13 @@ class Shelf:
         self.verified_at = 0  # when a look last found the bytes to be of the newest event, in milliseconds since 1970
         self.size = 0
 
-    def clear(self) -> None:
-        """Let everything go that was made of the stream."""
+    def clear(self, entry_id: str | None = None) -> None:
+        """Let everything go that was made of the stream; of an entry that is withdrawn, all that may have its text."""
         self.cleared += 1
         self.snapshot = self.head = None
         self.copies = {}
-        self.pieces.clear()
-        self.size = 0
+        self.pieces.clear(entry_id)
+        self.measure()
 
     def show(self, snapshot: Snapshot) -> None:
         """Take the place of what was made of an older event."""

@@ -28,6 +28,11 @@ class PreparedAnswer(NamedTuple):
     body: bytes
 
 
+# Whether a request is answered from memory. The function that it is called with gets the answer in another turn of the
+# event loop, or None where the application has to answer after all.
+Prepare = Callable[[Any, Callable[[PreparedAnswer | None], None]], bool]
+
+
 def prepared_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The head of a PreparedAnswer. Its fields name the length of the body, and not the connection."""
     return bytes(STATUS_LINE[status]) + _encoded(tuple(headers)).lines

@@ -9,7 +9,6 @@ taken: until then the bytes wait, a few in the worker and the others in the kern
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from ..problems import answer
 from .asgi import ABORT
 from .deadline import LIMITS, BodyLate, Deadline, Limits
 from .door import PLACE, Door, leave
-from .exchange import Exchange, PreparedAnswer
+from .exchange import Exchange, Prepare, PreparedAnswer
 from .handshake import Handshake
 from .head import fault_of, has_body, late_upgrade, locate
 from .outlet import Outlet, Unread
@@ -37,11 +36,6 @@ QUIET = 1.0  # seconds without a request, after which a connection of a worker t
 LAST_BYTES = 8 * 2**20  # that a client may send after the last answer; they are discarded
 NOTHING = memoryview(b"")
 LOCAL = ("127.0.0.1", 0)  # the client of a unix socket, in place of none: it is on this machine, as a proxy would be
-
-
-# Whether a request is answered from memory. The function that it is called with gets the answer in another turn of the
-# event loop, or None where the application has to answer after all.
-Prepare = Callable[[Any, Callable[[PreparedAnswer | None], None]], bool]
 
 
 class HttpProtocol(HttpToolsProtocol):
