@@ -21,6 +21,7 @@ import uvloop
 from ..access import keyfile
 from ..bench import run, usage
 from ..bench.measurement import Outcome
+from ..bench.pages import LoadFigures, Orders, PageLoader
 from ..bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, answered_error
 from ..bench.reader import Endpoint, ServerUnavailable, stamp
 from ..bench.run import ServerProcesses
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     publishers: int
     processes: int
     limit: float
+    pages: int = 0
 
     def body(self, number: int, due: int) -> bytes:
         """Return an entry of `size` bytes with its stamp: its number, and its due time in ns."""
@@ -81,6 +83,13 @@ class Plan(NamedTuple):
 )
 @click.option(
     "--limit", type=click.FloatRange(1, 600), default=60, show_default=True, help="Seconds after which the run ends."
+)
+@click.option(
+    "--pages",
+    type=click.IntRange(0, 1_000),
+    default=0,
+    show_default=True,
+    help="Connections that load the page of the stream meanwhile, without a pause.",
 )
 @key_option
 @data_option
@@ -139,6 +148,9 @@ async def _measure(plan: Plan, url: str, key: str, pid: int | None, cpus: set[in
         schedule = PublishSchedule(lambda number: path, plan.body, 0, WARM_UP, 0.0)
         await run.run_schedule(readers, connections[:1], schedule, limit=plan.limit)
         schedule = schedule._replace(first=WARM_UP, entries=plan.entries, rate=plan.rate)
+        loader = await _load_pages(plan, endpoint, cpus)
+        if loader:
+            stack.push_async_callback(loader.close)
         with click.progressbar(length=plan.readers * plan.entries, label="delivering", file=sys.stderr) as bar:
             outcome = await run.run_schedule(
                 readers,
@@ -148,7 +160,23 @@ async def _measure(plan: Plan, url: str, key: str, pid: int | None, cpus: set[in
                 limit=plan.limit,
                 progress=lambda delivered: bar.update(delivered - bar.pos),
             )
-        return _report(plan, url, stream, connected, outcome)
+        pages = {"page_loads": _page_figures(await loader.end())} if loader else {}
+        return {**_report(plan, url, stream, connected, outcome), **pages}
+
+
+async def _load_pages(plan: Plan, endpoint: Endpoint, cpus: set[int] | None) -> PageLoader | None:
+    """Begin to load the page of the stream, where that is asked for."""
+    if not plan.pages:
+        return None
+    path = endpoint.path.removesuffix("/ws")
+    return await PageLoader.start(Orders(endpoint, [path], plan.pages), cpus=cpus)
+
+
+def _page_figures(loads: LoadFigures) -> dict[str, Any]:
+    """Return what --json prints of page loads."""
+    wait_ms = {"p50": round(loads.p50, 1), "p99": round(loads.p99, 1), "max": round(loads.longest, 1)}
+    per_second = round(loads.loads / loads.seconds) if loads.seconds else 0
+    return {"loads": loads.loads, "per_second": per_second, "statuses": loads.statuses, "wait_ms": wait_ms}
 
 
 def _endpoint(url: str, stream: str) -> Endpoint:
@@ -244,6 +272,11 @@ def as_text(report: dict[str, Any]) -> str:
             ("server", f"{cost['us_per_delivery']} us and {cost['writes_per_delivery']} writes a delivery"),
             ("", f"{cost['share']:.0%} of a processor; its store {store['us_per_entry']} us an entry"),
         ]
+    if "page_loads" in report:
+        pages = report["page_loads"]
+        refused = sum(number for status, number in pages["statuses"].items() if int(status) >= 400)
+        rate = f"{pages['loads']:,}, {pages['per_second']:,} a second, {refused:,} refused"
+        rows.append(("page loads", f"{rate}; {_times(pages['wait_ms'])}"))
     load = report["load"]
     rows.append(("load", f"{load['share']:.0%} of a processor, timers up to {load['clock_late_ms']['max']} ms late"))
     rows.append(("bottleneck", BOTTLENECKS[report["limit"]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -39,5 +40,7 @@ class Connection:
         length = 0 if status in (204, 304) else int(answered.get("content-length", 0))
         return Answer(status, answered, await self._reader.readexactly(length))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()

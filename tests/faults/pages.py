@@ -65,7 +65,7 @@ class PageLoads:
                     self._judge(surface, await self._get(connection, surface), has)
                     await asyncio.sleep(PAUSE)
         finally:
-            connection.close()
+            await connection.close()
 
     def _judge(self, surface: str, answer: Answer, has: set[str]) -> None:
         self.loads += 1
@@ -88,7 +88,7 @@ class PageLoads:
         try:
             return [await self._get(connection, surface) for surface in SURFACES]
         finally:
-            connection.close()
+            await connection.close()
 
     async def _settle(self) -> None:
         """Wait until a worker answers without a mark. What is published from then on, each surface has at once."""

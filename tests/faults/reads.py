@@ -13,6 +13,8 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -86,22 +88,27 @@ class Client:
         return (gzip.decompress(answer.body) if is_gzip else answer.body).decode()
 
 
-async def connected(server: Running, clients: int) -> list[Client]:
+@asynccontextmanager
+async def connected(server: Running, clients: int) -> AsyncIterator[list[Client]]:
     """So many clients, each with a connection to either worker, and every second one the other way round."""
     store = server.store_pid()
     first, second = (pid for pid in server.children() if pid != store)
     of: dict[int, list[Connection]] = {first: [], second: []}
     async with asyncio.timeout(LIMIT):
         while min(map(len, of.values())) < clients:
-            connection = await Connection.open(server.url)
-            await connection.send("GET", "/livez")
-            is_first = connection.port in clients_of(first)
-            of[first if is_first else second].append(connection)
+            opened = [await Connection.open(server.url) for _ in range(clients)]
+            for connection in opened:  # an answer says that a worker has accepted it
+                await connection.send("GET", "/livez")
+            ports = clients_of(first).keys()
+            for connection in opened:
+                of[first if connection.port in ports else second].append(connection)
     pairs = list(zip(of[first], of[second], strict=False))[:clients]
-    for connection in (*of[first][clients:], *of[second][clients:]):
-        connection.close()
     ordered = [pair if number % 2 else pair[::-1] for number, pair in enumerate(pairs)]
-    return [Client(f"c{number:02d}", server.key, *pair) for number, pair in enumerate(ordered)]
+    try:
+        yield [Client(f"c{number:02d}", server.key, *pair) for number, pair in enumerate(ordered)]
+    finally:
+        for connection in (*of[first], *of[second]):
+            await connection.close()
 
 
 async def own_writes(server: Running, tries: int, clients: int = CLIENTS) -> Reads:
@@ -113,8 +120,8 @@ async def own_writes(server: Running, tries: int, clients: int = CLIENTS) -> Rea
         while next(numbers) < tries:
             await client.try_once(next(own), reads)
 
-    async with asyncio.TaskGroup() as tasks:
-        for client in await connected(server, clients):
+    async with connected(server, clients) as connections, asyncio.TaskGroup() as tasks:
+        for client in connections:
             tasks.create_task(go_on(client))
     return reads
 

@@ -1,0 +1,175 @@
+"""Page loads of a benchmark run in a process of their own: connections that ask for addresses again and again.
+
+The process reads one line of JSON, the orders, and loads until its input ends. Then it writes its figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import count, cycle
+from typing import Any, NamedTuple
+
+import httptools
+import uvloop
+
+from .reader import Endpoint, ServerUnavailable
+
+TICK = 1e-4  # seconds, to which waits are counted
+LINE_LIMIT = 2**20  # bytes of a line between the processes
+
+
+class Orders(NamedTuple):
+    """Orders say what is loaded: `paths` in turn, on so many connections, `rate` a second, 0 for without a pause."""
+
+    endpoint: Endpoint
+    paths: Sequence[str]
+    connections: int
+    rate: float = 0.0
+    headers: Sequence[str] = ("Accept-Encoding: gzip",)
+
+
+class LoadFigures(NamedTuple):
+    """LoadFigures are those of all loads: how many, the statuses of their answers, and their waits in ms."""
+
+    loads: int
+    seconds: float
+    statuses: dict[str, int]
+    p50: float
+    p99: float
+    longest: float
+
+
+class PageConnection(asyncio.Protocol):
+    """PageConnection sends one request at a time and waits for the end of its answer."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser: Any = None
+        self._answer: asyncio.Future[int] | None = None
+
+    async def send(self, request: bytes) -> int:
+        """Send a request and return the answer's status. Raises ServerUnavailable."""
+        if self._transport is None or self._transport.is_closing():
+            raise ServerUnavailable("the server closed a connection of the page loads")
+        self._parser, self._answer = httptools.HttpResponseParser(self), asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(self._parser.get_status_code())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ServerUnavailable(f"a page load was not answered: {exc or 'closed'}"))
+
+
+class PageLoads:
+    """PageLoads asks for the pages until it is cancelled, and counts."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._numbers = count()
+        self._begun_at = time.monotonic()
+        self._waits: Counter[int] = Counter()
+        self._statuses: Counter[str] = Counter()
+        host = f"{orders.endpoint.host}:{orders.endpoint.port}"
+        self._requests = cycle(
+            "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *orders.headers, "", ""]).encode()
+            for path in orders.paths
+        )
+
+    async def run(self) -> None:
+        """Load on all connections. Raises ServerUnavailable."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._orders.connections):
+                tasks.create_task(self._load())
+
+    async def _load(self) -> None:
+        connection = PageConnection()
+        await self._orders.endpoint.connect(connection)
+        for number in self._numbers:
+            due = time.monotonic()
+            if self._orders.rate:  # a load that cannot begin when it is due is late by that, too
+                due = self._begun_at + number / self._orders.rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+            status = await connection.send(next(self._requests))
+            self._waits[round((time.monotonic() - due) / TICK)] += 1
+            self._statuses[str(status)] += 1
+
+    def figures(self) -> LoadFigures:
+        ticks = sorted(self._waits.elements()) or [0]
+        p50, p99, longest = (ticks[int(share * (len(ticks) - 1))] * TICK * 1e3 for share in (0.5, 0.99, 1))
+        seconds = time.monotonic() - self._begun_at
+        return LoadFigures(self._statuses.total(), seconds, dict(self._statuses), p50, p99, longest)
+
+
+async def _serve() -> None:
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(LINE_LIMIT)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    values = json.loads(await reader.readline())
+    loads = PageLoads(Orders(**{**values, "endpoint": Endpoint(**values["endpoint"])}))
+    loading, ended = asyncio.create_task(loads.run()), asyncio.create_task(reader.read())
+    await asyncio.wait([loading, ended], return_when=asyncio.FIRST_COMPLETED)
+    loading.cancel()
+    (error,) = await asyncio.gather(loading, return_exceptions=True)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    failed = {"error": str(error)} if isinstance(error, Exception) else {}
+    sys.stdout.write(json.dumps({**loads.figures()._asdict(), **failed}) + "\n")
+
+
+# --- the benchmark's side
+
+
+class PageLoader:
+    """PageLoader is the process that loads pages, as the benchmark sees it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.pid = process.pid
+        self._process = process
+
+    @classmethod
+    async def start(cls, orders: Orders, *, cpus: set[int] | None = None) -> PageLoader:
+        """Start the process, pinned to `cpus`; it begins at once."""
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pushserver.bench.pages"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        if cpus:
+            os.sched_setaffinity(child.pid, cpus)
+        assert child.stdin is not None
+        child.stdin.write(json.dumps({**orders._asdict(), "endpoint": orders.endpoint._asdict()}).encode() + b"\n")
+        return cls(child)
+
+    async def end(self) -> LoadFigures:
+        """End the loads and return their figures. Raises ServerUnavailable."""
+        written, _ = await self._process.communicate()
+        figures = json.loads(written or b'{"error": "the process of the page loads failed"}')
+        if "error" in figures:
+            raise ServerUnavailable(figures["error"])
+        return LoadFigures(**figures)
+
+    async def close(self) -> None:
+        """End the process; a second call changes nothing."""
+        if self._process.returncode is None:
+            await self._process.communicate()
+
+
+if __name__ == "__main__":
+    gc.disable()  # a collection would count as a wait
+    uvloop.run(_serve())
