@@ -1,6 +1,7 @@
 """Page loads of a benchmark run in a process of their own: connections that ask for addresses again and again.
 
-The process reads one line of JSON, the orders, and loads until its input ends. Then it writes its figures.
+The process reads one line of JSON, the orders, writes a line once all paths were answered, and loads until its input
+ends. Then it writes its figures.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class PageLoads:
 
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
+        self.begun = asyncio.Event()  # once as many loads were answered as there are paths
         self._numbers = count()
         self._begun_at = time.monotonic()
         self._waits: Counter[int] = Counter()
@@ -109,6 +111,8 @@ class PageLoads:
             status = await connection.send(next(self._requests))
             self._waits[round((time.monotonic() - due) / TICK)] += 1
             self._statuses[str(status)] += 1
+            if self._statuses.total() >= len(self._orders.paths):
+                self.begun.set()
 
     def figures(self) -> LoadFigures:
         ticks = sorted(self._waits.elements()) or [0]
@@ -122,14 +126,24 @@ async def _serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     values = json.loads(await reader.readline())
     loads = PageLoads(Orders(**{**values, "endpoint": Endpoint(**values["endpoint"])}))
-    loading, ended = asyncio.create_task(loads.run()), asyncio.create_task(reader.read())
-    await asyncio.wait([loading, ended], return_when=asyncio.FIRST_COMPLETED)
+    loading = asyncio.create_task(loads.run())
+    for event, name in ((loads.begun.wait(), "begun"), (reader.read(), "ended")):
+        waiting = asyncio.create_task(event)
+        await asyncio.wait([loading, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        failed = {"error": _reason(loading)} if loading.done() else {}
+        sys.stdout.write(json.dumps({name: True, **loads.figures()._asdict(), **failed}) + "\n")
+        sys.stdout.flush()
     loading.cancel()
-    (error,) = await asyncio.gather(loading, return_exceptions=True)
+    await asyncio.gather(loading, return_exceptions=True)
+
+
+def _reason(loading: asyncio.Task[None]) -> str:
+    """Return why the loads have ended."""
+    error = loading.exception()
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    failed = {"error": str(error)} if isinstance(error, Exception) else {}
-    sys.stdout.write(json.dumps({**loads.figures()._asdict(), **failed}) + "\n")
+    return str(error)
 
 
 # --- the benchmark's side
@@ -144,7 +158,7 @@ class PageLoader:
 
     @classmethod
     async def start(cls, orders: Orders, *, cpus: set[int] | None = None) -> PageLoader:
-        """Start the process, pinned to `cpus`; it begins at once."""
+        """Start the process, pinned to `cpus`, and wait until it has begun. Raises ServerUnavailable."""
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pushserver.bench.pages"),
             stdin=asyncio.subprocess.PIPE,
@@ -154,20 +168,37 @@ class PageLoader:
             os.sched_setaffinity(child.pid, cpus)
         assert child.stdin is not None
         child.stdin.write(json.dumps({**orders._asdict(), "endpoint": orders.endpoint._asdict()}).encode() + b"\n")
-        return cls(child)
+        loader = cls(child)
+        try:
+            await loader._answer()
+        except BaseException:
+            await loader.close()
+            raise
+        return loader
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        figures: dict[str, Any] = json.loads(line or b'{"error": "the process of the page loads failed"}')
+        if "error" in figures:
+            raise ServerUnavailable(figures["error"])
+        return figures
 
     async def end(self) -> LoadFigures:
         """End the loads and return their figures. Raises ServerUnavailable."""
-        written, _ = await self._process.communicate()
-        figures = json.loads(written or b'{"error": "the process of the page loads failed"}')
-        if "error" in figures:
-            raise ServerUnavailable(figures["error"])
-        return LoadFigures(**figures)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            figures = await self._answer()
+        finally:
+            await self.close()
+        return LoadFigures(**{name: figures[name] for name in LoadFigures._fields})
 
     async def close(self) -> None:
         """End the process; a second call changes nothing."""
-        if self._process.returncode is None:
-            await self._process.communicate()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.communicate()
 
 
 if __name__ == "__main__":
