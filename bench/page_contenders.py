@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pushserver.bench import usage
-from pushserver.bench.reader import Endpoint
+from pushserver.bench.reader import Endpoint, ServerUnavailable
 from tests.support.server import Running as Server
 from tests.support.server import running as serving
 from tests.support.shipped_nginx import NGINX, shipped
@@ -34,6 +34,7 @@ NAMES = ("page", "entries", "atom", "json", "304", "static")  # of what is loade
 RECORDED = INSTALLED / "pages.json"
 FILES = """
 daemon off;
+user root;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
@@ -69,9 +70,12 @@ def fetch(address: str, path: str, headers: dict[str, str]) -> tuple[int, list[t
 
 
 async def etag_of(endpoint: Endpoint, path: str) -> str:
-    """The ETag of a page."""
-    _, head, _ = fetch(f"{endpoint.address}:{endpoint.port}", path, {})
-    return next(value for name, value in head if name.lower() == "etag")
+    """The ETag of a page. Raises ServerUnavailable where it has none."""
+    status, head, _ = fetch(f"{endpoint.address}:{endpoint.port}", path, {})
+    tag = next((value for name, value in head if name.lower() == "etag"), None)
+    if tag is None:
+        raise ServerUnavailable(f"expected an ETag of {path}, got an answer {status} without one")
+    return tag
 
 
 def record(server: Server) -> dict[str, Any]:

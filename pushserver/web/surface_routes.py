@@ -26,7 +26,7 @@ _PATH = re.compile(r"/streams/([a-z0-9][a-z0-9-]{0,63})(?:/(entries|feed\.atom|f
 _SURFACES: dict[str | None, Surface] = {None: Surface.PAGE, **{surface.value: surface for surface in Surface}}
 _SLICE = re.compile(rb"(?:^|&)(?:before|limit)=")  # any other parameter, such as utm_source, changes nothing
 _N = re.compile(rb"(?:^|&)n=([^&]*)")
-QUERY_BYTES = 256  # of a query that is remembered; a longer one is read anew by the application
+ADDRESS_BYTES = 384  # of an address that is remembered; a longer one is read anew by the application
 HEADS = 4_096  # addresses that are remembered, and heads of answers
 
 
@@ -68,8 +68,8 @@ class SurfaceRoutes:
 
         All else, a refusal and a condition that few send, is for the application.
         """
-        query = scope["query_string"]
-        asked = _read_of(scope["path"], query) if len(query) <= QUERY_BYTES else None
+        path, query = scope["path"], scope["query_string"]
+        asked = _read_of(path, query) if len(path) + len(query) <= ADDRESS_BYTES else None
         if asked is None or b"if-match" in fields or self._tokens.is_private(asked[0]):
             return False
         stream, surface = asked

@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import brotli
 import httpx2
@@ -124,10 +125,11 @@ def test_an_answer_from_memory_is_that_of_the_application(
         server.publish_ok(stream, f"Headline {number} {'x' * 100}")
     path = f"/streams/{stream}{surface}"
     etag = load(server, path, "gzip")[0].headers["etag"]
-    for fields in ({}, {"If-None-Match": etag}, {"If-None-Match": '"other"'}):
+    queries = ["", "?utm_source=x", "?n=1", f"?fbclid={'x' * 1_000}"]
+    for query, fields in product(queries, ({}, {"If-None-Match": etag}, {"If-None-Match": '"other"'})):
         headers = {"Accept-Encoding": "gzip", **fields}
-        prepared = server.http.request(method, path, headers=headers)
-        made = server.http.request(method, path, headers={**headers, "If-Match": "*"})
+        prepared = server.http.request(method, path + query, headers=headers)
+        made = server.http.request(method, path + query, headers={**headers, "If-Match": "*"})
         assert (prepared.status_code, prepared.content) == (made.status_code, made.content)
         assert {**prepared.headers, "date": ""} == {**made.headers, "date": ""}
 
