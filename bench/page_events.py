@@ -66,7 +66,8 @@ async def beside_events(server: Running, worker: int, seconds: float) -> str:
     assert parts.hostname
     assert parts.port
     endpoint = Endpoint(parts.hostname, parts.port, "", parts.hostname)
-    loader = await PageLoader.start(Orders(endpoint, [f"/streams/{STREAM}"], CONNECTIONS, LOADS))
+    loader = await PageLoader.start()
+    await loader.begin(Orders(endpoint, [f"/streams/{STREAM}"], CONNECTIONS, LOADS))
     before, loop = measure([worker]), asyncio.get_running_loop()
     begin = loop.time()
     for number in range(int(seconds * EVENTS)):

@@ -34,14 +34,16 @@ async def page_loads(contender: Contender, rig: Rig, size: Size) -> Figures:
 
 async def _cost(running: Running, rig: Rig, path: str, headers: tuple[str, ...], seconds: float) -> float:
     """Return the processor time of one GET, in us. Raises InvalidRound where one was refused."""
-    loader = await PageLoader.start(
-        Orders(running.loads or running.endpoint, [path], CONNECTIONS, 0.0, headers), cpus=rig.load_cpus
-    )
-    await asyncio.sleep(seconds)  # they are connected, and the load has begun
-    before, begin = usage.measure(running.processes.server), time.monotonic()
-    await asyncio.sleep(seconds)
-    used, window = usage.measure(running.processes.server).since(before), time.monotonic() - begin
-    loads = await loader.end()
+    loader = await PageLoader.start(cpus=rig.load_cpus)
+    try:
+        await loader.begin(Orders(running.loads or running.endpoint, [path], CONNECTIONS, 0.0, headers))
+        await asyncio.sleep(seconds)  # the first loads are the slowest
+        before, begin = usage.measure(running.processes.server), time.monotonic()
+        await asyncio.sleep(seconds)
+        used, window = usage.measure(running.processes.server).since(before), time.monotonic() - begin
+        loads = await loader.end()
+    finally:
+        await loader.close()
     if any(int(status) >= 400 for status in loads.statuses):
         raise InvalidRound(f"{path} was answered {loads.statuses}")
     return used.cpu / (loads.loads / loads.seconds * window) * 1e6
@@ -64,8 +66,9 @@ async def live_beside_loads(contender: Contender, rig: Rig, size: Size) -> Figur
         await _fill(load.running)
         alone = figures(await load.run(1, count, 10.0, publishers=4))
         orders = Orders(load.running.endpoint, [load.running.page_path("page")], CONNECTIONS)
-        loader = await PageLoader.start(orders, cpus=rig.load_cpus)
+        loader = await PageLoader.start(cpus=rig.load_cpus)
         try:
+            await loader.begin(orders)
             beside = figures(await load.run(1 + count, count, 10.0, publishers=4))
             loads = await loader.end()
         finally:

@@ -1,7 +1,7 @@
 """Page loads of a benchmark run in a process of their own: connections that ask for addresses again and again.
 
-The process reads one line of JSON, the orders, writes a line once all paths were answered, and loads until its input
-ends. Then it writes its figures.
+The process writes a line when it is ready, reads its orders, writes a line once each path was answered, and loads until
+its input ends. Then it writes its figures. Each line is JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count, cycle
+from itertools import count
 from typing import Any, NamedTuple
 
 import httptools
@@ -83,16 +83,17 @@ class PageLoads:
 
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
-        self.begun = asyncio.Event()  # once as many loads were answered as there are paths
+        self.begun = asyncio.Event()  # each path was answered once
         self._numbers = count()
         self._begun_at = time.monotonic()
         self._waits: Counter[int] = Counter()
         self._statuses: Counter[str] = Counter()
         host = f"{orders.endpoint.host}:{orders.endpoint.port}"
-        self._requests = cycle(
+        self._requests = [
             "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *orders.headers, "", ""]).encode()
             for path in orders.paths
-        )
+        ]
+        self._due = set(range(len(self._requests)))  # that were not answered yet
 
     async def run(self) -> None:
         """Load on all connections. Raises ServerUnavailable."""
@@ -108,10 +109,12 @@ class PageLoads:
             if self._orders.rate:  # a load that cannot begin when it is due is late by that, too
                 due = self._begun_at + number / self._orders.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-            status = await connection.send(next(self._requests))
+            place = number % len(self._requests)
+            status = await connection.send(self._requests[place])
             self._waits[round((time.monotonic() - due) / TICK)] += 1
             self._statuses[str(status)] += 1
-            if self._statuses.total() >= len(self._orders.paths):
+            self._due.discard(place)
+            if not self._due:
                 self.begun.set()
 
     def figures(self) -> LoadFigures:
@@ -124,7 +127,10 @@ class PageLoads:
 async def _serve() -> None:
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(LINE_LIMIT)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    values = json.loads(await reader.readline())
+    _say({"ready": True})
+    if not (line := await reader.readline()):
+        return
+    values = json.loads(line)
     loads = PageLoads(Orders(**{**values, "endpoint": Endpoint(**values["endpoint"])}))
     loading = asyncio.create_task(loads.run())
     for event, name in ((loads.begun.wait(), "begun"), (reader.read(), "ended")):
@@ -132,10 +138,14 @@ async def _serve() -> None:
         await asyncio.wait([loading, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         failed = {"error": _reason(loading)} if loading.done() else {}
-        sys.stdout.write(json.dumps({name: True, **loads.figures()._asdict(), **failed}) + "\n")
-        sys.stdout.flush()
+        _say({name: True, **loads.figures()._asdict(), **failed})
     loading.cancel()
     await asyncio.gather(loading, return_exceptions=True)
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 def _reason(loading: asyncio.Task[None]) -> str:
@@ -157,8 +167,8 @@ class PageLoader:
         self._process = process
 
     @classmethod
-    async def start(cls, orders: Orders, *, cpus: set[int] | None = None) -> PageLoader:
-        """Start the process, pinned to `cpus`, and wait until it has begun. Raises ServerUnavailable."""
+    async def start(cls, *, cpus: set[int] | None = None) -> PageLoader:
+        """Start the process, pinned to `cpus`; it loads nothing yet. Raises ServerUnavailable."""
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pushserver.bench.pages"),
             stdin=asyncio.subprocess.PIPE,
@@ -166,15 +176,17 @@ class PageLoader:
         )
         if cpus:
             os.sched_setaffinity(child.pid, cpus)
-        assert child.stdin is not None
-        child.stdin.write(json.dumps({**orders._asdict(), "endpoint": orders.endpoint._asdict()}).encode() + b"\n")
         loader = cls(child)
-        try:
-            await loader._answer()
-        except BaseException:
-            await loader.close()
-            raise
+        await loader._answer()
         return loader
+
+    async def begin(self, orders: Orders) -> None:
+        """Load, and wait until each path was answered once. Raises ServerUnavailable."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            json.dumps({**orders._asdict(), "endpoint": orders.endpoint._asdict()}).encode() + b"\n"
+        )
+        await self._answer()
 
     async def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

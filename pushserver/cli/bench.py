@@ -140,18 +140,21 @@ async def _measure(plan: Plan, url: str, key: str, pid: int | None, cpus: set[in
     endpoint = _endpoint(url, stream)
     server = ServerProcesses.of(pid) if pid else ServerProcesses()
     async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(_connection(endpoint, key)) for _ in range(plan.publishers)]
-        await stack.enter_async_context(_stream(connections[0], stream))
+        loader = await PageLoader.start(cpus=cpus) if plan.pages else None
+        if loader:
+            stack.push_async_callback(loader.close)
+        await stack.enter_async_context(_stream(endpoint, key, stream))
         readers = await ReaderPool.start(endpoint, processes=plan.processes, cpus=cpus)
         stack.push_async_callback(readers.close)
         connected = await _connect_all(plan, readers, server)
+        if loader:
+            await loader.begin(Orders(endpoint, [endpoint.path.removesuffix("/ws")], plan.pages))
+        # Not sooner: a server closes a connection that is idle for some seconds.
+        connections = [await stack.enter_async_context(_connection(endpoint, key)) for _ in range(plan.publishers)]
         path = f"/streams/{stream}/entries"
         schedule = PublishSchedule(lambda number: path, plan.body, 0, WARM_UP, 0.0)
         await run.run_schedule(readers, connections[:1], schedule, limit=plan.limit)
         schedule = schedule._replace(first=WARM_UP, entries=plan.entries, rate=plan.rate)
-        loader = await _load_pages(plan, endpoint, cpus)
-        if loader:
-            stack.push_async_callback(loader.close)
         with click.progressbar(length=plan.readers * plan.entries, label="delivering", file=sys.stderr) as bar:
             outcome = await run.run_schedule(
                 readers,
@@ -163,14 +166,6 @@ async def _measure(plan: Plan, url: str, key: str, pid: int | None, cpus: set[in
             )
         pages = {"page_loads": _page_figures(await loader.end())} if loader else {}
         return {**_report(plan, url, stream, connected, outcome), **pages}
-
-
-async def _load_pages(plan: Plan, endpoint: Endpoint, cpus: set[int] | None) -> PageLoader | None:
-    """Begin to load the page of the stream, where that is asked for."""
-    if not plan.pages:
-        return None
-    path = endpoint.path.removesuffix("/ws")
-    return await PageLoader.start(Orders(endpoint, [path], plan.pages), cpus=cpus)
 
 
 def _page_figures(loads: LoadFigures) -> dict[str, Any]:
@@ -207,16 +202,18 @@ async def _connection(endpoint: Endpoint, key: str) -> AsyncIterator[PublisherCo
 
 
 @asynccontextmanager
-async def _stream(connection: PublisherConnection, stream: str) -> AsyncIterator[None]:
+async def _stream(endpoint: Endpoint, key: str, stream: str) -> AsyncIterator[None]:
     """Create the stream, and end it after the measurement."""
     page = {"headline": "Measured by pushserver bench", "timezone": "Etc/UTC"}
-    status, answer = await connection.send("PUT", f"/streams/{stream}", encode(page))
+    async with _connection(endpoint, key) as connection:
+        status, answer = await connection.send("PUT", f"/streams/{stream}", encode(page))
     if status not in (200, 201):
         raise PublishRefused(f"the stream {stream} was refused: {answered_error(status, answer)}")
     try:
         yield
     finally:
-        await connection.send("POST", f"/streams/{stream}/end", b"{}")
+        async with _connection(endpoint, key) as connection:
+            await connection.send("POST", f"/streams/{stream}/end", b"{}")
 
 
 async def _connect_all(plan: Plan, readers: ReaderPool, server: ServerProcesses) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def endpoint_of(server: Running) -> Endpoint:
 async def test_every_load_counts_with_its_status(server: Running, stream: str, rate: float) -> None:
     server.publish_ok(stream, "One")
     paths = [f"/streams/{stream}", f"/streams/{stream}-none"]
-    loader = await PageLoader.start(Orders(endpoint_of(server), paths, 4, rate))
+    loader = await PageLoader.start()
+    await loader.begin(Orders(endpoint_of(server), paths, 4, rate))
     figures = await loader.end()
     assert figures.statuses.keys() == {"200", "404"}
     assert sum(figures.statuses.values()) == figures.loads
@@ -33,5 +34,7 @@ async def test_every_load_counts_with_its_status(server: Running, stream: str, r
 
 
 async def test_a_server_that_is_not_there_is_an_error() -> None:
+    loader = await PageLoader.start()
     with pytest.raises(ServerUnavailable, match=r"expected a server at 127\.0\.0\.1:1"):
-        await PageLoader.start(Orders(Endpoint("127.0.0.1", 1, "", "127.0.0.1"), ["/"], 2))
+        await loader.begin(Orders(Endpoint("127.0.0.1", 1, "", "127.0.0.1"), ["/"], 2))
+    await loader.close()
