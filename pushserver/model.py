@@ -138,6 +138,19 @@ class Event(NamedTuple):
         return self._replace(type="entry.withdraw", data=data, request="") if self.type != "entry.withdraw" else self
 
 
+class Deletion(NamedTuple):
+    """A deletion is the mark that a deleted stream leaves: the instant, and the epoch of its log, "-" for none."""
+
+    at: str
+    epoch: str
+
+    @classmethod
+    def parse(cls, mark: bytes) -> Deletion:
+        """The deletion that a mark names."""
+        at, _, epoch = mark.decode().partition(" ")
+        return cls(at, epoch)
+
+
 # --- entries and pages as they are stored
 
 
@@ -174,6 +187,7 @@ class StoredWithdrawal(TypedDict):
     reason: str
     note: NotRequired[str]
     headline: NotRequired[str | None]
+    erased_at: NotRequired[str]  # since when no record of the log has the text
 
 
 class StoredPage(TypedDict):

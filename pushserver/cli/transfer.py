@@ -153,7 +153,7 @@ def export(publisher: Publisher, stream: str) -> None:
     """Write all of STREAM to standard output, for `pushserver import`. On an error nothing is written.
 
     The lines are the id of the feeds, the entries with revision and correction, the withdrawals, and the page. The key
-    needs every right.
+    needs the rights publish, correct, withdraw and page.
     """
     if sys.stdout is None:
         fail("standard output is closed", REFUSED)

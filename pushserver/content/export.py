@@ -28,6 +28,7 @@ def _id(text: str) -> str:
         raise Unsafe(error.faults[0].expected, text) from None
 
 
+OWN = ("url", "erased_at")  # what follows from the stream and the id, and what is true of this store alone
 FEED_ID_LIMIT = 2_048  # characters
 FEED_ID = r"^(urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|https?://[!-~]+)$"
 Id = Annotated[str, checked(_id)]
@@ -122,5 +123,7 @@ def _differences(made: Any, sent: Any, path: str) -> Iterator[Fault]:
 
 
 def line(kind: str, stored: Mapping[str, Any]) -> str:
-    """The line of an export for a stored value, without `url` and fields that are null."""
-    return dumps({kind: {name: value for name, value in stored.items() if value is not None and name != "url"}}) + "\n"
+    """The line of an export for a stored value, without fields that are null and those of OWN."""
+    return (
+        dumps({kind: {name: value for name, value in stored.items() if value is not None and name not in OWN}}) + "\n"
+    )

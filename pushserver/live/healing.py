@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .. import metrics
 from ..codec import loads
 from ..content import changes
-from ..errors import Gone, Refused, Unavailable
+from ..errors import Deleted, Gone, Refused, Unavailable
 from ..model import Append, Event
 from ..store.log import Appended, Log, RevisionConflict
 from ..store.store import StoreError
@@ -38,7 +38,7 @@ class Healer:
 
     Readers stay connected: they receive a `reset` and a snapshot. `publish` says whether lost events are published
     again, `memory_events` how many of a stream's newest events may be. `give_up` is called with a stream that cannot be
-    recovered, and the reason.
+    recovered, and the reason; `delete` with one that was deleted, of which nothing is published again.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Healer:
         publish: bool,
         memory_events: int,
         give_up: Callable[[LiveStream, str], None],
+        delete: Callable[[LiveStream], object],
     ) -> None:
         self._log = log
         self._tails = tails
@@ -57,6 +58,7 @@ class Healer:
         self._publish = publish
         self._memory_events = memory_events
         self._give_up = give_up
+        self._delete = delete
         self._recoveries: dict[LiveStream, asyncio.Task[None]] = {}
 
     async def verify(self, streams: Sequence[tuple[LiveStream, str]]) -> None:
@@ -91,6 +93,8 @@ class Healer:
         try:
             await self._restart(stream)
             await self._follow(stream)
+        except Deleted:
+            self._delete(stream)
         except LogGone:
             self._give_up(stream, "its log no longer exists")
         except (StoreError, Unavailable) as error:
@@ -107,7 +111,7 @@ class Healer:
             del self._recoveries[stream]
 
     async def _restart(self, stream: LiveStream) -> None:
-        """Heal the log and restart the stream from it, if events were lost. Raises StoreError, Unavailable."""
+        """Heal the log and restart the stream from it, if events were lost. Raises Deleted, StoreError, Unavailable."""
         reason = (await self._log.resume(stream.name, stream.ring.head, limit=1, limit_bytes=1)).reason
         if reason in (None, "too_far"):  # the log has the ring's last event: the tail reads on from there
             return
@@ -142,8 +146,8 @@ class Healed(NamedTuple):
 async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool) -> Healed:
     """Publish those of a stream's newest events again that the log lacks, in their order.
 
-    `events` are the newest first. Raises StoreError, and Unavailable where the store takes no writes; it may then be
-    called again.
+    `events` are the newest first. Raises Deleted, StoreError, and Unavailable where the store takes no writes; it may
+    then be called again.
     """
     missing = set(await log.missing([(stream, event.cursor, event.cursor.id) for event in events]))
     lost = next((number for number in range(len(events)) if number not in missing), len(events))
@@ -157,7 +161,7 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
                 unhealed.append(event)
         except Gone:  # the entry was withdrawn: by this event itself, or after it
             continue
-        except Unavailable:
+        except (Deleted, Unavailable):
             raise
         except (RevisionConflict, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)

@@ -11,12 +11,12 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import metrics, model
-from ..errors import NotFound, Unavailable
+from ..errors import Deleted, NotFound, Unavailable
 from ..model import Cursor, Event
-from ..settings import Settings
+from ..store.listing import Listing
 from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
@@ -28,6 +28,7 @@ from .fanout import SWEEPS, Fanout
 from .healing import Healer
 from .lookups import Lookups
 from .memory import Memory
+from .options import HubOptions
 from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
@@ -40,26 +41,6 @@ RELOAD_MS = 60_000  # milliseconds over which pages of another build are loaded 
 RETRY_MS = 1_000  # milliseconds over which readers who are sent away spread their return
 RENEWED_EVERY = 1.0  # seconds between two looks for readers at the end of their lifetime
 JITTER = 0.2  # of a lifetime: readers stay for 0.8 to 1.2 of it
-
-
-class HubOptions(NamedTuple):
-    """HubOptions are the settings of the same names, as far as the hub and its parts need them."""
-
-    readers: int
-    ring_events: int
-    ring_bytes: int
-    rings_bytes: int
-    page_entries: int
-    replay_events: int
-    replay_bytes: int
-    heartbeat: float  # seconds
-    patience: float  # seconds
-    lifetime: float  # seconds; 0 is without end
-    heal: bool
-
-    @classmethod
-    def of(cls, settings: Settings) -> HubOptions:
-        return cls(*(getattr(settings, name) for name in cls._fields))
 
 
 class Hub:
@@ -87,6 +68,7 @@ class Hub:
             publish=options.heal,
             memory_events=options.ring_events,
             give_up=self._give_up,
+            delete=self._delete,
         )
         self._admits = True  # new readers
         self._departures: Departures | None = None  # while readers are being sent away
@@ -171,12 +153,16 @@ class Hub:
             return
         try:
             await self.join(stream, reader, cursor)
-        except (Unavailable, StoreError):
+        except (Deleted, Unavailable, StoreError) as error:
             if reader.state is not ReaderState.CLOSED:
-                self._turn_away(reader, Close.OVERLOADED, "store")
+                is_deleted = isinstance(error, Deleted)
+                self._turn_away(reader, *((Close.ENDED, "deleted") if is_deleted else (Close.OVERLOADED, "store")))
 
     async def join(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Start a reader: `hello`, all it missed or a snapshot, then live events. Raises Unavailable, StoreError."""
+        """Start a reader: `hello`, all it missed or a snapshot, then live events.
+
+        Raises Deleted, Unavailable, StoreError.
+        """
         for _ in range(2):
             await self._healer.wait(stream)
             try:
@@ -186,6 +172,9 @@ class Hub:
                 continue
             except LogGone:
                 self._give_up(stream, "its log no longer exists")
+                raise
+            except Deleted:
+                self._delete(stream)
                 raise
             if start is not None:
                 self._admit(stream, reader, start)
@@ -236,25 +225,33 @@ class Hub:
     # --- streams
 
     async def _open(self, name: str) -> LiveStream:
-        """The followed stream of a name. Raises NotFound, StoreError."""
+        """The followed stream of a name. Raises NotFound, Deleted, StoreError."""
         if stream := self._streams.get(name):  # without the lock: others may wait for the store behind it
             return stream
         async with self._opening[model.partition_of(name, len(self._opening))]:
             stream = self._streams.get(name)
             if stream is None:
-                snapshot = await self._log.snapshot(name, limit=0)
-                if snapshot is None:
-                    self._lookups.forget(name)
-                    raise NotFound(f"There is no stream {name}.")
+                snapshot = await self._first_look(name)
                 stream = self._streams[name] = self._live(name, snapshot)
                 await self._tails.follow(name, snapshot.cursor.id)
             return stream
+
+    async def _first_look(self, name: str) -> Snapshot:
+        """A stream without its entries, before it is followed. Raises as `_open` does."""
+        try:
+            snapshot = await self._log.snapshot(name, limit=0)
+            if snapshot is None:
+                raise NotFound(f"There is no stream {name}.")
+        except (NotFound, Deleted):
+            self._lookups.forget(name)
+            raise
+        return snapshot
 
     async def _exists(self, name: str) -> bool:
         return await self._log.snapshot(name, limit=0) is not None
 
     async def _newest(self) -> list[str]:
-        return [name for name, _ in await self._log.streams()]
+        return [name for name, _ in await Listing(self._log).streams()]
 
     def _live(self, name: str, snapshot: Snapshot) -> LiveStream:
         ring = Ring(
@@ -277,11 +274,34 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            self._dismiss(stream, Close.RESTART, "resync")
+
+    async def delete(self, name: str, epoch: str) -> int:
+        """Close the readers of a stream that was deleted, and forget it; how many readers there were.
+
+        A stream of another epoch has begun after that, and stays.
+        """
+        self._lookups.forget(name)
+        stream = self._streams.get(name)
+        if stream is None or stream.ring.head.epoch != epoch:
+            return 0
+        readers = stream.fanout.readers
+        await asyncio.shield(self._delete(stream))
+        return readers
+
+    def _delete(self, stream: LiveStream) -> asyncio.Future[None]:
+        logger.info("stream %s: deleted; its readers are closed", stream.name)
+        return self._dismiss(stream, Close.ENDED, "deleted")
+
+    def _dismiss(self, stream: LiveStream, code: Close, why: str) -> asyncio.Future[None]:
+        """Stop following a stream, and close its readers; they are closed when the future is done."""
+        if stream.is_open:
             self._close(stream)
-            farewell = stream.drop_all(Close.RESTART, frames.bye("resync", RETRY_MS))
-            task = asyncio.get_running_loop().create_task(farewell)
-            self._farewells.add(task)
-            task.add_done_callback(self._farewells.discard)
+        farewell = stream.drop_all(code, frames.bye(why, RETRY_MS))
+        task = asyncio.get_running_loop().create_task(farewell)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+        return task
 
     # --- those who keep what they made of a stream
 
@@ -362,7 +382,7 @@ class Hub:
         while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
             await asyncio.sleep(BETWEEN)
         self._admits = admit
-        self._departures = departures = self._all_readers()
+        self._departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
         self.leaving.set()
         while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
             for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
@@ -370,13 +390,6 @@ class Hub:
                     fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))
             await asyncio.sleep(BETWEEN)
         self._admits = False
-
-    def _all_readers(self) -> Departures:
-        departures = Departures()
-        for stream in self._streams.values():
-            for reader in stream.fanout.all_readers():
-                departures.add(stream.fanout, reader)
-        return departures
 
 
 def own_retry_ms() -> int:

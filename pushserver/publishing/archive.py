@@ -98,7 +98,7 @@ class Archive:
 def _check_same(kind: str, current: dict[str, Any], value: dict[str, Any]) -> None:
     """Raises Changed where what is stored differs from a line."""
     # A page's `updated_at` moves with its entries, and `began_at` is not part of the page.
-    ignored = ("updated_at", "began_at") if kind == "page" else ("url",)
+    ignored = ("updated_at", "began_at") if kind == "page" else export.OWN
     if _without(current, *ignored) != _without(value, *ignored):
         fault = Fault(kind, "nothing stored, or the same", f"another one, of revision {current['rev']}")
         raise Changed("Something else is stored in its place; nothing was restored.", fault, current)

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from .. import model
-from ..errors import NotFound, Unavailable
+from ..errors import NotFound, Unavailable, deleted
 from ..live.hub import Hub
+from ..model import Deletion
 from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
 from ..store.store import StoreError
@@ -112,7 +113,7 @@ class SurfaceCache:
         self._serial = 0
 
     async def read(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
-        """A surface as of an event that is not older than this call. Raises NotFound, Unavailable.
+        """A surface as of an event that is not older than this call. Raises NotFound, Deleted, Unavailable.
 
         While the store is away it is as of the newest event that this worker has made it of.
         """
@@ -127,6 +128,9 @@ class SurfaceCache:
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+        if isinstance(head, Deletion):
+            self._drop(stream)
+            raise deleted(stream, head.at)
         shelf = self._shelves.get(stream) or self._open(stream)
         if shelf.head == head:
             shelf.verified_at = asked_at

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..access.keys import RIGHTS, Keys
+from ..access.keys import WHOLE, Keys
 from ..codec import read_json
 from ..content import export
 from ..errors import Refused
@@ -23,7 +23,7 @@ CHUNK = 65_536  # bytes of an export that are sent at once
 
 
 class ArchiveRoutes:
-    """Handlers of export and restore, which need a key with every right."""
+    """Handlers of export and restore, which need a key with the rights of WHOLE."""
 
     def __init__(self, log: Log, keys: Keys) -> None:
         self._archive = Archive(log)
@@ -31,14 +31,14 @@ class ArchiveRoutes:
 
     async def export_stream(self, request: Request) -> Response:
         """`GET /streams/{stream}/export`: all that the stream has at one instant, one line each."""
-        publish = await PublishRequest.admit(request, self._keys, *RIGHTS)
+        publish = await PublishRequest.admit(request, self._keys, *WHOLE)
         file = await self._archive.export(publish.stream)
         headers = {"Content-Length": str(file.tell()), "Cache-Control": "no-store"}
         return StreamingResponse(_chunks(file), headers=headers, media_type=NDJSON)
 
     async def restore_stream(self, request: Request) -> Response:
         """`POST /streams/{stream}/restore`: lines of an export; an answer for each, until the first that is refused."""
-        publish = await PublishRequest.admit(request, self._keys, *RIGHTS)
+        publish = await PublishRequest.admit(request, self._keys, *WHOLE)
         results: list[dict[str, Any]] = []
         lines, stretch = await publish.lines(), Stretch()
         for number, line in lines:

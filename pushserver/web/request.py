@@ -20,7 +20,9 @@ from ..content.validation import M
 from ..errors import Fault, Invalid, Malformed, TooLarge, UnsupportedType, shorten
 from ..model import Idempotency, check_id, check_stream
 from ..publishing.commit import Precondition
+from ..store.erasure import Erased
 from ..store.log import Appended
+from ..store.store import Durability
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
@@ -85,12 +87,7 @@ class PublishRequest:
 
     def query(self, kind: type[M]) -> M:
         """The query of the URL, by a model; each name may come once."""
-        pairs = self._request.query_params.multi_items()
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise Invalid("A query parameter comes twice.", Fault(shorten(twice), "each name once", "twice"))
-        return validation.read(kind, dict(pairs))
+        return query_of(self._request, kind)
 
     def query_hash(self) -> str:
         """A text that is the same for the same query, in the place of a body's hash."""
@@ -148,6 +145,16 @@ class PublishRequest:
         return bytes(body)
 
 
+def query_of(request: Request, kind: type[M]) -> M:
+    """The query of a request's URL, by a model; each name may come once. Raises Invalid."""
+    pairs = request.query_params.multi_items()
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Invalid("A query parameter comes twice.", Fault(shorten(twice), "each name once", "twice"))
+    return validation.read(kind, dict(pairs))
+
+
 def batch_answer(results: Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a batch, a line for each result. Its status says so where every line was refused.
 
@@ -172,11 +179,21 @@ def outcome(stream: str, appended: Appended) -> dict[str, Any]:
     return {**fields, "url": url, "durability": durability, **verified}
 
 
+def erased_fields(erased: Erased) -> dict[str, Any]:
+    """The members of an answer that tell since when no record has a text, and whether a file of the store has it."""
+    return {"at": erased.at, "files": erased.files}
+
+
 def status_of(appended: Appended, *, is_new: bool) -> int:
     """202 where fewer replicas have it than were asked for: it is stored, and may be lost with its server."""
-    if appended.durability.replicas is not None and appended.durability.level != "replica":
+    if not was_enough(appended.durability):
         return 202
     return 201 if is_new and not appended.replayed else 200
+
+
+def was_enough(durability: Durability) -> bool:
+    """Whether as many replicas acknowledged a write as were asked for."""
+    return durability.replicas is None or durability.level == "replica"
 
 
 def _idempotency(request: Request) -> Idempotency:

@@ -10,6 +10,7 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.errors import Unavailable
 from pushserver.store.embedded import embedded
+from pushserver.store.listing import Listing
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError, StoreUnfit
 
@@ -150,7 +151,7 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) 
         for read in (
             log.snapshot(stream, limit=1),
             log.resume(stream, cursor, limit=1, limit_bytes=10**6),
-            log.streams(),
+            Listing(log).streams(),
             log.store.ping(),
         ):
             with pytest.raises(StoreError):

@@ -128,7 +128,7 @@ class Times(Answer):
 
 class Worker(Times):
     worker: str
-    state: Literal["reached", "waiting", "idle", "forgotten"]
+    state: Literal["reached", "waiting", "idle", "forgotten", "deleted"]
     readers: int
     sent: int
     behind: int
@@ -145,11 +145,62 @@ class Receipt(Times):
 
 
 class EntryReceipt(Receipt):
+    """`erased_at` is left out where the text of the entry may be in records of the log."""
+
     id: str
+    erased_at: Instant | None = None
+
+
+class Erasure(Answer):
+    """No record of the log has the text since `at`, and no file if `files`; null where the store is an external one."""
+
+    at: Instant
+    files: bool | None = Field()
 
 
 class Withdrawn(EntryOutcome):
+    """`erased` is there where the reason is legal; it is null where the store did not let the text be erased yet."""
+
     receipt: Receipt | None = Field()
+    erased: Erasure | None = None
+
+
+class Erased(Answer):
+    id: str
+    erased: Erasure
+    durability: Literal["disk", "memory", "replica"]
+    replicas: int | None = None
+
+
+class Deleted(Answer):
+    """A stream that was deleted, and which workers closed its readers; `readers` of a worker are those it had."""
+
+    stream: str
+    deleted_at: Instant
+    forgotten: bool
+    durability: Literal["disk", "memory", "replica"]
+    replicas: int | None = None
+    receipt: Receipt | None = Field()
+
+
+class ListedStream(Answer):
+    """A stream as the list has it. `bytes` are those of its keys in the store, nearly, without idempotency keys."""
+
+    stream: str
+    url: str
+    headline: str
+    state: Literal["live", "paused", "ended"]
+    entries: int
+    withdrawals: int
+    bytes: int
+    updated_at: Instant
+
+
+class Streams(Answer):
+    """A part of the list of streams; the next part begins after the place `after`, null in the last one."""
+
+    streams: list[ListedStream]
+    after: str | None = Field()
 
 
 class Fault(Answer):
