@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import Fault, Forbidden, Unauthorized, shorten
-from ..model import instant, now
+from ..model import Author, instant, now
 from .keystore import KeyStore
 from .rates import Bucket
 
@@ -39,13 +39,6 @@ class PublishKey(NamedTuple):
     expires: str | None = None
 
 
-class Author(NamedTuple):
-    """An Author is the publish key of a request: its id, and the name that it was made with."""
-
-    id: str
-    name: str
-
-
 SERVER = Author("server", "server")  # the key that has every right, which has neither
 
 
@@ -63,6 +56,10 @@ class Quota(NamedTuple):
     def is_for(self, stream: str) -> bool:
         """Whether the key is for a stream."""
         return _matches(self.streams, stream)
+
+    def fields(self) -> dict[str, str]:
+        """The header fields of an answer that tell the limit of the key; none where it has none."""
+        return self.bucket.fields() if self.bucket is not None else {}
 
     def charge(self, count: int) -> None:
         """Draw `count` requests more, as for the lines of a batch."""

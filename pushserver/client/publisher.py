@@ -82,6 +82,10 @@ class _Calls(Generic[T]):
         """Erase the text of an entry that was withdrawn before from the records and files of the server's store."""
         return self._send(Call("POST", f"{_stream(stream)}/desk/entries/{quote(id, safe='')}/erase"))
 
+    def history(self, stream: str, id: str) -> T:
+        """Return `{id, revisions}` of an entry: when, by which key, and the names of the fields that each changed."""
+        return self._send(Call("GET", f"{_stream(stream)}/desk/entries/{quote(id, safe='')}/history"))
+
     def delivery(self, stream: str, id: str, *, n: int | None = None, wait: float = 0) -> T:
         """Return the receipt of an entry's event `n`, by default the newest; wait up to `wait` s for all workers."""
         query = urlencode({"wait": wait, **({"n": n} if n else {})})
@@ -162,9 +166,13 @@ class Publisher(_Calls[Answer]):
             if after is None:
                 return
 
-    def export(self, stream: str, file: BinaryIO) -> None:
-        """Write a whole stream to a seekable file, as lines that `restore` takes. Raises PublishError."""
-        call = Call("GET", f"{_stream(stream)}/export", media_type=NDJSON)
+    def export(self, stream: str, file: BinaryIO, *, history: bool = False) -> None:
+        """Write a whole stream to a seekable file, as lines that `restore` takes. Raises PublishError.
+
+        With `history` each entry is followed by who made its revisions; the key needs the right audit, too.
+        """
+        query = "?history=true" if history else ""
+        call = Call("GET", f"{_stream(stream)}/export{query}", media_type=NDJSON)
         start, attempts = file.tell(), Attempts(call)
         while True:
             file.seek(start)

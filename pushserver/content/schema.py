@@ -175,6 +175,12 @@ class DeletionIn(Model):
     forget: Literal["true", "false"] = "false"
 
 
+class ExportIn(Model):
+    """The query of an export; with `history=true` it says who made the revisions of each entry."""
+
+    history: Literal["true", "false"] = "false"
+
+
 class ListingIn(BaseModel):
     """The query of the list of streams: the place after which a part of it begins, and the most streams in it."""
 

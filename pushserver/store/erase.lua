@@ -2,10 +2,11 @@
 -- step by step a copy of the log is made, in which ids, numbers, chain and nonces are the same, and in the last step it
 -- takes the log's place. Readers see the log as it was, or the copy whole.
 --
--- KEYS  1 log  2 withdrawn  3 page  4 the copy
+-- KEYS  1 log  2 withdrawn  3 page  4 the copy  5 histories
 -- ARGV  1 entry  2 the withdrawal as it is stored from now on  3 the data that takes the place of its events'
 --       4 most records of a step  5 most bytes of their fields  6 seconds for which an abandoned copy stays
---       7 how many times a copy had taken the log's place when this one was begun, '' for the first step
+--       7 the row of the entry's history, '' for none
+--       8 how many times a copy had taken the log's place when this one was begun, '' for the first step
 -- Answers {'begun', times}, {'more'}, {'erased'}; {'changed'} where it has to be begun again; {'absent'} for an entry that
 -- was not withdrawn.
 local log, copy, entry = KEYS[1], KEYS[4], ARGV[1]
@@ -16,8 +17,8 @@ end
 
 -- Of two erasures at a time the second one would bring back what the first has erased since it was copied.
 local times = redis.call('HGET', KEYS[3], 'erasures') or '0'
-if ARGV[7] == '' then return {'begun', times} end
-if ARGV[7] ~= times then
+if ARGV[8] == '' then return {'begun', times} end
+if ARGV[8] ~= times then
   redis.call('UNLINK', copy)
   return {'changed'}
 end
@@ -73,4 +74,5 @@ if first then
 end
 redis.call('HINCRBY', KEYS[3], 'erasures', 1)
 redis.call('HSET', KEYS[2], entry, ARGV[2])
+if ARGV[7] ~= '' then add_row(KEYS[5], entry, ARGV[7]) end
 return {'erased'}

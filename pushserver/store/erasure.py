@@ -48,8 +48,10 @@ class Erasures:
         self._log = log
         self._erase = aioredis.Redis().register_script(script("erase"))  # never connected, as those of the log
 
-    async def erase(self, stream: str, id: str) -> Erased:
-        """Erase the text of an entry that was withdrawn; one that was erased before stays as it is.
+    async def erase(self, stream: str, id: str, by: str = "") -> Erased:
+        """Erase the text of an entry that was withdrawn; `by` is who asked for it, for its history.
+
+        One that was erased before stays as it is, and its files are rewritten once more.
 
         Raises NotFound, Conflict for an entry that was not withdrawn, Deleted, Unavailable, StoreError.
         """
@@ -59,22 +61,25 @@ class Erasures:
         if withdrawal is None:
             raise NotFound(f"There is no entry {id} in {stream}.")
         self._log.store.condition.check("entry.withdraw")
-        at = withdrawal.get("erased_at") or model.instant(model.now())
+        now = model.now()
+        at = withdrawal.get("erased_at") or model.instant(now)
+        row = f"{withdrawal['rev']} {now} {by}" if by else ""
         try:
-            durability = await self._rewrite_log(stream, id, {**withdrawal, "erased_at": at})
+            durability = await self._rewrite_log(stream, id, {**withdrawal, "erased_at": at}, row)
         except ResponseError as error:
             raise Unavailable("The store takes no writes; nothing was erased. Retry later.") from error
         return Erased(at, await self._rewrite_files(), durability)
 
-    async def _rewrite_log(self, stream: str, id: str, withdrawal: StoredWithdrawal) -> Durability:
+    async def _rewrite_log(self, stream: str, id: str, withdrawal: StoredWithdrawal, row: str) -> Durability:
         state: dict[str, Any] = {name: value for name, value in withdrawal.items() if name != "headline"}
         text = dumps(state)
-        fixed = [id, text, withdrawal_data(text.encode()), STEP_RECORDS, STEP_BYTES, COPY_SECONDS]
+        fixed = [id, text, withdrawal_data(text.encode()), STEP_RECORDS, STEP_BYTES, COPY_SECONDS, row]
         copy, times, began = "", b"", time.monotonic()
         while time.monotonic() - began < LIMIT:
             if not times:
                 copy = self._log.key(stream, f"log:{secrets.token_hex(4)}")
             keys = [*(self._log.key(stream, name) for name in ("log", "withdrawn", "page")), copy]
+            keys.append(self._log.key(stream, "history"))
             step = time.monotonic()
             (outcome, *more), durability = await self._step(keys, [*fixed, times])
             match outcome:

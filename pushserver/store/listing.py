@@ -15,7 +15,7 @@ TIES = 100  # streams of a partition that changed in the same millisecond, at mo
 WEIGHED = ("log", "entries", "order", "page", "withdrawn", "gone", "history")  # the keys that bytes are counted of
 
 
-class Place(NamedTuple):
+class ListPlace(NamedTuple):
     """A place in the list: a stream that changed last at an instant, in milliseconds since 1970."""
 
     changed: int
@@ -49,17 +49,17 @@ class Listing:
             pages |= {name: shown_page(name, *row) for name, row in zip(names, rows, strict=True)}
         return [(place.stream, pages[place.stream]) for place in places]
 
-    async def places(self, after: Place | None = None, *, limit: int = STREAMS_LISTED) -> list[Place]:
+    async def places(self, after: ListPlace | None = None, *, limit: int = STREAMS_LISTED) -> list[ListPlace]:
         """The streams that changed last, or those that follow a place in the list. Raises StoreError."""
         most: Any = "+inf" if after is None else after.changed
-        places: list[Place] = []
+        places: list[ListPlace] = []
         for node, partitions in (await self._log.store.primaries()).items():
             pipeline = node.redis.pipeline(transaction=False)
             for partition in partitions:
                 key = f"{model.tag(partition)}:streams"
                 pipeline.zrevrangebyscore(key, most, "-inf", start=0, num=limit + TIES, withscores=True)
             parts = await within(pipeline.execute())
-            places += [Place(int(score), name.decode()) for part in parts for name, score in part]
+            places += [ListPlace(int(score), name.decode()) for part in parts for name, score in part]
         places.sort(key=_order)
         return [place for place in places if after is None or _order(place) > _order(after)][:limit]
 
@@ -89,5 +89,5 @@ class Listing:
         return names
 
 
-def _order(place: Place) -> tuple[int, str]:
+def _order(place: ListPlace) -> tuple[int, str]:
     return -place.changed, place.stream

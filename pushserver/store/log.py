@@ -120,7 +120,7 @@ class Log:
         keys = [self.key(append.stream, name) for name in ("log", "entries", "order", "page")]
         keys += [
             f"{self.tag(append.stream)}:streams",
-            *(self.key(append.stream, name) for name in ("withdrawn", "gone", f"idem:{append.key}", MARK)),
+            *(self.key(append.stream, name) for name in ("withdrawn", "gone", f"idem:{append.key}", MARK, "history")),
         ]
         arguments = append_arguments(
             append, log_events=self._log_events, entry_limit=self._entry_limit, idempotency=self._idempotency

@@ -47,6 +47,7 @@ def event_of(record: list[Any]) -> Event | None:
         shown_at=fields[b"s"].decode(),
         entry_id=fields[b"k"].decode(),
         request=fields.get(b"i", b"").decode(errors="replace"),
+        by=fields.get(b"b", b"").decode(errors="replace"),
     )
 
 
@@ -60,6 +61,7 @@ def append_arguments(append: Append, *, log_events: int, entry_limit: int, idemp
         append.rev - 1 if append.replaces is None else append.replaces,
         append.began_at,
         model.new_feed_id(),
+        append.by,
     ]
 
 

@@ -43,8 +43,9 @@ PARTITIONS = "pushserver:partitions"  # key: how many partitions the streams of 
 STORE_ID = "pushserver:store"  # key: the id of an embedded store, which the marker of its folder has, too
 STORE_FORMAT = "pushserver:format"  # key: the version of what is stored, as MAJOR.MINOR
 # The version that this code writes. A minor version adds what an older server can pass over: types of events and of
-# blocks. A major version changes what an older server would misread: it must not start on such a store.
-FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+# blocks; since 1.1 the mark of a deletion, the history of entries, and the field `b` of a record. A major version
+# changes what an older server would misread: it must not start on such a store.
+FORMAT_MAJOR, FORMAT_MINOR = 1, 1
 
 StoreError = RedisError
 T = TypeVar("T")

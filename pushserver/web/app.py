@@ -159,6 +159,7 @@ def _handlers(
         "listStreamsForKeys": desk.list_streams,
         "deleteStream": desk.delete_stream,
         "eraseEntry": desk.erase_entry,
+        "showHistory": desk.show_history,
         "exportStream": archive.export_stream,
         "restoreStream": archive.restore_stream,
         "listEvents": reading.events,

@@ -1,4 +1,7 @@
-"""The routes of a newsroom's desk, for keys alone: the list of streams, deletion, erasure. No cache keeps an answer."""
+"""The routes of a newsroom's desk, for keys alone: the list of streams, deletion, erasure, history.
+
+No cache keeps an answer.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,16 @@ from starlette.responses import Response
 
 from ..access.keys import Keys
 from ..codec import dumps
-from ..content import schema
+from ..content import history, schema
 from ..errors import Fault, Invalid, NotFound, shorten
 from ..live.receipts import Receipts
 from ..store.deletion import Deletions
 from ..store.erasure import Erasures
-from ..store.listing import Listing, Place, StreamSize
+from ..store.history import Histories
+from ..store.listing import Listing, ListPlace, StreamSize
 from ..store.log import Log
 from ..store.store import Durability, StoreError
-from .request import JSON, PublishRequest, erased_fields, query_of, was_enough
+from .request import JSON, QUOTA, PublishRequest, erased_fields, query_of, was_enough
 
 DELETION_WAIT = 5.0  # seconds for all workers to close the readers, until the answer names those that did not
 PRIVATE = {"Cache-Control": "private, no-store"}
@@ -33,6 +37,8 @@ class DeskRoutes:
     ) -> None:
         self._listing = Listing(log)
         self._erasures = Erasures(log)
+        self._histories = Histories(log)
+        self._log = log
         self._keys = keys
         self._receipts = receipts
         self._deletions = deletions
@@ -40,7 +46,7 @@ class DeskRoutes:
 
     async def list_streams(self, request: Request) -> Response:
         """`GET /streams?after=&limit=`: the streams that the key is for, the last changed first, and what they have."""
-        quota = await self._keys.admit(request.headers.get("authorization"), (), None)
+        quota = request.scope[QUOTA] = await self._keys.admit(request.headers.get("authorization"), (), None)
         query = query_of(request, schema.ListingIn)
         places = await self._listing.places(_place(query.after), limit=query.limit)
         sizes = await self._listing.sizes([place.stream for place in places if quota.is_for(place.stream)])
@@ -72,9 +78,18 @@ class DeskRoutes:
         """`POST /streams/{stream}/desk/entries/{id}/erase`: the text of a withdrawn entry leaves the store."""
         publish = await PublishRequest.admit(request, self._keys, "withdraw")
         id = publish.entry_id()
-        erased = await self._erasures.erase(publish.stream, id)
+        erased = await self._erasures.erase(publish.stream, id, history.by(publish.author, "erase"))
         fields = {"id": id, "erased": erased_fields(erased), **_durable(erased.durability)}
         return _answer(fields, 200 if was_enough(erased.durability) else 202)
+
+    async def show_history(self, request: Request) -> Response:
+        """`GET /streams/{stream}/desk/entries/{id}/history`: which keys made the newest revisions, the oldest first."""
+        publish = await PublishRequest.admit(request, self._keys, "audit")
+        id = publish.entry_id()
+        if not any(await self._log.entry(publish.stream, id)):
+            raise NotFound(f"There is no entry {id} in {publish.stream}.")
+        rows = (await self._histories.of(publish.stream, [id])).get(id)
+        return _answer({"id": id, "revisions": [revision.shown() for revision in history.revisions(rows)]})
 
 
 def _listed(stream: str, size: StreamSize) -> dict[str, Any]:
@@ -101,7 +116,7 @@ def _durable(durability: Durability) -> dict[str, Any]:
     return {"durability": level, **({} if replicas is None else {"replicas": replicas})}
 
 
-def _place(text: str | None) -> Place | None:
+def _place(text: str | None) -> ListPlace | None:
     """The place in the list that the parameter `after` names."""
     if text is None:
         return None
@@ -109,4 +124,4 @@ def _place(text: str | None) -> Place | None:
     if not match:
         fault = Fault("after", "the value that `after` of another answer has", shorten(text))
         raise Invalid("after must be the value that `after` of another answer has.", fault)
-    return Place(int(match[1]), match[2])
+    return ListPlace(int(match[1]), match[2])

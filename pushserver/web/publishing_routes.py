@@ -13,7 +13,7 @@ from starlette.responses import Response
 from .. import model
 from ..access.keys import Keys
 from ..codec import dumps, read_json
-from ..content import schema, validation, warnings
+from ..content import history, schema, validation, warnings
 from ..content.warnings import EntryWarning
 from ..errors import Fault, Invalid, NotFound, Refused, TooLarge, Unavailable
 from ..live.receipts import Receipts
@@ -163,15 +163,15 @@ class PublishingRoutes:
             receipt = None
         finally:  # after the workers: a cache would fetch the text again from one that has it
             self._purge(publish.stream, id)
-        erased = {"erased": await self._erase(publish.stream, id)} if withdrawal.reason == "legal" else {}
+        erased = {"erased": await self._erase(publish, id)} if withdrawal.reason == "legal" else {}
         return publish.answer(appended, is_new=False, receipt=receipt, **erased)
 
-    async def _erase(self, stream: str, id: str) -> dict[str, Any] | None:
+    async def _erase(self, publish: PublishRequest, id: str) -> dict[str, Any] | None:
         """Erase the text at rest of an entry that was withdrawn; None where the store does not let that happen now."""
         try:
-            return erased_fields(await self._erasures.erase(stream, id))
+            return erased_fields(await self._erasures.erase(publish.stream, id, history.by(publish.author, "erase")))
         except (Refused, StoreError) as error:
-            logger.warning("stream %s: the text of entry %s was not erased: %s", stream, id, error)
+            logger.warning("stream %s: the text of entry %s was not erased: %s", publish.stream, id, error)
             return None
 
     async def delivery(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from ..codec import dumps, read_json
 from ..content import validation
 from ..content.validation import M
 from ..errors import Fault, Invalid, Malformed, TooLarge, UnsupportedType, shorten
-from ..model import Idempotency, check_id, check_stream
+from ..model import Author, Idempotency, check_id, check_stream
 from ..publishing.commit import Precondition
 from ..store.erasure import Erased
 from ..store.log import Appended
@@ -28,6 +29,7 @@ JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", 
 BATCH_LINES = 1_000
 BATCH_BYTES = 5 * 2**20
 RETRY_AFTER = 2  # seconds, of a batch that the store took nothing of
+QUOTA = "pushserver.quota"  # in the scope of a request, once its key was accepted
 KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
 
 
@@ -40,7 +42,7 @@ class PublishRequest:
         stream: str,
         idempotency: Idempotency,
         quota: Quota,
-        check_key: Callable[[], Awaitable[object]],
+        check_key: Callable[..., Awaitable[object]],
     ) -> None:
         self.stream = stream
         self.idempotency = idempotency  # without the body's hash, which `json` adds
@@ -56,8 +58,18 @@ class PublishRequest:
         """
         stream = request.path_params["stream"]
         key_of = request.headers.get("authorization"), rights, stream
-        quota = await keys.admit(*key_of)
-        return cls(request, check_stream(stream), _idempotency(request), quota, lambda: keys.check(*key_of))
+        quota = request.scope[QUOTA] = await keys.admit(*key_of)
+        idempotency = _idempotency(request)._replace(author=quota.author)
+        return cls(request, check_stream(stream), idempotency, quota, partial(_check_key, keys, key_of))
+
+    @property
+    def author(self) -> Author:
+        """The publish key of the request."""
+        return self._quota.author
+
+    async def require(self, right: str) -> None:
+        """Raises Forbidden where the key lacks one more right."""
+        await self._check_key(right)
 
     @property
     def kind(self) -> str:
@@ -143,6 +155,12 @@ class PublishRequest:
         if time.monotonic() - begin > KEY_FRESH:
             await self._check_key()
         return bytes(body)
+
+
+async def _check_key(keys: Keys, key_of: tuple[str | None, tuple[str, ...], str], *more: str) -> None:
+    """Look a key up again, which may have been revoked; it is to have these rights, too."""
+    authorization, rights, stream = key_of
+    await keys.check(authorization, (*rights, *more), stream)
 
 
 def query_of(request: Request, kind: type[M]) -> M:

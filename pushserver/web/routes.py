@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..access.gate import Gate
+from ..access.keys import Quota
 from ..access.tokens import Tokens
-from ..errors import Fault, UpgradeRequired
+from ..errors import Fault, Refused, UpgradeRequired
 from .openapi.operations import OPERATIONS, Operation
+from .request import QUOTA
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
@@ -115,10 +117,21 @@ def _pattern(path: str) -> str:
 
 def _application(handler: Handler) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await handler(Request(scope, receive, send))
+        try:
+            response = await handler(Request(scope, receive, send))
+        except Refused as refused:
+            refused.headers = {**_limits(scope), **refused.headers}
+            raise
+        response.headers.update(_limits(scope))
         await response(scope, receive, send)
 
     return app
+
+
+def _limits(scope: Scope) -> dict[str, str]:
+    """The header fields that tell the limit of the publish key of a request, if it has one."""
+    quota: Quota | None = scope.get(QUOTA)
+    return quota.fields() if quota is not None else {}
 
 
 def _gated(operation: Operation, app: ASGIApp, tokens: Tokens) -> ASGIApp:

@@ -1,7 +1,7 @@
 """What the scripts of the log promise, over keys in memory: a model of the store that answers as the store does.
 
 `test_memory.py` asks it and a real store the same, with the same ids, and compares the answers byte for byte. Not
-modelled: that keys expire, and how much `MAXLEN ~` keeps above what it was told; here that is drawn.
+modelled: histories, that keys expire, and how much `MAXLEN ~` keeps above what it was told; here that is drawn.
 """
 
 from __future__ import annotations
@@ -125,11 +125,11 @@ class Memory:
     # --- scripts
 
     def append(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[bytes]:
-        log_key, entries, order, page, streams, withdrawn, gone, idem, mark = keys
+        log_key, entries, order, page, streams, withdrawn, gone, idem, mark, _ = keys
         if mark in self.keys:
             return _words(["deleted", self.keys[mark]])
         kind, data, at, epoch, nonce, entry, rev, state, score, shown_at = map(str, arguments[:10])
-        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id = map(str, arguments[10:])
+        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id, by = map(str, arguments[10:])
         if key and idem in self.keys:
             held_hash, *first = json.loads(self.keys[idem])
             return _words(["replayed", *first] if held_hash == body_hash else ["reused"])
@@ -141,7 +141,7 @@ class Memory:
             n, epoch, prev = int(last.fields["n"]), last.fields["e"], f"{text_of(last.id)}.{last.fields['u']}"
         request = f"{key} {body_hash}" if key else ""
         fields = {"e": epoch, "n": str(n + 1), "p": prev, "u": nonce, "t": kind, "s": shown_at, "k": entry}
-        id = text_of(self.xadd(log_key, {**fields, "d": data, "i": request}))
+        id = text_of(self.xadd(log_key, {**fields, "d": data, "i": request, **({"b": by} if by else {})}))
         self.trim(log_key, max(int(kept), self._trim(len(self.keys[log_key].all))))
         if not entry:
             self._hash(page).update(json=state, rev=rev, state=page_state)

@@ -118,7 +118,10 @@ class Schedule:
         key = chance.choice(("", "", f"k{chance.randrange(9)}"))
         append = entry_append(self.stream, entry, chance.randrange(10**6), key)
         append = append._replace(
-            type=kind, body_hash=chance.choice(("a", "a", "b")), began_at=chance.choice(("", model.instant(3)))
+            type=kind,
+            by=chance.choice(("", '["server","server","publish",[]]')),
+            body_hash=chance.choice(("a", "a", "b")),
+            began_at=chance.choice(("", model.instant(3))),
         )
         if kind == "page.put":
             append = append._replace(entry_id="", state={**entry, "state": chance.choice(("live", "live", "ended"))})

@@ -25,9 +25,7 @@ pytestmark = pytest.mark.anyio
 SECRET = "secret-a1b2c3d4"
 
 
-async def withdrawn(
-    log: Log, stream: str, *, around: int = 2, key: str = "key"
-) -> tuple[str, list[Appended]]:
+async def withdrawn(log: Log, stream: str, *, around: int = 2, key: str = "key") -> tuple[str, list[Appended]]:
     """An entry with two revisions, withdrawn, among others; its id, and every answer."""
     answers = [await log.append(put(stream, f"before {number}")) for number in range(around)]
     first = await log.append(put(stream, f"{SECRET} one", key=key))

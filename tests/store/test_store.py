@@ -43,7 +43,7 @@ async def test_a_store_without_a_format_is_used_and_gets_one(tmp_path: Path, str
         first = await log.append(put(stream, "before"))
         assert await store.get("pushserver:format") is None
         await log.store.check()
-        assert await store.get("pushserver:format") == b"1.0"
+        assert await store.get("pushserver:format") == b"1.1"
         assert (await log.append(put(stream, "after"))).n == 2
         resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
         assert [event.n for event in resumed.events] == [2]

@@ -203,6 +203,28 @@ class Streams(Answer):
     after: str | None = Field()
 
 
+class KeyName(Answer):
+    id: str
+    name: str
+
+
+class Revision(Answer):
+    """A revision names the key that made it, and the fields that it changed. It has no text."""
+
+    rev: int
+    at: Instant
+    key: KeyName
+    action: Literal["publish", "correct", "withdraw", "restore", "erase"]
+    changed: list[str]
+
+
+class History(Answer):
+    """The newest revisions of an entry, the oldest first. Those that an earlier version stored are not in it."""
+
+    id: str
+    revisions: list[Revision]
+
+
 class Fault(Answer):
     """One thing that is wrong in a request."""
 
@@ -250,7 +272,7 @@ class Problem(Answer):
     errors: list[Fault] | None = None
 
 
-class Revision(Answer):
+class RevisionOnly(Answer):
     """The revision of an entry, for a key that may not see more of it."""
 
     rev: int
@@ -259,4 +281,4 @@ class Revision(Answer):
 class ChangedProblem(Problem):
     """A change that another one preceded; `current` is the entry or page now, for some keys only its revision."""
 
-    current: Entry | Page | Revision | None = Field()
+    current: Entry | Page | RevisionOnly | None = Field()

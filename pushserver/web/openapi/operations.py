@@ -310,6 +310,15 @@ OPERATIONS = [
         right="",
     ),
     Operation(
+        "GET",
+        "/streams/{stream}/desk/entries/{id}/history",
+        "showHistory",
+        "The newest revisions of the entry, 50 at most: when, by which key, and the names of the changed fields.",
+        {200: Answer("The history.", {JSON: answers.History})},
+        f"{KEYED} 404 410 422",
+        right="audit",
+    ),
+    Operation(
         "POST",
         "/streams/{stream}/desk/entries/{id}/erase",
         "eraseEntry",
@@ -340,9 +349,10 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/export",
         "exportStream",
-        "Export the page, the entries and the withdrawals of the stream, a line each.",
+        "Export the page, the entries and the withdrawals of the stream, a line each; `history` needs `audit`, too.",
         {200: Answer("The lines.", {NDJSON: TEXT})},
         f"{KEYED} 404 410 422",
+        query=schema.ExportIn,
         right="publish, correct, withdraw, page",
     ),
     Operation(
