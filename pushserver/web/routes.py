@@ -56,7 +56,8 @@ def make_routes(
         app = _gated(operation, _application(handlers[operation.name]), tokens)
         resources.setdefault(operation.path, {})[operation.method] = app
     paths = sorted(resources, key=lambda path: path.count("/"), reverse=True)
-    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path != "/")]
+    open_paths = {operation.path for operation in operations if operation.right is None} - {"/"}
+    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path in open_paths)]
     return [
         *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
         *(Route(path, partial(without_slash, prefix=prefix), methods=["GET"]) for path in slashed),

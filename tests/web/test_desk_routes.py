@@ -176,3 +176,113 @@ async def test_an_event_source_gets_the_bye_and_the_end(server: Running, stream:
             await asyncio.to_thread(delete, server, stream)
             rest = [line async for line in lines]
     assert any('"type":"bye","reason":"deleted"' in line for line in rest)
+
+
+# --- erasure
+
+
+def test_a_legal_withdrawal_erases_by_itself_and_says_when(server: Running, stream: str) -> None:
+    secret = "secret-a1b2c3d4"
+    id = server.publish_ok(stream, secret)["id"]
+    cursor = server.publish_ok(stream, "after")["cursor"]
+    answer = server.send("DELETE", f"/streams/{stream}/entries/{id}?reason=legal", b"").json()
+    assert answer["erased"]["files"] is True
+    receipt = server.send("GET", f"/streams/{stream}/entries/{id}/delivery", b"").json()
+    assert receipt["erased_at"] == answer["erased"]["at"]
+    for path in (server.data / "valkey.sock", *server.data.rglob("appendonlydir/*")):
+        assert not path.is_file() or secret.encode() not in path.read_bytes()
+    events = server.http.get(f"/streams/{stream}/events?after={cursor}").json()
+    assert (events["complete"], [event["type"] for event in events["events"]]) == (True, ["entry.withdraw"])
+    assert "erased_at" not in json.dumps(events), "readers are not told"
+
+
+def test_an_entry_that_was_withdrawn_before_is_erased_on_request(server: Running, stream: str) -> None:
+    id = server.publish_ok(stream, "secret-b2c3d4e5")["id"]
+    path = f"/streams/{stream}/desk/entries/{id}/erase"
+    assert server.send("POST", path, b"").status_code == 409
+    withdrawn = server.send("DELETE", f"/streams/{stream}/entries/{id}?reason=error", b"").json()
+    assert "erased" not in withdrawn
+    assert "secret" in server.http.get(f"/streams/{stream}/entries/{id}", headers={"Accept": "text/html"}).text
+    answer = server.send("POST", path, b"")
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "private, no-store")
+    assert (answer.json()["id"], answer.json()["erased"]["files"]) == (id, True)
+    assert "secret" not in server.http.get(f"/streams/{stream}/entries/{id}", headers={"Accept": "text/html"}).text
+    assert "erased_at" not in server.send("GET", f"/streams/{stream}/export", b"").text
+    assert server.send("POST", f"/streams/{stream}/desk/entries/none/erase", b"").status_code == 404
+
+
+# --- audit
+
+
+def revisions(server: Running, stream: str, id: str) -> list[dict[str, Any]]:
+    response = server.send("GET", f"/streams/{stream}/desk/entries/{id}/history", b"")
+    assert (response.status_code, response.headers["cache-control"]) == (200, "private, no-store")
+    rows: list[dict[str, Any]] = response.json()["revisions"]
+    return rows
+
+
+def test_a_history_names_keys_and_fields_and_no_text(server: Running, stream: str, desk_key: str) -> None:
+    name = f"desk-{stream}"
+    path = f"/streams/{name}/entries/x"
+    server.send("PUT", path, {"headline": "one", "body": "Some text."}, **as_key(desk_key))
+    server.send("PATCH", path, {"headline": "two", "tags": ["a"]})
+    server.send("DELETE", f"{path}?reason=legal", b"")
+    rows = revisions(server, name, "x")
+    id = desk_key.split("_")[1]
+    assert [(row["rev"], row["key"], row["action"], row["changed"]) for row in rows] == [
+        (1, {"id": id, "name": "desk"}, "publish", []),
+        (2, {"id": "server", "name": "server"}, "correct", ["headline", "tags"]),
+        (3, {"id": "server", "name": "server"}, "withdraw", []),
+        (3, {"id": "server", "name": "server"}, "erase", []),
+    ]
+    refused = server.http.get(f"/streams/{name}/desk/entries/x/history", headers=as_key(desk_key))
+    assert (refused.status_code, refused.json()["errors"][0]["expected"]) == (403, f"a key that can audit in {name}")
+    assert server.send("GET", f"/streams/{name}/desk/entries/none/history", b"").status_code == 404
+
+
+async def test_no_reader_is_sent_who_made_an_entry(server: Running, stream: str, desk_key: str) -> None:
+    name, id = f"desk-{stream}", desk_key.split("_")[1]
+    first = server.publish(name, {"headline": "one"}, **as_key(desk_key)).json()
+    server.publish(name, {"headline": "two"}, **as_key(desk_key))
+    for path in ("", "/entries", "/events", "/feed.atom", "/feed.json", f"/entries/{first['id']}"):
+        assert id not in server.http.get(f"/streams/{name}{path}").text
+    async with reader(server, name, cursor=first["cursor"]) as socket:
+        assert id not in json.dumps(await receive(socket, "entry.put"))
+
+
+def test_an_import_records_both_who_made_and_who_imported(server: Running, stream: str, desk_key: str) -> None:
+    name, copy = f"desk-{stream}", f"{stream}-copy"
+    server.send("PUT", f"/streams/{name}/entries/x", {"headline": "one"}, **as_key(desk_key))
+    assert '"history"' not in server.send("GET", f"/streams/{name}/export", b"").text
+    lines = server.send("GET", f"/streams/{name}/export?history=true", b"").content
+    refused = server.http.get(f"/streams/{name}/export?history=true", headers=as_key(desk_key))
+    assert refused.status_code == 403
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    for unchanged in (False, True):
+        results = server.send("POST", f"/streams/{copy}/restore", lines, **ndjson).text.splitlines()
+        assert [json.loads(line).get("unchanged", False) for line in results] == [unchanged] * len(results)
+    rows = revisions(server, copy, "x")
+    assert [(row["rev"], row["key"]["name"], row["action"]) for row in rows] == [
+        (1, "desk", "publish"),
+        (1, "server", "restore"),
+    ]
+
+
+# --- limits
+
+
+def test_a_publisher_learns_its_limit_from_every_answer(server: Running, stream: str) -> None:
+    key = create_key(server, "--rate", "1", "--streams", stream)
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    answers = [
+        server.publish(stream, {"headline": "x"}, **as_key(key)),
+        server.publish(stream, {"nonsense": "x"}, **as_key(key)),
+        server.publish(stream, b"{}\n" * 1_000, **as_key(key), **ndjson),  # overdraws, unless it is too much already
+        server.publish(stream, {"headline": "x"}, **as_key(key)),
+    ]
+    assert [answers[number].status_code for number in (0, 1, 3)] == [201, 422, 429]
+    for answer in answers:
+        assert answer.headers["ratelimit-policy"] == '"key";q=2;w=2'
+    assert answers[0].headers["ratelimit"] == '"key";r=1;t=1'
+    assert answers[3].headers["ratelimit"].startswith('"key";r=0;t=')
+    assert "ratelimit" not in server.publish(stream, {"headline": "x"}).headers, "the server's own key has no rate"
