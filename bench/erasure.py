@@ -1,8 +1,8 @@
 """`python -m bench.erasure`: what it costs the store to erase a withdrawn text from a log of 10,000 events.
 
 An embedded store has one stream with so many entries of 1,000 characters, and the bytes that an entry takes there are
-printed. The oldest is withdrawn and erased; any other would cost as much, since the log is copied whole. Meanwhile another
-client pings the store again and again: a ping waits for as long as a step holds the store.
+printed. The oldest is withdrawn and erased; any other would cost as much, since the log is copied whole. Meanwhile
+another client pings the store again and again: a ping waits for as long as a step holds the store.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Revision(NamedTuple):
 
 
 def by(author: Author | None, action: str, changed: list[str] | None = None) -> str:
-    """What the event of a change has of who made it; '' where that is not known."""
+    """The JSON that the event of a change has of its maker; '' where that is not known."""
     return dumps([author.id, author.name[:NAME_LIMIT], action, changed or []]) if author else ""
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from pushserver.store.deletion import Deletions
 from pushserver.store.embedded import embedded
 from pushserver.store.erasure import Erasures
 from pushserver.store.log import Appended, Log
+from pushserver.store.store import StoreError
 
 from ..support.logs import add_foreign, execute, log_key, log_on, put, records, texts_of, withdraw
 
@@ -191,3 +195,29 @@ async def test_no_file_of_an_embedded_store_has_the_text(tmp_path: Path, stream:
         async with asyncio.timeout(60):
             while files_with_text():  # the store removes its former files beside its other work
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_a_store_that_is_killed_in_the_middle_has_the_log_as_it_was(tmp_path: Path, stream: str) -> None:
+    data = tmp_path / "data"
+    async with embedded(data) as url, log_on(url) as log:
+        await log.store.check()
+        id, answers = await withdrawn(log, stream, around=30)
+        cursors = [answer.cursor for answer in answers]
+        before = await reads(log, stream, cursors)
+
+        async def kill() -> None:
+            os.kill(int((data / "valkey.pid").read_text()), signal.SIGKILL)
+
+        with suppress(StoreError):  # else the next step found the store again
+            await Interrupted(log, kill).erase(stream, id)
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(StoreError):
+                    assert await reads(log, stream, cursors) == before
+                    break
+                await asyncio.sleep(0.05)
+        await Erasures(log).erase(stream, id)
+        assert await reads(log, stream, cursors) == before
+        async with aioredis.Redis.from_url(url) as store:
+            assert SECRET not in repr(await records(store, stream))
