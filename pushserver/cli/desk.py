@@ -58,6 +58,3 @@ def streams(publisher: Publisher, as_json: bool) -> None:
         else:
             counts = f"{stream['entries']} entries  {stream['bytes']} bytes"
             click.echo(f"{stream['stream']}  {stream['state']}  {counts}  {stream['updated_at']}")
-
-
-COMMANDS = [delete, erase, streams]

@@ -17,7 +17,8 @@ from ..client import Gone, NotFound, Publisher, PublishError
 from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
-from .options import REFUSED, exit_status, fail, publishes
+from .options import exit_status, publishes
+from .output import REFUSED, fail
 
 SUFFIX = ".jsonl"  # of a file with one stream, behind its name
 LINE_LIMIT = 5 * 2**20  # characters of one line
@@ -206,6 +207,3 @@ def _export_all(publisher: Publisher, folder: Path, *, history: bool) -> None:
         draft.replace(path)
         count += 1
     click.echo(f"{folder}: {count} streams")
-
-
-COMMANDS = [import_, export]
