@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from typing import Any, NamedTuple
+from collections.abc import Awaitable
+from typing import Any, NamedTuple, cast
 
 import redis.asyncio as aioredis
 from redis.exceptions import ResponseError
@@ -19,7 +20,7 @@ from ..codec import dumps
 from ..errors import Conflict, NotFound, Unavailable
 from ..model import StoredWithdrawal
 from .connection import Node, within
-from .log import Log, script
+from .log import MARK, Log, script
 from .records import withdrawal_data
 from .store import STORE_ID, Durability
 
@@ -60,12 +61,15 @@ class Erasures:
             raise Conflict("The entry is published: withdraw it first. With the reason legal it is erased at once.")
         if withdrawal is None:
             raise NotFound(f"There is no entry {id} in {stream}.")
-        self._log.store.condition.check("entry.withdraw")
+        self._log.store.condition.check("entry.erase")  # refused at the reserve of a disk: a copy takes room
         now = model.now()
         at = withdrawal.get("erased_at") or model.instant(now)
         row = f"{withdrawal['rev']} {now} {by}" if by else ""
         try:
-            durability = await self._rewrite_log(stream, id, {**withdrawal, "erased_at": at}, row)
+            if "erased_at" in withdrawal:  # in the same step in which the text left the log
+                durability = await self._durability(stream)
+            else:
+                durability = await self._rewrite_log(stream, id, {**withdrawal, "erased_at": at}, row)
         except ResponseError as error:
             raise Unavailable("The store takes no writes; nothing was erased. Retry later.") from error
         return Erased(at, await self._rewrite_files(), durability)
@@ -94,6 +98,11 @@ class Erasures:
                 case _:
                     await asyncio.sleep(time.monotonic() - step)  # half of the store's time is for others
         raise Unavailable("The log changes faster than it can be rewritten; nothing was erased. Retry later.")
+
+    async def _durability(self, stream: str) -> Durability:
+        """The durability of what the store of a stream has now."""
+        name = self._log.key(stream, MARK)
+        return (await self._log.store.keep(name, lambda redis: cast(Awaitable[Any], redis.get(name))))[1]
 
     async def _step(self, keys: list[str], arguments: list[Any]) -> tuple[list[bytes], Durability]:
         return await self._log.store.keep(keys[0], lambda redis: self._erase(keys, arguments, client=redis))

@@ -64,7 +64,7 @@ class Listing:
         return [place for place in places if after is None or _order(place) > _order(after)][:limit]
 
     async def sizes(self, streams: list[str]) -> dict[str, StreamSize]:
-        """What streams have; one that was deleted meanwhile is left out. Raises StoreError."""
+        """The sizes of streams; one that was deleted meanwhile is left out. Raises StoreError."""
         sizes: dict[str, StreamSize] = {}
         for node, names in (await self._by_node(streams)).items():
             pipeline = node.redis.pipeline(transaction=False)

@@ -80,7 +80,7 @@ async def test_a_store_whose_format_cannot_be_read_is_refused(
 ) -> None:
     await store.set("pushserver:format", nonsense)
     try:
-        with pytest.raises(StoreUnfit, match=r"pushserver:format to be a version such as 1\.0, got .") as refused:
+        with pytest.raises(StoreUnfit, match=r"pushserver:format to be a version such as 1\.1, got .") as refused:
             await log_store.check()
         assert len(str(refused.value)) < 300
     finally:

@@ -88,7 +88,7 @@ def _responses(operation: Operation) -> Schema:
 
 
 def _title(status: int, operation: Operation) -> str:
-    """What a refusal is. An address without an entry is gone only with its stream."""
+    """The title of a refusal. An address without an entry is gone only with its stream."""
     is_stream_gone = status == errors.Deleted.status and "{id}" not in operation.path
     return errors.Deleted.title if is_stream_gone else _titles()[status]
 
