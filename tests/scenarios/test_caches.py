@@ -13,11 +13,10 @@ from playwright.sync_api import Page, Route, expect
 from websockets.sync.client import connect
 
 from ..support.judge import CHROMIUM
+from ..support.pages import PAGE, assert_same_as_fresh, open_live
 from ..support.server import LIMIT, Running, running
 from ..support.shipped_nginx import NGINX, Nginx, shipped, unused_ports
-from .test_browser import PAGE, assert_same_as_fresh, chromium, open_live, page
 
-__all__ = ["chromium", "page"]  # fixtures
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
