@@ -63,7 +63,7 @@ def join(first: str, modules: Mapping[str, str]) -> str:
             order.append(name)
 
     add(first)
-    exported = [found for name in order for found in _EXPORTED.findall(modules[name])]
+    exported = [export for name in order for export in _EXPORTED.findall(modules[name])]
     whole = "".join(_shorten(_PRIVATE, "#", _strip(_EXPORT.sub("", _IMPORT.sub("", modules[name])))) for name in order)
     numbers = {name: value.replace("_", "") for name, value in _NUMBER.findall(whole)}
     whole = _any_of(numbers).sub(lambda match: numbers[match[0]], _NUMBER.sub("", whole))

@@ -12,7 +12,7 @@ from pushserver.model import StoredPage
 from pushserver.store.log import Appended, Log
 from pushserver.wire.frames import Format
 
-from ..support.hubs import append, append_and_read, reading, running
+from ..support.hubs import RecordingReader, append, append_and_read, reading, running
 
 pytestmark = pytest.mark.anyio
 
@@ -26,15 +26,19 @@ async def put_page(
     return await log.append(change._replace(replaces=current["rev"] if current else None)), page
 
 
+async def until_snapshots(reader: RecordingReader, count: int) -> None:
+    await reader.until(lambda: reader.kinds().count("snapshot") == count)
+
+
 @pytest.mark.parametrize("fields", [{"timezone": "Asia/Kolkata"}, {"lang": "he"}, {"dir": "rtl"}])
 async def test_every_reader_gets_a_snapshot_with_its_reason_and_then_what_comes(
-    log: Log, stream: str, fields: dict[str, str]
+    log: Log, stream: str, fields: dict[str, Any]
 ) -> None:
     await append(log, stream)
     async with running(log) as hub, reading(hub, stream, format=Format.HTML) as html, reading(hub, stream) as json:
         await put_page(log, stream, **fields)
         for reader in (html, json):
-            await reader.until(lambda reader=reader: reader.kinds().count("snapshot") == 2)
+            await until_snapshots(reader, 2)
             assert reader.kinds() == ["hello", "snapshot", "page.put", "reset", "snapshot"]
             assert reader.frames_of("reset") == [{"type": "reset", "reason": "page", "withdrawn": []}]
             assert reader.frames_of("snapshot")[1]["n"] == 2

@@ -286,16 +286,6 @@ def test_thirty_entries_in_ten_seconds_are_announced_once(page: Page, server: Ru
     assert page.locator("[role=status]").count() == 1
 
 
-@pytest.mark.parametrize("wrong", [-3600, 3600])
-def test_with_a_clock_that_is_wrong_ages_are_right(page: Page, start: Any, stream: str, wrong: int) -> None:
-    own = start("--heartbeat", "0.5")
-    own.put_page(stream, PAGE)
-    put(own, stream, "now")
-    page.add_init_script(f"const now = Date.now; Date.now = () => now() + {wrong * 1000};")
-    open_live(page, own, stream)
-    expect(page.locator("#e-now .stamp time")).to_have_attribute("data-local-ago", "now")
-
-
 def test_a_short_break_is_not_shown_and_a_longer_one_is(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     page.clock.install()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -78,3 +78,18 @@ def test_the_latest_headlines_are_the_newest_whatever_is_pinned(page: Page, serv
     put(server, stream, "newer", published_at="2026-03-02T11:00:00Z")
     expect(page.locator("#latest a")).to_have_text(["Entry newer", "Entry new"])
     expect(page.locator("article h3").first).to_have_text("Entry old")
+
+
+def test_the_readers_of_the_moment_are_shown_where_the_server_counts_them(
+    page: Page, start: Callable[..., Running], server: Running, stream: str
+) -> None:
+    filled(page, server, stream, 1)
+    expect(page.locator("#readers")).to_be_hidden()
+    own = start("--show-readers", "true", "--heartbeat", "0.2")
+    filled(page, own, stream, 1)
+    expect(page.locator("#readers")).to_have_text("1 reader now")
+    other = page.context.new_page()
+    open_live(other, own, stream)
+    expect(page.locator("#readers")).to_have_text("2 readers now")
+    other.close()
+    expect(page.locator("#readers")).to_have_text("1 reader now")
