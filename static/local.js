@@ -33,8 +33,7 @@ export class Local {
     const own = /** @type {HTMLElement} */ (root.querySelector("#local"));
     for (const name of LOCAL) {
       const [tag, id] = name.split("#");
-      const made = /** @type {HTMLElement | null} */ (own.querySelector(`#${id}`)) ?? make(tag, { id });
-      made.hidden = !made.textContent;
+      const made = /** @type {HTMLElement | null} */ (own.querySelector(`#${id}`)) ?? make(tag, { id, hidden: "" });
       own.append((/** @type {any} */ (this)[id] = made));
     }
     this.announcer.setAttribute("role", "status");
@@ -87,7 +86,7 @@ export class Local {
   tell(name, text, id) {
     this.say(name, () => text);
     this.since.replaceChildren(make("a", { href: `#e-${id}` }, text));
-    this.since.hidden = false;
+    this.since.hidden = !text;
   }
 
   /** @param {number} n of updates that were not seen, which the notice says */

@@ -215,7 +215,7 @@ export class LiveView extends EventTarget {
     this.#change(() => {
       entries.older.hidden = true; // what is below the last one is shown
       for (const entry of all) if (entries.all.length < most) entries.put(entry);
-      entries.older.hidden = !hasOlder(fresh) && all.every(({ id }) => entries.find(id));
+      entries.older.hidden = !fresh.querySelector("#older:not([hidden])") && all.every(({ id }) => entries.find(id));
     });
     return all;
   }
@@ -314,6 +314,7 @@ export class LiveView extends EventTarget {
   }
 
   #leave() {
+    if ("newer" in this.root.dataset) return;
     const shown = this.entries.all.map(({ id }) => id).filter((id) => !this.#unseen.has(id));
     rememberShown(this.url, String(updated(this.root)?.dateTime), shown);
   }
@@ -361,6 +362,3 @@ export class LiveView extends EventTarget {
 
 /** The instant of the last update, as it is shown. @param {Element} root @returns {HTMLTimeElement | null} */
 const updated = (root) => root.querySelector("#updated time");
-
-/** Whether a page links to older ones. @param {Document} page */
-const hasOlder = (page) => page.querySelector("#older:not([hidden])");

@@ -84,7 +84,7 @@ def test_an_exported_name_stands_for_nothing_else() -> None:
     exported = re.compile(r"^export (?:async )?(?:class|const|function) (\w+)", re.MULTILINE)
     names = "|".join(name for module in MODULES.values() for name in exported.findall(module))
     others = (  # a member, a parameter, a variable, a method, a word in a text
-        rf"\b(?:{names}):|\((?:{names})\) =>|^ +(?:const|let) .*\b(?:{names})\b[^=]* =(?!>)"
+        rf"\b(?:{names}):|\((?:{names})\) =>|^ +(?:const|let) [^=]*\b(?:{names})\b"
         rf"|^  (?:async |get )?(?:{names})\(.*{{$|\"[^\"\n]*\b(?:{names})\b[^\"\n]*\""
     )
     for name, module in MODULES.items():
