@@ -28,7 +28,7 @@ def headlines(page: Page) -> list[str]:
 def test_an_open_page_takes_no_text_back_from_a_cache_that_has_it_still(
     page: Page, start: Callable[..., Running], stream: str
 ) -> None:
-    """The cache answers each fetch of older entries with its copy from before a withdrawal, whatever the address says."""
+    """The cache answers each fetch of older entries with its copy from before a withdrawal, whatever the address."""
     server = start("--page-entries", "3", "--heartbeat", "0.5")
     server.put_page(stream, PAGE)
     for number in range(1, 6):
