@@ -23,7 +23,7 @@ from tests.support.judge import FLAGS
 from tests.support.server import Running, running
 
 STREAM = "measured"
-PER_REQUEST = 25  # entries that are published at a time
+PER_REQUEST = 5  # entries that are published at a time
 TICKS = 180  # looks at the clock in an hour: one every 20 s
 START = datetime(2026, 3, 1, 6, tzinfo=UTC)
 TEXT = "The river has risen again since the morning, and the lower road is closed. " * 8

@@ -49,7 +49,10 @@ def faultless_page(browser: Browser, **options: Any) -> Iterator[Page]:
     def hear(message: ConsoleMessage) -> None:
         # A page asks a server that is away, or stops, why it was refused.
         is_refused = "status of 503" in message.text and "/sse?" in message.location["url"]
-        if message.type in ("error", "warning") and "ERR_CONNECTION" not in message.text and not is_refused:
+        # And it may give up a connection before it is made.
+        is_given_up = "closed before the connection is established" in message.text
+        is_expected = is_refused or is_given_up or "ERR_CONNECTION" in message.text
+        if message.type in ("error", "warning") and not is_expected:
             complaints.append(message.text)
 
     with browser.new_context(**options) as context:
@@ -57,7 +60,7 @@ def faultless_page(browser: Browser, **options: Any) -> Iterator[Page]:
         page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         yield page
-    assert complaints == []
+    assert not complaints, complaints
 
 
 def open_live(page: Page, server: Running | Proxy, stream: str) -> None:
