@@ -177,14 +177,14 @@ export class LiveView extends EventTarget {
     const all = entriesOf(fresh);
     const { entries } = this;
     this.#change(() => {
-      const [first] = entries.all.filter(isOfDay);
-      const isHeld = first && this.#isHeld();
+      const isHeld = this.#isHeld();
       this.#queue.release();
       entries.reset(all);
+      const [first] = entries.all.filter(isOfDay); // where nothing is left, all are shown
       for (const entry of all) {
         const { id, order } = entry;
         if (!entries.find(id)) this.#announce(id);
-        if (isHeld && !entries.find(id) && order > first.order) this.#queue.put(entry);
+        if (isHeld && !entries.find(id) && order > first?.order) this.#queue.put(entry);
         else if (entries.put(entry, true)) this.#unseen.add(id);
       }
       this.#showPage(fresh, page);
@@ -282,9 +282,10 @@ export class LiveView extends EventTarget {
     const waiting = this.#queue.release();
     this.#change(() => {
       if (!isWhole) entries.all.filter(isOfDay).forEach((entry) => entries.remove(entry));
+      entries.older.hidden ||= !isWhole; // they are the lowest then
       for (const entry of waiting) this.#insert(entry);
       entries.trim(this.#limit);
-      if (!isWhole) entries.older.hidden = false;
+      entries.older.hidden &&= isWhole;
     });
   }
 

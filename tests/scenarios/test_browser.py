@@ -122,6 +122,26 @@ def test_a_long_page_keeps_as_many_entries_as_a_fresh_load(
     expect(page.locator("article h3")).to_have_text([f"Entry {number}" for number in reversed(range(8))])
 
 
+@pytest.mark.full
+def test_more_than_a_page_that_waited_is_shown_as_a_fresh_load_has_it(
+    page: Page, start: Callable[..., Running], stream: str
+) -> None:
+    server = start("--page-entries", "3")
+    server.put_page(stream, PAGE)
+    for number in range(5):
+        put(server, stream, f"e{number}", published_at=f"2026-03-01T1{number}:00:00Z")
+    open_live(page, server, stream)
+    page.locator("#auto").click()
+    for number in range(5, 10):
+        put(server, stream, f"e{number}", published_at=f"2026-03-01T1{number}:00:00Z")
+    expect(page.locator("#notice")).to_have_text("5 new updates")
+    show_all(page, "Entry e9")
+    expect(page.locator("article h3")).to_have_text(["Entry e9", "Entry e8", "Entry e7"])
+    assert_same_as_fresh(page, server, stream)
+    page.locator("#older a").click()
+    expect(page.locator("article h3")).to_have_text([f"Entry e{number}" for number in range(9, 3, -1)])
+
+
 def test_a_stream_that_began_empty_shows_its_first_entry(page: Page, server: Running, stream: str) -> None:
     server.put_page(stream, {"headline": "Nothing yet"})
     open_live(page, server, stream)
