@@ -256,6 +256,9 @@ class Settings:
         click.IntRange(1_048_576),
     )
     heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", Seconds(0.05, 300))
+    show_readers: bool = knob(
+        False, "Show on pages, and in `head` frames, how many readers a stream has on all workers.", click.BOOL
+    )
     drain_delay: float = knob(
         5.0,
         "Seconds for which a server that stops is not ready and still accepts: two health checks and one second.",

@@ -207,6 +207,18 @@ class Store:
         """Send a message to a sharded channel; how many subscribers received it. Raises StoreError."""
         return int(await self.call(channel, lambda redis: redis.execute_command("SPUBLISH", channel, message)))  # type: ignore[no-untyped-call]
 
+    async def exchange(self, key: str, field: bytes, value: bytes) -> dict[bytes, bytes]:
+        """Set a field of a hash; all fields that it has then. Raises StoreError."""
+
+        async def run(redis: aioredis.Redis) -> dict[bytes, bytes]:
+            pipeline = redis.pipeline(transaction=False)
+            pipeline.hset(key, field, value)
+            pipeline.hgetall(key)
+            _, fields = await pipeline.execute()
+            return cast(dict[bytes, bytes], fields)
+
+        return await self.call(key, run)
+
     # --- what is verified
 
     async def check(self) -> None:

@@ -47,6 +47,7 @@ class Page(PageIn, Answer):
     """A stream's own fields as they are stored; revision 0 is the default page of a stream that was never set one."""
 
     rev: int
+    dir: Literal["ltr", "rtl"]
     state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
     updated_at: Instant
 
