@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .cli import backup, bench, keys, publish, serve, transfer
+from .cli import backup, bench, check, keys, publish, serve, transfer
 from .cli.options import REFUSED, discard_output, fail
 
 
@@ -51,7 +51,15 @@ def main() -> None:
     """A real-time push server for live updates."""
 
 
-for _command in (*serve.COMMANDS, keys.keys, *publish.COMMANDS, *transfer.COMMANDS, *backup.COMMANDS, bench.bench):
+for _command in (
+    *serve.COMMANDS,
+    *check.COMMANDS,
+    keys.keys,
+    *publish.COMMANDS,
+    *transfer.COMMANDS,
+    *backup.COMMANDS,
+    bench.bench,
+):
     main.add_command(_command)
 
 

@@ -13,7 +13,19 @@ from .support.server import ROOT
 
 PACKAGE = ROOT / "pushserver"
 # Every package may import these.
-GROUND = {"codec", "errors", "logs", "metrics", "model", "problems", "processes", "settings", "stretch", "values"}
+GROUND = {
+    "codec",
+    "errors",
+    "findings",
+    "logs",
+    "metrics",
+    "model",
+    "problems",
+    "processes",
+    "settings",
+    "stretch",
+    "values",
+}
 
 # A package may import the ground, itself, and these.
 MAY_IMPORT: dict[str, set[str]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shlex
 import sys
@@ -17,13 +16,11 @@ import httpx2
 
 from .. import settings
 from ..access import keyfile
-from ..server import supervisor, worker
+from ..server import checks, supervisor, worker
 from ..store.folder import CannotStart
 from ..values import unix_path
 from . import demo
 from .options import NOT_REACHED, configure_logging, fail
-
-logger = logging.getLogger(__name__)
 
 READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
@@ -31,14 +28,13 @@ READY_EVERY = 0.05  # seconds between two requests that ask whether the server i
 def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
     chosen = settings.Settings(**values)
-    if play and chosen.redis and not chosen.key:
+    if play and (chosen.redis or chosen.redis_file) and not (chosen.key or chosen.key_file):
         raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     if play and unix_path(chosen.host):
         raise click.UsageError("Expected an address with --demo, got a unix socket in --host.")
     configure_logging(chosen.log_level)
-    # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
-    for sentence in settings.unknown_variables(os.environ):
-        logger.warning("%s", sentence)
+    checks.insist(checks.check_variables(settings.unknown_variables(os.environ)))
+    checks.insist(checks.check_exposed(settings.exposed_secrets(click.get_current_context())))
     try:
         serving = supervisor.serve(chosen, partial(greet, play=play), accept_empty_store=accept_empty_store)
         status = asyncio.run(serving)
@@ -66,12 +62,14 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         click.echo(os.fsencode(f"\npushserver is ready\n\n  unix socket  {path}\n"))
         return
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
-    key_file = shlex.quote(str(Path(chosen.data).absolute() / keyfile.KEY_FILE))
-    is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
+    file = Path(chosen.key_file or Path(chosen.data) / keyfile.KEY_FILE)
+    is_in_file = bool(chosen.key_file) or keyfile.local_key(Path(chosen.data)) == chosen.key
+    key_file = shlex.quote(str(file.absolute()))
+    place = key_file if is_in_file else "in PUSHSERVER_KEY" if chosen.key else "one of `pushserver keys`"
     lines = [
         f"  pages        {url}/",
-        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
-        f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
+        f"  publish key  {place}",
+        f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_in_file else '$PUSHSERVER_KEY')}",
     ]
     if chosen.public_url:
         lines.insert(0, f"  public       {chosen.public_url}/")
