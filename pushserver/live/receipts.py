@@ -35,7 +35,7 @@ class Receipts:
     def __init__(self, store: Store, hub: Hub) -> None:
         self._store = store
         self._hub = hub
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._questions: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self.open = False
@@ -44,7 +44,7 @@ class Receipts:
         """Read the channels until cancelled."""
         while True:
             try:
-                async with self._store.channels(ASK, TELL + self._name) as channels:
+                async with self._store.channels(ASK, TELL + self.name) as channels:
                     self.open = True
                     await self._read(channels)
             except (StoreError, OSError) as error:
@@ -63,7 +63,7 @@ class Receipts:
         self._questions[question] = answers
         reports: list[dict[str, Any]] = []
         try:
-            fields = {"question": question, "worker": self._name, "stream": stream, "entry": entry_id}
+            fields = {"question": question, "worker": self.name, "stream": stream, "entry": entry_id}
             workers = await self._send(ASK, **fields, n=n, wait=wait)
             await self._collect(answers, reports, workers, limit=wait + GRACE)
         finally:
@@ -106,7 +106,7 @@ class Receipts:
 
     async def _answer(self, question: dict[str, Any]) -> None:
         report = await self._hub.report(question["stream"], question["entry"], question["n"], wait=question["wait"])
-        answer = {"question": question["question"], "report": {"worker": self._name, **report}}
+        answer = {"question": question["question"], "report": {"worker": self.name, **report}}
         try:
             await self._send(TELL + question["worker"], **answer)
         except StoreError as error:

@@ -32,6 +32,7 @@ from ..store.store import Store, StoreError
 from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
 from .caching import cache_control
+from .echo_routes import EchoRoutes
 from .health import Health, HealthRoutes
 from .middleware import App
 from .openapi import document
@@ -98,7 +99,8 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     purger = _purger(settings, tokens)
     purge = purger.purge if purger else lambda stream, entry_id: None
     publishing = PublishingRoutes(log, keys, receipts, purge=purge, body_limit=settings.body_limit)
-    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
+    echo = EchoRoutes(keys, worker=receipts.name)
+    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health), echo)
     routes: list[BaseRoute] = [
         *make_routes(handlers, {"follow": subscribing.websocket}, tokens, prefix=urlsplit(settings.public_url).path),
         WebSocketRoute("/{path:path}", unknown_websocket),
@@ -125,6 +127,7 @@ def _handlers(
     archive: ArchiveRoutes,
     subscribing: SubscribeRoutes,
     health: HealthRoutes,
+    echo: EchoRoutes,
 ) -> dict[str, Handler]:
     """The handlers of HTTP requests by the name of their operation."""
     return {
@@ -145,6 +148,7 @@ def _handlers(
         "correctEntry": publishing.patch_entry,
         "withdrawEntry": publishing.withdraw_entry,
         "showDelivery": publishing.delivery,
+        "echoRequest": echo.echo,
         "atomFeed": reading.feed_atom,
         "jsonFeed": reading.feed_json,
         "exportStream": archive.export_stream,

@@ -152,6 +152,19 @@ class Withdrawn(EntryOutcome):
     receipt: Receipt | None = Field()
 
 
+class Echo(Answer):
+    """A request as it arrived at the server; `port` is 0 where the address is the word of a proxy."""
+
+    id: str
+    at: Instant
+    worker: str
+    scheme: Literal["http", "https"]
+    host: str
+    address: str
+    port: int
+    headers: dict[str, str]
+
+
 class Fault(Answer):
     """One thing that is wrong in a request."""
 

@@ -286,6 +286,15 @@ OPERATIONS = [
         query=schema.DeliveryIn,
         right="",
     ),
+    Operation(
+        "GET",
+        "/streams/{stream}/desk/echo",
+        "echoRequest",
+        "What the server believes of this request: scheme, host, address, and the worker that answers.",
+        {200: Answer("The request as it arrived.", {JSON: answers.Echo})},
+        f"{KEYED} 422",
+        right="",
+    ),
     *(
         Operation(
             "GET",
