@@ -6,16 +6,46 @@ Exit status: 0 done · 1 refused, with the reason · 2 wrong usage · 3 not reac
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from .cli import backup, bench, check, doctor, keys, publish, serve, transfer
-from .cli.options import REFUSED, discard_output, fail
+from .cli.output import REFUSED, discard_output, fail
+
+# Each command by its name: the module of `cli` that has it, and its name there. A module is imported when its command
+# is asked for: with those of the server, a script that publishes would wait for a second of imports.
+COMMANDS = {
+    "serve": "serve.serve",
+    "worker": "work.work",
+    "check": "check.check",
+    "doctor": "doctor.doctor",
+    "status": "status.status",
+    "keys": "keys.keys",
+    "publish": "publish.publish",
+    "correct": "publish.correct",
+    "withdraw": "publish.withdraw",
+    "page": "publish.change_page",
+    "tail": "publish.tail",
+    "import": "transfer.import_",
+    "export": "transfer.export",
+    "backup": "backup.backup",
+    "repair": "backup.repair",
+    "bench": "bench.bench",
+}
 
 
 class Program(click.Group):
     """Program is the group of commands; where one cannot write its output, it ends with a sentence and a status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, command = COMMANDS[name].split(".")
+        return getattr(import_module(f".cli.{module}", __package__), command)  # type: ignore[no-any-return]
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command. Text that the terminal cannot show is escaped."""
@@ -49,19 +79,6 @@ def _not_done(error: OSError) -> NoReturn:
 @click.version_option(package_name="pushserver", prog_name="pushserver")
 def main() -> None:
     """A real-time push server for live updates."""
-
-
-for _command in (
-    *serve.COMMANDS,
-    *check.COMMANDS,
-    doctor.doctor,
-    keys.keys,
-    *publish.COMMANDS,
-    *transfer.COMMANDS,
-    *backup.COMMANDS,
-    bench.bench,
-):
-    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from .. import settings
 from ..store.backup import BackupFailed, back_up
 from ..store.folder import SOCKET, CannotStart, DataFolder, reachable
 from ..store.repair import CannotRepair, Repair, repair_log
-from .options import NOT_REACHED, REFUSED, configure_logging, fail
+from .options import configure_logging
+from .output import NOT_REACHED, REFUSED, fail
 
 _data = click.option("--data", **{**settings.option_of("data"), "help": "Folder of the embedded store."})
 
@@ -61,6 +62,3 @@ def _summary(done: Repair) -> str:
     if done.file:
         lines.append(f"{done.file} was cut at byte {done.at}: {done.bytes} bytes lost, at least {done.events} events")
     return "\n".join([*lines, f"the log as it was is in {shlex.quote(str(done.copy))}"])
-
-
-COMMANDS = [backup, repair]

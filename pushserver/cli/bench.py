@@ -27,7 +27,8 @@ from ..bench.run import ServerProcesses
 from ..bench.swarm import ReaderPool, check_file_limit
 from ..client import Unauthorized
 from ..client.publisher import authorization, encode
-from .options import NOT_REACHED, REFUSED, data_option, fail, json_option, key_option
+from .options import data_option, json_option, key_option
+from .output import NOT_REACHED, REFUSED, fail
 
 FIRST_READERS = 5  # a fifth of the readers connect before the memory is first measured
 SETTLED = 1.0  # seconds from the last connect until the memory is measured

@@ -15,7 +15,8 @@ from .. import findings, settings
 from ..findings import Finding
 from ..server import checks
 from ..server.inspection import inspect
-from .options import REFUSED, configure_logging
+from .options import configure_logging
+from .output import REFUSED
 
 REFUSALS = "pushserver.refusals"  # in the context: findings about settings that were refused
 
@@ -76,4 +77,4 @@ _timeout = click.Option(
 )
 _json = click.Option(["as_json", "--json"], is_flag=True, help="Print the findings as JSON.")
 _knobs = [Lenient(settings.flags(field.name), **settings.option_of(field.name)) for field in settings.KNOBS]
-COMMANDS = [click.Command("check", callback=_check, params=[_timeout, _json, *_knobs], help=_check.__doc__)]
+check = click.Command("check", callback=_check, params=[_timeout, _json, *_knobs], help=_check.__doc__)

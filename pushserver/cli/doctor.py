@@ -12,7 +12,8 @@ from .. import findings, settings, values
 from ..access import keyfile
 from ..doctor.examination import examine
 from ..findings import Finding
-from .options import REFUSED, configure_logging, data_option, fail, json_option, key_option
+from .options import configure_logging, data_option, json_option, key_option
+from .output import REFUSED, fail
 
 
 @click.command("doctor")

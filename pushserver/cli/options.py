@@ -1,33 +1,20 @@
-"""The commands share these options, exit statuses and error output."""
+"""The commands share these options."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from .. import logs, settings
 from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
-
-REFUSED, NOT_REACHED = 1, 3  # exit status
-
-
-def fail(message: str, status: int) -> NoReturn:
-    """Print an error and exit with a status."""
-    click.echo(f"pushserver: {logs.lines(message)}", err=True)
-    sys.exit(status)
-
-
-def discard_output() -> None:
-    """Let nothing more be written to standard output, which failed: Python would try again at its end, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+from .output import NOT_REACHED, REFUSED, fail
 
 
 def configure_logging(level: str) -> None:

@@ -19,17 +19,8 @@ import click
 from .. import settings
 from ..client import Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
-from .options import (
-    NOT_REACHED,
-    REFUSED,
-    configure_logging,
-    discard_output,
-    exit_status,
-    fail,
-    json_option,
-    publishes,
-    url_option,
-)
+from .options import configure_logging, exit_status, json_option, publishes, url_option
+from .output import NOT_REACHED, REFUSED, discard_output, fail
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
 QUIET = 1.0  # seconds without a byte on standard input, after which it is said what is waited for
@@ -352,6 +343,3 @@ def _item_lines(fields: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 def _text(inline: str) -> str:
     return "\n  ".join(markup.text(line) for line in inline.split("<br>"))
-
-
-COMMANDS = [publish, correct, withdraw, change_page, tail]

@@ -1,4 +1,4 @@
-"""These commands run the server: `serve`, and `worker`, which `serve` starts."""
+"""`pushserver serve` runs the server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import httpx2
 
 from .. import settings
 from ..access import keyfile
-from ..server import checks, supervisor, worker
+from ..server import checks, supervisor
 from ..store.folder import CannotStart
 from ..values import unix_path
 from . import demo
-from .options import NOT_REACHED, configure_logging, fail
+from .options import configure_logging
+from .output import NOT_REACHED, fail
 
 READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
@@ -41,13 +42,6 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     except (CannotStart, OSError) as error:
         fail(f"cannot start: {error}", NOT_REACHED)
     sys.exit(status)
-
-
-def _work(channel: int, condition: int, **values: Any) -> None:
-    """Run one worker process; `serve` starts it."""
-    chosen = settings.Settings(**values)
-    configure_logging(chosen.log_level)
-    worker.work(chosen, channel, condition)
 
 
 async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
@@ -93,8 +87,4 @@ _demo = click.Option(["play", "--demo"], is_flag=True, help="Publish a made-up l
 _accept_empty = click.Option(
     ["--accept-empty-store"], is_flag=True, help="Start although the data folder had a store, and has it no more."
 )
-_inherited = [click.Argument([name], type=int) for name in ("channel", "condition")]
-COMMANDS = [
-    click.Command("serve", callback=_serve, params=[_demo, _accept_empty, *_knobs], help=_serve.__doc__),
-    click.Command("worker", callback=_work, params=[*_inherited, *_knobs], hidden=True),
-]
+serve = click.Command("serve", callback=_serve, params=[_demo, _accept_empty, *_knobs], help=_serve.__doc__)

@@ -16,7 +16,8 @@ from ..client import Publisher, PublishError
 from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
-from .options import REFUSED, exit_status, fail, publishes
+from .options import exit_status, publishes
+from .output import REFUSED, fail
 
 LINE_LIMIT = 5 * 2**20  # characters of one line
 RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # of one request, at most
@@ -161,6 +162,3 @@ def export(publisher: Publisher, stream: str) -> None:
         publisher.export(stream, file)
         file.seek(0)
         shutil.copyfileobj(file, sys.stdout.buffer)
-
-
-COMMANDS = [import_, export]

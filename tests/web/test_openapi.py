@@ -12,6 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
+from schemathesis.schemas import BaseSchema
 
 from pushserver.settings import Settings
 from pushserver.web import reading_routes
@@ -63,8 +64,6 @@ CONFIG = SchemathesisConfig.from_dict(
         "operations": [{"include-operation-id": BLOCKS, "phases": {"coverage": {"enabled": False}}}],
     }
 )
-# Server-Sent Events are an answer that does not end.
-api = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG).exclude(operation_id="followEvents")
 CONDITIONS = {"If-Match": '"1"', "If-None-Match": "*"}
 numbers = itertools.count(1)
 
@@ -76,8 +75,16 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def described() -> BaseSchema:
+    """The description. Its requests are made when they are sent: that takes longer than to collect all tests."""
+    # Server-Sent Events are an answer that does not end.
+    return schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG).exclude(operation_id="followEvents")
+
+
 @pytest.mark.full
-@api.parametrize()
+@pytest.mark.timeout(1_800)
+@schemathesis.pytest.from_fixture("described").parametrize()
 @settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 def test_the_server_is_as_it_says(case: schemathesis.Case[Any], own: Running) -> None:
     if case.meta is not None and case.meta.generation.mode.is_positive:
