@@ -20,7 +20,6 @@ COMMANDS = {
     "worker": "work.work",
     "check": "check.check",
     "doctor": "doctor.doctor",
-    "status": "status.status",
     "keys": "keys.keys",
     "publish": "publish.publish",
     "correct": "publish.correct",

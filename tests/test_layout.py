@@ -63,7 +63,6 @@ LIBRARIES: dict[str, set[str]] = {
     "jwt": {"access.tokens"},
     "markdown_it": {"content.markdown"},
     "nh3": {"content.markup"},
-    "prometheus_client": {"metrics"},
     "pydantic": {"content", "web.openapi"},
     "redis": {"store"},
     "starlette": {"web", "access.gate", "access.origins", "transport", "problems"},

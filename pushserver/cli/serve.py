@@ -65,6 +65,8 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         f"  publish key  {place}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_in_file else '$PUSHSERVER_KEY')}",
     ]
+    if chosen.metrics_port >= 0:
+        lines.insert(1, f"  metrics      {supervisor.metrics_url(chosen)}/metrics")
     if chosen.public_url:
         lines.insert(0, f"  public       {chosen.public_url}/")
     if play:

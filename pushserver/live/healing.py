@@ -96,6 +96,7 @@ class Healer:
         except (StoreError, Unavailable) as error:
             # The stream keeps its events: they may be all that is left of them. The tail's next event or check finds
             # the loss again, and begins another recovery.
+            metrics.RECOVERIES_FAILED.inc()
             logger.warning("stream %s: recovery failed, will be retried: %r", stream.name, error)
             await asyncio.sleep(random.uniform(0, RETRY_WITHIN))
             with suppress(StoreError):  # then the tail follows from its next read on
@@ -176,9 +177,9 @@ async def fell_back(log: Log, stream: str, healed: Healed) -> bool:
 def count(stream: str, reason: str, healed: Healed) -> None:
     """Log and count the lost and the healed events."""
     logger.warning("stream %s: %s, %d events lost, %d for good", stream, reason, healed.lost, len(healed.unhealed))
-    metrics.RESETS.labels(reason).inc()
-    metrics.LOST.inc(healed.lost)
-    metrics.HEALED.inc(healed.lost - len(healed.unhealed))
+    metrics.RESETS.inc(reason)
+    metrics.LOST.inc(by=healed.lost)
+    metrics.HEALED.inc(by=healed.lost - len(healed.unhealed))
 
 
 async def _publish(log: Log, append: Append) -> Appended:

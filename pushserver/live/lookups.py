@@ -66,7 +66,7 @@ class Lookups:
         if is_full and (self._learning is None or self._learning.done()):
             self._learning = asyncio.get_running_loop().create_task(self._learn())
         if is_full or (self._places.locked() and self._sharers.get(name, 0) >= SHARERS):
-            metrics.LIMITED.labels("unknown_streams").inc()
+            metrics.LIMITED.inc("unknown_streams")
             raise Unavailable("Too many unknown streams are asked for at once; retry later.")
         if name in self._sharers:
             self._sharers[name] += 1

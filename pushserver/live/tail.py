@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
@@ -65,6 +66,7 @@ class Tail:
         self._connection: TailConnection | None = None  # the one that is being read
         self._followed = asyncio.Event()
         self._answered_at = 0.0
+        self._spoke_at = 0.0  # as `_answered_at`, also after the connection was lost
         self.heard_at = 0  # when the store last answered a read, in milliseconds since 1970
         self._verified_at = 0.0
         self.stale_since: int | None = None
@@ -73,6 +75,12 @@ class Tail:
         """Whether the followed streams are being read, and were verified within SILENCE."""
         at = asyncio.get_running_loop().time()
         return self.state is TailState.IDLE or at - min(self._answered_at, self._verified_at) < SILENCE
+
+    def silence(self) -> float:
+        """The seconds since the store last answered; 0 where nothing is to be read."""
+        if self.state is TailState.IDLE:
+            return 0.0
+        return max(0.0, asyncio.get_running_loop().time() - self._spoke_at)
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this Redis id on; a read without the stream is interrupted."""
@@ -99,7 +107,7 @@ class Tail:
                 self._followed.clear()
                 await self._followed.wait()
                 # Else the tail would be unsound before its first read: it was idle for longer than SILENCE.
-                self._answered_at = self._verified_at = asyncio.get_running_loop().time()
+                self._answered_at = self._verified_at = self._spoke_at = asyncio.get_running_loop().time()
             try:
                 self.state = TailState.CONNECTING
                 connection = await self._log.open_tail(self._partition)
@@ -133,7 +141,7 @@ class Tail:
             reading = self._reading = dict(self._after)
             answer = await connection.read(reading)
             self._reading = None
-            self._answered_at = loop.time()
+            self._answered_at = self._spoke_at = loop.time()
             self.heard_at = now()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:
                 await self._verify_all()
@@ -176,6 +184,13 @@ class Tails:
     def is_sound(self) -> bool:
         """Whether every followed partition is being read."""
         return all(tail.is_sound() for tail in self._tails)
+
+    def measure(self) -> None:
+        """Set the metrics of the tails."""
+        states = Counter(tail.state for tail in self._tails)
+        for state in TailState:
+            metrics.TAILS.set(states[state], state.value)
+        metrics.TAIL_SILENCE.set(max(tail.silence() for tail in self._tails))
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this Redis id on."""

@@ -12,14 +12,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from .. import metrics
 from ..access import keyfile
 from ..logs import hide_secrets
 from ..settings import Settings, shown
@@ -28,9 +25,12 @@ from ..store.embedded import embedded
 from ..store.folder import CannotStart
 from ..store.store import Store
 from ..values import unix_path
+from ..web.reading_routes import VERSION
 from . import checks
+from .cluster import WorkerCluster
 from .files import file_limit, most_readers, raise_file_limit
 from .listener import Listeners, address_of, listen_when_free
+from .monitor import Monitor, serving
 from .secret_files import with_secrets
 from .signals import Signals
 from .workers import Workers
@@ -60,13 +60,14 @@ async def serve(
         ]
     )
     async with AsyncExitStack() as stack:
-        os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
         condition = stack.enter_context(shared())
         data = Path(settings.data)
         address = address_of(settings.host, settings.port)
         first = await listen_when_free(address, settings.patience, signals.stop)
         listeners = Listeners(first, settings.patience)
         stack.callback(listeners.close)
+        cluster = WorkerCluster(version=VERSION, clock=asyncio.get_running_loop().time)
+        settings = await _monitor(stack, cluster, settings, signals)
         settings = dataclasses.replace(
             settings,
             redis=settings.redis
@@ -85,7 +86,7 @@ async def serve(
             key = anew.key or ("" if now.key == "" else _local_key(data))
             return dataclasses.replace(now, key=key, redis=anew.redis or now.redis)
 
-        workers = Workers(settings, listeners, condition.descriptor, signals, read_anew)
+        workers = Workers(settings, listeners, condition.descriptor, signals, read_anew, cluster)
         async with workers.running():
             hello = asyncio.create_task(started(settings, _url(settings)))
             await signals.stop.wait()
@@ -93,6 +94,22 @@ async def serve(
             await asyncio.gather(hello, return_exceptions=True)
             logger.info("server stopping")
     return workers.status
+
+
+async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Settings, signals: Signals) -> Settings:
+    """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises OSError."""
+    if settings.metrics_port < 0:
+        return settings
+    address = address_of(settings.metrics_host, settings.metrics_port)
+    listener = await listen_when_free(address, settings.patience, signals.stop)
+    name = listener.getsockname()
+    await stack.enter_async_context(serving(Monitor(cluster, VERSION), listener))
+    return settings if isinstance(name, str) else dataclasses.replace(settings, metrics_port=name[1])
+
+
+def metrics_url(settings: Settings) -> str:
+    """The URL of the operators' listener, by a host that a client on this machine can connect to."""
+    return _url(dataclasses.replace(settings, host=settings.metrics_host, port=settings.metrics_port))
 
 
 def _local_key(data: Path) -> str:

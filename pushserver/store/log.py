@@ -131,7 +131,7 @@ class Log:
                 keys[0], lambda redis: self._append(keys, arguments, client=redis)
             )
         except (ConnectionError, TimeoutError) as error:
-            metrics.PUBLISHED.labels("unavailable").inc()
+            metrics.PUBLISHED.inc("unavailable")
             logger.warning("stream %s: publish with unknown outcome: %s", append.stream, error)
             detail = (
                 "The store did not answer, so the change may be stored. Send it again with the Idempotency-Key "
@@ -139,12 +139,12 @@ class Log:
             )
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
-            metrics.PUBLISHED.labels("unavailable").inc()
+            metrics.PUBLISHED.inc("unavailable")
             logger.warning("stream %s: publish refused by the store: %s", append.stream, error)
             raise Unavailable("The store takes no writes; nothing was stored. Retry later.") from error
         words = [word.decode() for word in answer]
         self._check_stored(words, append)
-        metrics.PUBLISHED.labels(words[0]).inc()
+        metrics.PUBLISHED.inc(words[0])
         return _appended(words, append.key, durability)
 
     def _check_condition(self, append: Append) -> None:
@@ -152,7 +152,7 @@ class Log:
         try:
             self.store.condition.check(append.type)
         except Unavailable:
-            metrics.PUBLISHED.labels("unavailable").inc()
+            metrics.PUBLISHED.inc("unavailable")
             raise
 
     def _check_stored(self, answer: list[str], append: Append) -> None:

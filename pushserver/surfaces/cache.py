@@ -13,8 +13,8 @@ import hashlib
 from collections import OrderedDict
 from typing import NamedTuple
 
-from .. import model
-from ..errors import NotFound, Unavailable
+from .. import metrics, model
+from ..errors import NotFound, Refused, Unavailable
 from ..live.hub import Hub
 from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
@@ -117,11 +117,26 @@ class SurfaceCache:
         While the store is away it is as of the newest event that this worker has made it of.
         """
         try:
+            copy, source = await self._read(stream, surface, coding)
+        except Refused:
+            metrics.PAGE_LOADS.inc(surface.value, "refused")
+            raise
+        metrics.PAGE_LOADS.inc(surface.value, source)
+        return copy
+
+    async def _read(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
+        """A copy, and where it comes from, as metrics name it."""
+        try:
             return await self._read_exact(stream, surface, coding)
         except StoreError:
-            return await self._read_stale(stream, surface, coding)
+            return await self._read_stale(stream, surface, coding), "stale"
 
-    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
+    def measure(self) -> None:
+        """Set the metrics of what the cache has now."""
+        metrics.PAGES.set(self.size)
+        metrics.PAGES_LIMIT.set(self._limit_bytes)
+
+    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
         asked_at = model.now()  # an event that comes after it may be missing in the answer
         head = await self._heads.of(stream)
         if head is None:
@@ -133,8 +148,8 @@ class SurfaceCache:
             copy = shelf.copies.get((surface, coding, None))
             if copy is not None:
                 self._shelves.move_to_end(stream)
-                return copy
-        return await self._await_copy(shelf, (surface, coding, None), head)
+                return copy, "memory"
+        return await self._await_copy(shelf, (surface, coding, None), head), "made"
 
     # --- making
 

@@ -208,7 +208,7 @@ class Handshake(asyncio.Protocol):
         self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server did not answer in time; retry later.\n")
 
     def _cut(self) -> None:
-        metrics.CUT.labels("unread").inc()
+        metrics.CUT.inc("unread")
         self._transport.abort()
 
 

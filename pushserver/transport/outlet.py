@@ -160,7 +160,7 @@ class Outlet:
 
     def cut(self, reason: str) -> None:
         """Cut the connection; what waits to be sent is lost."""
-        metrics.CUT.labels(reason).inc()
+        metrics.CUT.inc(reason)
         self._transport.abort()
 
     # --- writing

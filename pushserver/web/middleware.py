@@ -25,6 +25,7 @@ from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
 from .cors import Cors
 from .limits import AddressGuard
+from .measures import Measures
 from .refusals import Refusals
 from .static_files import StaticFiles, StaticSet
 from .surface_routes import SurfaceRoutes
@@ -35,9 +36,12 @@ logger = logging.getLogger(__name__)
 class App(Starlette):
     """App is the ASGI application of a worker: it completes response headers, and enforces the limits of addresses.
 
-    The headers are added before Starlette's own middleware, so that they cover the answer to a bug. `hub` and
-    `addresses` are for the server, which drains the hub before it stops, and counts the connections of an address.
+    The headers are added before Starlette's own middleware, so that they cover the answer to a bug. `hub`,
+    `addresses` and `measures` are for the server, which drains the hub before it stops, counts the connections of an
+    address, and reports what is measured.
     """
+
+    measures: Measures  # set once all parts are made
 
     def __init__(
         self,

@@ -22,11 +22,10 @@ from ..support.stores import Server
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*os.environ, *(name for field in KNOBS for name in variables(field.name))):
         if name.startswith("PUSHSERVER_") or name in ("PORT", "REDIS_URL", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
             monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))  # put back after a start in this process
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,7 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
 
 def test_a_reader_that_takes_nothing_for_some_sweeps_is_closed_and_counted() -> None:
     closed: list[Close] = []
-    fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**6), on_drop=closed.append)
+    fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**6), on_drop=lambda code, _: closed.append(code))
     slow, healthy = RecordingReader(room=1), RecordingReader()
     for reader in (slow, healthy):
         fanout.join(reader, 0, cursor(fanout.ring.n_at(0)), [Notice("")])

@@ -151,19 +151,12 @@ def test_a_worker_that_answers_pages_is_ready_to_be_read() -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz/read", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz/read"])
 def test_a_balancer_may_probe_by_head_and_by_options(server: Running, path: str) -> None:
     head, options = server.http.head(path), server.http.options(path)
     assert (head.status_code, head.content, head.headers["cache-control"]) == (200, b"", "no-store")
     assert (options.status_code, options.content, options.headers["allow"]) == (204, b"", "GET, HEAD, OPTIONS")
     assert server.http.post(path).status_code == 405
-
-
-def test_metrics_are_scraped_in_the_format_of_prometheus(server: Running) -> None:
-    answer = server.http.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    assert answer.headers["cache-control"] == "no-store"
-    assert "# HELP " in answer.text
 
 
 class Store:
