@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": "work.work",
     "check": "check.check",
     "doctor": "doctor.doctor",
+    "status": "status.status",
     "keys": "keys.keys",
     "publish": "publish.publish",
     "correct": "publish.correct",

@@ -39,11 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "surfaces": {"live", "page", "store"},
     "transport": {"live", "wire", "access"},
     "web": {"transport", "surfaces", "live", "publishing", "access", "page", "store", "wire", "content"},
-    "server": {"web", "transport", "live", "access", "store"},
+    "status": set(),
+    "server": {"web", "transport", "live", "access", "store", "status"},
     "client": set(),
     "bench": {"client", "access"},
     "doctor": set(),
-    "cli": {"server", "client", "bench", "doctor", "access", "content", "store"},
+    "cli": {"server", "client", "bench", "doctor", "status", "access", "content", "store"},
     "__main__": {"cli"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.stat().st_size)
