@@ -324,8 +324,8 @@ def option(name: str) -> click.Option:
 def exposed_secrets(ctx: click.Context) -> list[str]:
     """The names of settings with a secret in the command line, where every user of the machine can read it."""
     secrets = [*SECRET, "redis"]
-    given = [name for name in secrets if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
-    values = {name: str(ctx.params[name]) for name in given}
+    from_flags = [name for name in secrets if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    values = {name: str(ctx.params[name]) for name in from_flags}
     return [name for name, text in values.items() if name in SECRET or logs.hide_secrets(text) != text]
 
 

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 import click
 
 from .. import findings, settings, values
-from ..access import keyfile
 from ..doctor.examination import examine
 from ..findings import Finding
-from .options import configure_logging, data_option, json_option, key_option
-from .output import REFUSED, fail
+from .options import chosen_key, configure_logging, data_option, json_option, key_file_option, key_option
+from .output import REFUSED
 
 
 @click.command("doctor")
 @click.argument("url", type=settings.Parsed(values.base_url, required=True))
 @key_option
+@key_file_option
 @data_option
 @click.option("--stream", default="", help="Stream to read; without it one is made with the key, and ended.")
 @json_option
-def doctor(url: str, key: str, data: str, stream: str, as_json: bool) -> None:
+def doctor(url: str, key: str, key_file: str, data: str, stream: str, as_json: bool) -> None:
     """Look at the server behind URL through every proxy on the way, and print what to change in which.
 
     It takes two heartbeats (30 s) and some seconds. Exit status 0: nothing is wrong. 1: something is.
     """
     configure_logging("error")
-    try:
-        key = key or keyfile.local_key(Path(data)) or ""
-    except OSError as error:
-        fail(f"{Path(data) / keyfile.KEY_FILE}: {error.strerror}", REFUSED)
-    results = asyncio.run(_examined(url, key, stream, is_shown=not as_json))
+    results = asyncio.run(_examined(url, chosen_key(key, key_file, data), stream, is_shown=not as_json))
     if as_json:
         click.echo(findings.as_json(results))
     sys.exit(REFUSED if findings.has_errors(results) else 0)

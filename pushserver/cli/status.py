@@ -72,7 +72,7 @@ def status(url: str, as_json: bool, once: bool) -> None:
     with closing(Source(url)) as source:
         try:
             first = source.read()
-            text = json.dumps(first, ensure_ascii=False) if as_json else "\n".join(view.lines(first))
+            text = json.dumps(first, ensure_ascii=False) if as_json else "\n".join(view.view_lines(first))
         except FAILURES as error:
             says = f"{url} is not reached: {error or type(error).__name__}"
             fail(f"{says}; start the server with --metrics-port", NOT_REACHED)

@@ -22,6 +22,7 @@ from .target import Answered, FollowingReader, Target, Unanswered
 
 PREFIX = "doctor-"  # of the names of streams for probing
 PROMPT = 5.0  # seconds within which a frame arrives that nobody holds back
+HEARTBEAT, HEARTBEAT_MOST = 15.0, 300.0  # seconds: of a server that names none, and the most that it can be set to
 READERS = 16  # at a time, to see on which workers they are
 NO_STREAM = "not tried: expected a key (--key, --key-file) or --stream"
 HEADLINE = "A check of this site"
@@ -235,7 +236,7 @@ class Examination:
         if hello is None:
             self._held(reader, "the first frame")
             return 0.0
-        return float(hello["heartbeat"])
+        return min(float(hello.get("heartbeat", HEARTBEAT)), HEARTBEAT_MOST)
 
     def _held(self, reader: FollowingReader, frame: str) -> None:
         if "content-encoding" in reader.headers:
@@ -280,7 +281,7 @@ class Examination:
             hellos = [await reader.next("hello", PROMPT) for reader in readers if reader]
             if not hellos:
                 return
-            reasons = {str(hello.get("reason")) for hello in hellos if hello and not hello["complete"]}
+            reasons = {str(hello.get("reason")) for hello in hellos if hello and not hello.get("complete")}
             if reasons:
                 says = f"a reader that comes back gets no missed events but a snapshot: {', '.join(sorted(reasons))}"
                 self._add(findings.error("resume", says, "give every server the same store (--redis)"))

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 STEP_LIMIT = 10.0  # seconds for one request, one handshake, or one close
 FRAME_BYTES = 4 * 2**20  # of one frame of a WebSocket
+BODY_BYTES = 8 * 2**20  # of one answer
 QUEUE = 1_000  # frames of one reader that wait; a reader that has more is stopped
 FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, InvalidHandshake, OSError, ValueError)
 
@@ -120,7 +121,7 @@ class Target:
             async with asyncio.timeout(STEP_LIMIT):
                 async with self._http.stream(method, f"{self.url}{path}", json=value, headers=sent) as response:
                     local = response.extensions["network_stream"].get_extra_info("client_addr") or (None, 0)
-                    body = await response.aread()
+                    body = await _body(response)
         except TimeoutError:
             raise Unanswered(f"{method} {path}: no answer within {STEP_LIMIT:g} s") from None
         except FAILURES as error:
@@ -202,10 +203,25 @@ async def _messages(connection: ClientConnection) -> AsyncIterator[str]:
 
 
 async def _events(response: httpx2.Response) -> AsyncIterator[str]:
-    """The data of each event; the server writes an event's data in one line."""
-    async for line in response.aiter_lines():
-        if line.startswith("data:"):
-            yield line.removeprefix("data:").strip()
+    """The data of each event; the server writes an event's data in one line. Raises ValueError for one too long."""
+    rest = b""
+    async for part in response.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        if len(rest) > FRAME_BYTES:
+            raise ValueError(f"a line of the events has more than {FRAME_BYTES} bytes")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").decode()
+
+
+async def _body(response: httpx2.Response) -> bytes:
+    """The body of an answer. Raises ValueError for one that is too long."""
+    body = b""
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > BODY_BYTES:
+            raise ValueError(f"the answer has more than {BODY_BYTES} bytes")
+    return body
 
 
 def _direct(url: str) -> dict[str, None]:

@@ -40,6 +40,8 @@ async def inspect(settings: Settings, *, faulty: Collection[str]) -> AsyncIterat
         yield finding
     if not {"host", "port"} & {*faulty}:
         yield await check_address(settings)
+    if settings.metrics_port > 0 and not unix_path(settings.metrics_host) and "metrics_host" not in faulty:
+        yield _check_metrics_address(settings)
     if {"redis", "data"} & {*faulty}:
         yield findings.warning("store", "not looked at, since its setting is refused")
         return
@@ -62,13 +64,29 @@ async def check_address(settings: Settings) -> Finding:
     try:
         if path:
             return await _check_path(path)
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        socket.create_server((settings.host, settings.port), family=family).close()
+        _bind(settings.host, settings.port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return await _check_running(name, settings)
         return findings.error(subject, f"{name}: {error.strerror}", "choose an address of this machine, and a port")
     return findings.ok(subject, f"{name} is free")
+
+
+def _check_metrics_address(settings: Settings) -> Finding:
+    """Bind the operators' address, and let it go. It may be in use by the server that is to be restarted."""
+    name = f"{settings.metrics_host}:{settings.metrics_port}"
+    try:
+        _bind(settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        do = "if a server that you restart is not what uses it, choose another --metrics-port"
+        return findings.warning("metrics address", f"{name}: {error.strerror}", do)
+    return findings.ok("metrics address", f"{name} is free")
+
+
+def _bind(host: str, port: int) -> None:
+    """Raises OSError where nobody can listen on an address now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()
 
 
 async def _check_path(path: str) -> Finding:

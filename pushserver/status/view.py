@@ -15,7 +15,7 @@ USAGE = ("memory", "cpu", "files", "heard")
 SLOWEST = ("slowest readers", "transport", "stream", "worker", "frames behind", "waiting", "stalled")
 
 
-def lines(status: Mapping[str, Any]) -> list[str]:
+def view_lines(status: Mapping[str, Any]) -> list[str]:
     """The whole view, line by line, with nothing in it that a terminal would obey."""
     totals = status["totals"]
     began = f"{totals['workers_started']} workers started, {totals['workers_ended']} ended"
@@ -33,7 +33,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
 
 def screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
     """The view as it is drawn over the one before it, within so many columns and rows."""
-    shown = [line[:columns] for line in lines(status)]
+    shown = [line[:columns] for line in view_lines(status)]
     if len(shown) > rows:
         shown = [*shown[: rows - 1], f"… {len(shown) - rows + 1} more lines"[:columns]]
     return "\x1b[H" + "\n".join(f"{line}\x1b[K" for line in shown) + "\x1b[J"

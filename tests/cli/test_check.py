@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,31 @@ def test_a_server_that_runs_is_looked_at_as_it_is(server: Running) -> None:
 def test_an_address_that_another_program_has_is_named(redis_server: Server, tmp_path: Path) -> None:
     report = check("--data", str(tmp_path), "--port", str(redis_server.port))
     assert "/readyz does not answer as this server does > stop what runs there" in lines(report, "error")
+
+
+class NotReady(BaseHTTPRequestHandler):
+    """A server whose data folder was deleted while it ran."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"ready": false, "folder": false}')
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_a_server_that_runs_and_is_not_ready_is_shown_with_its_checks(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), NotReady) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        report = check("--data", str(tmp_path), "--port", str(server.server_port))
+        server.shutdown()
+    assert '"folder": false' in lines(report, "error")
+
+
+def test_the_address_of_the_metrics_is_bound_too(redis_server: Server, tmp_path: Path) -> None:
+    report = check("--data", str(tmp_path), "--metrics-port", str(redis_server.port))
+    assert f"metrics address: 127.0.0.1:{redis_server.port}: Address already in use" in lines(report, "warning")
 
 
 # --- an external store

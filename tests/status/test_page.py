@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Error, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from pushserver.status.page import FILES, POLICY
 
@@ -34,11 +34,11 @@ def chromium() -> Iterator[Browser]:
 
 
 def test_the_page_shows_the_cluster_and_renews_itself(chromium: Browser, server: Running, stream: str) -> None:
-    errors: list[Error] = []
+    errors: list[str] = []
     server.publish_ok(stream, "One")
     page = chromium.new_page()
     page.set_default_timeout(LIMIT * 1_000)
-    page.on("pageerror", lambda error: errors.append(error))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{metrics_url(server)}/")
     expect(page.locator("#state")).to_contain_text("As of ", timeout=LIMIT * 1_000)
     assert page.locator("#workers tr").count() == 2

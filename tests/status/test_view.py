@@ -56,7 +56,7 @@ STATUS: dict[str, Any] = {
 
 
 def test_the_view_has_sums_workers_and_the_slowest_readers() -> None:
-    shown = view.lines(STATUS)
+    shown = view.view_lines(STATUS)
     assert shown[0] == "pushserver 1.0   2026-11-28T14:00:00Z   up 3 h 12 min   2 workers started, 1 ended"
     assert shown[1] == (
         "readers 1,204   streams 3   publishes 0.5/s   entries written 1,204/s   lag - ms   memory 2.0 GiB   cpu 12 %"
@@ -72,7 +72,7 @@ def test_the_view_has_sums_workers_and_the_slowest_readers() -> None:
 
 def test_a_worker_that_is_not_ready_says_why() -> None:
     failing = {**WORKER, "ready": False, "failing": ["store", "tail"], "store_up": False, "heard_s": None}
-    shown = "\n".join(view.lines({**STATUS, "workers": [failing], "slowest": []}))
+    shown = "\n".join(view.view_lines({**STATUS, "workers": [failing], "slowest": []}))
     assert "not ready" in shown
     assert "away" in shown
     assert "worker 1 is not ready: store, tail" in shown
@@ -81,7 +81,7 @@ def test_a_worker_that_is_not_ready_says_why() -> None:
 
 def test_nothing_of_a_reader_reaches_the_terminal_as_it_is() -> None:
     evil = {**SLOW, "address": "\x1b[2J\u202e" + "9" * 500, "stream": "a\nb"}
-    shown = view.lines({**STATUS, "slowest": [evil]})
+    shown = view.view_lines({**STATUS, "slowest": [evil]})
     assert all(line.isprintable() for line in shown)
     assert max(map(len, shown)) < 200
 
