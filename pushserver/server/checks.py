@@ -18,7 +18,7 @@ from ..access.keys import fingerprint
 from ..access.keystore import KeyStore
 from ..access.tokens import Tokens
 from ..findings import Finding, Level
-from ..logs import hide_secrets
+from ..logs import Own, hide_secrets
 from ..settings import Settings
 from ..store.folder import CannotStart
 from ..store.rights import NEEDED
@@ -42,7 +42,7 @@ def insist(results: Iterable[Finding]) -> None:
         if finding.level is Level.ERROR:
             raise CannotStart(finding.sentence())
         if finding.level is Level.WARNING:
-            logger.warning("%s", finding.sentence())
+            logger.warning("%s", Own(finding.sentence()))
 
 
 # --- the settings themselves

@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from .. import findings
-from ..access import keyfile
 from ..findings import Finding
 from ..logs import hide_secrets
 from ..settings import Settings
-from ..store.condition import Condition, SharedCondition, shared
+from ..store.condition import Condition, shared
 from ..store.embedded import CONDITIONS
 from ..store.folder import SOCKET, CannotStart, DataFolder, reachable, socket_url
 from ..store.store import Store
@@ -158,13 +157,15 @@ async def _embedded(settings: Settings) -> AsyncIterator[Finding]:
         return
     if not settings.key:
         yield checks.check_local_key(data)
-    condition = Condition.SOUND
     for finding in _log_and_disk(data):
         yield finding
-    with suppress(OSError):
-        condition = DataFolder(data).condition(condition)
-    if await _is_running(data):
-        async for finding in _running(data, settings, condition):
+    try:
+        is_running = await _is_running(data)
+    except CannotStart as error:
+        yield _refused("--data (PUSHSERVER_DATA)", error)
+        return
+    if is_running:
+        async for finding in _running(data, settings.partitions):
             yield finding
 
 
@@ -195,16 +196,15 @@ async def _is_running(data: Path) -> bool:
     return False
 
 
-async def _running(data: Path, settings: Settings, condition: Condition) -> AsyncIterator[Finding]:
-    with reachable(data.absolute() / SOCKET) as path, shared(SharedCondition.create()) as noted:
-        noted.set(condition)
-        url = socket_url(path)
-        key = settings.key or keyfile.local_key(data) or ""
-        store = Store(url, partitions=settings.partitions, condition=noted)
+async def _running(data: Path, partitions: int) -> AsyncIterator[Finding]:
+    """Try the embedded store that runs; nothing is written to one whose disk is full, which would end on it."""
+    with reachable(data.absolute() / SOCKET) as path, shared() as condition:
+        with suppress(OSError):
+            condition.set(DataFolder(data).condition(Condition.SOUND))
+        own = Settings(redis=socket_url(path), partitions=partitions)
+        store = Store(own.redis, partitions=partitions, condition=condition)
         try:
-            own = Settings(redis=url, key=key, partitions=settings.partitions)
             async for finding in checks.examine_store(store, own, writes=False, is_shared=False):
                 yield finding
         finally:
             await store.close()
-            noted.close()

@@ -56,7 +56,6 @@ async def serve(
             checks.check_tokens(settings),
             *([] if settings.redis else [checks.check_folder(Path(settings.data), make=True)]),
             *checks.check_together(settings),
-            checks.check_readers(settings),
         ]
     )
     async with AsyncExitStack() as stack:
@@ -77,6 +76,7 @@ async def serve(
             port=settings.port if listeners.is_unix else listeners.address[1],
             readers=most_readers(settings.readers, file_limit()),
         )
+        checks.insist([checks.check_readers(chosen)])
         logger.info("settings: %s", shown(settings))
         await _check_store(settings, condition, is_shared=bool(chosen.redis or chosen.redis_file))
 

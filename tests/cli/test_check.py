@@ -93,7 +93,6 @@ def test_what_serve_refuses_is_found(arguments: list[str], env: dict[str, str], 
         ([], {"PUSHSERVER_WORKRES": "4"}, "PUSHSERVER_WORKRES is no setting, and has no effect; the nearest is"),
         (["--key", KEY], {}, "--key: a secret stands in the command line, where `ps` shows it"),
         (["--forwarded", "10.0.0.1,*"], {}, "--forwarded: every client is believed"),
-        (["--readers", "1000000"], {}, "open files: a worker accepts "),
     ],
 )
 def test_what_serve_warns_of_is_found(

@@ -8,35 +8,36 @@ import pytest
 from click.testing import CliRunner
 
 from pushserver.__main__ import main
+from pushserver.cli.options import chosen_key
 
-from ..support.commands import DONE, REFUSED, headlines
-from ..support.server import Running
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PUSHSERVER_KEY", "PUSHSERVER_KEY_FILE", "PUSHSERVER_REDIS", "REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
+from ..support.commands import DONE, REFUSED
+from ..support.server import KEY, Running
 
 
-def test_a_key_comes_from_a_file(server: Running, stream: str, tmp_path: Path) -> None:
+def test_a_key_comes_from_a_file_or_the_data_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "key"
-    file.write_text(f"{server.key}\n")
-    arguments = ["publish", stream, "--headline", "One", "--url", server.url, "--data", str(tmp_path / "none")]
-    done = CliRunner().invoke(main, [*arguments, "--key-file", str(file)])
-    assert done.exit_code == DONE, done.output
-    assert headlines(server, stream) == ["One"]
+    file.write_text(f"{KEY}\n")
+    assert chosen_key("", str(file), str(tmp_path)) == KEY
+    assert chosen_key("pk_of_a_flag_0123456", str(file), str(tmp_path)) == "pk_of_a_flag_0123456"
+    assert chosen_key("", "", str(tmp_path)) == ""
+    (tmp_path / "publish.key").write_text("pk_of_a_folder_01234\n")
+    assert chosen_key("", "", str(tmp_path)) == "pk_of_a_folder_01234"
     file.write_text("short\n")
-    done = CliRunner().invoke(main, arguments, env={"PUSHSERVER_KEY_FILE": str(file)})
-    assert done.exit_code == REFUSED
-    assert f"--key-file (PUSHSERVER_KEY_FILE), {file}: expected 16" in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        chosen_key("", str(file), str(tmp_path))
+    assert ended.value.code == REFUSED
+    assert f"--key-file (PUSHSERVER_KEY_FILE), {file}: expected 16" in capsys.readouterr().err
 
 
-def test_the_url_of_the_store_comes_from_a_file(server: Running, tmp_path: Path) -> None:
+def test_the_url_of_the_store_comes_from_a_file(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PUSHSERVER_REDIS", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
     file = tmp_path / "url"
     file.write_text(f"unix://{server.data}/valkey.sock\n")
     done = CliRunner().invoke(main, ["keys", "list", "--redis-file", str(file)])
     assert done.exit_code == DONE, done.output
     done = CliRunner().invoke(main, ["keys", "list", "--redis-file", str(tmp_path / "none")])
-    assert done.exit_code == 1
+    assert done.exit_code == REFUSED
     assert "expected a file that can be read" in done.stderr
