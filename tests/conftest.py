@@ -19,6 +19,7 @@ from pushserver.store.store import Store
 
 from .support.scrapes import METRICS
 from .support.server import LIMIT, ROOT, Run, Running, clean_environment, running
+from .support.worker import Serve, working
 
 _numbers = itertools.count(1)
 
@@ -73,6 +74,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             return stack.enter_context(running(tmp_path / name, *arguments, env=env))
 
         yield _start
+
+
+@pytest.fixture
+def serve(server: Running) -> Iterator[Serve]:
+    """Start a worker with settings of its own on the store of the shared server; it is stopped at the end."""
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(working(server, *arguments))
 
 
 @pytest.fixture

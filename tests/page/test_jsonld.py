@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,10 +14,11 @@ from pushserver.page.edition import Edition
 from pushserver.page.masthead import Masthead
 
 from ..support.samples import ENTRY, PAGE, STORED_ENTRY, STORED_PAGE
-from ..support.server import Running
+from ..support.server import Running, Served
+from ..support.worker import Serve
 
 
-def read_json_ld(server: Running, path: str) -> dict[str, Any]:
+def read_json_ld(server: Served, path: str) -> dict[str, Any]:
     html = server.http.get(path, headers={"Accept": "text/html"}).text
     (text,) = re.findall(r'<script id="json-ld" type="application/ld\+json">(.*?)</script>', html, re.DOTALL)
     fields: dict[str, Any] = json.loads(text)
@@ -49,8 +49,8 @@ def test_the_page_tells_crawlers_what_it_is(server: Running, stream: str) -> Non
     assert read_json_ld(server, path)["coverageEndTime"]
 
 
-def test_crawlers_are_told_who_publishes_and_what_in_every_update(start: Callable[..., Running], stream: str) -> None:
-    server = start("--public-url", "https://news.example/live")
+def test_crawlers_are_told_who_publishes_and_what_in_every_update(serve: Serve, stream: str) -> None:
+    server = serve("--public-url", "https://news.example/live")
     server.publish(stream, {"headline": "Nothing but this"})
     server.publish(stream, {"body": "word " * 1_000})
     blog = read_json_ld(server, f"/streams/{stream}")

@@ -31,7 +31,45 @@ STOP_LIMIT = 60.0  # for a process to end
 LIFETIMES = (1.0, 4.0, 16.0, 64.0)  # of a token that is to end in the middle of a test: the first one that suffices
 
 
-class Running:
+class Served:
+    """Served is a server at an address, with what a publisher and a reader do to it."""
+
+    url: str
+    http: httpx2.Client
+    data: Path  # the folder with its key
+
+    @property
+    def key(self) -> str:
+        return (self.data / "publish.key").read_text().strip()
+
+    def publish(self, stream: str, entry: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
+        """POST an entry, with the key unless a header says otherwise."""
+        return self.send("POST", f"/streams/{stream}/entries", entry, **headers)
+
+    def put_page(self, stream: str, page: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
+        return self.send("PUT", f"/streams/{stream}", page, **headers)
+
+    def send(self, method: str, path: str, value: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        usual = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        others = {name.replace("_", "-"): text for name, text in headers.items()}
+        return self.http.request(method, path, content=content, headers={**usual, **others})
+
+    def publish_ok(self, stream: str, headline: str) -> dict[str, Any]:
+        """Publish an entry that has a headline; the answer."""
+        response = self.publish(stream, {"headline": headline})
+        assert response.status_code == 201, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def snapshot(self, stream: str) -> dict[str, Any]:
+        response = self.http.get(f"/streams/{stream}/entries")
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+class Running(Served):
     """A server that was started from the command line, in a process group of its own."""
 
     def __init__(
@@ -84,38 +122,8 @@ class Running:
         return text
 
     @property
-    def key(self) -> str:
-        return (self.data / "publish.key").read_text().strip()
-
-    @property
     def log(self) -> str:
         return self.errors.read_text()
-
-    def publish(self, stream: str, entry: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
-        """POST an entry, with the key unless a header says otherwise."""
-        return self.send("POST", f"/streams/{stream}/entries", entry, **headers)
-
-    def put_page(self, stream: str, page: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
-        return self.send("PUT", f"/streams/{stream}", page, **headers)
-
-    def send(self, method: str, path: str, value: dict[str, Any] | bytes, **headers: str) -> httpx2.Response:
-        content = value if isinstance(value, bytes) else json.dumps(value).encode()
-        usual = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        others = {name.replace("_", "-"): text for name, text in headers.items()}
-        return self.http.request(method, path, content=content, headers={**usual, **others})
-
-    def publish_ok(self, stream: str, headline: str) -> dict[str, Any]:
-        """Publish an entry that has a headline; the answer."""
-        response = self.publish(stream, {"headline": headline})
-        assert response.status_code == 201, response.text
-        answer: dict[str, Any] = response.json()
-        return answer
-
-    def snapshot(self, stream: str) -> dict[str, Any]:
-        response = self.http.get(f"/streams/{stream}/entries")
-        assert response.status_code == 200, response.text
-        answer: dict[str, Any] = response.json()
-        return answer
 
     def children(self) -> list[int]:
         """The pids of its workers and its store."""
@@ -232,7 +240,7 @@ def running(data: Path, *arguments: str, **options: Any) -> Iterator[Running]:
         server.stop()
 
 
-def reader(server: Running, stream: str, *, cursor: str = "", format: str = "json", **options: Any) -> connect:
+def reader(server: Served, stream: str, *, cursor: str = "", format: str = "json", **options: Any) -> connect:
     """A WebSocket to a stream: `async with reader(…) as socket`."""
     address = server.url.replace("http", "ws") + f"/streams/{stream}/ws?cursor={cursor}&format={format}"
     return connect(address, compression=None, proxy=None, max_size=None, open_timeout=LIMIT, **options)

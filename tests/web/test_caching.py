@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from pushserver.web.caching import cache_control
 from ..support import issuer
 from ..support.issuer import token
 from ..support.server import Running
+from ..support.worker import Serve
 
 CACHED = "public, max-age=0, s-maxage=1, stale-while-revalidate=2, stale-if-error=30"
 READ = ["", "?before=9.x", "?n=1", "/entries", "/entries?limit=1", "/entries/one", "/feed.atom", "/feed.json"]
@@ -60,17 +60,17 @@ def test_catching_up_and_refusals_are_asked_for_each_time(server: Running, one_e
         assert answer.headers["cache-control"] == "no-cache"
 
 
-def test_a_server_may_have_caches_ask_each_time(start: Callable[..., Running], stream: str) -> None:
-    server = start("--cache", "0")
+def test_a_server_may_have_caches_ask_each_time(serve: Serve, stream: str) -> None:
+    server = serve("--cache", "0")
     server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
     for surface in READ:
         assert server.http.get(f"/streams/{stream}{surface}").headers["cache-control"] == "no-cache"
 
 
-def test_no_cache_keeps_what_a_token_let_through(start: Callable[..., Running], tmp_path: Path, stream: str) -> None:
+def test_no_cache_keeps_what_a_token_let_through(serve: Serve, tmp_path: Path, stream: str) -> None:
     keys = tmp_path / "keys"
     keys.write_bytes(issuer.ALL)
-    server = start("--private", "*", "--token-keys", str(keys))
+    server = serve("--private", "*", "--token-keys", str(keys))
     server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
     for surface in [*READ, "/events", "/entries/none"]:
         for headers in ({}, {"Authorization": f"Bearer {token(stream)}"}):

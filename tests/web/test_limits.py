@@ -14,7 +14,8 @@ from websockets.exceptions import InvalidStatus
 
 from ..support.processes import Start, eventually
 from ..support.scrapes import METRICS, scrape, until_scraped
-from ..support.server import Running, reader, receive
+from ..support.server import Served, reader, receive
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -35,11 +36,11 @@ def is_limited(answer: httpx2.Response) -> bool:
     return True
 
 
-def get(server: Running, path: str, address: str) -> httpx2.Response:
+def get(server: Served, path: str, address: str) -> httpx2.Response:
     return server.http.get(path, headers={"X-Forwarded-For": address})
 
 
-async def refusal(server: Running, stream: str, address: str) -> int:
+async def refusal(server: Served, stream: str, address: str) -> int:
     """The status with which a handshake is refused; 101 where it is not."""
     try:
         async with reader(server, stream, additional_headers={"X-Forwarded-For": address}):
@@ -67,8 +68,8 @@ async def test_an_address_gets_as_many_requests_as_its_rate_allows(start: Start,
     assert await refusal(server, stream, ONE) == 101
 
 
-async def test_an_address_gets_as_many_handshakes_as_its_rate_allows(start: Start, stream: str) -> None:
-    server = start("--address-handshakes", "1")
+async def test_an_address_gets_as_many_handshakes_as_its_rate_allows(serve: Serve, stream: str) -> None:
+    server = serve("--address-handshakes", "1")
     server.publish_ok(stream, "one")
     while await refusal(server, stream, ONE) != 429:
         pass
@@ -98,8 +99,8 @@ async def test_a_proxied_address_has_as_many_readers_as_connections(start: Start
         await eventually(lambda: sum(v for name, v in scrape(server).items() if "pushserver_readers," in name) == 0)
 
 
-async def test_a_refused_handshake_leaves_its_place(start: Start, stream: str) -> None:
-    server = start("--address-connections", "1")
+async def test_a_refused_handshake_leaves_its_place(serve: Serve, stream: str) -> None:
+    server = serve("--address-connections", "1")
     server.publish_ok(stream, "one")
     for _ in range(3):
         assert get(server, "/streams/nothing/sse", ONE).status_code == 404
@@ -110,16 +111,16 @@ async def test_a_refused_handshake_leaves_its_place(start: Start, stream: str) -
     assert await refusal(server, stream, ONE) == 101
 
 
-def test_a_proxy_that_is_not_believed_is_named_once(start: Start) -> None:
-    server = start("--forwarded", "192.0.2.1")
+def test_a_proxy_that_is_not_believed_is_named_once(serve: Serve) -> None:
+    server = serve("--forwarded", "192.0.2.1")
     for _ in range(3):
         assert get(server, "/livez", ONE).status_code == 200
     assert server.log.count("127.0.0.1 sends X-Forwarded-For and is not believed") == 1
     assert "--forwarded 127.0.0.1" in server.log
 
 
-def test_a_believed_proxy_is_not_named(start: Start) -> None:
-    server = start()
+def test_a_believed_proxy_is_not_named(serve: Serve) -> None:
+    server = serve()
     for chain in (ONE, f"{OTHER}, {ONE}", f"{ONE}:4711", "2001:db8::7", "[2001:db8::7]:4711", "unknown", ",", ""):
         assert get(server, "/livez", chain).status_code == 200
     assert "X-Forwarded-For" not in server.log

@@ -6,11 +6,11 @@ A new kind of answer joins the table.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 import pytest
 
 from ..support.server import LIMIT, Running, until
+from ..support.worker import Serve
 
 ENTRY = "/streams/headers/entries/there"
 GONE = "/streams/headers/entries/gone"
@@ -137,9 +137,9 @@ def test_an_unknown_address_and_method_are_named(server: Running) -> None:
 @pytest.mark.parametrize("came", [b"", b'{"headline"'])
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
 def test_a_publisher_that_goes_in_the_middle_of_its_body_is_one_line_in_the_log(
-    start: Callable[..., Running], came: bytes, kind: str
+    serve: Serve, came: bytes, kind: str
 ) -> None:
-    server = start("--log-level", "info")
+    server = serve("--log-level", "info")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=LIMIT) as wire:
         head = TYPED.replace("{key}", server.key).replace("application/json", kind)

@@ -18,6 +18,7 @@ from pushserver.model import Cursor
 from pushserver.web.request import NDJSON
 
 from ..support.server import LIMIT, Running
+from ..support.worker import Serve
 
 ENTRY = {"headline": "Sea wall holds", "body": "Engineers *say* so."}
 IMAGE = {"type": "image", "src": "/x.jpg", "width": 1, "height": 1, "alt": "x", "caption": "x", "credit": "x"}
@@ -790,8 +791,8 @@ def test_a_bad_limit_is_refused(server: Running, stream: str, limit: str) -> Non
     assert fault["field"] == "limit"
 
 
-def test_a_page_has_as_many_entries_as_it_says(start: Callable[..., Running], stream: str) -> None:
-    server = start("--page-entries", "3")
+def test_a_page_has_as_many_entries_as_it_says(serve: Serve, stream: str) -> None:
+    server = serve("--page-entries", "3")
     for number in range(5):
         server.publish_ok(stream, str(number))
     page = server.http.get(f"/streams/{stream}?limit=1").text
@@ -847,8 +848,8 @@ def test_the_page_lets_nothing_run_that_is_not_the_servers_own(server: Running, 
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_page_leads_to_older_entries(start: Callable[..., Running], stream: str) -> None:
-    server = start("--page-entries", "2")
+def test_the_page_leads_to_older_entries(serve: Serve, stream: str) -> None:
+    server = serve("--page-entries", "2")
     for headline in ("one", "two", "three"):
         server.publish_ok(stream, headline)
     html = server.http.get(f"/streams/{stream}").text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -21,10 +20,11 @@ from pushserver.web import reading_routes
 from pushserver.web.reading_routes import TURNS, ReadingRoutes
 
 from ..support.logs import put
-from ..support.server import LIMIT, Running
+from ..support.server import LIMIT, Running, Served
+from ..support.worker import Serve
 
 
-def events(server: Running, stream: str, query: str = "") -> dict[str, Any]:
+def events(server: Served, stream: str, query: str = "") -> dict[str, Any]:
     response = server.http.get(f"/streams/{stream}/events?{query}")
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -63,8 +63,8 @@ def test_a_part_is_sent_once_until_something_in_it_is_withdrawn(server: Running,
     assert [event["type"] for event in changed.json()["events"]] == ["entry.put", "entry.withdraw", "entry.put"]
 
 
-def test_a_part_is_no_larger_than_the_limit_and_never_empty(start: Callable[..., Running], stream: str) -> None:
-    server = start("--replay-bytes", "3000")
+def test_a_part_is_no_larger_than_the_limit_and_never_empty(serve: Serve, stream: str) -> None:
+    server = serve("--replay-bytes", "3000")
     for _ in range(4):
         assert server.publish(stream, {"body": "x" * 2_000}).status_code == 201
     parts = [events(server, stream)]
@@ -73,8 +73,8 @@ def test_a_part_is_no_larger_than_the_limit_and_never_empty(start: Callable[...,
     assert [len(part["events"]) for part in parts] == [1, 1, 1, 1]
 
 
-def test_what_the_log_does_not_reach_back_to_is_said(start: Callable[..., Running], stream: str) -> None:
-    server = start("--log-events", "100")
+def test_what_the_log_does_not_reach_back_to_is_said(serve: Serve, stream: str) -> None:
+    server = serve("--log-events", "100")
     cursor = server.publish_ok(stream, "first")["cursor"]
     for number in range(400):
         server.publish_ok(stream, str(number))
@@ -232,7 +232,7 @@ HOSTS: list[dict[str, str]] = [
 ]
 
 
-def answers(server: Running, stream: str, headers: dict[str, str]) -> list[tuple[bytes, str | None]]:
+def answers(server: Served, stream: str, headers: dict[str, str]) -> list[tuple[bytes, str | None]]:
     """The answer and its ETag, by the address that was read."""
     paths = ["/", "/none/of/these", *(f"/streams/{stream}{path}" for path in ADDRESSED)]
     loaded = [server.http.get(path, headers={**headers, "Accept": "text/html"}) for path in paths]
@@ -241,8 +241,8 @@ def answers(server: Running, stream: str, headers: dict[str, str]) -> list[tuple
 
 
 @pytest.mark.parametrize("public", ["", "https://news.example/live"])
-def test_an_invented_host_changes_no_byte(start: Callable[..., Running], stream: str, public: str) -> None:
-    server = start("--public-url", public)
+def test_an_invented_host_changes_no_byte(serve: Serve, stream: str, public: str) -> None:
+    server = serve("--public-url", public)
     server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
     expected = answers(server, stream, {})
     assert all(b"evil" not in content for content, _ in expected)
@@ -258,8 +258,8 @@ def test_without_a_public_address_no_link_names_a_host(server: Running, stream: 
         assert not re.search(rb"(?:href|src)=\"(?:http|/)", content)
 
 
-def test_the_public_address_is_that_of_every_canonical_link(start: Callable[..., Running], stream: str) -> None:
-    server = start("--public-url", "https://News.example/live/")
+def test_the_public_address_is_that_of_every_canonical_link(serve: Serve, stream: str) -> None:
+    server = serve("--public-url", "https://News.example/live/")
     server.send("PUT", f"/streams/{stream}/entries/one", {"headline": "One"})
     address = f"https://news.example/live/streams/{stream}"
     page = server.http.get(f"/streams/{stream}").text
