@@ -56,7 +56,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    cluster = WorkerCluster(version="bench", clock=time.monotonic)
+    cluster = WorkerCluster(clock=time.monotonic)
     data = summary()
     for number in range(PAST + WORKERS):
         worker = Worker(number)
@@ -69,7 +69,7 @@ def main() -> None:
     rows = {
         "a scrape": lambda: exposition(cluster, "bench", ""),
         "a scrape in OpenMetrics": lambda: exposition(cluster, "bench", "application/openmetrics-text"),
-        "a status": lambda: dumps(cluster.status()),
+        "a status": lambda: dumps(cluster.status("1")),
         "to read a summary": lambda: cluster.take(living, data),
         "to make a summary": lambda: dumps(metrics.summary()),
     }
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"{WORKERS} workers, {PAST} past ones; a summary has {len(data):,} bytes, a scrape {size:,}")
     for name, work in rows.items():
         print(f"{name:24} {milliseconds(work):6.2f} ms")
-    assert len(json.loads(dumps(cluster.status()))["workers"]) == WORKERS + 1
+    assert len(json.loads(dumps(cluster.status("1")))["workers"]) == WORKERS + 1
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Gauge(Family):
 
     def set(self, value: float, *labels: str) -> None:
         """Replace the value."""
-        self.values[labels] = value
+        self.values[labels] = float(value)
 
     def add(self, *labels: str, by: int = 1) -> None:
         """Change the value by so much."""

@@ -33,7 +33,7 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
         raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     if play and unix_path(chosen.host):
         raise click.UsageError("Expected an address with --demo, got a unix socket in --host.")
-    configure_logging(chosen.log_level)
+    configure_logging(chosen.log_level, form=chosen.log_format, role="supervisor")
     checks.insist(checks.check_variables(settings.unknown_variables(os.environ)))
     checks.insist(checks.check_exposed(settings.exposed_secrets(click.get_current_context())))
     try:

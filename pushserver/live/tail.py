@@ -19,6 +19,7 @@ from enum import Enum
 
 from .. import metrics
 from ..model import Event, now, partition_of
+from ..repeats import Trouble
 from ..store.log import BLOCK_MS, Log, TailConnection
 from ..store.store import StoreError
 from ..stretch import Stretch
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0  # seconds
 VERIFIED_EVERY = 5.0  # seconds; a log that was rolled back may go on with lower ids, which a read does not return
+READ_AGAIN = "all tails are read again"
 SLICE = 8  # events of a stream that are delivered in one piece
 SILENCE = 10.0  # seconds without an answer from the store after which a tail is unsound
 
@@ -44,8 +46,8 @@ class Tail:
     """Tail reads the followed streams of one partition and delivers their events in order. `run` is its only task.
 
     `deliver` is called with a stream's name and its next events; `verify` with the id up to which each stream's log was
-    read, by name. `stale_since` is the instant since which the logs have not been read, in milliseconds since 1970, and
-    None while they are read.
+    read, by name. `trouble` is that of all tails of a worker. `stale_since` is the instant since which the logs have
+    not been read, in milliseconds since 1970, and None while they are read.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Tail:
         *,
         deliver: Callable[[str, list[Event]], None],
         verify: Callable[[Mapping[str, str]], Awaitable[None]],
+        trouble: Trouble | None = None,
     ) -> None:
+        self._trouble = trouble or Trouble(logger, READ_AGAIN)
         self.state = TailState.IDLE
         self._log = log
         self._partition = partition
@@ -104,6 +108,7 @@ class Tail:
         while True:
             if not self._after:
                 self.state = TailState.IDLE
+                self._trouble.over(str(self._partition))
                 self._followed.clear()
                 await self._followed.wait()
                 # Else the tail would be unsound before its first read: it was idle for longer than SILENCE.
@@ -114,6 +119,7 @@ class Tail:
                 try:
                     await self._verify_all()
                     self.state = TailState.READING
+                    self._trouble.over(str(self._partition))
                     self.stale_since = None
                     delay = RETRY_FIRST
                     await self._read(connection)
@@ -125,7 +131,8 @@ class Tail:
                 metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
                 self.stale_since = self.stale_since or now()
-                logger.warning("tail lost: %s; partition %d is read again within %.1f s", error, self._partition, delay)
+                words = "tail lost: %s; partition %d is read again within %.1f s, as all that are lost"
+                self._trouble.failed(words, error, self._partition, delay, reason=error, key=str(self._partition))
                 await asyncio.sleep(random.uniform(0, delay))
                 delay = min(delay * 2, RETRY_MOST)
 
@@ -171,8 +178,10 @@ class Tails:
         deliver: Callable[[str, list[Event]], None],
         verify: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
+        trouble = Trouble(logger, READ_AGAIN)
         self._tails = [
-            Tail(log, partition, deliver=deliver, verify=verify) for partition in range(log.store.partitions)
+            Tail(log, partition, deliver=deliver, verify=verify, trouble=trouble)
+            for partition in range(log.store.partitions)
         ]
 
     async def run(self) -> None:

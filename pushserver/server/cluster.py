@@ -54,9 +54,8 @@ class Seen:
 class WorkerCluster:
     """WorkerCluster keeps the totals of the workers. `tick` is to be called each second."""
 
-    def __init__(self, *, version: str, clock: Callable[[], float], usage: Callable[[int], Any] = usage_of) -> None:
+    def __init__(self, *, clock: Callable[[], float], usage: Callable[[int], Any] = usage_of) -> None:
         self.totals = Totals()
-        self._version = version
         self._clock = clock
         self._usage = usage
         self._began = time.time()
@@ -96,10 +95,10 @@ class WorkerCluster:
     # --- shown to the operator
 
     def processes(self) -> dict[str, ProcessUsage]:
-        """The usage of each process: `supervisor`, and the workers by place; one that leaves has a name of its own."""
+        """The usage of each process: `supervisor`, and the workers by place; one that does not serve by state, too."""
         pids = {"supervisor": os.getpid()}
         for worker in self._workers:
-            pids[f"{worker.place}-leaving" if worker.state == "leaving" else str(worker.place)] = worker.pid
+            pids[str(worker.place) if worker.state == "serving" else f"{worker.place}-{worker.state}"] = worker.pid
         usages = {name: self._usage(pid) for name, pid in pids.items()}
         return {name: usage for name, usage in usages.items() if usage is not None}
 
@@ -108,7 +107,7 @@ class WorkerCluster:
         states = [worker.state for worker in self._workers]
         return {state: states.count(state) for state in ("starting", "serving", "leaving")}
 
-    def status(self) -> dict[str, Any]:
+    def status(self, version: str) -> dict[str, Any]:
         """The cluster as `/status.json` shows it (docs/metrics.md)."""
         workers = [self._shown(worker, seen) for worker, seen in self._workers.items()]
         workers.sort(key=lambda worker: (worker["place"], -worker["age_s"]))
@@ -121,7 +120,7 @@ class WorkerCluster:
         ]
         slowest.sort(key=lambda row: (row["stalled_s"], row["waiting_bytes"]), reverse=True)
         return {
-            "version": self._version,
+            "version": version,
             "at": model.instant(model.now()),
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self._began, 1),

@@ -117,7 +117,7 @@ def insert_families(page: str) -> str:
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"expected {BEGIN.strip()} and {END} after it")
-    families = exposed(WorkerCluster(version="", clock=lambda: 0.0), "")
+    families = exposed(WorkerCluster(clock=lambda: 0.0), "")
     return "".join([before, BEGIN, HEAD, *map(_row, families), END, after])
 
 

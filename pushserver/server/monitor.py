@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import uvicorn
@@ -38,9 +39,9 @@ Handler = Callable[[Scope], Answer]
 class Monitor:
     """Monitor is the ASGI application of the operators' listener. `pages` are its answers to GET and HEAD by path."""
 
-    def __init__(self, cluster: WorkerCluster, version: str) -> None:
+    def __init__(self, cluster: WorkerCluster) -> None:
         self._cluster = cluster
-        self._version = version
+        self._version = metadata.version("pushserver")
         self.pages: dict[str, Handler] = {"/metrics": self._metrics, "/status.json": self._status}
         for path, (content, kind) in page_files().items():
             self.pages[path] = partial(_file, content, kind)
@@ -62,7 +63,7 @@ class Monitor:
         return 200, body, content_type
 
     def _status(self, scope: Scope) -> Answer:
-        return 200, f"{dumps(self._cluster.status())}\n".encode(), JSON
+        return 200, f"{dumps(self._cluster.status(self._version))}\n".encode(), JSON
 
 
 def _file(content: bytes, kind: str, scope: Scope) -> Answer:

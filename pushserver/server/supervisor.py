@@ -25,12 +25,10 @@ from ..store.embedded import embedded
 from ..store.folder import CannotStart
 from ..store.store import Store
 from ..values import unix_path
-from ..web.reading_routes import VERSION
 from . import checks
 from .cluster import WorkerCluster
 from .files import file_limit, most_readers, raise_file_limit
 from .listener import Listeners, address_of, listen_when_free
-from .monitor import Monitor, serving
 from .secret_files import with_secrets
 from .signals import Signals
 from .workers import Workers
@@ -65,7 +63,7 @@ async def serve(
         first = await listen_when_free(address, settings.patience, signals.stop)
         listeners = Listeners(first, settings.patience)
         stack.callback(listeners.close)
-        cluster = WorkerCluster(version=VERSION, clock=asyncio.get_running_loop().time)
+        cluster = WorkerCluster(clock=asyncio.get_running_loop().time)
         settings = await _monitor(stack, cluster, settings, signals)
         settings = dataclasses.replace(
             settings,
@@ -100,11 +98,12 @@ async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Sett
     """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises OSError."""
     if settings.metrics_port < 0:
         return settings
+    from .monitor import Monitor, serving  # noqa: PLC0415 - a supervisor without it needs no HTTP
+
     address = address_of(settings.metrics_host, settings.metrics_port)
     listener = await listen_when_free(address, settings.patience, signals.stop)
-    name = listener.getsockname()
-    await stack.enter_async_context(serving(Monitor(cluster, VERSION), listener))
-    return settings if isinstance(name, str) else dataclasses.replace(settings, metrics_port=name[1])
+    await stack.enter_async_context(serving(Monitor(cluster), listener))
+    return dataclasses.replace(settings, metrics_port=listener.getsockname()[1])
 
 
 def metrics_url(settings: Settings) -> str:

@@ -181,4 +181,4 @@ def _count(value: Any) -> int:
 def _number(value: Any) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"expected a number, got {value!r}")
-    return value
+    return float(value)

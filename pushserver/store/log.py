@@ -18,6 +18,7 @@ from .. import metrics, model
 from ..codec import loads
 from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
 from ..model import Append, Cursor, Event, StoredPage, StoredWithdrawal
+from ..repeats import Trouble
 from ..settings import Settings
 from .connection import BlockingConnection, Node, within
 from .records import append_arguments, event_of, shown_page, withdrawal_data
@@ -98,6 +99,7 @@ class Log:
         self._log_events = log_events
         self._entry_limit = entry_limit
         self._idempotency = idempotency
+        self._trouble = Trouble(logger, "events are stored again")
 
     @classmethod
     def of(cls, store: Store, settings: Settings) -> Log:
@@ -132,7 +134,8 @@ class Log:
             )
         except (ConnectionError, TimeoutError) as error:
             metrics.PUBLISHED.inc("unavailable")
-            logger.warning("stream %s: publish with unknown outcome: %s", append.stream, error)
+            message = "stream %s: publish with unknown outcome: %s"
+            self._trouble.failed(message, append.stream, error, reason=type(error))
             detail = (
                 "The store did not answer, so the change may be stored. Send it again with the Idempotency-Key "
                 "of this answer: it is stored once."
@@ -140,8 +143,9 @@ class Log:
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
             metrics.PUBLISHED.inc("unavailable")
-            logger.warning("stream %s: publish refused by the store: %s", append.stream, error)
+            self._trouble.failed("stream %s: publish refused by the store: %s", append.stream, error, reason=error)
             raise Unavailable("The store takes no writes; nothing was stored. Retry later.") from error
+        self._trouble.over()
         words = [word.decode() for word in answer]
         self._check_stored(words, append)
         metrics.PUBLISHED.inc(words[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,9 +12,11 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
 
+from ..logs import ACCESS, REQUEST, RequestMark
 from .outlet import Outlet
 
 logger = logging.getLogger(__name__)
+access = logging.getLogger(ACCESS)
 
 FAILED = b"The server failed on this request.\n"
 
@@ -51,6 +54,10 @@ class Exchange:
         self._read_on = read_on
         self._complete = complete
         self._changed = asyncio.Event()  # more of the body has come, or nothing will
+        client = scope.get("client")
+        self._mark = RequestMark(self.header(b"x-request-id"), client[0] if client else "")
+        self._began = time.monotonic()
+        self._status = 0
         self._head = b""  # it goes out with the first part of the body
         self._has_body = True
         self._is_chunked = False
@@ -60,6 +67,7 @@ class Exchange:
 
     async def run(self) -> None:
         """Call the application; where it fails, answer 500 or cut an answer that has begun."""
+        REQUEST.set(self._mark)
         try:
             await self._app(self._scope, self.receive, self.send)
         except Exception:
@@ -80,7 +88,10 @@ class Exchange:
 
     def header(self, name: bytes) -> bytes:
         """A header of the request, empty where it has none."""
-        return next((bytes(value) for key, value in self._scope.get("headers", ()) if key == name), b"")
+        for key, value in self._scope.get("headers", ()):
+            if key == name:
+                return bytes(value)
+        return b""
 
     # --- called by the application (ASGI)
 
@@ -122,7 +133,8 @@ class Exchange:
         self.is_started = True
         if self.more_body or encoded.connection == b"close":
             self.keep_alive = False  # else what is left of the body would be taken for the next request
-        parts = [STATUS_LINE[status], encoded.lines]
+        self._status = status
+        parts = [STATUS_LINE[status], encoded.lines, b"x-request-id: %b\r\n" % self._mark.id.encode()]
         if not self.keep_alive and encoded.connection is None:
             parts.append(b"connection: close\r\n")
         self._has_body = self._scope["method"] != "HEAD" and status not in (204, 304)
@@ -155,6 +167,7 @@ class Exchange:
     def _end(self) -> None:
         self.is_complete = True
         self._changed.set()
+        log_access(self._scope, self._status, self._began)
         self._complete()
 
     def _fail(self) -> None:
@@ -166,6 +179,16 @@ class Exchange:
         self._start(500, headers)
         self._write(FAILED, is_last=True)
         self._end()
+
+
+def log_access(scope: Any, status: int, began: float) -> None:
+    """Log a request that has its answer, if the settings ask for that. A query may have a token in it: it is left out.
+
+    `began` is the instant of its head, on the monotonic clock.
+    """
+    if access.isEnabledFor(logging.INFO):
+        took = 1_000 * (time.monotonic() - began)
+        access.info("%s %s %d %.1f ms", scope.get("method", "GET"), scope.get("path", ""), status, took)
 
 
 class _Encoded(NamedTuple):

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from .. import metrics
 from ..live.hub import Hub
 from ..live.receipts import Receipts
+from ..repeats import Trouble
 from ..store.condition import Condition
 from ..store.store import Store, StoreError, StoreUnfit
 
@@ -66,6 +67,8 @@ class Health:
         self._slow = slow_store / 1_000 or float("inf")
         self._last_file = last_file
         self._answered_at = self._read_at = float("-inf")
+        self._trouble = Trouble(logger, "store check passes again")
+        self._slowness = Trouble(logger, "the store is fast again")
         self._asked_at: float | None = None  # while a check of the store is under way
         self._took = 0.0  # seconds, of the last one
 
@@ -77,10 +80,15 @@ class Health:
             try:
                 await self._store.ping()
                 self._answered_at = self._read_at = clock()
+                self._trouble.over()
             except (StoreError, StoreUnfit) as error:
-                logger.warning("store check failed: %s", error)
+                self._trouble.failed("store check failed: %s", error, reason=error)
                 self._answered_at = float("-inf")
             self._asked_at, self._took = None, clock() - began
+            if self._took >= self._slow:
+                self._slowness.failed("store slow: a check took %.1f s, more than --slow-store", self._took)
+            else:
+                self._slowness.over()
             await asyncio.sleep(ASKED_EVERY)
 
     def _is_fast(self) -> bool:

@@ -20,7 +20,9 @@ from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
+from ..logs import REQUEST
 from ..problems import HEADERS, answer
+from ..repeats import Tally
 from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
 from .cors import Cors
@@ -31,6 +33,7 @@ from .static_files import StaticFiles, StaticSet
 from .surface_routes import SurfaceRoutes
 
 logger = logging.getLogger(__name__)
+_away = Tally(logger, "requests without an answer of the store")
 
 
 class App(Starlette):
@@ -72,6 +75,9 @@ class App(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""
+        mark, client = REQUEST.get(), scope.get("client")
+        if mark is not None and client:
+            mark.client = client[0]  # as a believed proxy names it
         if self.addresses.limit_requests or any(name == b"origin" for name, _ in scope.get("headers", ())):
             await self._complete(scope, receive, send)
         else:
@@ -111,7 +117,8 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _store(request: Request, error: Exception) -> Response:
-    logger.warning("%s %s: the store does not answer: %s", request.method, request.scope["path"], error)
+    path = request.scope["path"]
+    _away.note("", "%s %s: the store does not answer: %s", request.method, path, error)
     return answer(Unavailable("The store does not answer; retry later."))
 
 

@@ -36,7 +36,7 @@ class Clock:
 
 def cluster_of(*workers: Worker) -> tuple[WorkerCluster, Clock]:
     clock = Clock()
-    cluster = WorkerCluster(version="1", clock=clock)
+    cluster = WorkerCluster(clock=clock)
     for worker in workers:
         cluster.join(worker)
     return cluster, clock
@@ -53,19 +53,19 @@ def test_rates_and_lag_are_of_the_last_ten_seconds() -> None:
         take(cluster, worker, stored=min(second, 20), lag=2 * min(second, 20))
         cluster.tick()
         clock.now += 1
-    (shown,) = cluster.status()["workers"]
+    (shown,) = cluster.status("1")["workers"]
     assert shown["publishes_per_s"] == 1 / WINDOW
     assert shown["lag_ms"] == {"p50": 0.5, "p99": 1.0}
     for _ in range(WINDOW):
         cluster.tick()
         clock.now += 1
-    (shown,) = cluster.status()["workers"]
+    (shown,) = cluster.status("1")["workers"]
     assert (shown["publishes_per_s"], shown["lag_ms"]) == (0, None)
 
 
 def test_a_worker_that_has_said_nothing_yet_is_shown() -> None:
     cluster, _ = cluster_of(Worker(1, state="starting"))
-    status = cluster.status()
+    status = cluster.status("1")
     (shown,) = status["workers"]
     assert (shown["state"], shown["ready"], shown["heard_s"], shown["readers"]) == ("starting", False, None, 0)
     assert status["totals"]["lag_ms"] is None
@@ -77,7 +77,7 @@ def test_workers_stand_by_place_and_the_slowest_readers_come_first() -> None:
     cluster, _ = cluster_of(one, two, leaving)
     take(cluster, one, slowest=[SLOW])
     take(cluster, two, slowest=[{**SLOW, "stalled_s": 9.0, "address": "192.0.2.9"}] * 10)
-    status = cluster.status()
+    status = cluster.status("1")
     assert [(worker["place"], worker["state"]) for worker in status["workers"]] == [
         (1, "leaving"),
         (1, "serving"),
@@ -97,7 +97,7 @@ def test_what_a_worker_says_of_its_own_drain_is_shown() -> None:
         metrics.CHECK.name: {"store": 1, "staying": 0},
     }
     take(cluster, worker, gauges=gauges)
-    (shown,) = cluster.status()["workers"]
+    (shown,) = cluster.status("1")["workers"]
     assert (shown["state"], shown["ready"], shown["failing"]) == ("finishing", False, ["staying"])
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_ended_is_shown_no_more_and_counted() -> None:
     cluster.forget(worker)
     cluster.forget(worker)
     take(cluster, worker, stored=4)  # what was read after its end
-    assert cluster.status()["workers"] == []
+    assert cluster.status("1")["workers"] == []
     assert (cluster.started, cluster.ended) == (1, 1)
     assert cluster.totals.total().count(metrics.PUBLISHED.name) == 3
 

@@ -63,5 +63,5 @@ def test_the_page_of_metrics_lists_every_family() -> None:
 
 
 def test_a_server_without_workers_has_every_family() -> None:
-    body, _ = exposition(WorkerCluster(version="1", clock=lambda: 0.0), "1", "")
+    body, _ = exposition(WorkerCluster(clock=lambda: 0.0), "1", "")
     assert body.count(b"# TYPE ") == len(FAMILIES) + 10

@@ -27,7 +27,7 @@ def ask(server: Running, path: str, *, method: str = "GET", **headers: str) -> h
 
 
 def scrape(server: Running) -> dict[str, float]:
-    """Every sample of a scrape, by its name and the values of its labels, in the order of the labels' names."""
+    """Every sample of a scrape, by its name and the values of its labels."""
     text = ask(server, "/metrics").text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {",".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
