@@ -63,7 +63,12 @@ def listing(findings: Iterable[Finding]) -> str:
 def as_json(findings: Iterable[Finding]) -> str:
     """The findings as JSON. Secrets in addresses are hidden, as in lines."""
     rows = [
-        {"level": level, "subject": subject, "says": logs.one_line(says), "do": [*map(logs.one_line, do.splitlines())]}
+        {
+            "level": level,
+            "subject": logs.one_line(subject),
+            "says": logs.one_line(says),
+            "do": [logs.one_line(line) for line in do.splitlines()],
+        }
         for level, subject, says, do in findings
     ]
     counts = {level: sum(row["level"] == level for row in rows) for level in Level}
