@@ -225,3 +225,21 @@ def test_a_server_without_a_proxy_is_well(servers: list[Running]) -> None:
     report = examine(servers[0].url, servers, DONE)
     assert faults(report) == {}
     assert "with no proxy on the way" in json.dumps(report)
+
+
+def test_without_a_key_a_stream_is_read_and_the_rest_is_named(servers: list[Running], tmp_path: Path) -> None:
+    servers[0].publish_ok("seen", "One")
+    arguments = ["doctor", servers[0].url, "--data", str(tmp_path), "--json"]
+    done = CliRunner().invoke(main, [*arguments, "--stream", "seen"], env={"PUSHSERVER_KEY": ""})
+    assert done.exit_code == DONE, done.output
+    assert {row["subject"] for row in json.loads(done.stdout)["findings"]} >= {"websocket", "time-out", "clock"}
+    done = CliRunner().invoke(main, arguments, env={"PUSHSERVER_KEY": ""})
+    assert faults(json.loads(done.stdout)).keys() == {"websocket", "events", "time-out"}
+    assert "expected a key" in done.stdout
+
+
+def test_a_key_that_does_not_arrive_is_named(servers: list[Running], unused_url: str) -> None:
+    named = faults(examine(servers[0].url, servers, REFUSED, PUSHSERVER_KEY="pk_wrong_0123456789ab"))
+    assert "nginx: proxy_set_header Authorization $http_authorization;" in named["publish"]
+    unreached = faults(examine(unused_url, servers, REFUSED))
+    assert unreached.keys() == {"reach"}
