@@ -112,8 +112,8 @@ def _each(*values: str) -> list[Labels]:
 # --- readers
 
 KINDS = list(product(("websocket", "sse"), ("public", "private")))  # of readers: their transport, and their stream
-READERS = Gauge("pushserver_readers", "Readers connected now, count.", ("transport", "stream"), KINDS)
-OPENED = Counter("pushserver_readers_opened", "Readers that took a place, count.", ("transport", "stream"), KINDS)
+READERS = Gauge("pushserver_readers", "Readers connected now, count.", ("transport", "access"), KINDS)
+OPENED = Counter("pushserver_readers_opened", "Readers that took a place, count.", ("transport", "access"), KINDS)
 # `client` left by itself; those of the second line name a close code, those of the last the `bye` before code 1012.
 GONE = (
     *("client",),

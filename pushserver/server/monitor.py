@@ -27,7 +27,8 @@ from .cluster import WorkerCluster
 from .exposition import exposition
 
 UNREAD_BYTES = 8_388_608  # of answers that clients have not read
-CONNECTIONS = 64  # from one address at a time
+CONNECTIONS = 64  # from one address at a time, but for loopback
+LAST_FILE = 512  # the descriptor from which on a connection is refused: the supervisor has fewer of its own
 JSON = "application/json"
 
 Answer = tuple[int, bytes, str]  # status, body, content type
@@ -103,5 +104,5 @@ async def serving(app: Monitor, listener: socket.socket) -> AsyncIterator[None]:
 def _protocol() -> Any:
     """The HTTP of the workers, with its limits. uvicorn calls it as it would call the class."""
     limits = AddressLimits(CONNECTIONS, 0, 0)
-    door = Door(Addresses(limits, Proxies("")), last_file=None)
+    door = Door(Addresses(limits, Proxies("")), last_file=LAST_FILE)
     return partial(HttpProtocol, door=door, unread=Unread(UNREAD_BYTES))

@@ -9,7 +9,7 @@ import socket as sockets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from pushserver.wire.frames import Format, Notice
 from ..support import issuer
 from ..support.issuer import token
 from ..support.judge import CHROMIUM, FLAGS
-from ..support.server import LIFETIMES, LIMIT, ROOT, Running, clean_environment, reader, receive, running
+from ..support.server import LIFETIMES, LIMIT, ROOT, Running, Served, clean_environment, reader, receive, running
+from ..support.worker import Serve
 
 NAMED = "https://news.example"
 CACHED = "public, max-age=0, s-maxage=1, stale-while-revalidate=2, stale-if-error=30"
@@ -72,7 +73,7 @@ READ = [operation for operation in OPERATIONS if operation.path.startswith("/str
 @pytest.mark.parametrize("operation", READ, ids=lambda operation: operation.name)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_no_operation_shows_a_private_stream_without_a_token(
-    server: Running, stream: str, operation: Operation, method: str
+    server: Served, stream: str, operation: Operation, method: str
 ) -> None:
     id = server.publish_ok(stream, "Nobody's business")["id"]
     is_keyed = not operation.is_for_readers
@@ -94,7 +95,7 @@ def test_no_operation_shows_a_private_stream_without_a_token(
         assert {"Authorization", "Cookie"} <= set(shown.headers["vary"].split(", "))
 
 
-def test_no_handshake_shows_a_private_stream_without_a_token(server: Running, stream: str) -> None:
+def test_no_handshake_shows_a_private_stream_without_a_token(server: Served, stream: str) -> None:
     server.publish_ok(stream, "Nobody's business")
     version = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", **version}
@@ -110,7 +111,7 @@ def test_few_operations_show_a_stream_for_a_publish_key() -> None:
     assert {operation.name for operation in READ if not operation.is_for_readers} == {"showDelivery", "exportStream"}
 
 
-def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Running, stream: str) -> None:
+def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     good = bearer(token(stream))
     etag = server.http.get(f"/streams/{stream}", headers=good).headers["etag"]
@@ -122,7 +123,7 @@ def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Runn
         assert server.http.get(path, headers=good).status_code == 200
 
 
-def test_refusals_to_the_bearer_are_not_shared_by_caches(server: Running, stream: str) -> None:
+def test_refusals_to_the_bearer_are_not_shared_by_caches(server: Served, stream: str) -> None:
     id = server.publish_ok(stream, "one")["id"]
     server.send("DELETE", f"/streams/{stream}/entries/{id}?note=secret", b"")
     for path, status in ((f"/streams/{stream}/entries/{id}", 410), (f"/streams/{stream}-no", 404)):
@@ -130,21 +131,21 @@ def test_refusals_to_the_bearer_are_not_shared_by_caches(server: Running, stream
         assert (answer.status_code, answer.headers["cache-control"]) == (status, "private, no-store")
 
 
-def test_the_index_lists_what_everybody_may_read(server: Running, stream: str) -> None:
+def test_the_index_lists_what_everybody_may_read(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     server.publish_ok("demo", "one")
     index = server.http.get("/", headers=bearer(token("*"))).text
     assert ("/streams/demo" in index, stream in index) == (True, False)
 
 
-def test_a_public_stream_asks_for_nothing_and_minds_no_token(server: Running) -> None:
+def test_a_public_stream_asks_for_nothing_and_minds_no_token(server: Served) -> None:
     server.publish_ok("demo", "one")
     for headers in ({}, bearer("rubbish"), cookie("rubbish"), bearer(token("other"))):
         answer = server.http.get("/streams/demo", headers=headers)
         assert (answer.status_code, answer.headers["cache-control"]) == (200, CACHED)
 
 
-def test_publishing_needs_the_publish_key_and_the_publish_key_does_not_read(server: Running, stream: str) -> None:
+def test_publishing_needs_the_publish_key_and_the_publish_key_does_not_read(server: Served, stream: str) -> None:
     assert server.publish(stream, {"headline": "x"}, **bearer(token("*"))).status_code == 401
     assert server.publish(stream, {"headline": "x"}).status_code == 201
     assert server.http.get(f"/streams/{stream}", headers=bearer(server.key)).status_code == 401
@@ -153,7 +154,7 @@ def test_publishing_needs_the_publish_key_and_the_publish_key_does_not_read(serv
 # --- the roads of a token
 
 
-def test_a_token_comes_by_header_or_by_cookie(server: Running, stream: str) -> None:
+def test_a_token_comes_by_header_or_by_cookie(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     good, bad = token(stream), token("other")
     for headers, status in [
@@ -178,13 +179,13 @@ def test_a_token_comes_by_header_or_by_cookie(server: Running, stream: str) -> N
 
 
 @pytest.mark.parametrize("name", ["token", "pushserver_token", "access_token", "jwt", "authorization"])
-def test_a_token_in_the_address_is_not_looked_at(server: Running, stream: str, name: str) -> None:
+def test_a_token_in_the_address_is_not_looked_at(server: Served, stream: str, name: str) -> None:
     server.publish_ok(stream, "one")
     for path in (f"/streams/{stream}", f"/streams/{stream}/entries", f"/streams/{stream}/ws"):
         assert server.http.get(path, params={name: token(stream)}).status_code == 401
 
 
-def test_a_bad_token_is_named_and_not_repeated(server: Running, stream: str) -> None:
+def test_a_bad_token_is_named_and_not_repeated(server: Served, stream: str) -> None:
     old = token(stream, exp=1_000_000_000)
     refused = server.http.get(f"/streams/{stream}", headers=bearer(old))
     assert refused.status_code == 401
@@ -197,7 +198,7 @@ def test_a_bad_token_is_named_and_not_repeated(server: Running, stream: str) -> 
 
 
 @pytest.mark.anyio
-async def test_a_websocket_takes_the_token_by_every_road_but_its_address(server: Running, stream: str) -> None:
+async def test_a_websocket_takes_the_token_by_every_road_but_its_address(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     good = token(stream)
     for options in (
@@ -225,7 +226,7 @@ async def test_a_websocket_takes_the_token_by_every_road_but_its_address(server:
 
 
 @pytest.mark.anyio
-async def test_a_page_of_elsewhere_does_not_read_with_its_visitors_cookie(server: Running, stream: str) -> None:
+async def test_a_page_of_elsewhere_does_not_read_with_its_visitors_cookie(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     held = cookie(token(stream))
     assert await refusal(server, stream, additional_headers={**held, "Origin": "https://evil.example"}) == 403
@@ -234,7 +235,7 @@ async def test_a_page_of_elsewhere_does_not_read_with_its_visitors_cookie(server
         assert (await receive(socket))["type"] == "hello"
 
 
-async def refusal(server: Running, stream: str, **options: Any) -> int:
+async def refusal(server: Served, stream: str, **options: Any) -> int:
     """The status with which a handshake is refused; its body is a problem of the same status."""
     with pytest.raises(InvalidStatus) as refused:
         async with reader(server, stream, **options):
@@ -258,7 +259,7 @@ async def read_to_the_end(socket: ClientConnection) -> tuple[list[dict[str, Any]
 
 
 @pytest.mark.anyio
-async def test_nothing_comes_after_the_token_has_expired(server: Running, stream: str) -> None:
+async def test_nothing_comes_after_the_token_has_expired(server: Served, stream: str) -> None:
     for lifetime in LIFETIMES:
         exp = time.time() + lifetime
         with suppress(InvalidStatus):  # it expired before its reader was let in
@@ -271,7 +272,7 @@ async def test_nothing_comes_after_the_token_has_expired(server: Running, stream
     pytest.fail("no token lasted until an entry came")
 
 
-async def read_beside_another(server: Running, stream: str, exp: float) -> tuple[list[dict[str, Any]], int]:
+async def read_beside_another(server: Served, stream: str, exp: float) -> tuple[list[dict[str, Any]], int]:
     """The frames that a reader gets until its token expires, and the close code; entries come before that and after."""
     cursor = server.publish_ok(stream, "start")["cursor"]
     stopped = asyncio.Event()
@@ -295,7 +296,7 @@ async def read_beside_another(server: Running, stream: str, exp: float) -> tuple
 
 
 @pytest.mark.anyio
-async def test_a_token_that_expires_while_the_reader_joins_shows_nothing_late(server: Running, stream: str) -> None:
+async def test_a_token_that_expires_while_the_reader_joins_shows_nothing_late(server: Served, stream: str) -> None:
     server.publish_ok(stream, "start")
     outcomes = set()
     for number in range(40):
@@ -314,10 +315,10 @@ async def test_a_token_that_expires_while_the_reader_joins_shows_nothing_late(se
 
 @pytest.mark.anyio
 async def test_what_waits_for_a_slow_reader_is_not_sent_after_the_end(
-    start: Callable[..., Running], tmp_path: Path, stream: str
+    serve: Serve, tmp_path: Path, stream: str
 ) -> None:
     (tmp_path / "keys").write_bytes(issuer.ALL)
-    server = start("--private", "test-*", "--token-keys", f"{tmp_path}/keys", "--replay-bytes", "20000000")
+    server = serve("--private", "test-*", "--token-keys", f"{tmp_path}/keys", "--replay-bytes", "20000000")
     cursor = server.publish_ok(stream, "start")["cursor"]
     line = json.dumps({"blocks": [{"type": "paragraph", "html": "x" * 19_000}] * 3})
     for _ in range(2):
@@ -334,7 +335,7 @@ async def test_what_waits_for_a_slow_reader_is_not_sent_after_the_end(
     pytest.fail("no token lasted until an entry came")
 
 
-async def take_after_the_end(server: Running, stream: str, cursor: str, token: str) -> bytes:
+async def take_after_the_end(server: Served, stream: str, cursor: str, token: str) -> bytes:
     """Return what a reader is sent that takes nothing until its token expires. Raises InvalidStatus before that."""
     host, port = server.url.removeprefix("http://").split(":")
     with sockets.socket() as stalled:
@@ -392,7 +393,7 @@ async def test_a_reader_whose_time_is_over_is_sent_nothing_whoever_notices_first
 
 
 @pytest.mark.anyio
-async def test_a_follower_is_told_that_its_token_is_over(server: Running, stream: str) -> None:
+async def test_a_follower_is_told_that_its_token_is_over(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     for lifetime in LIFETIMES:
         following = follow(server.url, stream, token=token(stream, exp=time.time() + lifetime))
@@ -407,7 +408,7 @@ async def test_a_follower_is_told_that_its_token_is_over(server: Running, stream
     pytest.fail("no token lasted until the snapshot came")
 
 
-def tail(server: Running, stream: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def tail(server: Served, stream: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pushserver", "tail", stream, "--url", server.url, *arguments],
         cwd=ROOT,
@@ -419,7 +420,7 @@ def tail(server: Running, stream: str, *arguments: str, **env: str) -> subproces
     )
 
 
-def test_tail_reads_a_private_stream_with_a_token(server: Running, stream: str) -> None:
+def test_tail_reads_a_private_stream_with_a_token(server: Served, stream: str) -> None:
     server.publish_ok(stream, "For the desk")
     server.send("POST", f"/streams/{stream}/end", {})
     refused = tail(server, stream)
@@ -445,7 +446,7 @@ def visitor(chromium: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
-def sign_in(visitor: BrowserContext, server: Running, stream: str, *, exp: float) -> None:
+def sign_in(visitor: BrowserContext, server: Served, stream: str, *, exp: float) -> None:
     visitor.add_cookies(
         [
             {
@@ -461,7 +462,7 @@ def sign_in(visitor: BrowserContext, server: Running, stream: str, *, exp: float
 
 @pytest.mark.full
 def test_a_page_reads_with_its_cookie_and_asks_to_sign_in_at_its_end(
-    visitor: BrowserContext, server: Running, stream: str
+    visitor: BrowserContext, server: Served, stream: str
 ) -> None:
     page = visitor.new_page()
     refused = page.goto(f"{server.url}/streams/{stream}")
@@ -480,7 +481,7 @@ def test_a_page_reads_with_its_cookie_and_asks_to_sign_in_at_its_end(
     expect(page.locator("article h3")).to_have_text(["Too late", "Then live", "There before"])
 
 
-def is_live_until_the_end(page: Page, visitor: BrowserContext, server: Running, stream: str, lifetime: float) -> bool:
+def is_live_until_the_end(page: Page, visitor: BrowserContext, server: Served, stream: str, lifetime: float) -> bool:
     """Whether a page showed an entry live before the token in its cookie expired; it has expired."""
     server.publish_ok(stream, "There before")
     sign_in(visitor, server, stream, exp=time.time() + lifetime)
@@ -493,7 +494,7 @@ def is_live_until_the_end(page: Page, visitor: BrowserContext, server: Running, 
 
 @pytest.mark.full
 def test_a_page_whose_cookie_went_while_it_was_away_does_not_try_for_ever(
-    visitor: BrowserContext, server: Running, stream: str
+    visitor: BrowserContext, server: Served, stream: str
 ) -> None:
     server.publish_ok(stream, "one")
     sign_in(visitor, server, stream, exp=time.time() + 60)

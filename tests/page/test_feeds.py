@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid5
 from xml.etree import ElementTree as xml
@@ -11,14 +10,15 @@ from xml.etree import ElementTree as xml
 import pytest
 
 from ..support.samples import ENTRY, PAGE
-from ..support.server import Running
+from ..support.server import Served
+from ..support.worker import Serve
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import feedparser
 
 
-def read_atom(server: Running, stream: str) -> Any:
+def read_atom(server: Served, stream: str) -> Any:
     response = server.http.get(f"/streams/{stream}/feed.atom")
     assert (response.status_code, response.headers["content-type"]) == (200, "application/atom+xml")
     with warnings.catch_warnings():
@@ -28,7 +28,7 @@ def read_atom(server: Running, stream: str) -> Any:
     return feed
 
 
-def test_a_feed_reader_reads_the_atom_feed(server: Running, stream: str) -> None:
+def test_a_feed_reader_reads_the_atom_feed(server: Served, stream: str) -> None:
     server.put_page(stream, PAGE)
     server.send("PUT", f"/streams/{stream}/entries/first", ENTRY)
     server.send("PUT", f"/streams/{stream}/entries/second", {"body": "No headline, *only* text."})
@@ -51,7 +51,7 @@ def test_a_feed_reader_reads_the_atom_feed(server: Running, stream: str) -> None
     assert second.updated > second.published
 
 
-def test_a_withdrawn_entry_has_a_tombstone(server: Running, stream: str) -> None:
+def test_a_withdrawn_entry_has_a_tombstone(server: Served, stream: str) -> None:
     server.send("PUT", f"/streams/{stream}/entries/first", ENTRY)
     server.send("DELETE", f"/streams/{stream}/entries/first?note=It+was+%3Cwrong%3E.", b"")
     assert read_atom(server, stream).entries == []
@@ -65,7 +65,7 @@ def test_a_withdrawn_entry_has_a_tombstone(server: Running, stream: str) -> None
     assert link.attrib["href"] == f"../../streams/{stream}/entries/first"
 
 
-def test_the_json_feed_has_what_its_version_asks_for(server: Running, stream: str) -> None:
+def test_the_json_feed_has_what_its_version_asks_for(server: Served, stream: str) -> None:
     server.put_page(stream, PAGE)
     server.send("PUT", f"/streams/{stream}/entries/first", ENTRY)
     response = server.http.get(f"/streams/{stream}/feed.json")
@@ -87,13 +87,13 @@ def test_the_json_feed_has_what_its_version_asks_for(server: Running, stream: st
     ("body", "title"), [("word " * 40, "word " * 18 + "word…"), ("字" * 200, "字" * 99 + "…"), ("Short.", "Short.")]
 )
 def test_an_entry_without_a_headline_has_its_beginning_for_a_title(
-    server: Running, stream: str, body: str, title: str
+    server: Served, stream: str, body: str, title: str
 ) -> None:
     server.publish(stream, {"body": body})
     assert read_atom(server, stream).entries[0].title == title
 
 
-def test_an_entry_that_is_read_from_right_to_left_says_so_wherever_it_is_shown(server: Running, stream: str) -> None:
+def test_an_entry_that_is_read_from_right_to_left_says_so_wherever_it_is_shown(server: Served, stream: str) -> None:
     server.put_page(stream, {"headline": "تحديثات", "lang": "ar", "dir": "rtl"})
     server.publish(stream, {"headline": "خبر", "body": "نص الخبر"})
     (entry,) = read_atom(server, stream).entries
@@ -104,7 +104,7 @@ def test_an_entry_that_is_read_from_right_to_left_says_so_wherever_it_is_shown(s
 
 
 @pytest.mark.parametrize("name", ["feed.atom", "feed.json"])
-def test_the_same_state_is_the_same_bytes_and_is_not_sent_twice(server: Running, stream: str, name: str) -> None:
+def test_the_same_state_is_the_same_bytes_and_is_not_sent_twice(server: Served, stream: str, name: str) -> None:
     server.publish(stream, ENTRY)
     path = f"/streams/{stream}/{name}"
     first, again = server.http.get(path), server.http.get(path)
@@ -114,32 +114,31 @@ def test_the_same_state_is_the_same_bytes_and_is_not_sent_twice(server: Running,
     assert server.http.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 200
 
 
-def test_a_stream_with_nothing_but_a_page_has_feeds(server: Running, stream: str) -> None:
+def test_a_stream_with_nothing_but_a_page_has_feeds(server: Served, stream: str) -> None:
     server.put_page(stream, {"headline": "Nothing yet", "lang": "ar", "dir": "rtl"})
     assert read_atom(server, stream).entries == []
     assert server.http.get(f"/streams/{stream}/feed.json").json()["items"] == []
 
 
 @pytest.mark.parametrize("name", ["feed.atom", "feed.json"])
-def test_a_stream_that_is_not_there_has_no_feed(server: Running, stream: str, name: str) -> None:
+def test_a_stream_that_is_not_there_has_no_feed(server: Served, stream: str, name: str) -> None:
     assert server.http.get(f"/streams/{stream}/{name}").status_code == 404
 
 
 # --- ids
 
 
-def ids(server: Running, stream: str) -> list[str]:
+def ids(server: Served, stream: str) -> list[str]:
     """The ids of a stream's feeds and of its entries, the same in both feeds."""
     feed, items = read_atom(server, stream), server.http.get(f"/streams/{stream}/feed.json").json()["items"]
     assert [item["id"] for item in items] == [entry.id for entry in feed.entries]
     return [feed.feed.id, *(item["id"] for item in items)]
 
 
-def test_ids_never_change_with_the_address(start: Callable[..., Running], stream: str) -> None:
-    server = start()
+def test_ids_never_change_with_the_address(serve: Serve, stream: str) -> None:
+    server = serve()
     server.publish_ok(stream, "One")
     before = ids(server, stream)
-    server.stop()
-    server = start("--public-url", "https://news.example")
+    server = serve("--public-url", "https://news.example")
     assert ids(server, stream) == before
     assert server.http.get(f"/streams/{stream}/feed.json", headers={"Host": "evil.example"}).json()["items"]

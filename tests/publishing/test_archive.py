@@ -23,6 +23,7 @@ from ..support.commands import DONE, REFUSED, file_of
 from ..support.keys import create_key
 from ..support.proxy import Proxy, to_server
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
+from ..support.worker import Serve
 
 IMAGE = {
     "type": "image",
@@ -354,8 +355,8 @@ def test_a_stream_that_is_over_takes_no_entries(publisher: Publisher, stream: st
     assert statuses(restored(publisher, stream, lines)) == [201, 201, 409]
 
 
-def test_a_stream_that_is_full_takes_no_entries(start: Callable[..., Running], stream: str) -> None:
-    server = start("--entry-limit", "2")
+def test_a_stream_that_is_full_takes_no_entries(serve: Serve, stream: str) -> None:
+    server = serve("--entry-limit", "2")
     with Publisher(server.url, server.key) as publisher:
         lines = [{"entry": {**ENTRY, "id": id}} for id in "abc"]
         assert statuses(restored(publisher, stream, lines)) == [201, 201, 409]

@@ -8,38 +8,39 @@ from typing import Any
 
 import pytest
 
-from ..support.server import Running, reader, receive
+from ..support.server import Served, reader, receive
+from ..support.worker import Serve
 
 
-def put(server: Running, stream: str, id: str, entry: dict[str, Any], **headers: str) -> dict[str, Any]:
+def put(server: Served, stream: str, id: str, entry: dict[str, Any], **headers: str) -> dict[str, Any]:
     response = server.send("PUT", f"/streams/{stream}/entries/{id}", entry, **headers)
     assert response.status_code in (200, 201), response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def patch(server: Running, stream: str, id: str, change: dict[str, Any], **headers: str) -> dict[str, Any]:
+def patch(server: Served, stream: str, id: str, change: dict[str, Any], **headers: str) -> dict[str, Any]:
     response = server.send("PATCH", f"/streams/{stream}/entries/{id}", change, **headers)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def withdraw(server: Running, stream: str, id: str, query: str = "", **headers: str) -> dict[str, Any]:
+def withdraw(server: Served, stream: str, id: str, query: str = "", **headers: str) -> dict[str, Any]:
     response = server.send("DELETE", f"/streams/{stream}/entries/{id}?{query}", b"", **headers)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def entry_of(server: Running, stream: str, id: str) -> dict[str, Any]:
+def entry_of(server: Served, stream: str, id: str) -> dict[str, Any]:
     response = server.http.get(f"/streams/{stream}/entries/{id}")
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def test_an_id_of_ones_own_is_created_once_and_then_corrected(server: Running, stream: str) -> None:
+def test_an_id_of_ones_own_is_created_once_and_then_corrected(server: Served, stream: str) -> None:
     path = f"/streams/{stream}/entries/wire-77"
     created = server.send("PUT", path, {"headline": "One"})
     assert (created.status_code, created.json()["rev"], created.headers["location"]) == (201, 1, path)
@@ -48,7 +49,7 @@ def test_an_id_of_ones_own_is_created_once_and_then_corrected(server: Running, s
     assert [entry["headline"] for entry in server.snapshot(stream)["entries"]] == ["Two"]
 
 
-def test_a_patch_changes_what_it_names_and_nothing_else(server: Running, stream: str) -> None:
+def test_a_patch_changes_what_it_names_and_nothing_else(server: Served, stream: str) -> None:
     entry = {"headline": "One", "body": "Text", "bylines": [{"name": "Ada"}], "tags": ["a"]}
     put(server, stream, "x", entry)
     before = entry_of(server, stream, "x")
@@ -73,7 +74,7 @@ def test_a_patch_changes_what_it_names_and_nothing_else(server: Running, stream:
     ],
 )
 def test_a_change_is_stamped_and_noted_by_its_class(
-    server: Running, stream: str, change: dict[str, Any], stamped: bool, noted: bool
+    server: Served, stream: str, change: dict[str, Any], stamped: bool, noted: bool
 ) -> None:
     put(server, stream, "x", {"headline": "One"})
     patch(server, stream, "x", change)
@@ -83,7 +84,7 @@ def test_a_change_is_stamped_and_noted_by_its_class(
     assert ("Updated <time" in page, "It was one." in page) == (stamped, noted)
 
 
-def test_a_change_that_changes_nothing_is_no_event(server: Running, stream: str) -> None:
+def test_a_change_that_changes_nothing_is_no_event(server: Served, stream: str) -> None:
     put(server, stream, "x", {"headline": "One", "body": "Text"})
     n = server.snapshot(stream)["n"]
     assert put(server, stream, "x", {"headline": "One", "body": "Text"})["unchanged"] is True
@@ -91,7 +92,7 @@ def test_a_change_that_changes_nothing_is_no_event(server: Running, stream: str)
     assert server.snapshot(stream)["n"] == n
 
 
-def test_the_second_of_two_editors_is_told_and_shown_the_current_one(server: Running, stream: str) -> None:
+def test_the_second_of_two_editors_is_told_and_shown_the_current_one(server: Served, stream: str) -> None:
     put(server, stream, "x", {"headline": "One"})
     patch(server, stream, "x", {"headline": "Mine"}, If_Match='"1"')
     for method, value in (("PATCH", {"headline": "Yours"}), ("PUT", {"headline": "Yours"}), ("DELETE", b"")):
@@ -101,7 +102,7 @@ def test_the_second_of_two_editors_is_told_and_shown_the_current_one(server: Run
     assert entry_of(server, stream, "x")["headline"] == "Mine"
 
 
-def test_editors_at_the_same_time_lose_nothing(server: Running, stream: str) -> None:
+def test_editors_at_the_same_time_lose_nothing(server: Served, stream: str) -> None:
     put(server, stream, "x", {"headline": "One"})
     names = ["headline", "body", "tags", "bylines"]
     values: dict[str, Any] = {"headline": "Two", "body": "B", "tags": ["t"], "bylines": [{"name": "N"}]}
@@ -116,7 +117,7 @@ def test_editors_at_the_same_time_lose_nothing(server: Running, stream: str) -> 
     assert entry["blocks"] == [{"type": "paragraph", "html": "B"}]
 
 
-def test_a_repeated_change_is_answered_as_the_first_was(server: Running, stream: str) -> None:
+def test_a_repeated_change_is_answered_as_the_first_was(server: Served, stream: str) -> None:
     put(server, stream, "x", {"headline": "One"})
     headers = {"If_Match": '"1"', "Idempotency_Key": "change"}
     first = server.send("PATCH", f"/streams/{stream}/entries/x", {"headline": "Two"}, **headers)
@@ -153,7 +154,7 @@ def test_a_repeated_change_is_answered_as_the_first_was(server: Running, stream:
     ],
 )
 def test_a_bad_change_is_refused_by_name_and_changes_nothing(
-    server: Running, stream: str, method: str, value: Any, headers: dict[str, str], status: int, field: str
+    server: Served, stream: str, method: str, value: Any, headers: dict[str, str], status: int, field: str
 ) -> None:
     put(server, stream, "x", {"headline": "One", "body": "Text"})
     before = server.snapshot(stream)
@@ -164,13 +165,13 @@ def test_a_bad_change_is_refused_by_name_and_changes_nothing(
 
 
 @pytest.mark.parametrize("query", ["reason=boredom", "why=error", "reason=error&note=" + "x" * 301])
-def test_a_bad_withdrawal_is_refused(server: Running, stream: str, query: str) -> None:
+def test_a_bad_withdrawal_is_refused(server: Served, stream: str, query: str) -> None:
     put(server, stream, "x", {"headline": "One"})
     assert server.send("DELETE", f"/streams/{stream}/entries/x?{query}", b"").status_code == 422
     assert entry_of(server, stream, "x")["headline"] == "One"
 
 
-def test_what_is_not_there_cannot_be_changed(server: Running, stream: str) -> None:
+def test_what_is_not_there_cannot_be_changed(server: Served, stream: str) -> None:
     server.publish_ok(stream, "another")
     for method in ("PATCH", "DELETE"):
         assert server.send(method, f"/streams/{stream}/entries/x", {} if method == "PATCH" else b"").status_code == 404
@@ -181,7 +182,7 @@ def test_what_is_not_there_cannot_be_changed(server: Running, stream: str) -> No
 
 
 @pytest.mark.parametrize("path", ["", "/entries/x"])
-def test_a_star_asks_whether_anything_is_there(server: Running, stream: str, path: str) -> None:
+def test_a_star_asks_whether_anything_is_there(server: Served, stream: str, path: str) -> None:
     path, value = f"/streams/{stream}{path}", {"headline": "One"}
     for method, body in (("PUT", value), ("PATCH", value), ("DELETE", b""))[: 3 if "entries" in path else 2]:
         absent = server.send(method, path, body, If_Match="*")
@@ -195,7 +196,7 @@ def test_a_star_asks_whether_anything_is_there(server: Running, stream: str, pat
 
 @pytest.mark.parametrize(("reason", "headline_stays"), [("error", True), ("legal", False)])
 def test_a_withdrawn_entry_is_gone_from_every_answer(
-    server: Running, stream: str, reason: str, headline_stays: bool
+    server: Served, stream: str, reason: str, headline_stays: bool
 ) -> None:
     put(server, stream, "x", {"headline": "Headline that was", "body": "Words that were"})
     put(server, stream, "y", {"headline": "Stays"})
@@ -219,9 +220,9 @@ def test_a_withdrawn_entry_is_gone_from_every_answer(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("ring", ["100", "1"])
-async def test_no_replay_tells_what_was_withdrawn(start: Any, stream: str, ring: str) -> None:
+async def test_no_replay_tells_what_was_withdrawn(serve: Serve, stream: str, ring: str) -> None:
     """From the ring and from the log alike: the order stays whole, and what was said is not told."""
-    server = start("--ring-events", ring)
+    server = serve("--ring-events", ring)
     cursor = put(server, stream, "w", {"headline": "Start"})["cursor"]
     async with reader(server, stream) as early:  # so that the stream is followed, and its ring filled
         await receive(early, "snapshot")
@@ -247,7 +248,7 @@ async def test_no_replay_tells_what_was_withdrawn(start: Any, stream: str, ring:
         assert {frame["id"] for frame in frames if frame["type"] == "entry.withdraw"} == {"x"}
 
 
-def test_the_page_is_patched_field_by_field(server: Running, stream: str) -> None:
+def test_the_page_is_patched_field_by_field(server: Served, stream: str) -> None:
     server.put_page(stream, {"headline": "One", "dek": "Dek", "timezone": "America/New_York"})
     response = server.send("PATCH", f"/streams/{stream}", {"headline": "Two", "dek": None}, If_Match='"1"')
     assert (response.status_code, response.json()["rev"]) == (200, 2)
@@ -258,7 +259,7 @@ def test_the_page_is_patched_field_by_field(server: Running, stream: str) -> Non
     assert server.send("PATCH", f"/streams/{stream}", {"rev": 9}).status_code == 422
 
 
-def test_an_ended_stream_takes_corrections_and_nothing_new(server: Running, stream: str) -> None:
+def test_an_ended_stream_takes_corrections_and_nothing_new(server: Served, stream: str) -> None:
     server.put_page(stream, {"headline": "Page"})
     put(server, stream, "x", {"headline": "One"})
     following = {"label": "Tomorrow's page", "url": "https://news.example/tomorrow"}
@@ -289,7 +290,7 @@ FOLLOWING = {"label": "Tomorrow's page", "url": "https://news.example/tomorrow"}
     ],
 )
 def test_a_change_of_a_page_that_changes_nothing_is_no_event(
-    server: Running, stream: str, method: str, path: str, change: dict[str, Any], other: dict[str, Any]
+    server: Served, stream: str, method: str, path: str, change: dict[str, Any], other: dict[str, Any]
 ) -> None:
     server.publish_ok(stream, "One")
     address = f"/streams/{stream}{path}"
@@ -304,7 +305,7 @@ def test_a_change_of_a_page_that_changes_nothing_is_no_event(
     assert server.send(method, address, other).json()["n"] == before["n"] + 1
 
 
-def test_the_end_needs_no_body(server: Running, stream: str) -> None:
+def test_the_end_needs_no_body(server: Served, stream: str) -> None:
     server.publish_ok(stream, "One")
     bearer, path = {"Authorization": f"Bearer {server.key}"}, f"/streams/{stream}/end"
     assert server.http.post(path, headers=bearer, content=b"{}").status_code == 415
@@ -314,7 +315,7 @@ def test_the_end_needs_no_body(server: Running, stream: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_end_is_told_and_readers_do_not_come_back(server: Running, stream: str) -> None:
+async def test_the_end_is_told_and_readers_do_not_come_back(server: Served, stream: str) -> None:
     server.put_page(stream, {"headline": "Page"})
     async with reader(server, stream) as socket:
         await receive(socket, "snapshot")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ import pytest
 from playwright.sync_api import Browser, Page, WebSocket, expect, sync_playwright
 
 from ..support.judge import CHROMIUM, FLAGS
-from ..support.server import ROOT, Running
+from ..support.server import ROOT, Served
+from ..support.worker import Serve
 
 pytestmark = [pytest.mark.full, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
 
@@ -68,10 +69,10 @@ def site(folder: Path, page: str) -> Iterator[int]:
 
 
 def test_a_page_of_an_allowed_origin_reads_all_and_one_of_another_nothing(
-    chromium: Browser, start: Callable[..., Running], tmp_path: Path
+    chromium: Browser, serve: Serve, tmp_path: Path
 ) -> None:
     with site(tmp_path / "site", "<!doctype html><title>A page of another site</title>") as port:
-        server = start("--origins", f"http://{ALLOWED}:{port}/", "--readers", "1")
+        server = serve("--origins", f"http://{ALLOWED}:{port}/", "--readers", "1")
         server.send("PUT", "/streams/s/entries/one", {"headline": "One"})
         with chromium.new_context() as context:
             page = context.new_page()
@@ -92,7 +93,7 @@ PATHS = [
 ]
 
 
-def reads_all(page: Page, server: Running) -> None:
+def reads_all(page: Page, server: Served) -> None:
     def read(path: str, **init: Any) -> dict[str, Any]:
         answer: dict[str, Any] = page.evaluate(READS, [server.url, path, init])
         return answer
@@ -121,7 +122,7 @@ def reads_all(page: Page, server: Running) -> None:
     assert read("/streams/s/entries", **publish) == {"error": "TypeError"}
 
 
-def reads_nothing(page: Page, server: Running) -> None:
+def reads_nothing(page: Page, server: Served) -> None:
     for path in [*PATHS, "/streams/no/entries", "/"]:
         for init in ({}, {"credentials": "include"}):
             assert page.evaluate(READS, [server.url, path, init]) == {"error": "TypeError"}
@@ -143,10 +144,10 @@ ENDS = """async ([base, stream]) => {
 
 
 def test_a_refused_origin_and_an_unknown_stream_are_named_and_final(
-    chromium: Browser, start: Callable[..., Running], tmp_path: Path
+    chromium: Browser, serve: Serve, tmp_path: Path
 ) -> None:
     with site(tmp_path / "site", "<!doctype html><title>A page of another site</title>") as port:
-        server = start("--origins", f"http://{ALLOWED}:{port}/")
+        server = serve("--origins", f"http://{ALLOWED}:{port}/")
         server.publish_ok("s", "One")
         with chromium.new_context() as context:
             page = context.new_page()
@@ -163,15 +164,13 @@ HOST_PAGE = '<!doctype html><link rel="icon" href="data:,"><h1 id="masthead">The
 
 
 @pytest.fixture
-def embedded(
-    chromium: Browser, start: Callable[..., Running], tmp_path: Path
-) -> Iterator[tuple[Page, Running, list[WebSocket]]]:
+def embedded(chromium: Browser, serve: Serve, tmp_path: Path) -> Iterator[tuple[Page, Served, list[WebSocket]]]:
     """The README's lines in a page of another site, as they stand but for the port. No error of the page passes."""
     (snippet,) = re.findall(r"```html\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert snippet.count("127.0.0.1:8000") == 2
     folder = tmp_path / "site"
     with site(folder, "") as port, chromium.new_context() as context:
-        server = start("--origins", f"http://{ALLOWED}:{port}")
+        server = serve("--origins", f"http://{ALLOWED}:{port}")
         server.send("PUT", "/streams/demo/entries/before", {"headline": "There before"})
         here = snippet.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
         (folder / "index.html").write_text(HOST_PAGE + here)
@@ -192,7 +191,7 @@ def embedded(
 
 
 def test_the_lines_of_the_readme_show_what_the_stream_has_in_its_order(
-    embedded: tuple[Page, Running, list[WebSocket]],
+    embedded: tuple[Page, Served, list[WebSocket]],
 ) -> None:
     page, server, _ = embedded
     server.publish_ok("demo", "Then live")
@@ -216,7 +215,7 @@ def test_the_lines_of_the_readme_show_what_the_stream_has_in_its_order(
 
 
 def test_the_lines_of_the_readme_stop_at_the_end_of_the_stream(
-    embedded: tuple[Page, Running, list[WebSocket]],
+    embedded: tuple[Page, Served, list[WebSocket]],
 ) -> None:
     page, server, sockets = embedded
     with sockets[0].expect_event("close"):
@@ -228,7 +227,7 @@ def test_the_lines_of_the_readme_stop_at_the_end_of_the_stream(
 
 
 def test_the_lines_of_the_readme_come_back_after_the_connection_was_lost(
-    embedded: tuple[Page, Running, list[WebSocket]],
+    embedded: tuple[Page, Served, list[WebSocket]],
 ) -> None:
     page, server, sockets = embedded
     with sockets[0].expect_event("close"):

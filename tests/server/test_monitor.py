@@ -10,7 +10,7 @@ import pytest
 from pushserver.server.exposition import OPENMETRICS, TEXT
 
 from ..support.scrapes import ask, metrics_url, status
-from ..support.server import LIMIT, Running
+from ..support.server import LIMIT, Running, until
 
 
 def test_metrics_and_status_are_answered_and_nothing_else(server: Running) -> None:
@@ -19,7 +19,7 @@ def test_metrics_and_status_are_answered_and_nothing_else(server: Running) -> No
     assert answer.headers["cache-control"] == "no-store"
     assert ask(server, "/metrics", Accept="application/openmetrics-text").headers["content-type"] == OPENMETRICS
     assert ask(server, "/metrics", method="HEAD").content == b""
-    assert status(server)["workers"][0]["ready"] is True
+    until(lambda: status(server)["workers"][0]["ready"] is True)
     assert ask(server, "/status.json", method="POST").status_code == 405
     assert ask(server, "/streams/x").status_code == 404
 

@@ -41,6 +41,11 @@ class Served:
     data: Path  # the folder with its key
 
     @property
+    def log(self) -> str:
+        """What it has logged."""
+        raise NotImplementedError
+
+    @property
     def key(self) -> str:
         return (self.data / "publish.key").read_text().strip()
 

@@ -18,6 +18,7 @@ import uvicorn
 from pushserver import logs
 from pushserver.cli.serve import serve
 from pushserver.server.files import file_limit, last_file
+from pushserver.server.listener import address_of, listen
 from pushserver.settings import Settings
 from pushserver.store.folder import SOCKET, reachable, socket_url
 from pushserver.transport.door import Door
@@ -76,7 +77,10 @@ def working(beside: Running, *arguments: str) -> Iterator[Worker]:
 def _serving(settings: Settings) -> Iterator[str]:
     app = create_app(settings)
     http: Any = partial(
-        HttpProtocol, door=Door(app.addresses, last_file=last_file(file_limit())), unread=Unread(settings.unread_bytes)
+        HttpProtocol,
+        door=Door(app.addresses, last_file=last_file(file_limit())),
+        unread=Unread(settings.unread_bytes),
+        prepare=app.prepare,
     )
     config = uvicorn.Config(
         app,
@@ -89,7 +93,7 @@ def _serving(settings: Settings) -> Iterator[str]:
         timeout_graceful_shutdown=1,
     )
     server = Server(config)
-    listener = socket.create_server((settings.host, 0))
+    listener = listen(address_of(settings.host, 0), settings.patience)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -23,7 +23,8 @@ from pushserver.transport.sse import SseReader
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Coding, Format, Notice
 
-from ..support.server import LIMIT, Running
+from ..support.server import LIMIT, Running, Served
+from ..support.worker import Serve
 
 
 class Sent(NamedTuple):
@@ -34,7 +35,7 @@ class Sent(NamedTuple):
 
 
 @contextmanager
-def listening(server: Running, stream: str, query: str = "", **headers: str) -> Iterator[Iterator[Sent]]:
+def listening(server: Served, stream: str, query: str = "", **headers: str) -> Iterator[Iterator[Sent]]:
     with server.http.stream("GET", f"/streams/{stream}/sse?{query}", headers=headers) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"] == "text/event-stream"
@@ -59,7 +60,7 @@ def events(lines: Iterator[str]) -> Iterator[Sent]:
             id, data = "", ""
 
 
-def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: Running, stream: str) -> None:
+def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: Served, stream: str) -> None:
     first = server.publish_ok(stream, "one\ntwo")
     with listening(server, stream) as frames:
         hello, snapshot = next(frames), next(frames)
@@ -71,7 +72,7 @@ def test_without_a_cursor_the_snapshot_comes_first_and_then_what_comes(server: R
         assert came.frame["entry"]["headline"] == "two \u2028 lines"
 
 
-def test_the_first_block_says_when_to_reconnect_and_is_an_event(server: Running, stream: str) -> None:
+def test_the_first_block_says_when_to_reconnect_and_is_an_event(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     with server.http.stream("GET", f"/streams/{stream}/sse") as response:
         lines = response.iter_lines()
@@ -79,21 +80,21 @@ def test_the_first_block_says_when_to_reconnect_and_is_an_event(server: Running,
         assert json.loads(next(lines).removeprefix("data: "))["type"] == "hello"
 
 
-def test_the_html_format_is_the_same_as_on_the_socket(server: Running, stream: str) -> None:
+def test_the_html_format_is_the_same_as_on_the_socket(server: Served, stream: str) -> None:
     server.publish_ok(stream, "One")
     with listening(server, stream, "format=html") as frames:
         next(frames)
         assert "One" in next(frames).frame["parts"]["entries"]
 
 
-def test_heartbeats_move_nobody(server: Running, stream: str) -> None:
+def test_heartbeats_move_nobody(server: Served, stream: str) -> None:
     cursor = server.publish_ok(stream, "one")["cursor"]
     with listening(server, stream, f"cursor={cursor}") as frames:
         head = next(sent for sent in frames if sent.frame["type"] == "head")
         assert (head.id, head.frame["head"]["cursor"]) == ("", cursor)
 
 
-def test_an_ended_stream_tells_its_end_once_and_then_to_stop(server: Running, stream: str) -> None:
+def test_an_ended_stream_tells_its_end_once_and_then_to_stop(server: Served, stream: str) -> None:
     cursor = server.publish_ok(stream, "one")["cursor"]
     server.send("POST", f"/streams/{stream}/end", {})
     with listening(server, stream, f"cursor={cursor}") as frames:
@@ -103,8 +104,8 @@ def test_an_ended_stream_tells_its_end_once_and_then_to_stop(server: Running, st
     assert response.status_code == 204
 
 
-def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], stream: str) -> None:
-    server = start("--heartbeat", "1", "--ring-events", "5")
+def test_a_reader_that_takes_nothing_is_cut_off(serve: Serve, stream: str) -> None:
+    server = serve("--heartbeat", "1", "--ring-events", "5")
     server.publish_ok(stream, "one")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.socket() as connection:
@@ -125,7 +126,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(start: Callable[..., Running], s
                 pass
 
 
-def test_a_reader_on_http_1_0_gets_events_and_no_chunk_sizes(server: Running, stream: str) -> None:
+def test_a_reader_on_http_1_0_gets_events_and_no_chunk_sizes(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
     server.send("POST", f"/streams/{stream}/end", {})
     host, port = server.url.removeprefix("http://").split(":")

@@ -22,7 +22,8 @@ from pushserver.store.store import StoreError
 from pushserver.web import health
 from pushserver.web.health import Health, HealthRoutes
 
-from ..support.server import LIMIT, Running, reader, receive
+from ..support.server import LIMIT, Running, Served, reader, receive
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +60,7 @@ async def store_of(server: Running) -> AsyncIterator[aioredis.Redis]:
         yield store
 
 
-async def until(server: Running, **expected: bool) -> dict[str, Any]:
+async def until(server: Served, **expected: bool) -> dict[str, Any]:
     """Wait until it says so; all that it says. It is alive all the time."""
     async with asyncio.timeout(LIMIT):
         while True:
@@ -248,8 +249,8 @@ def test_a_worker_has_files_while_a_new_one_is_below_the_last(last_file: int | N
     assert asyncio.run(look()) is has_files
 
 
-async def test_a_full_worker_is_not_ready_and_serves_pages(start: Callable[..., Running], stream: str) -> None:
-    server = start("--readers", "1")
+async def test_a_full_worker_is_not_ready_and_serves_pages(serve: Serve, stream: str) -> None:
+    server = serve("--readers", "1")
     cursor = server.publish_ok(stream, "one")["cursor"]
     async with reader(server, stream, cursor=cursor) as socket:
         await receive(socket)
