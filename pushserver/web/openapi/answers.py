@@ -226,6 +226,19 @@ class History(Answer):
     revisions: list[Revision]
 
 
+class Echo(Answer):
+    """A request as it arrived at the server; `port` is 0 where the address is the word of a proxy."""
+
+    id: str
+    at: Instant
+    worker: str
+    scheme: Literal["http", "https"]
+    host: str
+    address: str
+    port: int
+    headers: dict[str, str]
+
+
 class Fault(Answer):
     """One thing that is wrong in a request."""
 
