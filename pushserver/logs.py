@@ -47,6 +47,10 @@ class RequestMark:
             self.id = f"{_PROCESS_ID}-{next(_numbers):x}"
         self.client = client
 
+    def line(self) -> bytes:
+        """The header field of the answer that has the id."""
+        return b"x-request-id: %b\r\n" % self.id.encode()
+
 
 REQUEST: ContextVar[RequestMark | None] = ContextVar("request", default=None)
 

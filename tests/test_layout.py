@@ -42,7 +42,7 @@ LIBRARIES: dict[str, set[str]] = {
     "click": {"settings", "cli", "__main__"},
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
-    "httptools": {"transport.handshake", "transport.http", "bench.publisher"},
+    "httptools": {"transport.handshake", "transport.head", "transport.http", "bench.publisher", "bench.pages"},
     "httpx2": {"client", "cli", "web.purge"},
     "isal": {"surfaces.codings"},
     "idna": {"values"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
 from .slowest import slowest
-from .stream import LiveStream, Passes, report
+from .stream import LiveStream, OnLoss, Passes, report
 from .tail import Tails
 
 logger = logging.getLogger(__name__)
@@ -296,11 +296,11 @@ class Hub:
 
     # --- those who keep what they made of a stream
 
-    async def watch(self, name: str, on_loss: Callable[[], None]) -> None:
+    async def watch(self, name: str, on_loss: OnLoss) -> None:
         """Follow a stream, and call `on_loss` as `LiveStream.watch` does. Raises NotFound, StoreError."""
         (await self._open(name)).watch(on_loss)
 
-    def unwatch(self, name: str, on_loss: Callable[[], None]) -> None:
+    def unwatch(self, name: str, on_loss: OnLoss) -> None:
         """End it; a second call changes nothing."""
         stream = self._streams.get(name)
         if stream is not None:

@@ -47,7 +47,7 @@ def work(settings: Settings, channel: int, condition: int) -> None:
     app = create_app(settings, SharedCondition(condition), last_file=last)
     door = Door(app.addresses, last_file=last)
     # uvicorn calls it as it would call the class
-    http: Any = partial(HttpProtocol, door=door, unread=Unread(settings.unread_bytes))
+    http: Any = partial(HttpProtocol, door=door, unread=Unread(settings.unread_bytes), prepare=app.prepare)
     config = uvicorn.Config(
         app,
         loop="uvloop",

@@ -23,9 +23,9 @@ from .. import metrics
 from ..access.addresses import AddressPlace
 from ..logs import REQUEST, RequestMark
 from .asgi import ABORT, DETACH
+from .deadline import Deadline
 from .door import PLACE, leave
 from .exchange import log_access
-from .outlet import Deadline
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         leave(self._place)
         self._state = "over"
-        self._deadline.end()
+        self._deadline.close()
         self._http.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -166,7 +166,7 @@ class Handshake(asyncio.Protocol):
         """Give an accepted connection to a protocol. uvicorn no longer counts it among its connections."""
         assert self._state == "accepted", "a connection is detached once, after it was accepted"
         self._state = "over"
-        self._deadline.end()
+        self._deadline.close()
         self._http.connections.discard(self)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)

@@ -30,7 +30,7 @@ from .limits import AddressGuard
 from .measures import Measures
 from .refusals import Refusals
 from .static_files import StaticFiles, StaticSet
-from .surface_routes import SurfaceRoutes
+from .surface_routes import Reply, SurfaceRoutes, fields_of
 
 logger = logging.getLogger(__name__)
 _away = Tally(logger, "requests without an answer of the store")
@@ -72,6 +72,13 @@ class App(Starlette):
             granted=self._outer.grant("/streams/", ""),
         )
         self._files = StaticFiles(self._reads, static)
+
+    def prepare(self, scope: Scope, reply: Reply) -> bool:
+        """Have a GET or HEAD answered from memory, as `transport/http.py` says. What concerns a middleware is not."""
+        fields = fields_of(scope["headers"])
+        if self.addresses.limit_requests or b"origin" in fields:
+            return False
+        return self._files.prepare(scope, fields, reply) or self._reads.prepare(scope, fields, reply)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""
