@@ -169,6 +169,16 @@ class Settings:
         10_000, "Minimum number of events that the log of a stream keeps.", click.IntRange(100, 1_000_000)
     )
     idempotency: int = knob(86_400, "Seconds for which an idempotency key is remembered.", click.IntRange(1, 604_800))
+    gone: int = knob(
+        2_592_000,
+        "Seconds for which the name of a deleted stream is refused, and answered with 410.",
+        click.IntRange(60, 315_360_000),
+    )
+    expire_ended: int = knob(
+        0,
+        "Seconds after its last change after which a stream that has ended is deleted; 0: never.",
+        click.IntRange(0, 315_360_000),
+    )
     heal: bool = knob(True, "Publish events again that the store lost and a worker still has in memory.", click.BOOL)
     ring_events: int = knob(
         1_000,

@@ -13,6 +13,7 @@ from ..codec import dumps, loads
 from ..errors import Fault, Invalid, shorten
 from ..model import (
     Append,
+    Author,
     Event,
     Idempotency,
     StoredEntry,
@@ -23,6 +24,7 @@ from ..model import (
     order_of,
     unwritten_page,
 )
+from . import history
 from .fields import direction
 from .schema import CorrectionIn, CorrectionPut, EndIn, EntryIn, EntryPut, PageIn, PagePut, WithdrawalIn
 from .validation import M, read
@@ -140,8 +142,11 @@ def _without_sent_back(patch: dict[str, Any], current: Mapping[str, Any], *names
     return {name: value for name, value in patch.items() if name not in names}
 
 
-def put_entry(stream: str, entry: StoredEntry, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:
-    """A new entry, or a new revision of one, at the instant `at`, in milliseconds."""
+def put_entry(
+    stream: str, entry: StoredEntry, *, at: int, current: StoredEntry | None = None, idempotency: Idempotency = NO_KEY
+) -> Append:
+    """A new entry, or a new revision of the one that is `current`, at the instant `at`, in milliseconds."""
+    action = "publish" if entry["rev"] == 1 else "correct"
     return Append(
         stream=stream,
         type="entry.put",
@@ -154,6 +159,7 @@ def put_entry(stream: str, entry: StoredEntry, *, at: int, idempotency: Idempote
         order=order_of(entry),
         key=idempotency.key,
         body_hash=idempotency.body_hash,
+        by=history.by(idempotency.author, action, history.changed_fields(entry, current)),
     )
 
 
@@ -199,6 +205,7 @@ def _withdraw(
         key=idempotency.key,
         body_hash=idempotency.body_hash,
         replaces=replaces,
+        by=history.by(idempotency.author, "withdraw"),
     )
 
 
@@ -272,17 +279,22 @@ def _page_append(
         shown_at=page["updated_at"],
         key=idempotency.key,
         body_hash=idempotency.body_hash,
+        by=history.by(idempotency.author, "page"),
     )
 
 
 # --- what was stored before
 
 
-def restore(stream: str, kind: str, value: dict[str, Any], *, at: int) -> Append:
+def restore(stream: str, kind: str, value: dict[str, Any], *, at: int, author: Author | None = None) -> Append:
     """The event that brings back a line of an export, at its own revision, where nothing is stored.
 
-    `kind` is `entry`, `withdrawal` or `page`; `at` is in milliseconds.
+    `kind` is `entry`, `withdrawal` or `page`; `at` is in milliseconds; `author` is who brings it back.
     """
+    return _restore(stream, kind, value, at)._replace(by=history.by(author, "restore"))
+
+
+def _restore(stream: str, kind: str, value: dict[str, Any], at: int) -> Append:
     if kind == "entry":
         entry = cast(StoredEntry, {**value, "url": entry_url(stream, value["id"])})
         return put_entry(stream, entry, at=at)._replace(replaces=0)
@@ -318,6 +330,7 @@ def publish_again(stream: str, event: Event) -> Append:
         order=order_of(state) if event.type == "entry.put" else at,
         key=key or f"lost-{event.cursor.nonce}",
         body_hash=body_hash,
+        by=event.by,
     )
 
 

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from .. import metrics, model
-from ..errors import NotFound, Unavailable
+from ..errors import Deleted, NotFound, Unavailable
 from ..model import Cursor, Event
+from ..store.listing import Listing
 from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
@@ -71,6 +72,7 @@ class Hub:
             publish=options.heal,
             memory_events=options.ring_events,
             give_up=self._give_up,
+            delete=self._delete,
         )
         self._admits = True  # new readers
         self._departures: Departures | None = None  # while readers are being sent away
@@ -158,12 +160,16 @@ class Hub:
             return
         try:
             await self.join(stream, reader, cursor)
-        except (Unavailable, StoreError):
+        except (Deleted, Unavailable, StoreError) as error:
             if reader.state is not ReaderState.CLOSED:
-                self._turn_away(reader, Close.OVERLOADED, "store")
+                is_deleted = isinstance(error, Deleted)
+                self._turn_away(reader, *((Close.ENDED, "deleted") if is_deleted else (Close.OVERLOADED, "store")))
 
     async def join(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Start a reader: `hello`, all it missed or a snapshot, then live events. Raises Unavailable, StoreError."""
+        """Start a reader: `hello`, all it missed or a snapshot, then live events.
+
+        Raises Deleted, Unavailable, StoreError.
+        """
         for _ in range(2):
             await self._healer.wait(stream)
             try:
@@ -173,6 +179,9 @@ class Hub:
                 continue
             except LogGone:
                 self._give_up(stream, "its log no longer exists")
+                raise
+            except Deleted:
+                self._delete(stream)
                 raise
             if start is not None:
                 self._admit(stream, reader, start)
@@ -241,25 +250,33 @@ class Hub:
     # --- streams
 
     async def _open(self, name: str) -> LiveStream:
-        """The followed stream of a name. Raises NotFound, StoreError."""
+        """The followed stream of a name. Raises NotFound, Deleted, StoreError."""
         if stream := self._streams.get(name):  # without the lock: others may wait for the store behind it
             return stream
         async with self._opening[model.partition_of(name, len(self._opening))]:
             stream = self._streams.get(name)
             if stream is None:
-                snapshot = await self._log.snapshot(name, limit=0)
-                if snapshot is None:
-                    self._lookups.forget(name)
-                    raise NotFound(f"There is no stream {name}.")
+                snapshot = await self._first_look(name)
                 stream = self._streams[name] = self._live(name, snapshot)
                 await self._tails.follow(name, snapshot.cursor.id)
             return stream
+
+    async def _first_look(self, name: str) -> Snapshot:
+        """A stream without its entries, before it is followed. Raises as `_open` does."""
+        try:
+            snapshot = await self._log.snapshot(name, limit=0)
+            if snapshot is None:
+                raise NotFound(f"There is no stream {name}.")
+        except (NotFound, Deleted):
+            self._lookups.forget(name)
+            raise
+        return snapshot
 
     async def _exists(self, name: str) -> bool:
         return await self._log.snapshot(name, limit=0) is not None
 
     async def _newest(self) -> list[str]:
-        return [name for name, _ in await self._log.streams()]
+        return [name for name, _ in await Listing(self._log).streams()]
 
     def _live(self, name: str, snapshot: Snapshot) -> LiveStream:
         ring = Ring(
@@ -288,11 +305,34 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            self._dismiss(stream, Close.RESTART, "resync")
+
+    async def delete(self, name: str, epoch: str) -> int:
+        """Close the readers of a stream that was deleted, and forget it; how many readers there were.
+
+        A stream of another epoch has begun after that, and stays.
+        """
+        self._lookups.forget(name)
+        stream = self._streams.get(name)
+        if stream is None or stream.ring.head.epoch != epoch:
+            return 0
+        readers = stream.fanout.readers
+        await asyncio.shield(self._delete(stream))
+        return readers
+
+    def _delete(self, stream: LiveStream) -> asyncio.Future[None]:
+        logger.info("stream %s: deleted; its readers are closed", stream.name)
+        return self._dismiss(stream, Close.ENDED, "deleted")
+
+    def _dismiss(self, stream: LiveStream, code: Close, why: str) -> asyncio.Future[None]:
+        """Stop following a stream, and close its readers; they are closed when the future is done."""
+        if stream.is_open:
             self._close(stream)
-            farewell = stream.drop_all(Close.RESTART, frames.bye("resync", RETRY_MS))
-            task = asyncio.get_running_loop().create_task(farewell)
-            self._farewells.add(task)
-            task.add_done_callback(self._farewells.discard)
+        farewell = stream.drop_all(code, frames.bye(why, RETRY_MS))
+        task = asyncio.get_running_loop().create_task(farewell)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+        return task
 
     # --- those who keep what they made of a stream
 
@@ -373,7 +413,7 @@ class Hub:
         while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
             await asyncio.sleep(BETWEEN)
         self._admits = admit
-        self._departures = departures = self._all_readers()
+        self._departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
         self.leaving.set()
         while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
             for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
@@ -381,13 +421,6 @@ class Hub:
                     fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))
             await asyncio.sleep(BETWEEN)
         self._admits = False
-
-    def _all_readers(self) -> Departures:
-        departures = Departures()
-        for stream in self._streams.values():
-            for reader in stream.fanout.all_readers():
-                departures.add(stream.fanout, reader)
-        return departures
 
 
 def own_retry_ms() -> int:

@@ -41,10 +41,12 @@ REPLICA_LATE_MS = 10  # the same, while fewer replicas than configured acknowled
 LEAST_REDIS = (7, 0)  # effects replication, and the options of XADD and SET that are in use
 MARK_SECONDS = 60  # for which the key is stored that shows that the store takes writes
 PARTITIONS = "pushserver:partitions"  # key: how many partitions the streams of this store are spread over
+STORE_ID = "pushserver:store"  # key: the id of an embedded store, which the marker of its folder has, too
 STORE_FORMAT = "pushserver:format"  # key: the version of what is stored, as MAJOR.MINOR
 # The version that this code writes. A minor version adds what an older server can pass over: types of events and of
-# blocks. A major version changes what an older server would misread: it must not start on such a store.
-FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+# blocks; since 1.1 the mark of a deletion, the history of entries, and the field `b` of a record. A major version
+# changes what an older server would misread: it must not start on such a store.
+FORMAT_MAJOR, FORMAT_MINOR = 1, 1
 
 StoreError = RedisError
 T = TypeVar("T")

@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..access.gate import Gate
+from ..access.keys import Quota
 from ..access.tokens import Tokens
-from ..errors import Fault, UpgradeRequired
+from ..errors import Fault, Refused, UpgradeRequired
 from .openapi.operations import OPERATIONS, Operation
+from .request import QUOTA
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
@@ -54,7 +56,8 @@ def make_routes(
         app = _gated(operation, _application(handlers[operation.name]), tokens)
         resources.setdefault(operation.path, {})[operation.method] = app
     paths = sorted(resources, key=lambda path: path.count("/"), reverse=True)
-    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path != "/")]
+    open_paths = {operation.path for operation in operations if operation.right is None} - {"/"}
+    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path in open_paths)]
     return [
         *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
         *(Route(path, partial(without_slash, prefix=prefix), methods=["GET"]) for path in slashed),
@@ -115,10 +118,21 @@ def _pattern(path: str) -> str:
 
 def _application(handler: Handler) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await handler(Request(scope, receive, send))
+        try:
+            response = await handler(Request(scope, receive, send))
+        except Refused as refused:
+            refused.headers = {**_limits(scope), **refused.headers}
+            raise
+        response.headers.update(_limits(scope))
         await response(scope, receive, send)
 
     return app
+
+
+def _limits(scope: Scope) -> dict[str, str]:
+    """The header fields that tell the limit of the publish key of a request, if it has one."""
+    quota: Quota | None = scope.get(QUOTA)
+    return quota.fields() if quota is not None else {}
 
 
 def _gated(operation: Operation, app: ASGIApp, tokens: Tokens) -> ASGIApp:

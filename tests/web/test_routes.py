@@ -106,7 +106,7 @@ async def test_a_bad_name_reaches_a_handler_which_refuses_it_by_name(path: str, 
     ("method", "path", "allow"),
     [
         ("POST", "/", "GET, HEAD"),
-        ("DELETE", "/streams/a", "GET, HEAD, PATCH, PUT"),
+        ("POST", "/streams/a", "DELETE, GET, HEAD, PATCH, PUT"),
         ("OPTIONS", "/streams/a/entries/b", "DELETE, GET, HEAD, PATCH, PUT"),
         ("GET", "/streams/a/end", "POST"),
         ("HEAD", "/streams/a/restore", "POST"),
