@@ -14,8 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .. import model
-from ..errors import NotFound, Unavailable
+from .. import metrics, model
+from ..errors import NotFound, Refused, Unavailable
 from ..live.hub import Hub
 from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
@@ -118,11 +118,26 @@ class SurfaceCache:
         While the store is away it is as of the newest event that this worker has made it of.
         """
         try:
+            copy, source = await self._read(stream, surface, coding)
+        except Refused:
+            metrics.PAGE_LOADS.inc(surface.value, "refused")
+            raise
+        metrics.PAGE_LOADS.inc(surface.value, source)
+        return copy
+
+    async def _read(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
+        """A copy, and where it comes from, as metrics name it."""
+        try:
             return await self._read_exact(stream, surface, coding)
         except StoreError:
-            return await self._read_stale(stream, surface, coding)
+            return await self._read_stale(stream, surface, coding), "stale"
 
-    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
+    def measure(self) -> None:
+        """Set the metrics of what the cache has now."""
+        metrics.PAGES.set(self.size)
+        metrics.PAGES_LIMIT.set(self._limit_bytes)
+
+    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
         asked_at = model.now()  # an event that comes after it may be missing in the answer
         head = await self._heads.of(stream)
         if head is None:
@@ -130,9 +145,9 @@ class SurfaceCache:
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
         copy = self._copy(stream, surface, coding, head, asked_at)
         if copy is not None:
-            return copy
+            return copy, "memory"
         shelf = self._shelves.get(stream) or self._open(stream)
-        return await self._await_copy(shelf, (surface, coding, None), head)
+        return await self._await_copy(shelf, (surface, coding, None), head), "made"
 
     def read_soon(
         self, stream: str, surface: Surface, coding: ContentCoding, reply: Callable[[Copy | None], None]
@@ -147,7 +162,10 @@ class SurfaceCache:
 
         def looked(look: asyncio.Future[Head | None]) -> None:
             head = None if look.cancelled() or look.exception() else look.result()
-            reply(self._copy(stream, surface, coding, head, asked_at) if head else None)
+            copy = self._copy(stream, surface, coding, head, asked_at) if head else None
+            if copy is not None:
+                metrics.PAGE_LOADS.inc(surface.value, "memory")
+            reply(copy)
 
         self._heads.ask(stream).add_done_callback(looked)
         return True

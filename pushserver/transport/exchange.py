@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
 
 from ..errors import Refused, Unavailable
+from ..logs import ACCESS, REQUEST, RequestMark
 from .outlet import Outlet
 
 logger = logging.getLogger(__name__)
+access = logging.getLogger(ACCESS)
 
 FAILED = b"The server failed on this request.\n"
 KEY = re.compile(rb'"?[\x21\x23-\x5b\x5d-\x7e]{1,200}"?')  # an idempotency key that may be repeated in an answer
@@ -24,6 +27,7 @@ KEY = re.compile(rb'"?[\x21\x23-\x5b\x5d-\x7e]{1,200}"?')  # an idempotency key 
 class PreparedAnswer(NamedTuple):
     """PreparedAnswer is the bytes of an answer: its head without the empty line that ends it, and its whole body."""
 
+    status: int
     head: bytes
     body: bytes
 
@@ -72,6 +76,10 @@ class Exchange:
         self._complete = complete
         self._has_changed = False  # more of the body has come, or nothing will
         self._change: asyncio.Event | None = None  # the same, once it is awaited: few applications do
+        client = scope.get("client")
+        self._mark = RequestMark(self.header(b"x-request-id"), client[0] if client else "")
+        self._began = time.monotonic()
+        self._status = 0
         self._head = b""  # it goes out with the first part of the body
         self._has_body = True
         self._is_chunked = False
@@ -81,6 +89,7 @@ class Exchange:
 
     async def run(self) -> None:
         """Call the application; where it fails, answer 500 or cut an answer that has begun."""
+        REQUEST.set(self._mark)
         try:
             await self.app(self.scope, self.receive, self.send)
         except Exception:
@@ -91,7 +100,8 @@ class Exchange:
 
     def reply(self, answer: PreparedAnswer) -> None:
         """Send an answer that is ready, in place of calling the application."""
-        parts = [answer.head, _encoded(tuple(self._default_headers)).lines]
+        self._status = answer.status
+        parts = [answer.head, _encoded(tuple(self._default_headers)).lines, self._mark.line()]
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
@@ -111,9 +121,16 @@ class Exchange:
         self.body.clear()
         self.wake()
 
+    def header(self, name: bytes) -> bytes:
+        """A header of the request, empty where it has none."""
+        for key, value in self.scope.get("headers", ()):
+            if key == name:
+                return bytes(value)
+        return b""
+
     def stopped(self) -> Refused:
         """The refusal of a request that did not end before its worker; it names the idempotency key that it has."""
-        key = next((value for name, value in self.scope.get("headers", ()) if name == b"idempotency-key"), b"")
+        key = self.header(b"idempotency-key")
         name = key.decode("latin-1") if KEY.fullmatch(key) else ""
         again = f"the same Idempotency-Key, {name}" if name else "the same Idempotency-Key, if it has one"
         detail = f"The server stopped before this request ended. Outcome unknown; retry with {again}."
@@ -168,7 +185,8 @@ class Exchange:
         self.is_started = True
         if self.more_body or encoded.connection == b"close":
             self.keep_alive = False  # else what is left of the body would be taken for the next request
-        parts = [STATUS_LINE[status], encoded.lines]
+        self._status = status
+        parts = [STATUS_LINE[status], encoded.lines, self._mark.line()]
         if not self.keep_alive and encoded.connection is None:
             parts.append(b"connection: close\r\n")
         self._has_body = self.scope["method"] != "HEAD" and status not in (204, 304)
@@ -201,6 +219,7 @@ class Exchange:
     def _end(self) -> None:
         self.is_complete = True
         self.wake()
+        log_access(self.scope, self._status, self._began)
         self._complete()
 
     def _fail(self) -> None:
@@ -212,6 +231,16 @@ class Exchange:
         self._start(500, headers)
         self._write(FAILED, is_last=True)
         self._end()
+
+
+def log_access(scope: Any, status: int, began: float) -> None:
+    """Log a request that has its answer, if the settings ask for that. A query may have a token in it: it is left out.
+
+    `began` is the instant of its head, on the monotonic clock.
+    """
+    if access.isEnabledFor(logging.INFO):
+        took = 1_000 * (time.monotonic() - began)
+        access.info("%s %s %d %.1f ms", scope.get("method", "GET"), scope.get("path", ""), status, took)
 
 
 class _Encoded(NamedTuple):

@@ -154,7 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def cut(self, reason: str) -> None:
         """Cut the connection, and count it by this reason."""
-        metrics.CUT.labels(reason).inc()
+        metrics.CUT.inc(reason)
         self.transport.abort()
 
     def _cut_head(self) -> None:
@@ -335,7 +335,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _end_body(self) -> None:
         """Refuse a request whose body did not come in time."""
-        metrics.CUT.labels("body").inc()
+        metrics.CUT.inc("body")
         fault = Fault("body", f"all of it within {self.limits.body:g} s", "less")
         self._replace(answer(BodyLate("The body came too slowly.", fault, headers={"Connection": "close"})))
 

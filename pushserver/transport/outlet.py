@@ -141,7 +141,7 @@ class Outlet:
 
     def cut(self, reason: str) -> None:
         """Cut the connection; what waits to be sent is lost."""
-        metrics.CUT.labels(reason).inc()
+        metrics.CUT.inc(reason)
         self._transport.abort()
 
     def _cut_unread(self) -> None:

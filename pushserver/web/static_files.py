@@ -92,7 +92,9 @@ class StaticFiles:
             return False
         file = codings[accepted(fields.get(b"accept-encoding", b""))]
         is_unchanged = b"if-none-match" in fields and has_current_copy(fields, file.etag)
-        prepared = PreparedAnswer(file.head_304, b"") if is_unchanged else PreparedAnswer(file.head, file.body)
+        prepared = (
+            PreparedAnswer(304, file.head_304, b"") if is_unchanged else PreparedAnswer(200, file.head, file.body)
+        )
         asyncio.get_running_loop().call_soon(reply, prepared)
         return True
 

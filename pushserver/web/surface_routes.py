@@ -78,10 +78,10 @@ class SurfaceRoutes:
             if copy is None:
                 reply(None)
             elif b"if-none-match" in fields and has_current_copy(fields, copy.etag):
-                reply(PreparedAnswer(self._head(stream, surface, copy.etag, copy.coding, None), b""))
+                reply(PreparedAnswer(304, self._head(stream, surface, copy.etag, copy.coding, None), b""))
             else:
                 head = self._head(stream, surface, copy.etag, copy.coding, len(copy.body))
-                reply(PreparedAnswer(head, copy.body))
+                reply(PreparedAnswer(200, head, copy.body))
 
         return self._cache.read_soon(stream, surface, accepted(fields.get(b"accept-encoding", b"")), answer)
 

@@ -88,7 +88,7 @@ class Site:
     def prepare(self, scope: Scope, reply: Callable[[PreparedAnswer | None], None]) -> bool:
         """Answer some paths from memory; of `later` it is known only in the next turn that the application has to."""
         paths = {
-            "/ready": PreparedAnswer(prepared_head(200, [(b"content-length", b"5")]), b"ready"),
+            "/ready": PreparedAnswer(200, prepared_head(200, [(b"content-length", b"5")]), b"ready"),
             "/later/short": None,
         }
         if scope["path"] not in paths:

@@ -128,13 +128,11 @@ _refused_batch = {
     422: Answer("Refused; a batch of which no line was stored has the refusal of each.", {NDJSON: TEXT}),
     503: Answer("The store is away; a batch has the refusal of each line.", {NDJSON: TEXT}),
 }
-_counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
 _same = Answer("Not modified: the copy that the ETag names is current.", {}, ("ETag",))
 
 OPERATIONS = [
     Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "429 503"),
     Operation("GET", "/livez", "isAlive", "Answer while the worker runs.", {200: Answer("Yes.", {JSON: answers.Live})}),
-    Operation("GET", "/metrics", "countAll", "The metrics of all workers, for Prometheus.", {200: _counts}),
     Operation(
         "GET",
         "/readyz",
