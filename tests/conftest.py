@@ -45,6 +45,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 LONG = ("simulation", "faults", "server", "scenarios", "cli", "transport")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not collect what takes long to collect, where none of it is asked for."""
+    return True if collection_path.name == "test_description.py" and config.option.markexpr == "not full" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
