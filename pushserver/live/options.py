@@ -1,4 +1,4 @@
-"""The options of a hub are those of the settings that it and its parts need."""
+"""The options of a hub: those settings of the server that the streams of a worker follow."""
 
 from __future__ import annotations
 

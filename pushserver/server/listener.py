@@ -101,7 +101,7 @@ async def listen_when_free(address: Any, patience: float, stop: asyncio.Event) -
 
 
 def reserve(listener: socket.socket) -> socket.socket:
-    """Close a listener and bind its address without listening, for listeners that share it.
+    """Close a listener and bind its address without listening, for listeners that share it. Connections are refused.
 
     On one socket, the worker that wakes first accepts all that waits: of 1,000 connections at once one worker of two
     had 800. With a socket each, the kernel distributes them.
@@ -114,6 +114,8 @@ def reserve(listener: socket.socket) -> socket.socket:
     if reserved.family == socket.AF_INET6:
         reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     reserved.bind(address)
+    # The ports of connections that have ended are no obstacle; but no other server can bind the address from now on.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return reserved
 
 
@@ -133,10 +135,7 @@ class Listeners:
         """A listener for a place. Raises OSError."""
         if self.is_unix:
             return self._reserved.dup()
-        listener = listen(self.address, self._patience, shared=True)
-        # From now on no other server can bind the address, also while every place is closed.
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        return listener
+        return listen(self.address, self._patience, shared=True)
 
     def close(self) -> None:
         """Let the address go."""

@@ -62,7 +62,7 @@ class WorkerPlace:
     ) -> None:
         self.worker: WorkerProcess | None = None  # the one that serves
         self._listeners = listeners
-        self._listener: socket.socket | None = listeners.open()  # until the first worker is ready, too
+        self._listener: socket.socket | None = None  # until the first worker is ready: balancers ask other servers
         self._start = start
         self._failed = failed
         self._forget = forget

@@ -47,7 +47,11 @@ class Heads:
 
         Raises StoreError.
         """
-        return await self._looks[partition_of(stream, len(self._looks))].ask(stream)
+        return await self.ask(stream)
+
+    def ask(self, stream: str) -> asyncio.Future[Found]:
+        """The same as a future, which has a StoreError while the store is away."""
+        return self._looks[partition_of(stream, len(self._looks))].ask(stream)
 
 
 class Look:

@@ -10,12 +10,12 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 from websockets.typing import Origin
 
+from ..support.keys import as_key, create_key
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import LIMIT, Running, reader, receive
 
@@ -54,15 +54,16 @@ def probe(server: Running) -> str:
         return "refused"
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.full)])
 async def test_no_connection_waits_for_a_slow_request_of_a_server_that_stops(
     start: Start, stream: str, workers: str
 ) -> None:
     server = start("--workers", workers)
     entry = server.publish_ok(stream, "one")
     with ExitStack() as stack:
-        slow, asking = stack.enter_context(raw(server)), stack.enter_context(raw(server))
+        slow, late, asking = (stack.enter_context(raw(server)) for _ in range(3))
         slow.sendall(head(server, stream, "slow-1", 100) + BODY[:10])
+        late.sendall(head(server, stream, "slow-2", len(BODY)) + BODY[:10])
         asking.sendall(
             f"GET /streams/{stream}/entries/{entry['id']}/delivery?n=99&wait=10 HTTP/1.1\r\n"
             f"Host: x\r\nAuthorization: Bearer {server.key}\r\n\r\n".encode()
@@ -71,6 +72,9 @@ async def test_no_connection_waits_for_a_slow_request_of_a_server_that_stops(
         idle.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " in idle.recv(65_536)
         server.process.terminate()
+        await eventually(lambda: "server stopping" in server.log)
+        late.sendall(BODY[10:])
+        assert status_of(await asyncio.to_thread(read_all, late)) == 201, "an upload that ends in time is stored"
         probes = []
         while server.process.poll() is None:
             probes.append(await asyncio.to_thread(probe, server))
@@ -87,25 +91,11 @@ async def test_no_connection_waits_for_a_slow_request_of_a_server_that_stops(
     assert status_of(answers[1]) == 200
 
 
-async def test_an_upload_that_ends_in_time_is_stored(start: Start, stream: str) -> None:
-    server = start()
-    server.publish_ok(stream, "one")
-    with raw(server) as slow:
-        slow.sendall(head(server, stream, "slow-2", len(BODY)) + BODY[:10])
-        await eventually(lambda: server.http.get("/livez").status_code == 200)
-        server.process.terminate()
-        await eventually(lambda: "server stopping" in server.log)
-        slow.sendall(BODY[10:])
-        assert status_of(await asyncio.to_thread(read_all, slow)) == 201
-    server.close()
-    assert server.process.returncode == 0
-
-
 async def test_a_server_is_not_ready_and_accepts_until_its_balancer_has_noticed(start: Start, stream: str) -> None:
-    server = start("--drain-delay", "300", "--workers", "2")
+    server = start("--drain-delay", "300")
     cursor = server.publish_ok(stream, "one")["cursor"]
     server.process.terminate()
-    await eventually(lambda: httpx2.get(f"{server.url}/readyz").status_code == 503)
+    await eventually(lambda: server.http.get("/readyz").status_code == 503)
     async with reader(server, stream, cursor=cursor) as late:
         assert (await receive(late))["type"] == "hello"
         assert (server.publish(stream, {"headline": "two"})).status_code == 201
@@ -116,6 +106,7 @@ async def test_a_server_is_not_ready_and_accepts_until_its_balancer_has_noticed(
     assert server.process.returncode == 0
 
 
+@pytest.mark.full  # `server/test_signals.py` has the order of the signals
 async def test_a_third_signal_ends_what_is_left(start: Start, stream: str) -> None:
     server = start("--drain-delay", "300")
     server.publish_ok(stream, "one")
@@ -126,52 +117,44 @@ async def test_a_third_signal_ends_what_is_left(start: Start, stream: str) -> No
     assert server.process.returncode in (0, 1)  # 0 where the second one sufficed
 
 
-@pytest.mark.parametrize(("workers", "number"), [("1", signal.SIGHUP), ("2", signal.SIGUSR2)])
-async def test_a_restart_replaces_each_worker_and_no_reader_or_publisher_notices(
-    start: Start, stream: str, workers: str, number: signal.Signals
+@pytest.mark.parametrize(
+    ("workers", "number"), [("1", signal.SIGHUP), pytest.param("3", signal.SIGUSR2, marks=pytest.mark.full)]
+)
+async def test_a_restart_replaces_each_worker_reads_keys_anew_and_no_reader_or_publisher_notices(
+    start: Start, stream: str, tmp_path: Path, workers: str, number: signal.Signals
 ) -> None:
-    server = start("--workers", workers, "--drain", "0.5")
-    old = workers_of(server)
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    private = ("--private", "desk-*", "--token-keys", str(secret), "--token-algorithms", "HS256")
+    server = start("--workers", workers, "--drain", "0.5", *private)
+    old, old_key, stored_key = workers_of(server), server.key, as_key(create_key(server))
     cursor = server.publish_ok(stream, "one")["cursor"]
+    secret.write_text("short")
+    server.process.send_signal(number)
+    await eventually(lambda: "not restarted, the workers go on as they are" in server.log)
+    assert workers_of(server) == old
+    secret.write_text("t" * 32)
+    (server.data / "publish.key").write_text("pk_another_0123456789abcdef\n")
     async with reader(server, stream, cursor=cursor) as first:
         await receive(first, "hello")
         server.process.send_signal(number)
         published = 1
         while "all workers have been restarted" not in server.log:
-            answer = server.publish(stream, {"headline": str(published)})  # it is not sent again
+            answer = server.publish(stream, {"headline": str(published)}, **stored_key)  # it is not sent again
             assert answer.status_code == 201, answer.text
             published += 1
             assert probe(server) == "answered"
-            assert httpx2.get(f"{server.url}/readyz").status_code == 200
+            assert server.http.get("/readyz").status_code == 200
         bye = await receive(first, "bye")
         assert (bye["reason"], 0 < bye["retry_ms"] <= 1_000) == ("drain", True)
     assert len(workers_of(server)) == len(old)
     assert not {*old} & {*workers_of(server)}
-    assert "ERROR" not in server.log
+    assert server.log.count("ERROR") == 1, "of the file that was too short"
+    assert server.publish(stream, {"headline": "x"}, **as_key(old_key)).status_code == 401
     async with reader(server, stream, cursor=cursor) as again:
         assert [(await receive(again, "entry.put"))["n"] for _ in range(1, published)] == [*range(2, published + 1)]
+    assert server.publish_ok(stream, "last")["n"] == published + 1
     assert server.stop() == 0
-
-
-def test_a_restart_reads_keys_anew_and_refuses_files_that_are_broken(start: Start, tmp_path: Path, stream: str) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("s" * 32)
-    server = start("--private", "desk-*", "--token-keys", str(secret), "--token-algorithms", "HS256")
-    first_key = server.key
-
-    def restart(said: str) -> None:
-        before = server.log.count(said)
-        server.process.send_signal(signal.SIGHUP)
-        asyncio.run(eventually(lambda: server.log.count(said) > before))
-
-    secret.write_text("short")
-    restart("not restarted, the workers go on as they are")
-    server.publish_ok(stream, "one")
-    secret.write_text("t" * 32)
-    (server.data / "publish.key").write_text("pk_another_0123456789abcdef\n")
-    restart("all workers have been restarted")
-    server.publish_ok(stream, "two")
-    assert server.publish(stream, {"headline": "x"}, Authorization=f"Bearer {first_key}").status_code == 401
 
 
 @pytest.mark.full  # it waits for signs of life that do not come

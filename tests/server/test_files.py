@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import resource
 import socket as sockets
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from pushserver.server.files import RESERVE, files_for, last_file, most_readers, raise_file_limit
 
-from ..support.processes import Start, eventually
-from ..support.server import LIMIT, Running, reader, receive
+from ..support.processes import eventually
+from ..support.server import LIMIT, Running, reader, receive, running
 
 pytestmark = pytest.mark.anyio
 
@@ -50,11 +50,13 @@ def test_connections_leave_a_part_of_the_reserve(limit: int | None, last: int | 
     assert last_file(limit) == last
 
 
-@pytest.fixture
-def few_files(start: Start, tmp_path: Path) -> Running:
+@pytest.fixture(scope="module")
+def few_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server whose processes may open few files."""
-    (tmp_path / "sitecustomize.py").write_text(LIMITED.format(files=FEW))
-    return start(env={"PYTHONPATH": str(tmp_path)})
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "sitecustomize.py").write_text(LIMITED.format(files=FEW))
+    with running(folder / "data", env={"PYTHONPATH": str(folder)}) as server:
+        yield server
 
 
 async def test_readers_are_refused_while_probes_and_publishers_go_on(few_files: Running, stream: str) -> None:

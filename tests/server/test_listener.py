@@ -42,6 +42,8 @@ def test_an_address_that_is_reserved_is_listened_on_by_several_and_taken_for_oth
         address = reserved.getsockname()
         with pytest.raises(ConnectionRefusedError):
             sockets.create_connection(address)
+        with pytest.raises(OSError, match="in use"):
+            listen(address, 30.0)
         with listen(address, 30.0, shared=True), listen(address, 30.0, shared=True):
             sockets.create_connection(address).close()
             with pytest.raises(OSError, match="in use") as taken:

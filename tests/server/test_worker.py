@@ -68,7 +68,7 @@ async def test_a_reader_is_few_objects_to_the_collector_of_cycles(start: Start, 
     assert sum(each.values()) <= READER_OBJECTS, {name: count for name, count in each.items() if count}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.full)])
 async def test_a_worker_whose_supervisor_is_killed_frees_the_port_before_its_readers_have_left(
     start: Start, stream: str, workers: str
 ) -> None:
@@ -109,6 +109,7 @@ def is_free(port: int) -> bool:
     return True
 
 
+@pytest.mark.full  # `test_supervisor.py` does it with one worker
 async def test_workers_whose_supervisor_is_killed_leave_and_a_new_server_starts(start: Start, stream: str) -> None:
     port = free_port()
     server = start("--workers", "2", "--port", str(port))

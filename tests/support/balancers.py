@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from .processes import free_port
 from .server import ROOT, STOP_LIMIT, Running, until
 
 DEPLOY = ROOT / "deploy"
-BALANCERS = ("haproxy", "caddy")
+BALANCERS = ("nginx", "haproxy", "caddy")
 
 
 class Balancer(NamedTuple):
@@ -37,10 +38,10 @@ def program(name: str) -> str:
 
 @contextmanager
 def balancer(name: str, folder: Path, servers: Sequence[Running | str]) -> Iterator[Balancer]:
-    """HAProxy or Caddy before servers."""
+    """A proxy before servers."""
     port = free_port()
     addresses = [(server if isinstance(server, str) else server.url).removeprefix("http://") for server in servers]
-    start = {"haproxy": _haproxy, "caddy": _caddy}[name]
+    start = {"nginx": _nginx, "haproxy": _haproxy, "caddy": _caddy}[name]
     command, environment = start(folder, port, addresses)
     log = folder / f"{name}.log"
     with log.open("w") as output:
@@ -52,6 +53,27 @@ def balancer(name: str, folder: Path, servers: Sequence[Running | str]) -> Itera
     finally:
         process.terminate()
         process.wait(STOP_LIMIT)
+
+
+def _nginx(folder: Path, port: int, addresses: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    text = (DEPLOY / "nginx.conf").read_text()
+    for old, new in (
+        ("/run/nginx.pid", f"{folder}/nginx.pid"),
+        ("/var/log/nginx/error.log", f"{folder}/nginx.error.log"),
+        ("/var/cache/nginx/pushserver", f"{folder}/cache"),
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    text = re.sub(
+        r"( +server )127\.0\.0\.1:8000( .*)",
+        lambda line: "\n".join(f"{line[1]}{address}{line[2]}" for address in addresses),
+        text,
+    )
+    file = folder / "nginx.conf"
+    file.write_text(text)
+    own = ["-g", "daemon off; user root;", "-e", str(folder / "nginx.error.log")]
+    return [program("nginx"), "-c", str(file), *own], {}
 
 
 def _haproxy(folder: Path, port: int, addresses: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -27,19 +27,21 @@ async def eventually(is_true: Callable[[], bool]) -> None:
 
 def stores_on(data: Path) -> list[int]:
     """The pids of the stores that run in a folder."""
-    pids = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if "valkey-server" in (process / "cmdline").read_text() and (process / "cwd").readlink() == data:
-                pids.append(int(process.name))
-        except OSError:  # it has ended
-            continue
-    return [pid for pid in pids if is_alive(pid)]
+    pids = [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if _is_store(pid, data) and is_alive(pid)]
+
+
+def _is_store(pid: int, data: Path) -> bool:
+    process = Path(f"/proc/{pid}")
+    try:
+        return b"valkey-server" in (process / "cmdline").read_bytes() and (process / "cwd").readlink() == data
+    except OSError:  # it has ended
+        return False
 
 
 def workers_of(server: Running) -> list[int]:
     """The pids of the workers that run."""
-    return [pid for pid in server.children() if pid not in stores_on(server.data) and is_alive(pid)]
+    return [pid for pid in server.children() if not _is_store(pid, server.data) and is_alive(pid)]
 
 
 def worker_of(server: Running, socket: ClientConnection) -> int:

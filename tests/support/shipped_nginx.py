@@ -50,13 +50,12 @@ class Nginx:
 def shipped(folder: Path, server: str, *changes: tuple[str, str]) -> Iterator[Nginx]:
     """nginx with the shipped file, but for its addresses and folders, and these texts in the place of others."""
     port, counter = unused_ports(2)
-    text = SHIPPED.read_text()
+    text = SHIPPED.read_text().replace("server 127.0.0.1:8000", f"server 127.0.0.1:{counter}")
     for old, new in (
         ("/run/nginx.pid", f"{folder}/nginx.pid"),
         ("/var/log/nginx/error.log", f"{folder}/error.log"),
         ("/var/cache/nginx/pushserver", f"{folder}/cache"),
         ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("server 127.0.0.1:8000", f"server 127.0.0.1:{counter}"),
         ("http {\n", "http {\n" + COUNTER.format(port=counter, log=folder / "reached.log", server=server)),
         *changes,
     ):
