@@ -18,6 +18,9 @@ from .cli.output import REFUSED, discard_output, fail
 COMMANDS = {
     "serve": "serve.serve",
     "worker": "work.work",
+    "check": "check.check",
+    "doctor": "doctor.doctor",
+    "status": "status.status",
     "keys": "keys.keys",
     "publish": "publish.publish",
     "correct": "publish.correct",

@@ -19,6 +19,7 @@ from .errors import Fault, Invalid, shorten
 
 STREAM = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")  # of an entry; publishers may bring their own
+REMADE_WITHIN = 64  # bytes of a page.put that begin with its instant and, if it has them, the changed fields
 EVENT_TYPES = frozenset({"entry.put", "entry.withdraw", "page.put", "stream.end"})  # a later version may have more
 PINNED = 2**52  # above every instant in milliseconds, and with one added still exact in a double
 
@@ -131,6 +132,11 @@ class Event(NamedTuple):
     def is_known(self) -> bool:
         """Whether this version knows the type. An unknown event is sent to readers as it is, and shown on no page."""
         return self.type in EVENT_TYPES
+
+    @property
+    def remakes_page(self) -> bool:
+        """Whether the page has another language, direction or zone after it: every entry on it looks different."""
+        return self.type == "page.put" and b',"changed":' in self.data[:REMADE_WITHIN]
 
     def withdrawn(self, data: bytes) -> Event:
         """The event after its entry was withdrawn: the same place in the order, with the withdrawal as its content.

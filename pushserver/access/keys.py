@@ -137,6 +137,11 @@ class Keys:
             await self._store.note_use(id, instant(at))
 
 
+def fingerprint(key: str) -> str:
+    """Eight characters by which two keys can be told apart. They are too few to find a key by them."""
+    return _digest(f"fingerprint {key}")[:8]
+
+
 def _check_scope(key: PublishKey, rights: tuple[str, ...], stream: str) -> None:
     """Raises Forbidden where a key lacks a right, or is for other streams."""
     is_for_stream = _matches(key.streams, stream)

@@ -250,9 +250,19 @@ def is_same_page(page: StoredPage, current: StoredPage | None, *, keeps: Collect
     return current is not None and {**page, **{name: current.get(name) for name in ("rev", *keeps)}} == dict(current)
 
 
-def put_page(stream: str, page: StoredPage, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:
-    """A page's first revision, or its next one, at the instant `at`, in milliseconds."""
-    return _page_append(stream, "page.put", page, {}, at, idempotency)
+_LOOKS = ("lang", "dir", "timezone")  # the fields of a page on which the looks of its entries depend
+
+
+def put_page(
+    stream: str, page: StoredPage, *, at: int, current: StoredPage | None = None, idempotency: Idempotency = NO_KEY
+) -> Append:
+    """A page's first revision, or the one after `current`, at the instant `at`, in milliseconds.
+
+    The event names, as `changed`, the fields that make every entry look different.
+    """
+    before = current or unwritten_page(stream)
+    changed = [name for name in _LOOKS if page.get(name) != before.get(name)]
+    return _page_append(stream, "page.put", page, {"changed": changed} if changed else {}, at, idempotency)
 
 
 def end_stream(
@@ -267,12 +277,12 @@ def end_stream(
 
 
 def _page_append(
-    stream: str, type: str, page: StoredPage, link: dict[str, Any], at: int, idempotency: Idempotency = NO_KEY
+    stream: str, type: str, page: StoredPage, more: dict[str, Any], at: int, idempotency: Idempotency = NO_KEY
 ) -> Append:
     return Append(
         stream=stream,
         type=type,
-        data={"at": instant(at), **link, "page": page},
+        data={"at": instant(at), **more, "page": page},
         at=at,
         state=page,
         rev=page["rev"],

@@ -59,9 +59,9 @@ class Healer:
         self._publish = publish
         self._memory_events = memory_events
         self._give_up = give_up
-        self._delete = delete
         self._trouble = Trouble(logger, "streams recover again")
         self._begun = Tally(logger, "recoveries of stream")
+        self._delete = delete
         self._recoveries: dict[LiveStream, asyncio.Task[None]] = {}
 
     async def verify(self, streams: Sequence[tuple[LiveStream, str]]) -> None:

@@ -24,6 +24,7 @@ from ..wire import frames
 from ..wire.codes import Close
 from ..wire.frames import Batch, Notice
 from ..wire.memory import Account
+from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
@@ -31,6 +32,7 @@ from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
 from .reader import Reader, ReaderState
+from .renewal import Renewals
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
 from .slowest import slowest
@@ -65,6 +67,7 @@ class Hub:
             replay_bytes=options.replay_bytes,
             heartbeat=options.heartbeat,
         )
+        self._census = Census(log.store) if options.show_readers else None
         self._healer = Healer(
             log,
             self._tails,
@@ -74,6 +77,7 @@ class Hub:
             give_up=self._give_up,
             delete=self._delete,
         )
+        self._renewals = Renewals(self._resumption, memory_events=options.ring_events)
         self._admits = True  # new readers
         self._departures: Departures | None = None  # while readers are being sent away
         self.leaving = asyncio.Event()  # set when they begin to be: answers that wait for something end, too
@@ -365,6 +369,8 @@ class Hub:
         try:
             for event in events:
                 stream.append(event)
+            if any(event.remakes_page for event in events):
+                self._renewals.renew(stream)
         except BrokenChain as error:
             self._healer.recover(stream, str(error))
         stream.begin_pass()
@@ -378,10 +384,14 @@ class Hub:
         """Send heartbeats, and close the streams that nobody reads."""
         while True:
             await asyncio.sleep(self._options.heartbeat)
+            if self._census is not None:
+                await self._census.take({name: stream.fanout.readers for name, stream in self._streams.items()})
             at = model.instant(model.now())
             for stream in tuple(self._streams.values()):
                 stale_since = self._tails.stale_since(stream.name)
-                await stream.beat(at, model.instant(stale_since) if stale_since else None)
+                here = stream.fanout.readers
+                everywhere = self._census.readers(stream.name, here) if self._census else None
+                await stream.beat(at, model.instant(stale_since) if stale_since else None, everywhere)
                 if stream.is_idle and stream.is_open and not self._healer.is_recovering(stream):
                     self._close(stream)
 

@@ -37,7 +37,7 @@ class Receipts:
     def __init__(self, store: Store, hub: Hub) -> None:
         self._store = store
         self._hub = hub
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._questions: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._trouble = Trouble(logger, "receipts are read again")
@@ -48,7 +48,7 @@ class Receipts:
         """Read the channels until cancelled."""
         while True:
             try:
-                async with self._store.channels(ASK, TELL + self._name) as channels:
+                async with self._store.channels(ASK, TELL + self.name) as channels:
                     self.open = True
                     self._trouble.over()
                     await self._read(channels)
@@ -81,7 +81,7 @@ class Receipts:
         self._questions[question] = answers
         reports: list[dict[str, Any]] = []
         try:
-            workers = await self._send(ASK, question=question, worker=self._name, **fields)
+            workers = await self._send(ASK, question=question, worker=self.name, **fields)
             await self._collect(answers, reports, workers, limit=limit)
         finally:
             del self._questions[question]
@@ -122,7 +122,7 @@ class Receipts:
                 task.add_done_callback(self._answering.discard)
 
     async def _answer(self, question: dict[str, Any]) -> None:
-        answer = {"question": question["question"], "report": {"worker": self._name, **await self._report(question)}}
+        answer = {"question": question["question"], "report": {"worker": self.name, **await self._report(question)}}
         try:
             await self._send(TELL + question["worker"], **answer)
         except StoreError as error:

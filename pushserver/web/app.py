@@ -36,6 +36,7 @@ from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
 from .caching import cache_control
 from .desk_routes import DeskRoutes
+from .echo_routes import EchoRoutes
 from .health import Health, HealthRoutes
 from .measures import Measures
 from .middleware import App
@@ -113,7 +114,8 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     publishing = PublishingRoutes(log, keys, receipts, purge=purge, body_limit=settings.body_limit)
     deletions = Deletions(log, gone=settings.gone)
     desk = DeskRoutes(log, keys, receipts, deletions=deletions, purge=purge)
-    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), desk, subscribing, HealthRoutes(health))
+    echo = EchoRoutes(keys, worker=receipts.name)
+    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), desk, subscribing, HealthRoutes(health), echo)
     routes: list[BaseRoute] = [
         *make_routes(handlers, {"follow": subscribing.websocket}, tokens, prefix=urlsplit(settings.public_url).path),
         WebSocketRoute("/{path:path}", unknown_websocket),
@@ -145,6 +147,7 @@ def _handlers(
     desk: DeskRoutes,
     subscribing: SubscribeRoutes,
     health: HealthRoutes,
+    echo: EchoRoutes,
 ) -> dict[str, Handler]:
     """The handlers of HTTP requests by the name of their operation."""
     return {
@@ -164,6 +167,7 @@ def _handlers(
         "correctEntry": publishing.patch_entry,
         "withdrawEntry": publishing.withdraw_entry,
         "showDelivery": publishing.delivery,
+        "echoRequest": echo.echo,
         "atomFeed": reading.feed_atom,
         "jsonFeed": reading.feed_json,
         "listStreamsForKeys": desk.list_streams,

@@ -33,9 +33,9 @@ BATCH_LINES = 1_000
 BATCH_BYTES = 5 * 2**20
 RETRY_AFTER = 2  # seconds, of a batch that the store took nothing of
 QUOTA = "pushserver.quota"  # in the scope of a request, once its key was accepted
-logger = logging.getLogger(__name__)
-
 KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
+
+logger = logging.getLogger(__name__)
 
 
 _wrong_keys = Tally(logger, "wrong publish keys from")

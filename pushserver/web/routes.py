@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +28,7 @@ from .request import QUOTA
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
 PROBES = ("/livez", "/readyz", "/readyz/read")  # which balancers may ask by HEAD and OPTIONS, too
+
 
 Handler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket], Awaitable[None]]
@@ -110,10 +112,19 @@ def _check_names(kind: str, operations: Sequence[Operation], handlers: Mapping[s
         raise LookupError(f"{kind} operations without a handler, or handlers without an operation: {missing}")
 
 
+class AnyText(PathConvertor):
+    """AnyText is what a path has in the place of a name: also a line feed, so that it is refused as a bad name."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", AnyText())
+
+
 def _pattern(path: str) -> str:
     """The pattern of a path, in which a name or an id has slashes too, so that it is refused as such."""
-    pattern = path.replace("{stream}", "{stream:path}")
-    return pattern.removesuffix("{id}") + "{id:path}" if pattern.endswith("/{id}") else pattern
+    pattern = path.replace("{stream}", "{stream:text}")
+    return pattern.removesuffix("{id}") + "{id:text}" if pattern.endswith("/{id}") else pattern
 
 
 def _application(handler: Handler) -> ASGIApp:

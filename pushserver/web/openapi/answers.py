@@ -47,6 +47,7 @@ class Page(PageIn, Answer):
     """A stream's own fields as they are stored; revision 0 is the default page of a stream that was never set one."""
 
     rev: int
+    dir: Literal["ltr", "rtl"]
     state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
     updated_at: Instant
 
@@ -223,6 +224,19 @@ class History(Answer):
 
     id: str
     revisions: list[Revision]
+
+
+class Echo(Answer):
+    """A request as it arrived at the server; `port` is 0 where the address is the word of a proxy."""
+
+    id: str
+    at: Instant
+    worker: str
+    scheme: Literal["http", "https"]
+    host: str
+    address: str
+    port: int
+    headers: dict[str, str]
 
 
 class Fault(Answer):

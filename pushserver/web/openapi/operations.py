@@ -328,6 +328,15 @@ OPERATIONS = [
         f"{KEYED} 404 409 410 422",
         right="withdraw",
     ),
+    Operation(
+        "GET",
+        "/streams/{stream}/desk/echo",
+        "echoRequest",
+        "What the server believes of this request: scheme, host, address, and the worker that answers.",
+        {200: Answer("The request as it arrived.", {JSON: answers.Echo})},
+        f"{KEYED} 422",
+        right="",
+    ),
     *(
         Operation(
             "GET",
