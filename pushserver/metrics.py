@@ -152,7 +152,7 @@ PUBLISHED = Counter(
     "pushserver_published",
     "Events published, by outcome, count.",
     ("outcome",),
-    _each("stored", "replayed", "reused", "full", "gone", "ended", "rev", "unavailable"),
+    _each("stored", "replayed", "reused", "full", "gone", "deleted", "ended", "rev", "unavailable"),
 )
 PUBLISHING = Histogram("pushserver_publish_seconds", "Time from a checked request to publish until it is stored, s.")
 WRITTEN = Counter("pushserver_events_written", "Events written to readers, one for each reader, count.")

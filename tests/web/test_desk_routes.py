@@ -162,7 +162,7 @@ async def test_open_readers_learn_of_it_and_are_closed(server: Running, stream: 
         with pytest.raises(ConnectionClosed) as closed:
             await receive(socket)
     assert (bye["reason"], closed.value.rcvd and closed.value.rcvd.code) == ("deleted", 4410)
-    assert answer.json()["receipt"]["workers"][0]["readers"] == 1
+    assert answer.json()["receipt"]["workers"][0]["state"] == "deleted"
 
 
 async def test_an_event_source_gets_the_bye_and_the_end(server: Running, stream: str) -> None:
