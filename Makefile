@@ -56,6 +56,7 @@ format: $(VENV)/dev
 docs: $(VENV)/run
 	$(BIN)/python -c 'from pushserver import settings; print(settings.markdown(), end="")' > docs/settings.md
 	$(BIN)/python -c 'from pushserver.web.openapi import table; p = "docs/protocol.md"; s = table.insert(open(p).read()); open(p, "w").write(s)'
+	$(BIN)/python -c 'from pushserver.server import exposition; p = "docs/metrics.md"; s = exposition.insert_families(open(p).read()); open(p, "w").write(s)'
 
 lock:
 	tools/lock

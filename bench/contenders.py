@@ -53,6 +53,9 @@ class Running(NamedTuple):
     body: Callable[[int, int], bytes]
     headers: tuple[str, ...] = ()
     replay: Endpoint | None = None  # where readers receive what was published before they connected
+    page_path: Callable[[str], str] = "/{}".format  # of a surface, by its name
+    has_streams: bool = False  # it serves the pages of what is published
+    loads: Endpoint | None = None  # where pages are loaded, if it is not where readers connect
 
     async def connect_publisher(self) -> PublisherConnection:
         publisher = PublisherConnection(self.endpoint, self.headers)
@@ -64,13 +67,17 @@ Start = Callable[["Rig", int, int], AbstractAsyncContextManager[Running]]  # wit
 
 
 class Contender(NamedTuple):
-    """Contender is a server that is compared. Its flood has 1/`slow` of the entries, so that it ends in time."""
+    """Contender is a server that is compared. Its flood has 1/`slow` of the entries, so that it ends in time.
+
+    `only` has the letters of the workloads that it takes part in; '' for all.
+    """
 
     name: str
     about: str
     install: Callable[[], None]
     start: Start
     slow: int = 1
+    only: str = ""
 
 
 class Rig(NamedTuple):
@@ -137,7 +144,17 @@ async def start_pushserver(rig: Rig, groups: int, workers: int) -> AsyncIterator
                 entry,
                 headers,
                 endpoint._replace(path=f"{path}?cursor={cursors[0]}"),
+                page_path,
+                has_streams=True,
             )
+
+
+SURFACES = {"entries": "/entries", "atom": "/feed.atom", "json": "/feed.json"}
+
+
+def page_path(name: str) -> str:
+    """The address of a surface of the first stream, or of the module that all pages load."""
+    return "/static/page.js" if name == "static" else f"/streams/bench-0{SURFACES.get(name, '')}"
 
 
 async def _make_streams(endpoint: Endpoint, headers: tuple[str, ...], groups: int) -> list[str]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import httpx2
 
+from tests.support.scrapes import METRICS, scrape
 from tests.support.server import Running, reader, running
 from tests.support.stores import REDIS, STRIKES, Watched, watched
 
@@ -32,7 +33,7 @@ WRITERS = 4
 BEFORE = 100  # entries that are acknowledged before the failover
 AFTER = 50  # and after it
 STREAM = "failover"
-ARGUMENTS = ("--workers", "2", "--heartbeat", "0.5", "--page-entries", "500", "--log-level", "warning")
+ARGUMENTS = ("--workers", "2", "--heartbeat", "0.5", "--page-entries", "500", "--log-level", "warning", *METRICS)
 FAILOVER_TIMEOUT_MS = 20_000
 
 
@@ -109,7 +110,7 @@ async def measure(store: Watched, server: Running, case: Case) -> Result:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
             lost = await _lost(http, set(writers.acknowledged))
-            healed = await _healed(http)
+            healed = await asyncio.to_thread(_healed_by, server)
     return Result(said - struck, back - said, len(writers.acknowledged), healed, lost)
 
 
@@ -137,9 +138,8 @@ async def _stored(http: httpx2.AsyncClient) -> set[str]:
     return ids
 
 
-async def _healed(http: httpx2.AsyncClient) -> int:
-    lines = (await http.get("/metrics")).text.splitlines()
-    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("pushserver_events_healed_total")))
+def _healed_by(server: Running) -> int:
+    return int(scrape(server)["pushserver_events_healed_total"])
 
 
 def run(case: Case) -> Result:

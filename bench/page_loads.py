@@ -12,14 +12,12 @@ import asyncio
 import base64
 import json
 import os
-import random
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -27,6 +25,7 @@ from pushserver.bench.usage import measure
 from tests.support.server import Running, running
 
 from .connections import worker_of
+from .entries import entries
 
 STREAM = "measured"
 CONNECTIONS, SECONDS = 64, 1.5
@@ -41,27 +40,6 @@ async def app(scope, receive, send):
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="httptools", lifespan="off",
             access_log=False, log_level="error", server_header=False)
 """
-
-
-def entries(count: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Entries whose words differ, so that a page of them compresses as a real one does."""
-    chance = random.Random(seed)
-    letters = "etaoinshrdlucmfwypvbgk"
-    words = ["".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(4_000)]
-    weights = [1 / (rank + 1) ** 0.7 for rank in range(len(words))]
-
-    def text(length: int) -> str:
-        return " ".join(chance.choices(words, weights, k=length)).capitalize()
-
-    return [
-        {
-            "headline": text(9),
-            "blocks": [{"type": "paragraph", "html": f"{text(60)}."} for _ in range(2)],
-            "bylines": [{"name": text(2).title(), "org": "The Courier"}],
-            "tags": [text(1)],
-        }
-        for _ in range(count)
-    ]
 
 
 def fetch(server: Running, path: str, **headers: str) -> tuple[int, list[tuple[str, str]], bytes]:

@@ -134,6 +134,12 @@ def goals(results: Results) -> list[Goal]:
         Goal("(f) entries a second, on disk", 2_000, results.median("f", "entries/s"), True),
         Goal("(f) p99 of an acknowledgement, ms", 20, results.median("f", "ack p99 ms")),
         Goal("(g) CPU of a delivery, times that of (c)", 2, ours_g / ours_c if ours_g and ours_c else None),
+        Goal("(h) CPU of a GET of a page, a feed or entries, times the bare application's", 2, _costliest(results)),
+        Goal("(h) CPU of a 304, times the bare application's", 1.5, _times(results, "h", "304: CPU us/GET", "bare")),
+        Goal(
+            "(h) CPU of a module, times the bare application's", 1.5, _times(results, "h", "static: CPU us/GET", "bare")
+        ),
+        Goal("(i) p99 of live delivery beside page loads, times alone", 2, results.median("i", "times alone")),
         Goal("two workers: most connections, % from half", 10, results.median("w", "most from half %")),
     ]
 
@@ -142,6 +148,13 @@ def _times(results: Results, letter: str, figure: str, name: str) -> float | Non
     """Return our figure divided by another's: the median over the rounds."""
     ratios = results.ratios(letter, figure, name)
     return statistics.median(1 / ratio for ratio in ratios if ratio) if ratios else None
+
+
+def _costliest(results: Results) -> float | None:
+    """Return the largest ratio of a surface to the bare application."""
+    surfaces = ("page", "entries", "atom", "json")
+    ratios = [_times(results, "h", f"{surface}: CPU us/GET", "bare") for surface in surfaces]
+    return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def _best(results: Results, letter: str, figure: str, *, most: bool = False) -> float | None:

@@ -48,10 +48,13 @@ class Size(NamedTuple):
     groups: int
     group_entries: int
     polled_entries: int
+    page_seconds: float
+    beside_readers: int
+    beside_entries: int
 
 
-WHOLE = Size(1_000, 200, 5_000, 50, 200, (1_000, 10_000), 15.0, 5_000, 5_000, 1_000, 2_000, 10)
-SHORT = Size(1_000, 60, 2_000, 10, 50, (200, 1_000), 0.0, 1_000, 1_000, 200, 400, 4)
+WHOLE = Size(1_000, 200, 5_000, 50, 200, (1_000, 10_000), 15.0, 5_000, 5_000, 1_000, 2_000, 10, 3.0, 500, 100)
+SHORT = Size(1_000, 60, 2_000, 10, 50, (200, 1_000), 0.0, 1_000, 1_000, 200, 400, 4, 1.0, 200, 30)
 
 
 class Load(NamedTuple):

@@ -183,3 +183,15 @@ def shorten(value: object) -> str:
         return "an empty string"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= GOT_LIMIT else f"{text[:GOT_LIMIT]}… ({len(text)} characters)"
+
+
+_KINDS: list[type[Refused]] = [Refused, *Refused.__subclasses__(), *Unavailable.__subclasses__()]
+# The status and the kind of every refusal that an answer may be, for metrics: `transport/http` has the last two.
+CAUSES = sorted(
+    {
+        *((kind.status, kind.kind) for kind in _KINDS),
+        (500, "server-error"),
+        (505, "http-version"),
+        (408, "body-late"),
+    }
+)

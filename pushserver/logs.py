@@ -6,9 +6,16 @@ line, to write to a terminal, or to fill a disk.
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
+import os
 import re
+import secrets
+import sys
+import time
 import unicodedata
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,12 +23,36 @@ TEXT_LIMIT = 200  # characters of one text from outside
 LINE_LIMIT = 8_000  # characters of a message, whatever it consists of
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 HIDDEN = "***"
+ACCESS = "pushserver.access"  # the logger of requests
+_SENT_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # a request's id that its client or a proxy sent
+_PROCESS_ID = secrets.token_hex(5)  # with which the ids begin that this process makes
+_numbers = itertools.count(1)
 # Controls, marks of direction and other format characters, surrogates, separators of lines and paragraphs.
 INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _STORE = re.compile(r"(?:(?:rediss?|valkeys?)(?:\+\w+)?|unix)://|", re.IGNORECASE)  # '' is an address without a scheme
 _ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://\S+")
 _SECRET_NAMES = re.compile("pass|secret|token|key|auth|credential", re.IGNORECASE)
+
+
+class RequestMark:
+    """A RequestMark names the request that a line of the log is about: its id, and the client's address."""
+
+    __slots__ = ("client", "id")
+
+    def __init__(self, sent: bytes = b"", client: str = "") -> None:
+        if sent and _SENT_ID.fullmatch(sent):
+            self.id = sent.decode()
+        else:
+            self.id = f"{_PROCESS_ID}-{next(_numbers):x}"
+        self.client = client
+
+    def line(self) -> bytes:
+        """The header field of the answer that has the id."""
+        return b"x-request-id: %b\r\n" % self.id.encode()
+
+
+REQUEST: ContextVar[RequestMark | None] = ContextVar("request", default=None)
 
 
 class Own(str):
@@ -91,10 +122,21 @@ class _Outside:
 
 
 class Formatter(logging.Formatter):
-    """Formatter makes one line of a message, also of those of libraries: escaped, cut, and without secrets."""
+    """Formatter makes one line of a message, also of those of libraries: escaped, cut, and without secrets.
 
-    def __init__(self) -> None:
+    A line ends with the process, if that has a `role`, and with the request that it is about, if there is one.
+    """
+
+    def __init__(self, role: str = "") -> None:
         super().__init__(FORMAT)
+        self._role = role
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        mark = REQUEST.get()
+        marks = [f"{self._role} {os.getpid()}"] if self._role else []
+        if mark is not None:
+            marks += [f"request {mark.id}", *([f"from {one_line(mark.client, TEXT_LIMIT)}"] if mark.client else [])]
+        return super().formatMessage(record) + (f" [{', '.join(marks)}]" if marks else "")
 
     def format(self, record: logging.LogRecord) -> str:
         safe = logging.makeLogRecord(record.__dict__)
@@ -110,6 +152,36 @@ class Formatter(logging.Formatter):
 
     def formatStack(self, stack_info: str) -> str:
         return lines(stack_info)
+
+
+class JsonFormatter(Formatter):
+    """JsonFormatter makes a line of JSON of a message, which is escaped, cut and without secrets as in any line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return record.message
+
+    def format(self, record: logging.LogRecord) -> str:
+        message, _, error = super().format(record).partition("\n")
+        mark = REQUEST.get()
+        fields = {
+            "at": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+            "process": self._role,
+            "pid": os.getpid(),
+            "request": mark.id if mark else "",
+            "client": one_line(mark.client, TEXT_LIMIT) if mark else "",
+            "error": error,
+        }
+        shown = {name: value for name, value in fields.items() if value != "" or name == "message"}
+        return json.dumps(shown, ensure_ascii=False)
+
+
+def formatter(form: str, role: str) -> Formatter:
+    """The formatter of a form: `human`, `json`, or `auto`, which is human on a terminal alone."""
+    is_human = form == "human" or (form == "auto" and sys.stderr.isatty())
+    return Formatter(role) if is_human else JsonFormatter(role)
 
 
 def _argument(value: object) -> object:

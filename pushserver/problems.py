@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
+from . import metrics
 from .errors import Refused
 
 # On every answer that is not a page: a browser must not guess another content type, run anything or show it in a frame.
@@ -14,6 +15,10 @@ HEADERS = {
 
 
 def answer(refused: Refused) -> Response:
-    """The problem+json response of a refusal. Without its Cache-Control a cache might keep a 404 or 410 for minutes."""
+    """The problem+json response of a refusal, which is counted.
+
+    Without its Cache-Control a cache might keep a 404 or 410 for minutes.
+    """
+    metrics.REFUSED.inc(str(refused.status), refused.kind)
     headers = {**HEADERS, "Cache-Control": "no-cache", **refused.headers}
     return JSONResponse(refused.problem(), refused.status, headers, "application/problem+json")

@@ -262,6 +262,27 @@ class Settings:
         "Seconds without a sign of life after which a worker is killed and replaced; 0: never.",
         click.IntRange(0, 3_600),
     )
+    slow_store: int = knob(
+        2_000,
+        "Milliseconds that a check of the store may take before the worker is not ready (/readyz); 0: any time.",
+        click.IntRange(0, 5_000),
+    )
+    metrics_host: str = knob(
+        "127.0.0.1",
+        "Address to serve metrics and status on, which should not be reachable from outside.",
+        Parsed(values.tcp_host, required=True),
+    )
+    metrics_port: int = knob(
+        -1,
+        "TCP port to serve metrics and status on, apart from readers; 0 takes any free port, -1 serves none.",
+        click.IntRange(-1, 65_535),
+    )
+    log_format: str = knob(
+        "auto",
+        "Form of the log's lines: human, json, or auto, which is human on a terminal and json elsewhere.",
+        click.Choice(["auto", "human", "json"], case_sensitive=False),
+    )
+    access_log: bool = knob(False, "Log each request: method, path, status and milliseconds.", click.BOOL)
     log_level: str = knob(
         "info",
         "Lowest level of messages in the log.",

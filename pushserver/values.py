@@ -60,6 +60,13 @@ def listen_host(text: str) -> str:
     raise ValueError(f"{expected}, got {shorten(text)}")
 
 
+def tcp_host(text: str) -> str:
+    """An address as `listen_host` takes it, but for a unix socket. Raises ValueError."""
+    if text.strip().startswith(UNIX):
+        raise ValueError(f"expected an IP address or a host name, got {shorten(text)}")
+    return listen_host(text)
+
+
 def unix_path(host: str) -> str:
     """The path of a host that is a unix socket, else an empty text."""
     return host.removeprefix(UNIX) if host.startswith(UNIX) else ""

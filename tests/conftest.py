@@ -17,6 +17,7 @@ from pushserver.store.embedded import embedded
 from pushserver.store.log import Log
 from pushserver.store.store import Store
 
+from .support.scrapes import METRICS
 from .support.server import LIMIT, ROOT, Run, Running, clean_environment, running
 from .support.worker import Serve, working
 
@@ -60,7 +61,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server on an embedded store, for every test that does not stop it. Each test takes a stream of its own."""
-    with running(tmp_path_factory.mktemp("server") / "data", "--heartbeat", "0.5") as server:
+    with running(tmp_path_factory.mktemp("server") / "data", "--heartbeat", "0.5", *METRICS) as server:
         yield server
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import sys
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver import logs
+from pushserver.logs import REQUEST, RequestMark
 
 
 def formatted(message: str, *args: Any, error: BaseException | None = None) -> str:
@@ -99,3 +104,79 @@ def test_whatever_a_password_is_it_is_hidden(password: str) -> None:
 
 def test_a_secret_is_hidden_before_the_text_is_cut() -> None:
     assert "hunter" not in formatted("%s", "redis://user:" + "hunter2" * 100 + "@host")
+
+
+def record(message: str, *args: Any, error: BaseException | None = None) -> logging.LogRecord:
+    trace = (type(error), error, error.__traceback__) if error else None
+    return logging.LogRecord("library", logging.WARNING, __file__, 1, message, args, trace)
+
+
+def marked(formatter: logging.Formatter, mark: RequestMark | None, entry: logging.LogRecord) -> str:
+    """A line that is logged while a request is served."""
+
+    def line() -> str:
+        REQUEST.set(mark)
+        return formatter.format(entry)
+
+    return copy_context().run(line)
+
+
+def test_a_line_for_people_ends_with_the_process_and_the_request() -> None:
+    mark = RequestMark(b"abc-1", "192.0.2.1")
+    line = marked(logs.Formatter("worker"), mark, record("late"))
+    assert line.endswith(f" late [worker {os.getpid()}, request abc-1, from 192.0.2.1]")
+    assert marked(logs.Formatter("worker"), None, record("late")).endswith(f" late [worker {os.getpid()}]")
+    assert marked(logs.Formatter(), None, record("late")).endswith(" late")
+
+
+def test_a_line_for_programs_is_json() -> None:
+    mark = RequestMark(b"abc-1", "192.0.2.1\nforged")
+    line = marked(logs.JsonFormatter("worker"), mark, record('a "quoted" %s', "one\ntwo", error=ValueError("x\x1b")))
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert fields.pop("at").endswith("Z")
+    assert fields == {
+        "level": "warning",
+        "logger": "library",
+        "message": r'a "quoted" one\ntwo',
+        "process": "worker",
+        "pid": os.getpid(),
+        "request": "abc-1",
+        "client": r"192.0.2.1\nforged",
+        "error": r"ValueError: x\x1b",
+    }
+
+
+@given(st.text(), st.text())
+def test_whatever_is_logged_is_one_line_of_json(message: str, argument: str) -> None:
+    line = logs.JsonFormatter("worker").format(record(message.replace("%", "") + "%s", argument))
+    assert json.loads(line)["message"] is not None
+    assert "".join(line.splitlines()) == line
+
+
+@pytest.mark.parametrize("given_id", [b"", b"a b", "ü".encode(), b"x" * 129, b"a\x00", b"a\nb"])
+def test_an_id_that_is_not_visible_ascii_or_too_long_is_not_taken(given_id: bytes) -> None:
+    one, other = RequestMark(given_id), RequestMark(given_id)
+    assert one.id != other.id
+    assert one.id.encode() != given_id
+
+
+@pytest.mark.parametrize("given_id", [b"7f3a", b"Root=1-67891233-abcdef012345678912345678", b"x" * 128])
+def test_an_id_of_a_proxy_is_taken(given_id: bytes) -> None:
+    assert RequestMark(given_id).id.encode() == given_id
+
+
+@pytest.mark.parametrize(
+    ("form", "is_terminal", "kind"),
+    [
+        ("auto", True, logs.Formatter),
+        ("auto", False, logs.JsonFormatter),
+        ("human", False, logs.Formatter),
+        ("json", True, logs.JsonFormatter),
+    ],
+)
+def test_the_log_is_for_people_on_a_terminal_alone(
+    form: str, is_terminal: bool, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    assert type(logs.formatter(form, "worker")) is kind

@@ -248,3 +248,8 @@ def test_any_other_address_that_purges_is_refused(text: str) -> None:
     said = refusal(values.purge_urls, text)
     assert "http://127.0.0.1:6081/{path}" in said
     assert "hunter2" not in said
+
+
+def test_the_operators_listener_has_an_address_and_no_path() -> None:
+    assert values.tcp_host("[::1]") == "::1"
+    assert "IP address or a host name" in refusal(values.tcp_host, "unix:/run/metrics.sock")

@@ -21,6 +21,7 @@ import uvloop
 from ..access import keyfile
 from ..bench import run, usage
 from ..bench.measurement import Outcome
+from ..bench.pages import LoadFigures, Orders, PageLoader
 from ..bench.publisher import PublisherConnection, PublishRefused, PublishSchedule, answered_error
 from ..bench.reader import Endpoint, ServerUnavailable, stamp
 from ..bench.run import ServerProcesses
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     publishers: int
     processes: int
     limit: float
+    pages: int = 0
 
     def body(self, number: int, due: int) -> bytes:
         """Return an entry of `size` bytes with its stamp: its number, and its due time in ns."""
@@ -82,6 +84,13 @@ class Plan(NamedTuple):
 )
 @click.option(
     "--limit", type=click.FloatRange(1, 600), default=60, show_default=True, help="Seconds after which the run ends."
+)
+@click.option(
+    "--pages",
+    type=click.IntRange(0, 1_000),
+    default=0,
+    show_default=True,
+    help="Connections that load the page of the stream meanwhile, without a pause.",
 )
 @key_option
 @data_option
@@ -131,11 +140,17 @@ async def _measure(plan: Plan, url: str, key: str, pid: int | None, cpus: set[in
     endpoint = _endpoint(url, stream)
     server = ServerProcesses.of(pid) if pid else ServerProcesses()
     async with AsyncExitStack() as stack:
-        connections = [await stack.enter_async_context(_connection(endpoint, key)) for _ in range(plan.publishers)]
-        await stack.enter_async_context(_stream(connections[0], stream))
+        loader = await PageLoader.start(cpus=cpus) if plan.pages else None
+        if loader:
+            stack.push_async_callback(loader.close)
+        await stack.enter_async_context(_stream(endpoint, key, stream))
         readers = await ReaderPool.start(endpoint, processes=plan.processes, cpus=cpus)
         stack.push_async_callback(readers.close)
         connected = await _connect_all(plan, readers, server)
+        if loader:
+            await loader.begin(Orders(endpoint, [endpoint.path.removesuffix("/ws")], plan.pages))
+        # Not sooner: a server closes a connection that is idle for some seconds.
+        connections = [await stack.enter_async_context(_connection(endpoint, key)) for _ in range(plan.publishers)]
         path = f"/streams/{stream}/entries"
         schedule = PublishSchedule(lambda number: path, plan.body, 0, WARM_UP, 0.0)
         await run.run_schedule(readers, connections[:1], schedule, limit=plan.limit)
@@ -149,7 +164,15 @@ async def _measure(plan: Plan, url: str, key: str, pid: int | None, cpus: set[in
                 limit=plan.limit,
                 progress=lambda delivered: bar.update(delivered - bar.pos),
             )
-        return _report(plan, url, stream, connected, outcome)
+        pages = {"page_loads": _page_figures(await loader.end())} if loader else {}
+        return {**_report(plan, url, stream, connected, outcome), **pages}
+
+
+def _page_figures(loads: LoadFigures) -> dict[str, Any]:
+    """Return what --json prints of page loads."""
+    wait_ms = {"p50": round(loads.p50, 1), "p99": round(loads.p99, 1), "max": round(loads.longest, 1)}
+    per_second = round(loads.loads / loads.seconds) if loads.seconds else 0
+    return {"loads": loads.loads, "per_second": per_second, "statuses": loads.statuses, "wait_ms": wait_ms}
 
 
 def _endpoint(url: str, stream: str) -> Endpoint:
@@ -179,16 +202,18 @@ async def _connection(endpoint: Endpoint, key: str) -> AsyncIterator[PublisherCo
 
 
 @asynccontextmanager
-async def _stream(connection: PublisherConnection, stream: str) -> AsyncIterator[None]:
+async def _stream(endpoint: Endpoint, key: str, stream: str) -> AsyncIterator[None]:
     """Create the stream, and end it after the measurement."""
     page = {"headline": "Measured by pushserver bench", "timezone": "Etc/UTC"}
-    status, answer = await connection.send("PUT", f"/streams/{stream}", encode(page))
+    async with _connection(endpoint, key) as connection:
+        status, answer = await connection.send("PUT", f"/streams/{stream}", encode(page))
     if status not in (200, 201):
         raise PublishRefused(f"the stream {stream} was refused: {answered_error(status, answer)}")
     try:
         yield
     finally:
-        await connection.send("POST", f"/streams/{stream}/end", b"{}")
+        async with _connection(endpoint, key) as connection:
+            await connection.send("POST", f"/streams/{stream}/end", b"{}")
 
 
 async def _connect_all(plan: Plan, readers: ReaderPool, server: ServerProcesses) -> dict[str, Any]:
@@ -245,6 +270,11 @@ def as_text(report: dict[str, Any]) -> str:
             ("server", f"{cost['us_per_delivery']} us and {cost['writes_per_delivery']} writes a delivery"),
             ("", f"{cost['share']:.0%} of a processor; its store {store['us_per_entry']} us an entry"),
         ]
+    if "page_loads" in report:
+        pages = report["page_loads"]
+        refused = sum(number for status, number in pages["statuses"].items() if int(status) >= 400)
+        rate = f"{pages['loads']:,}, {pages['per_second']:,} a second, {refused:,} refused"
+        rows.append(("page loads", f"{rate}; {_times(pages['wait_ms'])}"))
     load = report["load"]
     rows.append(("load", f"{load['share']:.0%} of a processor, timers up to {load['clock_late_ms']['max']} ms late"))
     rows.append(("bottleneck", BOTTLENECKS[report["limit"]]))

@@ -17,13 +17,14 @@ from ..client import Publisher, PublishError, Unreached
 from .output import NOT_REACHED, REFUSED, fail
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error, of the libraries warnings only."""
+def configure_logging(level: str, *, form: str = "human", role: str = "", access: bool = False) -> None:
+    """Log to standard error, of the libraries warnings only; requests if `access` says so."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logs.Formatter())
+    handler.setFormatter(logs.formatter(form, role))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(logs.ACCESS).setLevel(logging.INFO if access else logging.WARNING)
 
 
 url_option = click.option(

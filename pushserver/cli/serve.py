@@ -36,7 +36,7 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
         raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     if play and unix_path(chosen.host):
         raise click.UsageError("Expected an address with --demo, got a unix socket in --host.")
-    configure_logging(chosen.log_level)
+    configure_logging(chosen.log_level, form=chosen.log_format, role="supervisor")
     # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
     for sentence in settings.unknown_variables(os.environ):
         logger.warning("%s", sentence)
@@ -67,6 +67,8 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
         f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
     ]
+    if chosen.metrics_port >= 0:
+        lines.insert(1, f"  metrics      {supervisor.metrics_url(chosen)}/metrics")
     if chosen.public_url:
         lines.insert(0, f"  public       {chosen.public_url}/")
     if play:

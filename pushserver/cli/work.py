@@ -14,7 +14,7 @@ from .options import configure_logging
 def _work(channel: int, condition: int, **values: Any) -> None:
     """Run one worker process; `serve` starts it."""
     chosen = settings.Settings(**values)
-    configure_logging(chosen.log_level)
+    configure_logging(chosen.log_level, form=chosen.log_format, role="worker", access=chosen.access_log)
     worker.work(chosen, channel, condition)
 
 

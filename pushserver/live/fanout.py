@@ -15,10 +15,11 @@ its position on, in order, each once, until it leaves.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Generator, Sequence
 
-from .. import model
-from ..model import Cursor
+from .. import metrics, model
+from ..model import Cursor, Event
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, EventFrame, Format, Frame, Notice
 from ..wire.memory import Account
@@ -26,6 +27,7 @@ from .reader import Reader, ReaderState
 from .ring import Ring
 
 SWEEPS = 6  # a reader that is paused in so many sweeps in a row is closed
+SLOWEST = 10  # readers of a stream that took nothing for the longest, which are named to the operator
 BATCHES = 64  # batches that are kept for other readers at the same position, until the next event comes
 
 
@@ -33,18 +35,21 @@ class Fanout:
     """Fanout is the readers of one stream and the pass over them.
 
     Only the fanout changes the newest end of its ring: batches that were made of the ring must go at the same time.
-    `on_drop` is called with the close code of each reader that the fanout closes. `now` gives milliseconds since 1970.
+    `on_drop` is called with the close code of each reader that the fanout closes, and its last frame; `on_written` with
+    each event that a whole pass has written. `now` gives milliseconds since 1970.
     """
 
     def __init__(
         self,
         ring: Ring,
         *,
-        on_drop: Callable[[Close], None] = lambda _: None,
+        on_drop: Callable[[Close, Notice | None], None] = lambda code, farewell: None,
+        on_written: Callable[[Event], None] = lambda event: None,
         now: Callable[[], int] = model.now,
     ) -> None:
         self.ring = ring
         self._on_drop = on_drop
+        self._on_written = on_written
         self._now = now
         # The event before the position of readers who read ahead; None where two of them name different events.
         self._ahead: dict[int, Cursor | None] = {}
@@ -55,6 +60,8 @@ class Fanout:
         self._turn = 0  # index of the reader that the pass visited last
         self._left = 0  # readers after it that the pass has yet to visit
         self._goal = 0  # the end of the ring when the pass began
+        self.slow: list[Reader] = []  # of those paused in the last sweep, the ones that have been for longest
+        self.paused = 0  # readers that were paused in the last sweep
         self._passed = 0  # position up to which a whole pass has written to every writable reader
 
     @property
@@ -187,7 +194,7 @@ class Fanout:
     def drop(self, reader: Reader, code: Close, farewell: Notice | None = None) -> None:
         """Close a reader and remove it."""
         self.leave(reader)
-        self._on_drop(code)
+        self._on_drop(code, farewell)
         reader.close(code, farewell)
 
     def drop_all(self, code: Close, farewell: Notice | None = None) -> Generator[None, None, None]:
@@ -238,6 +245,9 @@ class Fanout:
         if self._left and self._readers:
             return True
         self._left = 0
+        for frame in self.ring.frames_between(self._passed, self._goal):
+            if isinstance(frame, EventFrame):
+                self._on_written(frame.event)
         self._passed = self._goal
         self.ring.trim(self._passed)
         return False
@@ -274,7 +284,7 @@ class Fanout:
         if self._uncounted:
             at = self._now()
             for batch in self._uncounted:
-                batch.count_readers(at)
+                metrics.WRITTEN.inc(by=batch.count_readers(at))
             self._uncounted.clear()
 
     # --- the clock
@@ -292,9 +302,16 @@ class Fanout:
 
     def sweep(self) -> Generator[None, None, None]:
         """Close the readers whose transport took nothing for SWEEPS sweeps, one reader a step."""
-        for reader in tuple(self._readers):
+        slow: list[tuple[int, int, Reader]] = []
+        paused = 0
+        for number, reader in enumerate(tuple(self._readers)):
             if reader.state is ReaderState.PAUSED:
                 reader.stalled += 1
                 if reader.stalled >= SWEEPS:
                     self.drop(reader, Close.TOO_SLOW)
+                else:
+                    paused += 1
+                    push = heapq.heappush if len(slow) < SLOWEST else heapq.heappushpop
+                    push(slow, (reader.stalled, number, reader))
             yield
+        self.paused, self.slow = paused, [reader for _, _, reader in slow]

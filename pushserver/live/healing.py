@@ -19,6 +19,7 @@ from ..codec import loads
 from ..content import changes
 from ..errors import Gone, Refused, Unavailable
 from ..model import Append, Event
+from ..repeats import Tally, Trouble
 from ..store.log import Appended, Log, RevisionConflict
 from ..store.store import StoreError
 from ..wire import frames
@@ -57,6 +58,8 @@ class Healer:
         self._publish = publish
         self._memory_events = memory_events
         self._give_up = give_up
+        self._trouble = Trouble(logger, "streams recover again")
+        self._begun = Tally(logger, "recoveries of stream")
         self._recoveries: dict[LiveStream, asyncio.Task[None]] = {}
 
     async def verify(self, streams: Sequence[tuple[LiveStream, str]]) -> None:
@@ -87,16 +90,19 @@ class Healer:
             await asyncio.wait([self._recoveries[stream]])
 
     async def _recover(self, stream: LiveStream, why: str) -> None:
-        logger.warning("stream %s: recovering: %s", stream.name, why)
+        self._begun.note(stream.name, "stream %s: recovering: %s", stream.name, why)
         try:
             await self._restart(stream)
             await self._follow(stream)
+            self._trouble.over(stream.name)
         except LogGone:
             self._give_up(stream, "its log no longer exists")
         except (StoreError, Unavailable) as error:
             # The stream keeps its events: they may be all that is left of them. The tail's next event or check finds
             # the loss again, and begins another recovery.
-            logger.warning("stream %s: recovery failed, will be retried: %r", stream.name, error)
+            metrics.RECOVERIES_FAILED.inc()
+            words = "stream %s: recovery failed, will be retried: %r"
+            self._trouble.failed(words, stream.name, error, reason=repr(error), key=stream.name)
             await asyncio.sleep(random.uniform(0, RETRY_WITHIN))
             with suppress(StoreError):  # then the tail follows from its next read on
                 await self._follow(stream)
@@ -104,6 +110,8 @@ class Healer:
             logger.exception("stream %s: recovery failed", stream.name)
             self._give_up(stream, repr(error))
         finally:
+            if not stream.is_open:
+                self._trouble.over(stream.name)
             del self._recoveries[stream]
 
     async def _restart(self, stream: LiveStream) -> None:
@@ -176,9 +184,9 @@ async def fell_back(log: Log, stream: str, healed: Healed) -> bool:
 def count(stream: str, reason: str, healed: Healed) -> None:
     """Log and count the lost and the healed events."""
     logger.warning("stream %s: %s, %d events lost, %d for good", stream, reason, healed.lost, len(healed.unhealed))
-    metrics.RESETS.labels(reason).inc()
-    metrics.LOST.inc(healed.lost)
-    metrics.HEALED.inc(healed.lost - len(healed.unhealed))
+    metrics.RESETS.inc(reason)
+    metrics.LOST.inc(by=healed.lost)
+    metrics.HEALED.inc(by=healed.lost - len(healed.unhealed))
 
 
 async def _publish(log: Log, append: Append) -> Appended:

@@ -9,29 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from .. import metrics, model
 from ..errors import NotFound, Unavailable
 from ..model import Cursor, Event
-from ..settings import Settings
 from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
-from ..wire.frames import Batch
+from ..wire.frames import Batch, Notice
 from ..wire.memory import Account
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
 from .lookups import Lookups
 from .memory import Memory
+from .options import HubOptions
 from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
-from .stream import LiveStream, Passes, report
+from .slowest import slowest
+from .stream import LiveStream, OnLoss, Passes, report
 from .tail import Tails
 
 logger = logging.getLogger(__name__)
@@ -39,27 +41,9 @@ logger = logging.getLogger(__name__)
 RELOAD_MS = 60_000  # milliseconds over which pages of another build are loaded anew
 RETRY_MS = 1_000  # milliseconds over which readers who are sent away spread their return
 RENEWED_EVERY = 1.0  # seconds between two looks for readers at the end of their lifetime
+Kind = tuple[str, str]  # of a reader: one of `metrics.KINDS`
+PUBLIC_SOCKET: Kind = ("websocket", "public")
 JITTER = 0.2  # of a lifetime: readers stay for 0.8 to 1.2 of it
-
-
-class HubOptions(NamedTuple):
-    """HubOptions are the settings of the same names, as far as the hub and its parts need them."""
-
-    readers: int
-    ring_events: int
-    ring_bytes: int
-    rings_bytes: int
-    page_entries: int
-    replay_events: int
-    replay_bytes: int
-    heartbeat: float  # seconds
-    patience: float  # seconds
-    lifetime: float  # seconds; 0 is without end
-    heal: bool
-
-    @classmethod
-    def of(cls, settings: Settings) -> HubOptions:
-        return cls(*(getattr(settings, name) for name in cls._fields))
 
 
 class Hub:
@@ -121,43 +105,46 @@ class Hub:
         if name not in self._streams:
             await self._lookups.look_up(name)
 
-    async def enter(self, name: str) -> LiveStream:
-        """A stream in which a reader now has a place, until `leave`.
+    async def enter(self, name: str, kind: Kind = PUBLIC_SOCKET) -> LiveStream:
+        """A stream in which a reader of a kind now has a place, until `leave`.
 
         Raises NotFound, Unavailable when the worker is full or stops, StoreError.
         """
         self._check_room()
         self.readers += 1
-        metrics.READERS.inc()
         try:
             stream = await self._open(name)
         except BaseException:
-            self._count_out()
+            self.readers -= 1
             raise
         stream.enter()
+        metrics.READERS.add(*kind)
         return stream
 
-    def leave(self, stream: LiveStream) -> None:
+    def leave(self, stream: LiveStream, kind: Kind = PUBLIC_SOCKET) -> None:
         """Give a reader's place back."""
         stream.leave()
-        self._count_out()
+        self.readers -= 1
+        metrics.READERS.add(*kind, by=-1)
 
     @asynccontextmanager
-    async def follow(self, name: str) -> AsyncIterator[LiveStream]:
+    async def follow(self, name: str, kind: Kind = PUBLIC_SOCKET) -> AsyncIterator[LiveStream]:
         """A stream with a place in it. Raises as `enter` does."""
-        stream = await self.enter(name)
+        stream = await self.enter(name, kind)
         try:
             yield stream
         finally:
-            self.leave(stream)
+            self.leave(stream, kind)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the worker takes one more reader."""
+        return self.readers < self._options.readers
 
     def _check_room(self) -> None:
-        if not self._admits or self.readers >= self._options.readers:
+        if not self._admits or not self.has_room:
+            metrics.LIMITED.inc("readers")
             raise Unavailable("This worker takes no more readers.", retry_after=2)
-
-    def _count_out(self) -> None:
-        self.readers -= 1
-        metrics.READERS.dec()
 
     async def welcome(
         self, stream: LiveStream, reader: Reader, cursor: Cursor | None, *, outdated: bool = False
@@ -216,22 +203,40 @@ class Hub:
         if reader.state is not ReaderState.CLOSED:
             hello = stream.hello(stream.ring.n, None, self._options.heartbeat)
             reader.write(Batch([hello], reader.format, reader.coding))
-            self._count_dropped(Close.RESTART)
-            reader.close(Close.RESTART, frames.bye("build", RETRY_MS, reload_ms=random.randrange(RELOAD_MS)))
+            farewell = frames.bye("build", RETRY_MS, reload_ms=random.randrange(RELOAD_MS))
+            self._count_dropped(Close.RESTART, farewell)
+            reader.close(Close.RESTART, farewell)
 
     def _turn_away(self, reader: Reader, code: Close, why: str) -> None:
         """Close a reader that has not joined yet."""
-        self._count_dropped(code)
-        reader.close(code, frames.bye(why, RETRY_MS))
+        farewell = frames.bye(why, RETRY_MS)
+        self._count_dropped(code, farewell)
+        reader.close(code, farewell)
 
-    def _count_dropped(self, code: Close) -> None:
-        metrics.CLOSED.labels(str(code.value)).inc()
+    def _count_dropped(self, code: Close, farewell: Notice | None) -> None:
+        reason = farewell.reason if farewell is not None and code is Close.RESTART else ""
+        metrics.CLOSED.inc(reason or code.name.lower())
         self._too_slow += code is Close.TOO_SLOW
 
     async def report(self, name: str, entry_id: str, n: int | None, *, wait: float) -> dict[str, Any]:
         """This worker's report on an entry's event, as `LiveStream.report`; `idle` if it does not follow the stream."""
         stream = self._streams.get(name)
         return await stream.report(entry_id, n, wait=wait) if stream else report("idle")
+
+    # --- what an operator sees
+
+    def measure(self) -> None:
+        """Set the metrics of what this worker follows and reads now."""
+        metrics.FULL.set(self._options.readers)
+        metrics.SLOW.set(sum(stream.fanout.paused for stream in self._streams.values()))
+        metrics.STREAMS.set(len(self._streams))
+        metrics.RINGS.set(self._memory.bytes)
+        metrics.RINGS_LIMIT.set(self._options.rings_bytes)
+        self._tails.measure()
+
+    def slowest(self) -> list[dict[str, Any]]:
+        """The slowest readers, as `live.slowest` has them."""
+        return slowest(self._streams.values(), self._options.patience / SWEEPS)
 
     # --- streams
 
@@ -264,8 +269,14 @@ class Hub:
             max_bytes=self._options.ring_bytes,
             account=Account(self._memory),
         )
-        fanout = Fanout(ring, on_drop=self._count_dropped)
+        partition = model.partition_of(name, self._log.store.partitions)
+        fanout = Fanout(ring, on_drop=self._count_dropped, on_written=partial(self._count_written, partition))
         return LiveStream(name, fanout, snapshot.page, give_up=self._give_up, memory=self._memory, passes=self.passes)
+
+    def _count_written(self, partition: int, event: Event) -> None:
+        """Count how late an event was written, by the store's clock. That of this machine may be behind it."""
+        late = model.now() + self._log.store.ahead_ms[partition] - event.stored_at
+        metrics.LAG.observe(max(0.0, late / 1_000))
 
     def _close(self, stream: LiveStream) -> None:
         """Stop following a stream."""
@@ -285,11 +296,11 @@ class Hub:
 
     # --- those who keep what they made of a stream
 
-    async def watch(self, name: str, on_loss: Callable[[], None]) -> None:
+    async def watch(self, name: str, on_loss: OnLoss) -> None:
         """Follow a stream, and call `on_loss` as `LiveStream.watch` does. Raises NotFound, StoreError."""
         (await self._open(name)).watch(on_loss)
 
-    def unwatch(self, name: str, on_loss: Callable[[], None]) -> None:
+    def unwatch(self, name: str, on_loss: OnLoss) -> None:
         """End it; a second call changes nothing."""
         stream = self._streams.get(name)
         if stream is not None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from .. import metrics
 from ..errors import NotFound, Unavailable
+from ..repeats import Trouble
 from ..store.store import StoreError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Lookups:
         self._looks: dict[str, asyncio.Task[bool]] = {}  # under way or waiting, by name
         self._sharers: dict[str, int] = {}  # of each look that has not begun
         self._places = asyncio.Semaphore(LOOKS)  # it serves those who wait in the order of their coming
+        self._trouble = Trouble(logger, "the newest streams are known again")
         self._learning: asyncio.Task[None] | None = None
 
     async def look_up(self, name: str) -> None:
@@ -66,7 +68,7 @@ class Lookups:
         if is_full and (self._learning is None or self._learning.done()):
             self._learning = asyncio.get_running_loop().create_task(self._learn())
         if is_full or (self._places.locked() and self._sharers.get(name, 0) >= SHARERS):
-            metrics.LIMITED.labels("unknown_streams").inc()
+            metrics.LIMITED.inc("unknown_streams")
             raise Unavailable("Too many unknown streams are asked for at once; retry later.")
         if name in self._sharers:
             self._sharers[name] += 1
@@ -101,6 +103,7 @@ class Lookups:
         """Learn the streams that changed last, and rest, so that a flood asks for them seldom."""
         try:
             self._know(await self._newest())
+            self._trouble.over()
         except StoreError as error:
-            logger.warning("the newest streams are not known: %s", error)
+            self._trouble.failed("the newest streams are not known: %s", error, reason=error)
         await asyncio.sleep(LEARNED_EVERY)

@@ -23,8 +23,11 @@ class Reader:
     """Reader is the base class of the transports: a subclass implements `write` and `close`.
 
     A subclass sets `state` to PAUSED when its transport takes no more, and calls `Fanout.resume` when it does again.
-    `position` and `place` belong to the fanout that the reader joined; nothing else writes them.
+    `transport` names its kind. `position` and `place` belong to the fanout that the reader joined; nothing else writes
+    them.
     """
+
+    transport = "websocket"
 
     __slots__ = ("coding", "format", "place", "position", "renew_at", "stalled", "state")
 
@@ -36,6 +39,16 @@ class Reader:
         self.place = -1  # index in the fanout's list; -1 for a reader that is in none
         self.renew_at = 0.0  # on the loop's clock: when its lifetime ends, if readers have one
         self.stalled = 0  # sweeps since the client last took something
+
+    @property
+    def address(self) -> str:
+        """The address of the client, empty where it is not known."""
+        return ""
+
+    @property
+    def waiting(self) -> int:
+        """The bytes that wait in this process until the client takes more."""
+        return 0
 
     def write(self, batch: Batch) -> None:
         """Send a batch without waiting."""

@@ -17,6 +17,7 @@ import socket
 from collections import Counter
 from typing import Any
 
+from ..repeats import Tally, Trouble
 from ..store.connection import Channels
 from ..store.store import Store, StoreError
 from .hub import Hub
@@ -38,6 +39,8 @@ class Receipts:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._questions: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        self._trouble = Trouble(logger, "receipts are read again")
+        self._unsent = Tally(logger, "receipts that were not sent")
         self.open = False
 
     async def run(self) -> None:
@@ -46,9 +49,10 @@ class Receipts:
             try:
                 async with self._store.channels(ASK, TELL + self._name) as channels:
                     self.open = True
+                    self._trouble.over()
                     await self._read(channels)
             except (StoreError, OSError) as error:
-                logger.warning("receipts: the store does not answer: %s", error)
+                self._trouble.failed("receipts: the store does not answer: %s", error, reason=error)
                 await asyncio.sleep(RETRY)
             finally:
                 self.open = False
@@ -110,7 +114,7 @@ class Receipts:
         try:
             await self._send(TELL + question["worker"], **answer)
         except StoreError as error:
-            logger.warning("receipts: an answer was not sent: %s", error)
+            self._unsent.note("to others", "receipts: an answer was not sent: %s", error)
 
     async def _send(self, channel: str, **fields: Any) -> int:
         """Publish a message; the number of workers that it reached."""

@@ -137,6 +137,10 @@ class Ring:
         """The frames after a position, which is not before `start`, the oldest first."""
         return (self._frames[at] for at in range(position, self.end))
 
+    def frames_between(self, position: int, end: int) -> Iterator[Frame]:
+        """The frames after a position, up to position `end`, as far as the ring has them."""
+        return (self._frames[at] for at in range(max(position, self.start), end))
+
     def newest(self) -> Iterator[EventFrame]:
         """The frames of events, the newest first."""
         return (frame for frame in reversed(self._frames.values()) if isinstance(frame, EventFrame))

@@ -38,6 +38,7 @@ MAX_REST = 0.02  # seconds
 PASSES_LIMIT = 0.05  # seconds that other work waits for passes
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 TEXT_BYTES = 64  # of a text in memory, beside its characters
+OnLoss = Callable[[str | None], None]  # it is called with the id of an entry, or with None for all of them
 
 
 class Passes:
@@ -101,7 +102,7 @@ class LiveStream:
         self._latest_account = Account(self.account)
         self._latest_encodings = Encodings(maxsize, self._latest_account)
         self._idle_beats = 0
-        self._watchers: set[Callable[[], None]] = set()
+        self._watchers: set[OnLoss] = set()
         self._passes = passes or Passes()
         self._is_passing = False
         self._began_at = self._rests_until = 0.0  # of the last pass; seconds on the loop's clock
@@ -130,20 +131,20 @@ class LiveStream:
         self.is_open = False
         self._alarm()
 
-    def watch(self, on_loss: Callable[[], None]) -> None:
-        """Call `on_loss` when a text is withdrawn, the log is replaced, or the stream is no longer followed.
+    def watch(self, on_loss: OnLoss) -> None:
+        """Call `on_loss` when an entry is withdrawn, with its id; with None when the log is replaced or not followed.
 
         A stream that is watched is followed as if it had a reader.
         """
         self._watchers.add(on_loss)
 
-    def unwatch(self, on_loss: Callable[[], None]) -> None:
+    def unwatch(self, on_loss: OnLoss) -> None:
         """Stop calling it; a second call changes nothing."""
         self._watchers.discard(on_loss)
 
-    def _alarm(self) -> None:
+    def _alarm(self, entry_id: str | None = None) -> None:
         for on_loss in tuple(self._watchers):
-            on_loss()
+            on_loss(entry_id)
         self._forget_latest()
         self.ring.encodings.close()
         if self._memory is not None:
@@ -292,7 +293,7 @@ class LiveStream:
             if frame.event.entry_id == id and frame.event.type != "entry.withdraw":
                 replace(frame)
         self._withdraw_from_snapshots(id)
-        self._alarm()
+        self._alarm(id)
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == id else event for event in self.past]
 
     def _withdraw_from_snapshots(self, id: str) -> None:

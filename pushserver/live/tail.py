@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
 from .. import metrics
 from ..model import Event, now, partition_of
+from ..repeats import Trouble
 from ..store.log import BLOCK_MS, Log, TailConnection
 from ..store.store import StoreError
 from ..stretch import Stretch
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0  # seconds
 VERIFIED_EVERY = 5.0  # seconds; a log that was rolled back may go on with lower ids, which a read does not return
+READ_AGAIN = "all tails are read again"
 SLICE = 8  # events of a stream that are delivered in one piece
 SILENCE = 10.0  # seconds without an answer from the store after which a tail is unsound
 
@@ -43,8 +46,8 @@ class Tail:
     """Tail reads the followed streams of one partition and delivers their events in order. `run` is its only task.
 
     `deliver` is called with a stream's name and its next events; `verify` with the id up to which each stream's log was
-    read, by name. `stale_since` is the instant since which the logs have not been read, in milliseconds since 1970, and
-    None while they are read.
+    read, by name. `trouble` is that of all tails of a worker. `stale_since` is the instant since which the logs have
+    not been read, in milliseconds since 1970, and None while they are read.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class Tail:
         *,
         deliver: Callable[[str, list[Event]], None],
         verify: Callable[[Mapping[str, str]], Awaitable[None]],
+        trouble: Trouble | None = None,
     ) -> None:
+        self._trouble = trouble or Trouble(logger, READ_AGAIN)
         self.state = TailState.IDLE
         self._log = log
         self._partition = partition
@@ -65,6 +70,7 @@ class Tail:
         self._connection: TailConnection | None = None  # the one that is being read
         self._followed = asyncio.Event()
         self._answered_at = 0.0
+        self._spoke_at = 0.0  # as `_answered_at`, also after the connection was lost
         self.heard_at = 0  # when the store last answered a read, in milliseconds since 1970
         self._verified_at = 0.0
         self.stale_since: int | None = None
@@ -73,6 +79,12 @@ class Tail:
         """Whether the followed streams are being read, and were verified within SILENCE."""
         at = asyncio.get_running_loop().time()
         return self.state is TailState.IDLE or at - min(self._answered_at, self._verified_at) < SILENCE
+
+    def silence(self) -> float:
+        """The seconds since the store last answered; 0 where nothing is to be read."""
+        if self.state is TailState.IDLE:
+            return 0.0
+        return max(0.0, asyncio.get_running_loop().time() - self._spoke_at)
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this Redis id on; a read without the stream is interrupted."""
@@ -96,16 +108,18 @@ class Tail:
         while True:
             if not self._after:
                 self.state = TailState.IDLE
+                self._trouble.over(str(self._partition))
                 self._followed.clear()
                 await self._followed.wait()
                 # Else the tail would be unsound before its first read: it was idle for longer than SILENCE.
-                self._answered_at = self._verified_at = asyncio.get_running_loop().time()
+                self._answered_at = self._verified_at = self._spoke_at = asyncio.get_running_loop().time()
             try:
                 self.state = TailState.CONNECTING
                 connection = await self._log.open_tail(self._partition)
                 try:
                     await self._verify_all()
                     self.state = TailState.READING
+                    self._trouble.over(str(self._partition))
                     self.stale_since = None
                     delay = RETRY_FIRST
                     await self._read(connection)
@@ -117,7 +131,8 @@ class Tail:
                 metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
                 self.stale_since = self.stale_since or now()
-                logger.warning("tail lost: %s; partition %d is read again within %.1f s", error, self._partition, delay)
+                words = "tail lost: %s; partition %d is read again within %.1f s, as all that are lost"
+                self._trouble.failed(words, error, self._partition, delay, reason=error, key=str(self._partition))
                 await asyncio.sleep(random.uniform(0, delay))
                 delay = min(delay * 2, RETRY_MOST)
 
@@ -133,7 +148,7 @@ class Tail:
             reading = self._reading = dict(self._after)
             answer = await connection.read(reading)
             self._reading = None
-            self._answered_at = loop.time()
+            self._answered_at = self._spoke_at = loop.time()
             self.heard_at = now()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:
                 await self._verify_all()
@@ -163,8 +178,10 @@ class Tails:
         deliver: Callable[[str, list[Event]], None],
         verify: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
+        trouble = Trouble(logger, READ_AGAIN)
         self._tails = [
-            Tail(log, partition, deliver=deliver, verify=verify) for partition in range(log.store.partitions)
+            Tail(log, partition, deliver=deliver, verify=verify, trouble=trouble)
+            for partition in range(log.store.partitions)
         ]
 
     async def run(self) -> None:
@@ -176,6 +193,13 @@ class Tails:
     def is_sound(self) -> bool:
         """Whether every followed partition is being read."""
         return all(tail.is_sound() for tail in self._tails)
+
+    def measure(self) -> None:
+        """Set the metrics of the tails."""
+        states = Counter(tail.state for tail in self._tails)
+        for state in TailState:
+            metrics.TAILS.set(states[state], state.value)
+        metrics.TAIL_SILENCE.set(max(tail.silence() for tail in self._tails))
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this Redis id on."""

@@ -158,7 +158,7 @@ class Item(NamedTuple):
 def make_item(entry_json: str, place: Place) -> Item:
     """Render an entry as the item of a list. Its link to its own page is relative to the page of its stream."""
     fields = json.loads(entry_json)
-    metrics.UNKNOWN_BLOCKS.inc(sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
+    metrics.UNKNOWN_BLOCKS.inc(by=sum(block["type"] not in BLOCK_TYPES for block in fields["blocks"]))
     order = order_of(fields)
     link = fields["url"].removeprefix("/streams/")
     html = Markup(_parts(place).entry(fields, order, link))

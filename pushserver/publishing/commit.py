@@ -6,9 +6,11 @@ one, its change is made again from the new revision.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from .. import metrics
 from ..content.warnings import EntryWarning
 from ..errors import Changed, Conflict, Fault
 from ..model import Idempotency, StoredEntry, StoredPage
@@ -61,11 +63,15 @@ class Precondition(NamedTuple):
 
 async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
     """Try a change from what is current, and again where another change came first. Raises Conflict in the end."""
-    for _ in range(ATTEMPTS):
-        try:
-            return await attempt()
-        except RevisionConflict:
-            continue
+    began = time.monotonic()
+    try:
+        for _ in range(ATTEMPTS):
+            try:
+                return await attempt()
+            except RevisionConflict:
+                continue
+    finally:
+        metrics.PUBLISHING.observe(time.monotonic() - began)
     raise Conflict("Others are changing the entry or page at the same time; send the request again.")
 
 

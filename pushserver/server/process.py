@@ -7,30 +7,37 @@ import logging
 import socket
 import sys
 from asyncio.subprocess import Process
+from collections.abc import Callable
 
 from ..settings import Settings, worker_environment
-from .channel import Channel, Word
+from .channel import Channel, Word, channel_pair
 
 logger = logging.getLogger(__name__)
+
+Take = Callable[["WorkerProcess", bytes], object]
 
 
 class WorkerProcess:
     """WorkerProcess is a worker and the supervisor's end of its channel. `ended` has its exit status at the end."""
 
-    def __init__(self, process: Process, end: socket.socket) -> None:
+    def __init__(self, process: Process, end: socket.socket, place: int, take: Take) -> None:
         self.pid = process.pid
+        self.place = place
         self.ready = asyncio.Event()
+        self.is_sent_away = False
         self.leaving = asyncio.Event()  # it drains by itself
         self.ended = asyncio.create_task(process.wait())
         self._process = process
-        self._channel = Channel(end, self._hear)
+        self._channel = Channel(end, self._hear, lambda summary: take(self, summary))
         self._silent = 0  # ticks since it last was alive
         self.started_at = asyncio.get_running_loop().time()
 
     @classmethod
-    async def start(cls, settings: Settings, condition: int) -> WorkerProcess:
-        """Start a worker; `condition` is a file descriptor that it inherits."""
-        own, its = socket.socketpair()
+    async def start(
+        cls, settings: Settings, condition: int, *, place: int = 1, take: Take = lambda worker, summary: None
+    ) -> WorkerProcess:
+        """Start a worker; `condition` is a file descriptor that it inherits. `take` is called with its summaries."""
+        own, its = channel_pair()
         with its:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -41,7 +48,14 @@ class WorkerProcess:
                 # Ctrl-C in a terminal must reach the supervisor alone: workers that it stopped at once would not drain.
                 start_new_session=True,
             )
-        return cls(process, own)
+        return cls(process, own, place, take)
+
+    @property
+    def state(self) -> str:
+        """`starting`, `serving`, or `leaving` where it was sent away or leaves by itself."""
+        if not self.ready.is_set():
+            return "starting"
+        return "leaving" if self.is_sent_away or self.leaving.is_set() else "serving"
 
     def listen(self, listener: socket.socket) -> None:
         """Give it a listener, from which it accepts from now on."""
@@ -49,6 +63,7 @@ class WorkerProcess:
 
     def say(self, word: Word) -> None:
         """Send it a word."""
+        self.is_sent_away = True  # each of them has it leave
         self._channel.say(word)
 
     def kill(self) -> None:
@@ -91,7 +106,8 @@ class WorkerProcess:
         return in_time
 
     def close(self) -> None:
-        """Let go of its channel."""
+        """Let go of its channel, after what is left in it."""
+        self._channel.read_rest()
         self._channel.close()
 
     def _hear(self, word: Word | None) -> None:

@@ -16,10 +16,9 @@ import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from .. import metrics, model
+from .. import model
 from ..access import keyfile
 from ..access.keystore import KeyStore
 from ..access.tokens import Tokens
@@ -30,6 +29,7 @@ from ..store.embedded import embedded
 from ..store.folder import CannotStart
 from ..store.store import Store, StoreError, StoreUnfit
 from ..values import NEW_KEY, unix_path
+from .cluster import WorkerCluster
 from .files import file_limit, files_for, most_readers, raise_file_limit
 from .listener import Listeners, address_of, listen_when_free
 from .signals import Signals
@@ -63,13 +63,14 @@ async def serve(
             "expected --redis with --replicas, since the embedded store has no replicas, got --replicas alone"
         )
     async with AsyncExitStack() as stack:
-        os.environ[metrics.FOLDER] = stack.enter_context(TemporaryDirectory(prefix="pushserver-"))
         condition = stack.enter_context(shared())
         data = Path(settings.data)
         address = address_of(settings.host, settings.port)
         first = await listen_when_free(address, settings.patience, signals.stop)
         listeners = Listeners(first, settings.patience)
         stack.callback(listeners.close)
+        cluster = WorkerCluster(clock=asyncio.get_running_loop().time)
+        settings = await _monitor(stack, cluster, settings, signals)
         own_key = settings.key
         settings = dataclasses.replace(
             settings,
@@ -87,7 +88,7 @@ async def serve(
             _check_tokens(now)
             return dataclasses.replace(now, key=own_key or ("" if now.key == "" else _local_key(data)))
 
-        workers = Workers(settings, listeners, condition.descriptor, signals, read_anew)
+        workers = Workers(settings, listeners, condition.descriptor, signals, read_anew, cluster)
         async with workers.running():
             hello = asyncio.create_task(started(settings, _url(settings)))
             await signals.stop.wait()
@@ -95,6 +96,23 @@ async def serve(
             await asyncio.gather(hello, return_exceptions=True)
             logger.info("server stopping")
     return workers.status
+
+
+async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Settings, signals: Signals) -> Settings:
+    """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises OSError."""
+    if settings.metrics_port < 0:
+        return settings
+    from .monitor import Monitor, serving  # noqa: PLC0415 - a supervisor without it needs no HTTP
+
+    address = address_of(settings.metrics_host, settings.metrics_port)
+    listener = await listen_when_free(address, settings.patience, signals.stop)
+    await stack.enter_async_context(serving(Monitor(cluster), listener))
+    return dataclasses.replace(settings, metrics_port=listener.getsockname()[1])
+
+
+def metrics_url(settings: Settings) -> str:
+    """The URL of the operators' listener, by a host that a client on this machine can connect to."""
+    return _url(dataclasses.replace(settings, host=settings.metrics_host, port=settings.metrics_port))
 
 
 def _readers(settings: Settings) -> int:

@@ -14,6 +14,8 @@ from typing import Any
 
 import uvicorn
 
+from .. import metrics
+from ..codec import dumps
 from ..live.drain import BETWEEN, Drain, Phase
 from ..live.hub import Hub
 from ..settings import Settings
@@ -22,6 +24,7 @@ from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
 from ..web.app import create_app
+from ..web.measures import Measures
 from .channel import Channel, Word
 from .files import file_limit, last_file
 from .listener import BACKLOG, accept_rest, take_no_more
@@ -40,10 +43,11 @@ UNHEARD = (signal.SIGHUP, signal.SIGUSR2)  # for the supervisor alone, while a m
 
 def work(settings: Settings, channel: int, condition: int) -> None:
     """Serve until a signal or the supervisor stops the worker. `channel` and `condition` are file descriptors."""
-    app = create_app(settings, SharedCondition(condition))
-    door = Door(app.addresses, last_file=last_file(file_limit()))
+    last = last_file(file_limit())
+    app = create_app(settings, SharedCondition(condition), last_file=last)
+    door = Door(app.addresses, last_file=last)
     # uvicorn calls it as it would call the class
-    http: Any = partial(HttpProtocol, door=door, unread=Unread(settings.unread_bytes))
+    http: Any = partial(HttpProtocol, door=door, unread=Unread(settings.unread_bytes), prepare=app.prepare)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -57,7 +61,9 @@ def work(settings: Settings, channel: int, condition: int) -> None:
         timeout_graceful_shutdown=1,
     )
     drain = Drain(delay=settings.drain_delay, window=settings.drain_window)
-    Server(config, hub=app.hub, door=door, drain=drain, channel=socket.socket(fileno=channel)).run()
+    measures = app.measures if settings.metrics_port >= 0 else None
+    end = socket.socket(fileno=channel)
+    Server(config, hub=app.hub, door=door, drain=drain, channel=end, measures=measures).run()
 
 
 def spare_collector() -> None:
@@ -70,11 +76,21 @@ def spare_collector() -> None:
 class Server(uvicorn.Server):
     """Server is uvicorn's, with a drain before the shutdown: uvicorn alone would close every reader without a frame.
 
-    It serves while it drains, and exits only afterwards.
+    It serves while it drains, and exits only afterwards. It reports the `measures` to its supervisor, if there are any.
     """
 
-    def __init__(self, config: uvicorn.Config, *, hub: Hub, door: Door, drain: Drain, channel: socket.socket) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        hub: Hub,
+        door: Door,
+        drain: Drain,
+        channel: socket.socket,
+        measures: Measures | None = None,
+    ) -> None:
         super().__init__(config)
+        self._measures = measures
         self._hub = hub
         self._door = door
         self._drain = drain
@@ -100,6 +116,7 @@ class Server(uvicorn.Server):
         await super().startup([])  # it listens on nothing yet
         spare_collector()
         self._channel.say(Word.READY)
+        self._alive_due = asyncio.get_running_loop().time()
         self._say_alive()
 
     async def _listen(self, listener: socket.socket) -> None:
@@ -121,7 +138,23 @@ class Server(uvicorn.Server):
 
     def _say_alive(self) -> None:
         self._channel.say(Word.ALIVE)
-        asyncio.get_running_loop().call_later(ALIVE_EVERY, self._say_alive)
+        loop = asyncio.get_running_loop()
+        loop.call_later(ALIVE_EVERY, self._say_alive)
+        metrics.LOOP_LATE.observe(max(0.0, loop.time() - self._alive_due))
+        self._alive_due = loop.time() + ALIVE_EVERY
+        self._report()
+
+    def _report(self) -> None:
+        """Send the supervisor what is measured now."""
+        if self._measures is not None:
+            for phase in Phase:
+                metrics.PHASE.set(phase is self._drain.phase, phase.name.lower())
+            self._channel.report(dumps(self._measures.take()).encode())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Report for the last time: what was counted since the last summary would be in no total."""
+        await super().shutdown(sockets)
+        self._report()
 
     # --- stopping
 

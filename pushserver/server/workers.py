@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from uvicorn.config import STARTUP_FAILURE
 
-from .. import metrics
 from ..live.drain import longest
 from ..settings import Settings
 from ..store.folder import CannotStart
 from .channel import Word
+from .cluster import WorkerCluster
 from .listener import Listeners
 from .place import KILL_AFTER, TRIES, WorkerPlace
 from .process import WorkerProcess
@@ -29,7 +29,8 @@ CUT_OFF = 1  # the exit status of a server whose drain was cut off
 class Workers:
     """Workers is the worker processes of a server. `status` is the exit status that they leave it.
 
-    `read_anew` makes the settings of a restart from those of now: with the files read again that they name.
+    `cluster` shows them to the operator. `read_anew` makes the settings of a restart from those of now: with the files
+    read again that they name.
     """
 
     def __init__(
@@ -39,18 +40,24 @@ class Workers:
         condition: int,
         signals: Signals,
         read_anew: Callable[[Settings], Settings],
+        cluster: WorkerCluster,
     ) -> None:
         self.status = 0
         self._settings = settings
         self._condition = condition
         self._signals = signals
         self._read_anew = read_anew
+        self._cluster = cluster
         self._processes: set[WorkerProcess] = set()
         self._places = [
             WorkerPlace(
-                listeners, start=self._start, failed=self._failed, forget=self._forget, window=settings.drain_window
+                listeners,
+                start=partial(self._start, number),
+                failed=self._failed,
+                forget=self._forget,
+                window=settings.drain_window,
             )
-            for _ in range(settings.workers)
+            for number in range(1, settings.workers + 1)
         ]
 
     @asynccontextmanager
@@ -66,16 +73,17 @@ class Workers:
         finally:
             await self._stop()
 
-    async def _start(self) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._settings, self._condition)
+    async def _start(self, place: int) -> WorkerProcess:
+        worker = await WorkerProcess.start(self._settings, self._condition, place=place, take=self._cluster.take)
         self._processes.add(worker)
+        self._cluster.join(worker)
         return worker
 
     def _forget(self, worker: WorkerProcess) -> None:
         """Let go of a worker that has ended."""
         self._processes.discard(worker)
         worker.close()
-        metrics.forget(worker.pid, os.environ[metrics.FOLDER])
+        self._cluster.forget(worker)
 
     def _failed(self, status: int, tries: int) -> None:
         """Log that a worker did not become ready; stop a server on which none serves, if more tries cannot help."""
@@ -92,6 +100,7 @@ class Workers:
             await asyncio.sleep(TICK)
             for worker in tuple(self._processes):
                 worker.tick(self._settings.hung)
+            self._cluster.tick()
 
     async def _restart(self) -> None:
         """Replace the workers one after the other, each time that a signal asks for it."""

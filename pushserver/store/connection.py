@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import re
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
@@ -19,8 +20,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TimeoutError, TryAgainError
 
+from .. import metrics
+
 CONNECTIONS = 64  # in a server's pool; a request that finds none free waits a second, then is answered 503
 COMMAND_TIMEOUT = 5.0  # seconds
+CLOCK_SAMPLES = 16  # answers, one every two seconds, of which the clock of a server is estimated
 QUIET = 5.0  # seconds without a message after which a subscription's connection is checked with PING
 OPTIONS: dict[str, Any] = {
     "protocol": 2,
@@ -56,10 +60,19 @@ async def within(command: Awaitable[T], limit: float = COMMAND_TIMEOUT) -> T:
         async with asyncio.timeout(limit):
             return await command
     except builtins.TimeoutError:
+        metrics.STORE_FAILED.inc("timeout")
         raise TimeoutError(f"no answer within {limit} s") from None
     except RedisError as error:
+        metrics.STORE_FAILED.inc(_cause(error))
         error.args = (worded(error),)
         raise
+
+
+def _cause(error: RedisError) -> str:
+    """The cause of a command that failed, as metrics name it."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "connection" if isinstance(error, ConnectionError) else "refused"
 
 
 def worded(error: BaseException) -> str:
@@ -88,6 +101,25 @@ def hinted(url: str, error: BaseException) -> str:
     return said
 
 
+class StoreClock:
+    """StoreClock estimates how far a server's clock is ahead of ours.
+
+    Each answer with the server's time is between two instants of ours; of the last ones, the fastest is the most exact.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=CLOCK_SAMPLES)  # (round trip, ahead), milliseconds
+
+    def note(self, before: float, its: float, after: float) -> None:
+        """Note a server's time, and ours before and after it was asked, in milliseconds since 1970."""
+        self._samples.append((max(0.0, after - before), its - (before + after) / 2))
+
+    @property
+    def ahead_ms(self) -> float:
+        """The milliseconds by which the server's clock is ahead; 0 before the first answer."""
+        return min(self._samples)[1] if self._samples else 0.0
+
+
 class Node:
     """A node is one server of the store: its pool, and the connections that were opened for blocking commands."""
 
@@ -96,6 +128,7 @@ class Node:
         self._pool = aioredis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=1, **OPTIONS)
         self.redis = aioredis.Redis(connection_pool=self._pool)
         self.durability = "memory"  # until `Store.ping` has verified more
+        self.clock = StoreClock()
         self.replicas = 0  # that acknowledged the last write for which they were asked
         self._own: set[AbstractConnection] = set()
 

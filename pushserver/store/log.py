@@ -18,6 +18,7 @@ from .. import metrics, model
 from ..codec import loads
 from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
 from ..model import Append, Cursor, Event, StoredPage, StoredWithdrawal
+from ..repeats import Trouble
 from ..settings import Settings
 from .connection import BlockingConnection, Node, within
 from .records import append_arguments, event_of, shown_page, withdrawal_data
@@ -98,6 +99,7 @@ class Log:
         self._log_events = log_events
         self._entry_limit = entry_limit
         self._idempotency = idempotency
+        self._trouble = Trouble(logger, "events are stored again")
 
     @classmethod
     def of(cls, store: Store, settings: Settings) -> Log:
@@ -131,20 +133,22 @@ class Log:
                 keys[0], lambda redis: self._append(keys, arguments, client=redis)
             )
         except (ConnectionError, TimeoutError) as error:
-            metrics.PUBLISHED.labels("unavailable").inc()
-            logger.warning("stream %s: publish with unknown outcome: %s", append.stream, error)
+            metrics.PUBLISHED.inc("unavailable")
+            message = "stream %s: publish with unknown outcome: %s"
+            self._trouble.failed(message, append.stream, error, reason=type(error))
             detail = (
                 "The store did not answer, so the change may be stored. Send it again with the Idempotency-Key "
                 "of this answer: it is stored once."
             )
             raise Unavailable(detail, key=append.key) from error
         except ResponseError as error:
-            metrics.PUBLISHED.labels("unavailable").inc()
-            logger.warning("stream %s: publish refused by the store: %s", append.stream, error)
+            metrics.PUBLISHED.inc("unavailable")
+            self._trouble.failed("stream %s: publish refused by the store: %s", append.stream, error, reason=error)
             raise Unavailable("The store takes no writes; nothing was stored. Retry later.") from error
+        self._trouble.over()
         words = [word.decode() for word in answer]
         self._check_stored(words, append)
-        metrics.PUBLISHED.labels(words[0]).inc()
+        metrics.PUBLISHED.inc(words[0])
         return _appended(words, append.key, durability)
 
     def _check_condition(self, append: Append) -> None:
@@ -152,7 +156,7 @@ class Log:
         try:
             self.store.condition.check(append.type)
         except Unavailable:
-            metrics.PUBLISHED.labels("unavailable").inc()
+            metrics.PUBLISHED.inc("unavailable")
             raise
 
     def _check_stored(self, answer: list[str], append: Append) -> None:

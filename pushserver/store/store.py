@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from .. import model
+from .. import metrics, model
 from ..errors import shorten
 from .condition import StoreCondition
 from .connection import BlockingConnection, Channels, Node, hinted, within
@@ -76,6 +77,7 @@ class Store:
         self.partitions = partitions
         self.condition = condition or StoreCondition()
         self.replicas = replicas  # that have to acknowledge a write before it is called `replica`
+        self.ahead_ms = [0.0] * partitions  # by partition: how far its primary's clock is ahead of ours
         self._topology = topology_of(url)
         self._shards: list[tuple[int, int, Node]] = []  # the first slot, the last one, and their primary
         self._locating = asyncio.Lock()
@@ -250,6 +252,17 @@ class Store:
             if self.condition.may_write():
                 await within(self._try_write(node, tags))
             await within(self._verify_durability(node))
+            await self._read_clock(node)
+            for partition in partitions:
+                self.ahead_ms[partition] = node.clock.ahead_ms
+
+    async def _read_clock(self, node: Node) -> None:
+        """Note a server's time. It is in INFO: the command TIME would be one more that its user has to be allowed."""
+        before = time.time()
+        info = await within(node.redis.info("server"))
+        its = info.get("server_time_usec")
+        if isinstance(its, int):
+            node.clock.note(before * 1_000, its / 1_000, time.time() * 1_000)
 
     async def _try_write(self, node: Node, tags: list[str]) -> None:
         try:
@@ -257,7 +270,9 @@ class Store:
                 self._mark(pipeline, tags[0])
                 if self.replicas:
                     pipeline.wait(self.replicas, REPLICA_WAIT_MS)
+                began = time.monotonic()
                 _, *replicas = await pipeline.execute()
+                metrics.ROUND_TRIP.observe(time.monotonic() - began)
         except NoPermissionError as error:
             _refuse(refusal_of("SET", error))
         node.replicas = sum(replicas)

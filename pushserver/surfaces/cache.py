@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
-from .. import model
-from ..errors import NotFound, Unavailable
+from .. import metrics, model
+from ..errors import NotFound, Refused, Unavailable
 from ..live.hub import Hub
 from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
@@ -29,7 +30,7 @@ MAKING = 4  # surfaces that are being made at a time
 WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
 INLINE = 16_384  # bytes; a body up to this size is compressed without a thread
 COPIES = 32  # of one stream: surfaces and codings
-ROUNDS = 3  # reads of a snapshot during which an entry was withdrawn
+ROUNDS = 10  # reads of a snapshot during which an entry was withdrawn
 
 
 class Copy(NamedTuple):
@@ -60,13 +61,13 @@ class Shelf:
         self.verified_at = 0  # when a look last found the bytes to be of the newest event, in milliseconds since 1970
         self.size = 0
 
-    def clear(self) -> None:
-        """Let everything go that was made of the stream."""
+    def clear(self, entry_id: str | None = None) -> None:
+        """Let everything go that was made of the stream; of an entry that is withdrawn, all that may have its text."""
         self.cleared += 1
         self.snapshot = self.head = None
         self.copies = {}
-        self.pieces.clear()
-        self.size = 0
+        self.pieces.clear(entry_id)
+        self.measure()
 
     def show(self, snapshot: Snapshot) -> None:
         """Take the place of what was made of an older event."""
@@ -117,24 +118,68 @@ class SurfaceCache:
         While the store is away it is as of the newest event that this worker has made it of.
         """
         try:
+            copy, source = await self._read(stream, surface, coding)
+        except Refused:
+            metrics.PAGE_LOADS.inc(surface.value, "refused")
+            raise
+        metrics.PAGE_LOADS.inc(surface.value, source)
+        return copy
+
+    async def _read(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
+        """A copy, and where it comes from, as metrics name it."""
+        try:
             return await self._read_exact(stream, surface, coding)
         except StoreError:
-            return await self._read_stale(stream, surface, coding)
+            return await self._read_stale(stream, surface, coding), "stale"
 
-    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
+    def measure(self) -> None:
+        """Set the metrics of what the cache has now."""
+        metrics.PAGES.set(self.size)
+        metrics.PAGES_LIMIT.set(self._limit_bytes)
+
+    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
         asked_at = model.now()  # an event that comes after it may be missing in the answer
         head = await self._heads.of(stream)
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+        copy = self._copy(stream, surface, coding, head, asked_at)
+        if copy is not None:
+            return copy, "memory"
         shelf = self._shelves.get(stream) or self._open(stream)
-        if shelf.head == head:
-            shelf.verified_at = asked_at
-            copy = shelf.copies.get((surface, coding, None))
+        return await self._await_copy(shelf, (surface, coding, None), head), "made"
+
+    def read_soon(
+        self, stream: str, surface: Surface, coding: ContentCoding, reply: Callable[[Copy | None], None]
+    ) -> bool:
+        """Have `reply` called with a copy as `read` returns it, after a look; with None where there is none yet.
+
+        False where nothing is in memory: then it is not called. It saves each read a task.
+        """
+        if stream not in self._shelves:
+            return False
+        asked_at = model.now()
+
+        def looked(look: asyncio.Future[Head | None]) -> None:
+            head = None if look.cancelled() or look.exception() else look.result()
+            copy = self._copy(stream, surface, coding, head, asked_at) if head else None
             if copy is not None:
-                self._shelves.move_to_end(stream)
-                return copy
-        return await self._await_copy(shelf, (surface, coding, None), head)
+                metrics.PAGE_LOADS.inc(surface.value, "memory")
+            reply(copy)
+
+        self._heads.ask(stream).add_done_callback(looked)
+        return True
+
+    def _copy(self, stream: str, surface: Surface, coding: ContentCoding, head: Head, asked_at: int) -> Copy | None:
+        """The copy of this event, None where it has to be made."""
+        shelf = self._shelves.get(stream)
+        if shelf is None or shelf.head != head:
+            return None
+        shelf.verified_at = asked_at
+        copy = shelf.copies.get((surface, coding, None))
+        if copy is not None:
+            self._shelves.move_to_end(stream)
+        return copy
 
     # --- making
 

@@ -43,7 +43,11 @@ class Heads:
 
     async def of(self, stream: str) -> Head | None:
         """The newest event of a stream at an instant after the call, None for no such stream. Raises StoreError."""
-        return await self._looks[partition_of(stream, len(self._looks))].ask(stream)
+        return await self.ask(stream)
+
+    def ask(self, stream: str) -> asyncio.Future[Head | None]:
+        """The same as a future, which has a StoreError while the store is away."""
+        return self._looks[partition_of(stream, len(self._looks))].ask(stream)
 
 
 class Look:

@@ -81,9 +81,13 @@ class Pieces:
         self._pieces = {entry: former.get(entry) or Piece(entry) for entry in entries}
         return list(self._pieces.values())
 
-    def clear(self) -> None:
-        """Let every piece go."""
-        self._pieces = {}
+    def clear(self, entry_id: str | None = None) -> None:
+        """Let the pieces of an entry go, or every piece.
+
+        Whichever entry names the id goes too. The others stay: a withdrawal would else cost as much as a new page.
+        """
+        name = f'"{entry_id}"'
+        self._pieces = {} if entry_id is None else {e: p for e, p in self._pieces.items() if name not in e}
 
     @property
     def size(self) -> int:

@@ -14,10 +14,11 @@ from typing import Any
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .. import metrics
 from ..access.gate import PROTOCOL, permit
 from ..errors import Fault, Invalid, shorten
 from ..live.fanout import Fanout
-from ..live.hub import Hub
+from ..live.hub import Hub, Kind
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream
 from ..model import Cursor
@@ -38,7 +39,18 @@ class AsgiReader(Reader):
     `abort` cuts the connection. From `until` on, in seconds since 1970, nothing is sent.
     """
 
-    __slots__ = ("_abort", "_batch", "_code", "_fanout", "_farewell", "_sending", "_timer", "_wake", "until")
+    __slots__ = (
+        "_abort",
+        "_address",
+        "_batch",
+        "_code",
+        "_fanout",
+        "_farewell",
+        "_sending",
+        "_timer",
+        "_wake",
+        "until",
+    )
 
     def __init__(
         self,
@@ -48,9 +60,11 @@ class AsgiReader(Reader):
         *,
         coding: Coding = Coding.MESSAGE,
         until: float | None = None,
+        address: str = "",
     ) -> None:
         super().__init__(format, coding)
         self.until = until
+        self._address = address
         self._fanout = fanout
         self._abort = abort
         self._batch = EMPTY
@@ -59,6 +73,10 @@ class AsgiReader(Reader):
         self._farewell: Notice | None = None
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def address(self) -> str:
+        return self._address
 
     async def _send(self, frame: Frame) -> None:
         raise NotImplementedError
@@ -149,14 +167,16 @@ async def attend_socket(
 ) -> None:
     """Accept a WebSocket whose reader has a place in the stream, and send to it until it has gone."""
     reading = permit(websocket)
+    kind = kind_of("websocket", is_private=reading is not None)
     try:
         await websocket.accept(selected(websocket))
         until = reading.until if reading else None
-        reader = WebSocketReader(format, stream.fanout, abort_of(websocket), until=until)
+        abort, address = abort_of(websocket), client_address(websocket)
+        reader = WebSocketReader(format, stream.fanout, abort, until=until, address=address)
         reader.websocket = websocket
         await attend(hub, stream, reader, cursor, _until_gone(websocket, stream.fanout, reader), outdated=outdated)
     finally:
-        hub.leave(stream)
+        hub.leave(stream, kind)
 
 
 def selected(websocket: WebSocket) -> str | None:
@@ -181,6 +201,7 @@ async def attend(
 ) -> None:
     """Let a reader join and send to it, until it is gone or was closed."""
     fanout = stream.fanout
+    metrics.OPENED.inc(*kind_of(reader.transport, is_private=reader.until is not None))
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(reader.run())
         expiry = _expire(fanout, reader)
@@ -188,6 +209,8 @@ async def attend(
             await hub.welcome(stream, reader, cursor, outdated=outdated)
             await gone
         finally:
+            if reader.state is not ReaderState.CLOSED:
+                metrics.CLOSED.inc("client")
             fanout.leave(reader)
             reader.release()
             sending.cancel()
@@ -208,6 +231,16 @@ def abort_of(connection: HTTPConnection) -> Callable[[], object]:
     assert task is not None
     abort: Callable[[], object] = extension(connection, ABORT) or task.cancel
     return abort
+
+
+def kind_of(transport: str, *, is_private: bool) -> Kind:
+    """The kind of a reader, by its transport and its stream."""
+    return transport, "private" if is_private else "public"
+
+
+def client_address(connection: HTTPConnection) -> str:
+    """The address of a client, as a believed proxy names it; empty where it is not known."""
+    return connection.client.host if connection.client else ""
 
 
 def extension(connection: HTTPConnection, name: str) -> Any:

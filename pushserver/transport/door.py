@@ -43,7 +43,7 @@ class Door:
             return self._addresses.connect(peer[0] if isinstance(peer, tuple) else None)
         except Refused as refused:
             kind = "address_connections" if isinstance(refused, TooMany) else "files"
-            metrics.LIMITED.labels(kind).inc()
+            metrics.LIMITED.inc(kind)
             transport.write(_bytes(refused))
             transport.close()
             return None

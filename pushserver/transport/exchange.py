@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
 
+from ..errors import Refused, Unavailable
+from ..logs import ACCESS, REQUEST, RequestMark
 from .outlet import Outlet
 
 logger = logging.getLogger(__name__)
+access = logging.getLogger(ACCESS)
 
 FAILED = b"The server failed on this request.\n"
+KEY = re.compile(rb'"?[\x21\x23-\x5b\x5d-\x7e]{1,200}"?')  # an idempotency key that may be repeated in an answer
+
+
+class PreparedAnswer(NamedTuple):
+    """PreparedAnswer is the bytes of an answer: its head without the empty line that ends it, and its whole body."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+# Whether a request is answered from memory. The function that it is called with gets the answer in another turn of the
+# event loop, or None where the application has to answer after all.
+Prepare = Callable[[Any, Callable[[PreparedAnswer | None], None]], bool]
+
+
+def prepared_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a PreparedAnswer. Its fields name the length of the body, and not the connection."""
+    return bytes(STATUS_LINE[status]) + _encoded(tuple(headers)).lines
 
 
 class Exchange:
@@ -43,14 +67,19 @@ class Exchange:
         self.is_started = False
         self.is_complete = False  # the application has sent everything
         self.is_disconnected = False
-        self._scope = scope
-        self._app = app
+        self.scope = scope
+        self.app = app
         self._outlet = outlet
         self._default_headers = default_headers
         self._expects_continue = expects_continue
         self._read_on = read_on
         self._complete = complete
-        self._changed = asyncio.Event()  # more of the body has come, or nothing will
+        self._has_changed = False  # more of the body has come, or nothing will
+        self._change: asyncio.Event | None = None  # the same, once it is awaited: few applications do
+        client = scope.get("client")
+        self._mark = RequestMark(self.header(b"x-request-id"), client[0] if client else "")
+        self._began = time.monotonic()
+        self._status = 0
         self._head = b""  # it goes out with the first part of the body
         self._has_body = True
         self._is_chunked = False
@@ -60,27 +89,54 @@ class Exchange:
 
     async def run(self) -> None:
         """Call the application; where it fails, answer 500 or cut an answer that has begun."""
+        REQUEST.set(self._mark)
         try:
-            await self._app(self._scope, self.receive, self.send)
+            await self.app(self.scope, self.receive, self.send)
         except Exception:
             logger.exception("the application failed on a request")
         finally:
             if not self.is_complete and not self.is_disconnected:
                 self._fail()
 
+    def reply(self, answer: PreparedAnswer) -> None:
+        """Send an answer that is ready, in place of calling the application."""
+        self._status = answer.status
+        parts = [answer.head, _encoded(tuple(self._default_headers)).lines, self._mark.line()]
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        self.is_started = True
+        self._outlet.write(b"".join(parts), *([answer.body] if answer.body and self.scope["method"] != "HEAD" else []))
+        self._end()
+
     def wake(self) -> None:
         """Let the application receive: more of the body has come, or its end."""
-        self._changed.set()
+        self._has_changed = True
+        if self._change is not None:
+            self._change.set()
 
     def disconnect(self) -> None:
         """Send nothing more; the application receives a disconnect."""
         self.is_disconnected = True
         self.body.clear()
-        self._changed.set()
+        self.wake()
 
     def header(self, name: bytes) -> bytes:
         """A header of the request, empty where it has none."""
-        return next((bytes(value) for key, value in self._scope.get("headers", ()) if key == name), b"")
+        for key, value in self.scope.get("headers", ()):
+            if key == name:
+                return bytes(value)
+        return b""
+
+    def stopped(self) -> Refused:
+        """The refusal of a request that did not end before its worker; it names the idempotency key that it has."""
+        key = self.header(b"idempotency-key")
+        name = key.decode("latin-1") if KEY.fullmatch(key) else ""
+        again = f"the same Idempotency-Key, {name}" if name else "the same Idempotency-Key, if it has one"
+        detail = f"The server stopped before this request ended. Outcome unknown; retry with {again}."
+        refused = Unavailable(detail, key=name)
+        refused.headers["Connection"] = "close"
+        return refused
 
     # --- called by the application (ASGI)
 
@@ -90,14 +146,21 @@ class Exchange:
             self._expects_continue = False
             self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self.is_disconnected and not self.is_complete:
-            await self._changed.wait()
-            self._changed.clear()
+            await self._changed()
         if self.is_disconnected or self.is_complete:
             return {"type": "http.disconnect"}
         body, self.body = bytes(self.body), bytearray()
         more_body = self.more_body
         self._read_on()
         return {"type": "http.request", "body": body, "more_body": more_body}
+
+    async def _changed(self) -> None:
+        if self._change is None:
+            self._change = asyncio.Event()
+            if self._has_changed:
+                self._change.set()
+        await self._change.wait()
+        self._change.clear()
 
     async def send(self, message: Any) -> None:
         """Send the head or a part of the body. Returns when the kernel has taken a part, at once after the last one."""
@@ -122,13 +185,14 @@ class Exchange:
         self.is_started = True
         if self.more_body or encoded.connection == b"close":
             self.keep_alive = False  # else what is left of the body would be taken for the next request
-        parts = [STATUS_LINE[status], encoded.lines]
+        self._status = status
+        parts = [STATUS_LINE[status], encoded.lines, self._mark.line()]
         if not self.keep_alive and encoded.connection is None:
             parts.append(b"connection: close\r\n")
-        self._has_body = self._scope["method"] != "HEAD" and status not in (204, 304)
+        self._has_body = self.scope["method"] != "HEAD" and status not in (204, 304)
         if self._has_body and encoded.length is not None:
             self._left = encoded.length
-        elif self._has_body and self._scope["http_version"] != "1.0":  # to which chunks would be part of the body
+        elif self._has_body and self.scope["http_version"] != "1.0":  # to which chunks would be part of the body
             self._is_chunked = True
             parts.append(b"transfer-encoding: chunked\r\n")
         self._head = b"".join([*parts, b"\r\n"])
@@ -154,7 +218,8 @@ class Exchange:
 
     def _end(self) -> None:
         self.is_complete = True
-        self._changed.set()
+        self.wake()
+        log_access(self.scope, self._status, self._began)
         self._complete()
 
     def _fail(self) -> None:
@@ -166,6 +231,16 @@ class Exchange:
         self._start(500, headers)
         self._write(FAILED, is_last=True)
         self._end()
+
+
+def log_access(scope: Any, status: int, began: float) -> None:
+    """Log a request that has its answer, if the settings ask for that. A query may have a token in it: it is left out.
+
+    `began` is the instant of its head, on the monotonic clock.
+    """
+    if access.isEnabledFor(logging.INFO):
+        took = 1_000 * (time.monotonic() - began)
+        access.info("%s %s %d %.1f ms", scope.get("method", "GET"), scope.get("path", ""), status, took)
 
 
 class _Encoded(NamedTuple):

@@ -10,6 +10,7 @@ import base64
 import binascii
 import logging
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -20,9 +21,11 @@ from websockets.utils import accept_key
 
 from .. import metrics
 from ..access.addresses import AddressPlace
+from ..logs import REQUEST, RequestMark
 from .asgi import ABORT, DETACH
+from .deadline import Deadline
 from .door import PLACE, leave
-from .outlet import Deadline
+from .exchange import log_access
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ class Handshake(asyncio.Protocol):
         self._connect_received = False
         self._answer: list[bytes] = []  # the parts of a refusal that the application has sent
         self._state: Literal["open", "accepted", "over"] = "open"
+        client = http.scope.get("client")
+        sent = next((value for name, value in http.headers if name == b"x-request-id"), b"")
+        self._mark = RequestMark(sent, client[0] if client else "")
+        self._began = monotonic()
         self._early = early  # bytes that the client sent before the answer
 
     def begin(self) -> None:
@@ -71,7 +78,7 @@ class Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         leave(self._place)
         self._state = "over"
-        self._deadline.end()
+        self._deadline.close()
         self._http.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -107,6 +114,7 @@ class Handshake(asyncio.Protocol):
         return scope
 
     async def _run(self, scope: dict[str, Any]) -> None:
+        REQUEST.set(self._mark)
         try:
             await self._http.app(scope, self._receive, self._send)
         except ClientDisconnected:
@@ -131,7 +139,8 @@ class Handshake(asyncio.Protocol):
             case "websocket.accept":
                 self._accept(message)
             case "websocket.http.response.start":
-                self._answer = [*_head(message["status"], message["headers"]), b"connection: close\r\n\r\n"]
+                head = self._head(message["status"], message["headers"])
+                self._answer = [*head, b"connection: close\r\n\r\n"]
             case "websocket.http.response.body":
                 self._answer.append(message.get("body", b""))
                 if not message.get("more_body", False):
@@ -150,14 +159,14 @@ class Handshake(asyncio.Protocol):
         ]
         if message.get("subprotocol"):
             headers.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
-        self._transport.write(b"".join([*_head(101, headers), b"\r\n"]))
+        self._transport.write(b"".join([*self._head(101, headers), b"\r\n"]))
         self._state = "accepted"
 
     def _detach(self, protocol: asyncio.Protocol) -> None:
         """Give an accepted connection to a protocol. uvicorn no longer counts it among its connections."""
         assert self._state == "accepted", "a connection is detached once, after it was accepted"
         self._state = "over"
-        self._deadline.end()
+        self._deadline.close()
         self._http.connections.discard(self)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
@@ -195,7 +204,12 @@ class Handshake(asyncio.Protocol):
             (b"content-length", str(len(text)).encode()),
             (b"sec-websocket-version", b"13"),
         ]
-        self._end(b"".join([*_head(status, headers), b"connection: close\r\n\r\n", text.encode()]))
+        self._end(b"".join([*self._head(status, headers), b"connection: close\r\n\r\n", text.encode()]))
+
+    def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+        """The head of the answer without its end; the request is logged now, if requests are."""
+        log_access(self._http.scope, status, self._began)
+        return [*_lines(status, headers), b"x-request-id: %b\r\n" % self._mark.id.encode()]
 
     def _end(self, last: bytes) -> None:
         self._state = "over"
@@ -208,11 +222,11 @@ class Handshake(asyncio.Protocol):
         self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server did not answer in time; retry later.\n")
 
     def _cut(self) -> None:
-        metrics.CUT.labels("unread").inc()
+        metrics.CUT.inc("unread")
         self._transport.abort()
 
 
-def _head(status: int, headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+def _lines(status: int, headers: list[tuple[bytes, bytes]]) -> list[bytes]:
     return [STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in headers)]
 
 

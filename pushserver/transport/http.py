@@ -1,13 +1,6 @@
 """A worker's HTTP connections, on uvicorn's protocol: what a client may send, hold and wait for has limits.
 
-A connection is in one of these states, and leaves each of them by itself:
-
-    idle      between two requests                         Limits.idle, then it is closed
-    head      a request line or its headers are due        Limits.head, then it is cut
-    body      the rest of a body is due                    Limits.body, then 408
-    answer    the application works                        the application's own limits
-    unread    the client takes nothing of the answer       Limits.unread, then it is cut
-    closing   the client still sends after the last answer Limits.close, then it is cut
+deadline.py has its states, and the limit of each.
 
 A client may send requests before it has read the answers (pipelining). They are parsed when those answers have been
 taken: until then the bytes wait, a few in the worker and the others in the kernel.
@@ -15,10 +8,9 @@ taken: until then the bytes wait, a few in the worker and the others in the kern
 
 from __future__ import annotations
 
-import re
-import urllib.parse
 from collections import deque
-from typing import Any, NamedTuple, cast
+from functools import partial
+from typing import Any, cast
 
 import httptools
 from starlette.responses import PlainTextResponse
@@ -27,67 +19,44 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .. import metrics
 from ..access.addresses import AddressPlace
-from ..errors import Fault, Malformed, Refused, Unavailable, shorten
+from ..errors import Fault
 from ..problems import answer
 from .asgi import ABORT
+from .deadline import LIMITS, BodyLate, Deadline, Limits
 from .door import PLACE, Door, leave
-from .exchange import Exchange
+from .exchange import Exchange, Prepare, PreparedAnswer
 from .handshake import Handshake
-from .outlet import Deadline, Outlet, Unread
+from .head import fault_of, has_body, late_upgrade, locate
+from .outlet import Outlet, Unread
 
 HEAD_BYTES = 65_536  # the longest request line and headers
 PIPELINED_BYTES = 512  # that are parsed at once: some 16 short requests, which wait while the first is answered
 BODY_BYTES = 65_536  # of a body that wait for the application before reading is paused
 QUIET = 1.0  # seconds without a request, after which a connection of a worker that stops is closed
 LAST_BYTES = 8 * 2**20  # that a client may send after the last answer; they are discarded
+NOTHING = memoryview(b"")
 LOCAL = ("127.0.0.1", 0)  # the client of a unix socket, in place of none: it is on this machine, as a proxy would be
-KEY = re.compile(rb'"?[\x21\x23-\x5b\x5d-\x7e]{1,200}"?')  # an idempotency key that may be repeated in an answer
-HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
-
-
-class Limits(NamedTuple):
-    """Limits are the seconds that a connection may be in a state."""
-
-    idle: float = 5.0
-    head: float = 10.0
-    body: float = 30.0
-    handshake: float = 30.0  # for the application to answer a request for a WebSocket
-    unread: float = 30.0
-    close: float = 5.0
-
-
-LIMITS = Limits()
-Fields = list[tuple[bytes, bytes]]
-
-
-class BadVersion(Refused):
-    """The request is of a version of HTTP that the server does not speak (RFC 9110, 15.6.6)."""
-
-    status, title, kind = 505, "HTTP version not supported", "http-version"
-
-
-class BodyLate(Refused):
-    """The body did not come in time (RFC 9110, 15.5.9)."""
-
-    status, title, kind = 408, "Body too late", "body-late"
 
 
 class HttpProtocol(HttpToolsProtocol):
     """HttpProtocol is uvicorn's, with limits on what a client sends, leaves unread and is waited for.
 
     The scope extension `pushserver.abort` lets the application cut the connection of a reader that takes no more of its
-    answer.
+    answer. `prepare` is asked for an answer before the application is called.
     """
 
-    def __init__(self, *, door: Door, unread: Unread, limits: Limits = LIMITS, **others: Any) -> None:
+    def __init__(
+        self, *, door: Door, unread: Unread, limits: Limits = LIMITS, prepare: Prepare | None = None, **others: Any
+    ) -> None:
         super().__init__(**others)
+        self._prepare = prepare
         self._door = door
         self._place: AddressPlace | None = None  # of the connection among those of its address
         self.limits = limits
         self._unread = unread
         self._outlet: Outlet = None  # type: ignore[assignment]  # until the connection is made
         self._reading = Deadline()  # of the state that the client has to end by sending something
-        self._unparsed = memoryview(b"")
+        self._unparsed = NOTHING
         self._head_bytes: int | None = 0  # of the head so far; None between the end of a head and the next request
         self._body_left = 0  # bytes of the declared body that are yet to come
         self._receiving: Exchange | None = None  # the request whose body is yet to come
@@ -108,20 +77,20 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.client = self.client or LOCAL
         self._outlet = Outlet(transport, self._unread, self.limits.unread)
-        self._reading.set(self.limits.head, lambda: self.cut("head"))
+        self._reading.set(self.limits.head, self._cut_head)
         self._place = self._door.enter(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         leave(self._place)
         self.connections.discard(self)
-        self._reading.end()
+        self._reading.close()
         self._outlet.lost()
         self._unread.release(self)
         for due in filter(None, (self._current, *self._waiting)):
             due.disconnect()
         self._current = self._receiving = None
         self._waiting.clear()
-        self._unparsed = memoryview(b"")
+        self._unparsed = NOTHING
         self.parser = None  # type: ignore[assignment]  # the two refer to each other
 
     def data_received(self, data: bytes) -> None:
@@ -181,12 +150,15 @@ class HttpProtocol(HttpToolsProtocol):
             self.cut("stopping")
         else:
             self._receiving = due
-            self._replace(answer(_stopping(due.header(b"idempotency-key"))))
+            self._replace(answer(due.stopped()))
 
     def cut(self, reason: str) -> None:
         """Cut the connection, and count it by this reason."""
-        metrics.CUT.labels(reason).inc()
+        metrics.CUT.inc(reason)
         self.transport.abort()
+
+    def _cut_head(self) -> None:
+        self.cut("head")
 
     # --- reading
 
@@ -205,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
         while self._unparsed and not self.transport.is_closing():
             if self._is_last and self._receiving is None:
                 self._has_ignored = True
-                self._unparsed = memoryview(b"")
+                self._unparsed = NOTHING
             elif self._must_wait():
                 break
             else:
@@ -217,7 +189,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse a piece: as much of a body as there is, little of anything else, since it cannot wait once parsed."""
         data, size = self._unparsed, max(PIPELINED_BYTES, self._body_left)
-        piece, self._unparsed = data[:size], data[size:]
+        piece, self._unparsed = (data, NOTHING) if len(data) <= size else (data[:size], data[size:])
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:  # it says at which byte the parser stopped
@@ -250,13 +222,13 @@ class HttpProtocol(HttpToolsProtocol):
             if self._receiving is None or self._receiving is not self._current:
                 self._reading.end()
         elif self._head_bytes is not None and not self._reading.is_set:
-            self._reading.set(self.limits.head, lambda: self.cut("head"))
+            self._reading.set(self.limits.head, self._cut_head)
 
     def _hand_over(self) -> None:
         """Give the connection to a handshake."""
-        early, self._unparsed = bytes(self._unparsed), memoryview(b"")
+        early, self._unparsed = bytes(self._unparsed), NOTHING
         self.connections.discard(self)
-        self._reading.end()
+        self._reading.close()
         self._unread.release(self)
         self._current = None
         Handshake(self, early, self._place, self.limits.handshake, self.limits.close).begin()
@@ -269,7 +241,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_ignored = self._is_last
         self._is_late = self._has_waited or self._is_due()
         if self._head_bytes is None and not self._is_ignored:  # else it is the first one: its time runs
-            self._reading.set(self.limits.head, lambda: self.cut("head"))
+            self._reading.set(self.limits.head, self._cut_head)
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
@@ -282,13 +254,15 @@ class HttpProtocol(HttpToolsProtocol):
         scope["http_version"] = self.parser.get_http_version()
         scope["extensions"] = {ABORT: self.transport.abort, PLACE: self._place}
         is_upgrade = self.parser.should_upgrade()
-        refused = _fault_of_host(scope) or _fault_of_body(scope, is_upgrade=is_upgrade)
+        refused = fault_of(scope, is_upgrade=is_upgrade)
         if is_upgrade and self._should_upgrade():
-            refused = refused or self._fault_of_upgrade()
+            refused = refused or (late_upgrade() if self._is_late else None)
             self._is_upgrading = refused is None
         if not self._is_upgrading:
-            self._begin(answer(refused) if refused else self._located())
-        self._has_ignored |= is_upgrade and _has_body(scope["headers"])  # the parser does not read such a body
+            if refused is None:
+                locate(scope, self.url, self.root_path)
+            self._begin(answer(refused) if refused else self.app)
+        self._has_ignored |= is_upgrade and has_body(scope["headers"])  # the parser does not read such a body
 
     def on_body(self, body: bytes) -> None:
         if self._is_ignored or self._receiving is None:
@@ -308,23 +282,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     # --- requests and answers
 
-    def _located(self) -> ASGIApp:
-        """The application; the scope gets the address that it is asked for. Raises HttpParserError, UnicodeError."""
-        scope: Any = self.scope
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
-        scope["raw_path"] = self.root_path.encode("ascii") + url.path
-        scope["query_string"] = url.query or b""
-        return cast(ASGIApp, self.app)
-
-    def _fault_of_upgrade(self) -> Refused | None:
-        """The refusal of a WebSocket on a connection whose answers the client has not read: they would mix with it."""
-        if not self._is_late:
-            return None
-        fault = Fault("Upgrade", "a request after the answer to the one before it", "one that did not wait")
-        return Malformed("A WebSocket cannot begin while an answer is due.", fault, headers={"Connection": "close"})
-
     def _begin(self, app: ASGIApp) -> None:
         """Let the application answer the request whose head is complete, or let it wait for its turn."""
         scope: Any = self.scope
@@ -341,8 +298,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._start(due)
 
     def _new_exchange(self, app: ASGIApp, *, keep_alive: bool) -> Exchange:
+        scope: Any = self.scope or {"type": "http", "http_version": "1.1"}
+        scope.setdefault("method", "")  # of a head without an end
         return Exchange(
-            {"type": "http", "method": "", "http_version": "1.1", **(self.scope or {})},  # of a head without an end
+            scope,
             app,
             self._outlet,
             default_headers=self.server_state.default_headers,
@@ -356,13 +315,27 @@ class HttpProtocol(HttpToolsProtocol):
         self._current = due
         if due is self._receiving:
             self._reading.set(self.limits.body, self._end_body)
+        is_read = due.app is self.app and due.scope["method"] in ("GET", "HEAD")
+        if not (is_read and self._prepare and self._prepare(due.scope, partial(self._reply, due))):
+            self._run(due)
+
+    def _reply(self, due: Exchange, prepared: PreparedAnswer | None) -> None:
+        """Answer from memory, or call the application. A request that was refused meanwhile needs neither."""
+        if due.is_disconnected:
+            return
+        if prepared is None:
+            self._run(due)
+        else:
+            due.reply(prepared)
+
+    def _run(self, due: Exchange) -> None:
         task = self.loop.create_task(due.run())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     def _end_body(self) -> None:
         """Refuse a request whose body did not come in time."""
-        metrics.CUT.labels("body").inc()
+        metrics.CUT.inc("body")
         fault = Fault("body", f"all of it within {self.limits.body:g} s", "less")
         self._replace(answer(BodyLate("The body came too slowly.", fault, headers={"Connection": "close"})))
 
@@ -417,54 +390,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self._waiting.clear()
-        self._unparsed = memoryview(b"")
+        self._unparsed = NOTHING
         self._unread.release(self)
         self._last_bytes = LAST_BYTES
         self._reading.set(self.limits.close, self.transport.abort)
         self.transport.write_eof()
         self.transport.resume_reading()
-
-
-def _stopping(key: bytes) -> Refused:
-    """The refusal of a request that did not end before its worker; it names the idempotency key that came with it."""
-    name = key.decode("latin-1") if KEY.fullmatch(key) else ""
-    again = f"the same Idempotency-Key, {name}" if name else "the same Idempotency-Key, if it has one"
-    refused = Unavailable(
-        f"The server stopped before this request ended. Outcome unknown; retry with {again}.", key=name
-    )
-    refused.headers["Connection"] = "close"
-    return refused
-
-
-def _has_body(fields: Fields) -> bool:
-    """Whether a head declares a body that is not empty."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t")) for name, value in fields
-    )
-
-
-def _fault_of_host(scope: Any) -> Refused | None:
-    """The refusal of a version other than 1.0 and 1.1, or of a Host that RFC 9112, 3.2, does not allow."""
-    version, close = scope["http_version"], {"Connection": "close"}
-    if version not in ("1.0", "1.1"):
-        return BadVersion("The server speaks HTTP/1.1.", Fault("version", "1.1", version), headers=close)
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) > 1 or (not hosts and version == "1.1"):
-        return Malformed("A request has one Host.", Fault("Host", "one", str(len(hosts))), headers=close)
-    if hosts and not HOST.fullmatch(hosts[0].strip()):
-        got = shorten(hosts[0].decode("latin-1"))
-        return Malformed(
-            "The Host is not valid.", Fault("Host", "a name or an address, and a port", got), headers=close
-        )
-    return None
-
-
-def _fault_of_body(scope: Any, *, is_upgrade: bool) -> Refused | None:
-    """The refusal of a body where none has a meaning: of GET and HEAD (RFC 9110, 9.3.1), and of an upgrade."""
-    if not _has_body(scope["headers"]):
-        return None
-    if is_upgrade or scope["method"] in ("GET", "HEAD"):
-        name = "request to upgrade" if is_upgrade else scope["method"]
-        fault = Fault("body", "none", "a Content-Length or Transfer-Encoding")
-        return Malformed(f"A {name} has no body here.", fault, headers={"Connection": "close"})
-    return None

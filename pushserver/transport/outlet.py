@@ -8,36 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 from .. import metrics
 from ..wire.frames import PIECE
-
-
-class Deadline:
-    """Deadline calls a function when its time is over, unless it is set again or ended before."""
-
-    __slots__ = ("_timer",)
-
-    def __init__(self) -> None:
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_set(self) -> bool:
-        """Whether a time runs."""
-        return self._timer is not None
-
-    def set(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call the function after so many seconds, in place of what was set before."""
-        self.end()
-        self._timer = asyncio.get_running_loop().call_later(seconds, call)
-
-    def end(self) -> None:
-        """Forget the time limit; a second call changes nothing."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+from .deadline import Deadline
 
 
 class Holder(Protocol):
@@ -127,7 +102,12 @@ class Outlet:
             return
         body = max(parts, key=len)
         self._body = self._unread.shared(body)
-        self._parts.extend(self._body if part is body else part for part in parts)
+        if self._body is not body:
+            parts = tuple(self._body if part is body else part for part in parts)
+        if self.is_taken() and sum(map(len, parts)) <= PIECE:
+            self._transport.writelines(parts)
+        else:
+            self._parts.extend(parts)
         self._write_on()
 
     def is_taken(self) -> bool:
@@ -157,11 +137,15 @@ class Outlet:
         self._parts.clear()
         self._is_paused = False
         self._release()
+        self._deadline.close()
 
     def cut(self, reason: str) -> None:
         """Cut the connection; what waits to be sent is lost."""
-        metrics.CUT.labels(reason).inc()
+        metrics.CUT.inc(reason)
         self._transport.abort()
+
+    def _cut_unread(self) -> None:
+        self.cut("unread")
 
     # --- writing
 
@@ -173,7 +157,7 @@ class Outlet:
         else:
             self._unread.hold(self, self._body)
             if not self._deadline.is_set:
-                self._deadline.set(self._patience, lambda: self.cut("unread"))
+                self._deadline.set(self._patience, self._cut_unread)
 
     def _piece(self) -> list[bytes | memoryview]:
         """The next PIECE bytes, as parts that the transport writes in one call, and does not copy."""

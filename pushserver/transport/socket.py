@@ -16,9 +16,10 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
+from .. import metrics
 from ..access.addresses import AddressPlace
 from ..access.gate import permit
-from ..live.hub import Hub
+from ..live.hub import Hub, Kind
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream
 from ..model import Cursor
@@ -26,7 +27,7 @@ from ..stretch import STRETCH
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, Format, Notice
 from ..wire.websocket import DEFLATE, ClientFrames, accepts_deflate, close_message
-from .asgi import CLOSE_LIMIT, DETACH, extension, selected
+from .asgi import CLOSE_LIMIT, DETACH, extension, kind_of, selected
 from .door import PLACE, leave
 
 NO_PIECES: Iterator[bytes] = iter(())
@@ -43,7 +44,7 @@ class SocketReader(Reader, asyncio.Protocol):
     sent.
     """
 
-    __slots__ = ("_client", "_file", "_hub", "_place", "_rest", "_stream", "_timer", "_transport", "_until")
+    __slots__ = ("_address", "_client", "_file", "_hub", "_place", "_rest", "_stream", "_timer", "_transport", "_until")
 
     _transport: asyncio.Transport
 
@@ -58,6 +59,7 @@ class SocketReader(Reader, asyncio.Protocol):
         place: AddressPlace | None = None,
     ) -> None:
         super().__init__(format, coding)
+        self._address = ""  # that a believed proxy names; empty for the peer's own
         self._hub = hub
         self._stream = stream
         self._place = place
@@ -65,6 +67,24 @@ class SocketReader(Reader, asyncio.Protocol):
         self._rest = NO_PIECES
         self._client: ClientFrames | None = None  # only while a frame of the client's is incomplete
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Its kind among readers: one with a token reads a private stream."""
+        return kind_of(self.transport, is_private=self._until is not None)
+
+    @property
+    def address(self) -> str:
+        return self._address or _peer(self._transport)
+
+    def note_address(self, client: tuple[str, int] | None) -> None:
+        """Note the client's address, if it is not that of the connection."""
+        if client is not None and client[0] != _peer(self._transport):
+            self._address = client[0]
+
+    @property
+    def waiting(self) -> int:
+        return self._transport.get_write_buffer_size()
 
     # --- called by the fanout
 
@@ -106,6 +126,7 @@ class SocketReader(Reader, asyncio.Protocol):
             self._timer = loop.call_later(left, self._stream.fanout.drop, self, Close.TOKEN_EXPIRED)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._count_gone()
         self.state = ReaderState.CLOSED
         self._file = NO_FILE
         self._rest = NO_PIECES
@@ -115,7 +136,7 @@ class SocketReader(Reader, asyncio.Protocol):
         try:
             self._stream.fanout.leave(self)
         finally:
-            self._hub.leave(self._stream)
+            self._hub.leave(self._stream, self.kind)
 
     def pause_writing(self) -> None:
         if self.state is ReaderState.OPEN:
@@ -200,12 +221,18 @@ class SocketReader(Reader, asyncio.Protocol):
     def _client_closed(self, echo: bytes) -> None:
         """End after the client's close frame; echo it if the server has not sent its own."""
         if self.state is not ReaderState.CLOSED:
+            self._count_gone()
             self.state = ReaderState.CLOSED
             self._rest = NO_PIECES
             self._stream.fanout.leave(self)
             self._transport.write(echo)
         self._transport.close()
         self._end_soon()
+
+    def _count_gone(self) -> None:
+        """Count a reader that leaves by itself; those that the server closes are counted there."""
+        if self.state is not ReaderState.CLOSED:
+            metrics.CLOSED.inc("client")
 
     def _end_soon(self) -> None:
         """Cut the connection after CLOSE_LIMIT.
@@ -229,6 +256,7 @@ async def detach(
 ) -> None:
     """Accept a WebSocket whose reader has a place in the stream, give the connection to the reader, and let it join."""
     reading = permit(websocket)
+    kind = kind_of("websocket", is_private=reading is not None)
     coding, headers = Coding.MESSAGE, []
     offers = websocket.headers.get("sec-websocket-extensions")
     if offers and deflate and accepts_deflate(offers):
@@ -240,10 +268,19 @@ async def detach(
         extension(websocket, DETACH)(reader)
         websocket.scope["extensions"].pop(PLACE, None)  # the reader leaves it now
     except BaseException:
-        hub.leave(stream)
+        hub.leave(stream, kind)
         raise
+    reader.note_address(websocket.client)
+    metrics.OPENED.inc(*kind)
     try:
         await hub.welcome(stream, reader, cursor, outdated=outdated)
     except BaseException:
+        metrics.CLOSED.inc("internal")
         reader.close(Close.RESTART)
         raise
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    """The address at the other end of a connection; that of a unix socket has none."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else ""

@@ -20,6 +20,8 @@ MIN_RETRY_MS, MAX_RETRY_MS = 1_000, 5_000  # after which a browser reconnects; r
 class SseReader(AsgiReader):
     """SseReader is a reader on an HTTP answer that stays open. `transmit` is set before `run`."""
 
+    transport = "sse"
+
     __slots__ = ("_first", "transmit")
 
     transmit: Send

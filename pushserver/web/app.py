@@ -21,7 +21,8 @@ from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..access.tokens import Tokens
 from ..codec import dumps
-from ..live.hub import Hub, HubOptions
+from ..live.hub import Hub
+from ..live.options import HubOptions
 from ..live.receipts import Receipts
 from ..page import render
 from ..page.masthead import Masthead
@@ -33,6 +34,7 @@ from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
 from .caching import cache_control
 from .health import Health, HealthRoutes
+from .measures import Measures
 from .middleware import App
 from .openapi import document
 from .publishing_routes import PublishingRoutes
@@ -53,17 +55,25 @@ class Part(Protocol):
     async def run(self) -> None: ...
 
 
-def create_app(settings: Settings, condition: StoreCondition | None = None) -> App:
+def create_app(settings: Settings, condition: StoreCondition | None = None, *, last_file: int | None = None) -> App:
     """The ASGI application of one worker. `settings.redis` and `settings.key` are set. Raises ValueError, OSError.
 
-    `condition` is that of an embedded store, as its supervisor notes it.
+    `condition` is that of an embedded store, as its supervisor notes it. From descriptor `last_file` on the worker has
+    no file for another connection.
     """
     render.prepare()
     store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
     log = Log.of(store, settings)
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
-    health = Health(store, hub, receipts, stale_pages=settings.stale_pages)
+    health = Health(
+        store,
+        hub,
+        receipts,
+        stale_pages=settings.stale_pages,
+        slow_store=settings.slow_store,
+        last_file=last_file,
+    )
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
     static = StaticSet(static_folder(), settings.public_url)
@@ -106,7 +116,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
     ]
     lifespan = _lifespan(store, health, store, hub, receipts, health, *([purger] if purger else []))
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
-    return App(
+    app = App(
         routes,
         hub=hub,
         addresses=addresses,
@@ -117,6 +127,8 @@ def create_app(settings: Settings, condition: StoreCondition | None = None) -> A
         static=static,
         lifespan=lifespan,
     )
+    app.measures = Measures(hub, health, surfaces)
+    return app
 
 
 def _handlers(
@@ -130,7 +142,6 @@ def _handlers(
     return {
         "listStreams": reading.index,
         "isAlive": health.livez,
-        "countAll": health.scrape,
         "isReady": health.readyz,
         "isReadable": health.readyz_read,
         "describe": reading.openapi,

@@ -23,7 +23,7 @@ def if_none_match(field: str, etag: str) -> bool:
 
     A field of more than one line is passed as one, joined by commas (RFC 9110, 5.3).
     """
-    if field.strip(" \t") == "*":
+    if field == etag or field.strip(" \t") == "*":
         return True
     # A search for the text would take "v1.2" for a part of "v1.23", and answer 304 to a client with an old copy.
     return bool(_LIST.fullmatch(field)) and _opaque(etag) in map(_opaque, re.findall(_TAG, field))

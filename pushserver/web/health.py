@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.requests import Request
@@ -15,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from .. import metrics
 from ..live.hub import Hub
 from ..live.receipts import Receipts
+from ..repeats import Trouble
 from ..store.condition import Condition
 from ..store.store import Store, StoreError, StoreUnfit
 
@@ -24,32 +27,85 @@ ASKED_EVERY = 2.0  # seconds
 STALE_AFTER = 10.0  # seconds without an answer from the store
 READY_LIMIT = 5.0  # seconds that a worker's start waits for its checks
 READY_LOOK = 0.01  # seconds between two looks
+# Why a worker is not ready, by the check that does not pass.
+REASONS = {
+    "store": "the last check of the store failed, or it has not answered for 10 s",
+    "fast": "a check of the store takes longer than --slow-store",
+    "folder": "the data folder of the embedded store is gone or was replaced",
+    "replicas": "fewer replicas than --replicas acknowledged the last write",
+    "tail": "the events of a followed stream are not read",
+    "receipts": "the channel between the workers is not open",
+    "room": "the worker has as many readers as it accepts (--readers)",
+    "files": "the worker has as many files open as it may",
+    "staying": "the worker is about to stop",
+    "pages": "the store has been away for longer than --stale-pages",
+}
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class Health:
     """Health asks the store regularly and keeps the result for the probes, which never wait for the store.
 
-    `stale_pages` are the seconds for which pages are served without it.
+    `stale_pages` are the seconds for which pages are served without it, `slow_store` the milliseconds that a check of
+    it may take, 0 for any. From descriptor `last_file` on a new connection is refused.
     """
 
-    def __init__(self, store: Store, hub: Hub, receipts: Receipts, *, stale_pages: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        receipts: Receipts,
+        *,
+        stale_pages: float,
+        slow_store: int = 0,
+        last_file: int | None = None,
+    ) -> None:
         self._store = store
         self._hub = hub
         self._receipts = receipts
         self._stale_pages = stale_pages
+        self._slow = slow_store / 1_000 or float("inf")
+        self._last_file = last_file
         self._answered_at = self._read_at = float("-inf")
+        self._trouble = Trouble(logger, "store check passes again")
+        self._slowness = Trouble(logger, "the store is fast again")
+        self._asked_at: float | None = None  # while a check of the store is under way
+        self._took = 0.0  # seconds, of the last one
 
     async def run(self) -> None:
         """Ping the store every 2 seconds, until cancelled."""
+        clock = asyncio.get_running_loop().time
         while True:
+            began = self._asked_at = clock()
             try:
                 await self._store.ping()
-                self._answered_at = self._read_at = asyncio.get_running_loop().time()
+                self._answered_at = self._read_at = clock()
+                self._trouble.over()
             except (StoreError, StoreUnfit) as error:
-                logger.warning("store check failed: %s", error)
+                self._trouble.failed("store check failed: %s", error, reason=error)
                 self._answered_at = float("-inf")
+            self._asked_at, self._took = None, clock() - began
+            if self._took >= self._slow:
+                self._slowness.failed("store slow: a check took %.1f s, more than --slow-store", self._took)
+            else:
+                self._slowness.over()
             await asyncio.sleep(ASKED_EVERY)
+
+    def _is_fast(self) -> bool:
+        """Whether the last check of the store was quick, and the one under way has not waited for long either."""
+        waited = 0.0 if self._asked_at is None else asyncio.get_running_loop().time() - self._asked_at
+        return max(waited, self._took) < self._slow
+
+    def _has_files(self) -> bool:
+        """Whether a new connection would get a descriptor below that from which on it is refused."""
+        if self._last_file is None:
+            return True
+        try:
+            lowest = os.dup(2)
+        except OSError:
+            return False
+        os.close(lowest)
+        return lowest < self._last_file
 
     async def wait_until_ready(self) -> None:
         """Wait until every check passes, at most READY_LIMIT seconds: a worker that is not ready serves what it can."""
@@ -63,10 +119,13 @@ class Health:
         age = asyncio.get_running_loop().time() - self._answered_at
         return {
             "store": age < STALE_AFTER,
+            "fast": self._is_fast(),
             "folder": self._store.condition.get() != Condition.FOLDER_LOST,
             "replicas": self._store.has_replicas(),
             "tail": self._hub.is_sound(),
             "receipts": self._receipts.open,
+            "room": self._hub.has_room,
+            "files": self._has_files(),
             "staying": not self._hub.draining,
         }
 
@@ -76,20 +135,25 @@ class Health:
         reads = at - self._answered_at < STALE_AFTER or at - self._read_at < self._stale_pages
         return {"pages": reads, "staying": not self._hub.draining}
 
+    def measure(self) -> None:
+        """Set the metrics of the checks, and of the store."""
+        checks = self.checks()
+        for name, passes in checks.items():
+            metrics.CHECK.set(passes, name)
+        metrics.STORE_UP.set(checks["store"])
+        for condition in Condition:
+            metrics.CONDITION.set(condition is self._store.condition.get(), condition.name.lower())
+
     def publishes(self) -> bool:
         """Whether there is room on the disk for new entries. A worker that has none is ready all the same: to read."""
         return self._store.condition.get() == Condition.SOUND
 
 
 class HealthRoutes:
-    """Handlers of probes, and of the scrape of metrics."""
+    """Handlers of probes."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
-
-    async def scrape(self, request: Request) -> Response:
-        """`GET /metrics`: the metrics of every worker, in the text format of Prometheus."""
-        return Response(metrics.exposition(), headers=_NO_STORE, media_type=metrics.CONTENT_TYPE)
 
     async def livez(self, request: Request) -> Response:
         """`GET /livez`: 200, which a worker that hangs does not answer."""
@@ -97,14 +161,14 @@ class HealthRoutes:
 
     async def readyz(self, request: Request) -> Response:
         """`GET /readyz`: 200 if every check of the worker passes, else 503. `publishing` is no check."""
-        checks = self._health.checks()
-        ready = all(checks.values())
-        return JSONResponse(
-            {"ready": ready, **checks, "publishing": self._health.publishes()}, 200 if ready else 503, _NO_STORE
-        )
+        return _answer(self._health.checks(), publishing=self._health.publishes())
 
     async def readyz_read(self, request: Request) -> Response:
         """`GET /readyz/read`: 200 while the worker answers page loads and stays, else 503."""
-        checks = self._health.reading_checks()
-        ready = all(checks.values())
-        return JSONResponse({"ready": ready, **checks}, 200 if ready else 503, _NO_STORE)
+        return _answer(self._health.reading_checks())
+
+
+def _answer(checks: Mapping[str, bool], **more: bool) -> Response:
+    reasons = [REASONS[name] for name, passes in checks.items() if not passes]
+    body = {"ready": not reasons, "reasons": reasons, **checks, **more}
+    return JSONResponse(body, 503 if reasons else 200, _NO_STORE)

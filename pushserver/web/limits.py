@@ -63,7 +63,7 @@ class AddressGuard:
             kind = "address_connections"
             return None if _place(scope) else self._connect(scope, host)
         except TooMany:
-            metrics.LIMITED.labels(kind).inc()
+            metrics.LIMITED.inc(kind)
             raise
 
     def _connect(self, scope: Scope, host: str | None) -> AddressPlace | None:

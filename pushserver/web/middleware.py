@@ -20,24 +20,31 @@ from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
+from ..logs import REQUEST
 from ..problems import HEADERS, answer
+from ..repeats import Tally
 from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
 from .cors import Cors
 from .limits import AddressGuard
+from .measures import Measures
 from .refusals import Refusals
 from .static_files import StaticFiles, StaticSet
-from .surface_routes import SurfaceRoutes
+from .surface_routes import Reply, SurfaceRoutes, fields_of
 
 logger = logging.getLogger(__name__)
+_away = Tally(logger, "requests without an answer of the store")
 
 
 class App(Starlette):
     """App is the ASGI application of a worker: it completes response headers, and enforces the limits of addresses.
 
-    The headers are added before Starlette's own middleware, so that they cover the answer to a bug. `hub` and
-    `addresses` are for the server, which drains the hub before it stops, and counts the connections of an address.
+    The headers are added before Starlette's own middleware, so that they cover the answer to a bug. `hub`,
+    `addresses` and `measures` are for the server, which drains the hub before it stops, counts the connections of an
+    address, and reports what is measured.
     """
+
+    measures: Measures  # set once all parts are made
 
     def __init__(
         self,
@@ -66,8 +73,18 @@ class App(Starlette):
         )
         self._files = StaticFiles(self._reads, static)
 
+    def prepare(self, scope: Scope, reply: Reply) -> bool:
+        """Have a GET or HEAD answered from memory, as `transport/http.py` says. What concerns a middleware is not."""
+        fields = fields_of(scope["headers"])
+        if self.addresses.limit_requests or b"origin" in fields:
+            return False
+        return self._files.prepare(scope, fields, reply) or self._reads.prepare(scope, fields, reply)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. A page load that no middleware concerns does not go through them: they cost more than it does."""
+        mark, client = REQUEST.get(), scope.get("client")
+        if mark is not None and client:
+            mark.client = client[0]  # as a believed proxy names it
         if self.addresses.limit_requests or any(name == b"origin" for name, _ in scope.get("headers", ())):
             await self._complete(scope, receive, send)
         else:
@@ -107,7 +124,8 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 async def _store(request: Request, error: Exception) -> Response:
-    logger.warning("%s %s: the store does not answer: %s", request.method, request.scope["path"], error)
+    path = request.scope["path"]
+    _away.note("", "%s %s: the store does not answer: %s", request.method, path, error)
     return answer(Unavailable("The store does not answer; retry later."))
 
 

@@ -49,7 +49,7 @@ class Purger:
         try:
             self._waiting.put_nowait(_Withdrawal(stream, entry_id))
         except asyncio.QueueFull:
-            metrics.PURGES.labels("dropped").inc()
+            metrics.PURGES.inc("dropped")
             logger.warning("stream %s: no purge of a withdrawal is sent: %d wait for the caches", stream, WAITING)
 
     async def run(self) -> None:
@@ -77,9 +77,9 @@ class Purger:
         for _ in range(ATTEMPTS):
             problem = await _attempt(http, url, headers)
             if not problem:
-                metrics.PURGES.labels("done").inc()
+                metrics.PURGES.inc("done")
                 return
-        metrics.PURGES.labels("failed").inc()
+        metrics.PURGES.inc("failed")
         logger.warning("the cache at %s was not purged: %s", urlsplit(url).netloc, problem)
 
 

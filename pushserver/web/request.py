@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 import time
@@ -17,16 +18,23 @@ from ..access.keys import Keys, Quota
 from ..codec import dumps, read_json
 from ..content import validation
 from ..content.validation import M
-from ..errors import Fault, Invalid, Malformed, TooLarge, UnsupportedType, shorten
+from ..errors import Fault, Invalid, Malformed, TooLarge, Unauthorized, UnsupportedType, shorten
+from ..logs import REQUEST
 from ..model import Idempotency, check_id, check_stream
 from ..publishing.commit import Precondition
+from ..repeats import Tally
 from ..store.log import Appended
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
 BATCH_BYTES = 5 * 2**20
 RETRY_AFTER = 2  # seconds, of a batch that the store took nothing of
+logger = logging.getLogger(__name__)
+
 KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
+
+
+_wrong_keys = Tally(logger, "wrong publish keys from")
 
 
 class PublishRequest:
@@ -54,7 +62,13 @@ class PublishRequest:
         """
         stream = request.path_params["stream"]
         key_of = request.headers.get("authorization"), rights, stream
-        quota = await keys.admit(*key_of)
+        try:
+            quota = await keys.admit(*key_of)
+        except Unauthorized:
+            mark = REQUEST.get()
+            client = mark.client if mark else ""
+            _wrong_keys.note(client, "wrong publish key from %s: %s %s", client, request.method, request.url.path)
+            raise
         return cls(request, check_stream(stream), _idempotency(request), quota, lambda: keys.check(*key_of))
 
     @property

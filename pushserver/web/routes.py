@@ -24,7 +24,7 @@ from .openapi.operations import OPERATIONS, Operation
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
-PROBES = ("/livez", "/readyz", "/readyz/read", "/metrics")  # which balancers may ask by HEAD and OPTIONS, too
+PROBES = ("/livez", "/readyz", "/readyz/read")  # which balancers may ask by HEAD and OPTIONS, too
 
 Handler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket], Awaitable[None]]

@@ -8,10 +8,12 @@ One hash stands for the whole set, so that modules import each other by relative
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import mimetypes
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +25,9 @@ from ..errors import PreconditionFailed
 from ..page.site import Site
 from ..problems import HEADERS, answer
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
+from ..transport.exchange import PreparedAnswer, prepared_head
 from .modules import compact, join
-from .surface_routes import Fields, encoded, fields_of, has_current_copy
+from .surface_routes import Fields, Reply, encoded, fields_of, has_current_copy
 
 FIRST = "boot.js"  # the module that a live page names; it imports the page's script
 PAGE = "page.js"  # that script; each of the two is sent as one with all that it imports at its top
@@ -46,6 +49,8 @@ class StaticFile(NamedTuple):
     etag: str
     headers: Fields
     headers_304: Fields
+    head: bytes  # the same as bytes
+    head_304: bytes
 
 
 Codings = dict[ContentCoding, StaticFile]
@@ -79,6 +84,19 @@ class StaticFiles:
     def __init__(self, app: ASGIApp, files: StaticSet) -> None:
         self._app = app
         self._files = files
+
+    def prepare(self, scope: Scope, fields: Mapping[bytes, bytes], reply: Reply) -> bool:
+        """Answer without a task, as `transport/http.py` says; the application answers whom `If-Match` concerns."""
+        codings = self._files.find(scope["path"])
+        if codings is None or b"if-match" in fields:
+            return False
+        file = codings[accepted(fields.get(b"accept-encoding", b""))]
+        is_unchanged = b"if-none-match" in fields and has_current_copy(fields, file.etag)
+        prepared = (
+            PreparedAnswer(304, file.head_304, b"") if is_unchanged else PreparedAnswer(200, file.head, file.body)
+        )
+        asyncio.get_running_loop().call_soon(reply, prepared)
+        return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         codings = self._files.find(scope.get("path", "")) if scope["type"] == "http" else None
@@ -154,4 +172,5 @@ def _file(name: str, body: bytes, coding: ContentCoding, cache_control: str) -> 
     about = {"Content-Type": f"{kind}{charset}", "Content-Length": str(len(body))}
     if coding is not ContentCoding.IDENTITY:
         about["Content-Encoding"] = coding.value
-    return StaticFile(body, etag, encoded({**shared, **about}), encoded(shared))
+    headers, headers_304 = encoded({**shared, **about}), encoded(shared)
+    return StaticFile(body, etag, headers, headers_304, prepared_head(200, headers), prepared_head(304, headers_304))

@@ -23,7 +23,16 @@ from ..live.hub import Hub
 from ..model import Cursor, check_stream
 from ..problems import answer
 from ..store.store import StoreError
-from ..transport.asgi import DETACH, abort_of, attend, attend_socket, extension, format_of
+from ..transport.asgi import (
+    DETACH,
+    abort_of,
+    attend,
+    attend_socket,
+    client_address,
+    extension,
+    format_of,
+    kind_of,
+)
 from ..transport.socket import detach
 from ..transport.sse import SseReader
 from ..wire.frames import Coding, Format
@@ -54,7 +63,8 @@ class SubscribeRoutes:
             self._origins.check(websocket)
             name, format = check_stream(websocket.path_params["stream"]), format_of(websocket)
             await self._admit(name)
-            stream = await self._hub.enter(name)
+            kind = kind_of("websocket", is_private=permit(websocket) is not None)
+            stream = await self._hub.enter(name, kind)
         except Refused as refused:
             await websocket.send_denial_response(answer(refused))
             return
@@ -112,7 +122,8 @@ class EventStream(Response):
         self._outdated = outdated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._hub.follow(self._stream) as stream:
+        reading = permit(self._request)
+        async with self._hub.follow(self._stream, kind_of("sse", is_private=reading is not None)) as stream:
             if stream.page["state"] == "ended" and self._cursor == stream.ring.head:
                 await Response(status_code=204)(scope, receive, send)  # an EventSource stops reconnecting
                 return
@@ -121,10 +132,9 @@ class EventStream(Response):
                 return
             headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            reading = permit(self._request)
             until = reading.until if reading else None
-            abort = abort_of(self._request)
-            reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until)
+            abort, address = abort_of(self._request), client_address(self._request)
+            reader = SseReader(self._format, stream.fanout, abort, coding=Coding.EVENT, until=until, address=address)
             reader.transmit = send
             await attend(self._hub, stream, reader, self._cursor, _gone(receive), outdated=self._outdated)
 

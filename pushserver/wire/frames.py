@@ -155,13 +155,17 @@ def _head_of(event: Event) -> str:
 
 
 class Notice(Frame):
-    """Notice is a frame about the connection or the stream, not about an event: hello, head, reset, bye."""
+    """Notice is a frame about the connection or the stream, not about an event: hello, head, reset, bye.
 
-    __slots__ = ("body",)
+    `reason` is that of a `bye`.
+    """
 
-    def __init__(self, body: str) -> None:
+    __slots__ = ("body", "reason")
+
+    def __init__(self, body: str, reason: str = "") -> None:
         super().__init__()
         self.body = body
+        self.reason = reason
 
     def _encode(self, format: Format) -> str:
         return self.body
@@ -247,12 +251,15 @@ class Batch:
         self._first: tuple[bytes, bool] | None = None
         self._first_end = 0  # index of the first frame after the first piece
 
-    def count_readers(self, at: int) -> None:
-        """Count its readers in its frames, at an instant in milliseconds since 1970."""
+    def count_readers(self, at: int) -> int:
+        """Count its readers in its frames, at an instant in milliseconds since 1970; how many events they were sent."""
+        events = 0
         for frame in self.frames:
             if isinstance(frame, EventFrame):
                 frame.count_readers(self.readers, at)
-        self.readers = 0
+                events += 1
+        written, self.readers = self.readers * events, 0
+        return written
 
     def texts(self) -> Iterator[str]:
         """The texts of the frames, each made when it is about to be sent."""
@@ -357,7 +364,7 @@ def bye(reason: str, retry_ms: int, *, reload_ms: int | None = None) -> Notice:
     A page that another build made is loaded anew after `reload_ms` milliseconds.
     """
     reload = {} if reload_ms is None else {"reload_ms": reload_ms}
-    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms, **reload}))
+    return Notice(dumps({"type": "bye", "reason": reason, "retry_ms": retry_ms, **reload}), reason)
 
 
 def reset(reason: str, withdrawn: Sequence[str]) -> Notice:

@@ -19,6 +19,7 @@ def test_it_measures_a_server_that_runs_and_shows_how_far_it_is(server: Running)
         [
             *(sys.executable, "-m", "pushserver", "bench", server.url, "--data", str(server.data)),
             *("--pid", str(server.process.pid), "--readers", "20", "--entries", "30", "--rate", "50"),
+            *("--pages", "2"),
         ],
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -32,6 +33,7 @@ def test_it_measures_a_server_that_runs_and_shows_how_far_it_is(server: Running)
     assert process.returncode == 0, printed + live
     assert "600 of 600" in printed
     assert "a processor; its store" in printed
+    assert "a second, 0 refused; p50" in printed
     assert "connecting" in live
     assert "delivering" in live
     streams = server.http.get("/", headers={"Accept": "application/json"}).text
@@ -39,7 +41,7 @@ def test_it_measures_a_server_that_runs_and_shows_how_far_it_is(server: Running)
 
 
 def test_it_measures_a_server_of_its_own(run: Run) -> None:
-    done = run("bench", "--local", "--readers", "40", "--entries", "20", "--json")
+    done = run("bench", "--local", "--readers", "40", "--entries", "20", "--pages", "4", "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert (printed["deliveries"], printed["missing"], printed["twice"], printed["whole"]) == (800, 0, 0, True)
@@ -47,6 +49,8 @@ def test_it_measures_a_server_of_its_own(run: Run) -> None:
     assert printed["server"]["us_per_delivery"] > 0
     assert 0 < printed["server"]["writes_per_delivery"] < 3
     assert printed["store"]["us_per_entry"] > 0
+    assert printed["page_loads"]["statuses"].keys() == {"200"}
+    assert 0 < printed["page_loads"]["wait_ms"]["p50"] <= printed["page_loads"]["wait_ms"]["max"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pushserver.client import AsyncPublisher, Gone, NotFound, PublishError, Unre
 
 from ..support.server import Running
 from .checker import Frame, Outcome, Violation, judge
+from .pages import PageLoads
 
 LIMIT = 180.0  # seconds for everybody to know and to have everything: none of the run's own waits takes that long
 STAYS = (0.5, 6.0)  # seconds that a reader stays connected, at random
@@ -35,6 +36,7 @@ class Run:
         self.broken: set[int] = set()  # ports of readers whose connection ended, and not because they left
         self.back: list[float] = []  # seconds after which those were connected again
         self.stale: set[int] = set()  # readers who were told that the log is not being read
+        self.pages = PageLoads(self.url, f"{stream}-pages", self._publish_page)  # of a stream that nobody changes
         self._lost_at: dict[int, float] = {}
         self._emptied = False
         self._random = random.Random(seed)
@@ -57,19 +59,21 @@ class Run:
         entries: int = 12,
         readers: int = 20,
         leaving: bool = True,
+        loads: int = 2,
         limit: float = LIMIT,
     ) -> list[Violation]:
-        """Publish and read while the fault happens, until all are known and all have everything; what was violated."""
+        """Publish, read and load pages while the fault happens, until all are known and have all; what was violated."""
         self._leaving, self._publishing = leaving, publishers
         await asyncio.to_thread(self.server.publish_ok, self.stream, "first")
-        async with self._reading(readers):
+        async with self._reading(readers), self.pages.going_on(loads):
             async with asyncio.timeout(limit), asyncio.TaskGroup() as tasks:
                 for number in range(publishers):
                     tasks.create_task(self._publish(number, entries))
                 tasks.create_task(fault(self))
             await self._until_read()
         stored = await asyncio.to_thread(self._everything)
-        return judge(self.outcomes, self.logs, stored, await asyncio.to_thread(self._withdrawn))
+        violations = judge(self.outcomes, self.logs, stored, await asyncio.to_thread(self._withdrawn))
+        return [*violations, *self.pages.violations]
 
     def _everything(self) -> Frame:
         """The stream as it is served, to its oldest entry."""
@@ -85,6 +89,9 @@ class Run:
         """The entries that the server says were withdrawn."""
         feed = self.server.http.get(f"/streams/{self.stream}/feed.json").json()
         return {item["url"].rpartition("/")[2] for item in feed["_pushserver"]["withdrawn"]}
+
+    async def _publish_page(self, headline: str) -> None:
+        await asyncio.to_thread(self.server.publish_ok, f"{self.stream}-pages", headline)
 
     async def _publish(self, number: int, entries: int) -> None:
         async with AsyncPublisher(self.url, self.server.key) as publisher:

@@ -20,7 +20,7 @@ from .disk import is_small, small_disk
 from .faults import FAULTS
 from .run import Run
 
-COLUMNS = ("rounds", "acknowledged", "deliveries", "lost", "gap", "repeat", "order", "doubled", "state")
+COLUMNS = ("rounds", "acknowledged", "deliveries", "lost", "gap", "repeat", "order", "doubled", "state", "page")
 READERS, PUBLISHERS, ENTRIES = 100, 8, 40
 
 

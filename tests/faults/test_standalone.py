@@ -37,6 +37,7 @@ CUT_OFF = {  # readers, whom every other fault leaves where they are
     faults.everything_is_flushed,
     faults.everything_is_evicted,
 }
+MARKED = {faults.the_store_freezes}  # which lasts for longer than pages are served without a mark
 READERS: dict[Any, int] = {faults.a_worker_is_killed: 200}
 EVERY_TIME = {  # faults that are looked at by `make test` too; the others are by `make test-all`
     faults.a_worker_is_killed,
@@ -69,6 +70,8 @@ async def test_nothing_that_is_promised_breaks_when(
     assert run.deliveries > 100
     assert fault not in TOLD or TOLD[fault] & {frame.get("reason") for log in run.logs for frame in log}
     assert fault in CUT_OFF or not run.broken
+    assert run.pages.loads > 0
+    assert fault not in MARKED or run.pages.stale > 0
 
 
 @pytest.mark.full

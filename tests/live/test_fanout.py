@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from pushserver.live.fanout import SWEEPS, Fanout
+from pushserver import metrics
+from pushserver.live.fanout import SLOWEST, SWEEPS, Fanout
 from pushserver.live.reader import Reader, ReaderState
 from pushserver.live.ring import Ring
 from pushserver.model import Cursor
@@ -249,7 +250,7 @@ def test_a_reader_that_fell_off_the_ring_is_closed_and_the_others_are_not() -> N
 
 def test_a_reader_that_takes_nothing_for_some_sweeps_is_closed_and_counted() -> None:
     closed: list[Close] = []
-    fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**6), on_drop=closed.append)
+    fanout = Fanout(Ring(cursor(0), 0, max_events=10, max_bytes=10**6), on_drop=lambda code, _: closed.append(code))
     slow, healthy = RecordingReader(room=1), RecordingReader()
     for reader in (slow, healthy):
         fanout.join(reader, 0, cursor(fanout.ring.n_at(0)), [Notice("")])
@@ -393,3 +394,41 @@ def test_a_reader_who_read_ahead_goes_on_where_the_ring_gets_the_same_event() ->
         fanout.append(frame(n))
     run(fanout)
     assert ahead.numbers == [3]
+
+
+def test_each_event_is_written_once_a_pass_however_many_readers_and_variants_there_are() -> None:
+    written: list[int] = []
+    ring = Ring(cursor(0), 0, max_events=100, max_bytes=10**6)
+    fanout = Fanout(ring, on_written=lambda event: written.append(event.n))
+    fanout.append(frame(1))
+    assert written == [], "nobody was there to have it"
+    for coding in Coding:
+        fanout.join(RecordingReader(coding=coding), 1, cursor(1), [Notice("")])
+    before = metrics.WRITTEN.value()
+    for n in (2, 3):
+        fanout.append(frame(n))
+    run(fanout)
+    assert written == [2, 3]
+    assert metrics.WRITTEN.value() - before == 2 * len(Coding)
+    run(fanout)
+    assert written == [2, 3]
+
+
+def test_the_readers_that_take_nothing_for_the_longest_are_remembered() -> None:
+    fanout = fanout_of(0)
+    paused = [RecordingReader(room=1) for _ in range(SLOWEST + 5)]
+    healthy = RecordingReader()
+    for reader in (*paused, healthy):
+        fanout.join(reader, 0, cursor(0), [Notice("")])
+    for reader in paused[:3]:
+        reader.stalled = 2
+    list(fanout.sweep())
+    assert fanout.paused == len(paused)
+    assert len(fanout.slow) == SLOWEST
+    assert {*paused[:3]} <= {*fanout.slow}
+    assert healthy not in fanout.slow
+    for reader in paused:
+        reader.room = 5
+        fanout.resume(reader)
+    list(fanout.sweep())
+    assert (fanout.paused, fanout.slow) == (0, [])

@@ -172,11 +172,11 @@ async def test_an_event_is_read_whose_id_is_below_what_else_was_in_the_log(
     monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 0.1)
     first = await append(log, stream, "first")
     async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
-        skipped = metrics.SKIPPED._value.get()
+        skipped = metrics.SKIPPED.value()
         before = await store.dump(log_key(stream)) or b""
         await store.xadd(log_key(stream), {"what": "x"}, id=f"{model.now() + 10**6}-0")
         async with asyncio.timeout(LIMIT):
-            while metrics.SKIPPED._value.get() == skipped:
+            while metrics.SKIPPED.value() == skipped:
                 await asyncio.sleep(BEAT)
         await store.restore(log_key(stream), 0, before, replace=True)
         await append(log, stream, "second")

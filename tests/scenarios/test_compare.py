@@ -15,11 +15,14 @@ import pytest
 
 from bench import contenders, table
 from bench.contenders import CONTENDERS, Contender, Rig, entry
+from bench.page_contenders import PAGE_CONTENDERS
+from bench.page_workloads import page_loads
 from bench.workloads import SHORT, InvalidRound, flood
 from pushserver.bench.run import ServerProcesses
 
 from ..support.faulty import FaultyServer, listening
 from ..support.server import ROOT
+from ..support.shipped_nginx import NGINX
 
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "bench" / "results.json"
@@ -37,6 +40,20 @@ async def test_the_floor_and_this_server_are_measured_alike() -> None:
         contender.install()
         figures = await flood(contender, rig, size)
         assert float(figures["CPU us/delivery"]) > 0
+
+
+@pytest.mark.anyio
+@pytest.mark.full
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+async def test_page_loads_are_measured_alike() -> None:
+    cpus = os.sched_getaffinity(0)
+    rig = Rig(Path(sys.prefix).parent, "", cpus, cpus)
+    measured = {}
+    for contender in (CONTENDERS[0], *PAGE_CONTENDERS):
+        contender.install()
+        measured[contender.name] = await page_loads(contender, rig, SHORT._replace(page_seconds=0.2))
+    assert len({tuple(figures) for figures in measured.values()}) == 1
+    assert all(float(value) > 0 for figures in measured.values() for value in figures.values())
 
 
 @pytest.mark.anyio

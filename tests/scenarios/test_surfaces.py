@@ -135,7 +135,7 @@ SURFACES: dict[str, Callable[[Running, str, str], str]] = {
     "a change of it": changed_again,
 }
 KEEP_THE_HEADLINE = {"/streams/{stream}/entries/{id} html", "/streams/{stream}/export"}  # unless the law has it go
-NO_SURFACES = {"/livez", "/metrics", "/readyz", "/readyz/read", "/openapi.json"}
+NO_SURFACES = {"/livez", "/readyz", "/readyz/read", "/openapi.json"}
 
 
 def tell(server: Running, stream: str) -> str:

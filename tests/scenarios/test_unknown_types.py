@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +18,7 @@ from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store
 
 from ..support.logs import put, tag_of, withdraw
+from ..support.scrapes import scrape
 from ..support.server import Run, Running, reader, receive
 
 pytestmark = pytest.mark.anyio
@@ -57,9 +57,7 @@ async def mixed(log: Log, stream: str) -> list[Appended]:
 
 
 def metric(server: Running, name: str) -> float:
-    row = re.search(rf"^{name}_total (\S+)$", server.http.get("/metrics").text, re.MULTILINE)
-    assert row, name
-    return float(row[1])
+    return scrape(server)[f"{name}_total"]
 
 
 @pytest.mark.parametrize("format", ["json", "html"])

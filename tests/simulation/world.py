@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 from pushserver import model
 from pushserver.errors import NotFound, Unavailable
 from pushserver.live.drain import Drain
-from pushserver.live.hub import Hub, HubOptions
+from pushserver.live.hub import Hub
+from pushserver.live.options import HubOptions
 from pushserver.live.stream import LiveStream
 from pushserver.model import Cursor
 from pushserver.settings import Settings

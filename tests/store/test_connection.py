@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from pushserver.store import topology
-from pushserver.store.connection import BlockingConnection, Node, within
+from pushserver.store.connection import CLOCK_SAMPLES, BlockingConnection, Node, StoreClock, within
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
 
@@ -240,3 +240,19 @@ async def test_a_server_without_tls_is_named() -> None:
         with pytest.raises(StoreError, match="it does not speak TLS"):
             await store.check()
         await store.close()
+
+
+def test_a_store_s_clock_is_estimated_by_its_fastest_answers() -> None:
+    clock = StoreClock()
+    assert clock.ahead_ms == 0
+    clock.note(1_000, 1_500, 1_900)  # a slow answer: half of it may have been on either way
+    assert clock.ahead_ms == 50
+    clock.note(2_000, 2_301, 2_002)
+    assert clock.ahead_ms == 300
+    clock.note(3_000, 3_200, 3_100)
+    assert clock.ahead_ms == 300
+    for _ in range(CLOCK_SAMPLES):  # the clock was set since
+        clock.note(4_000, 4_020, 4_010)
+    assert clock.ahead_ms == 15
+    clock.note(5_000, 5_000, 4_000)  # ours was, in between
+    assert clock.ahead_ms == 500

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.transport.asgi import DETACH
+from pushserver.transport.deadline import LIMITS, Limits
 from pushserver.transport.door import Door
-from pushserver.transport.http import LIMITS, HttpProtocol, Limits
+from pushserver.transport.exchange import PreparedAnswer, prepared_head
+from pushserver.transport.http import HttpProtocol
 from pushserver.transport.outlet import Unread
 
 from .server import LIMIT
@@ -82,6 +84,20 @@ class Site:
             connections = cast(Any, self.server.server_state.connections)
             self.waiting += [len(getattr(each, "_waiting", ())) for each in connections]
         await getattr(self, scope["path"].split("/")[1])(scope, receive, send)
+
+    def prepare(self, scope: Scope, reply: Callable[[PreparedAnswer | None], None]) -> bool:
+        """Answer some paths from memory; of `later` it is known only in the next turn that the application has to."""
+        paths = {
+            "/ready": PreparedAnswer(200, prepared_head(200, [(b"content-length", b"5")]), b"ready"),
+            "/later/short": None,
+        }
+        if scope["path"] not in paths:
+            return False
+        asyncio.get_running_loop().call_soon(reply, paths[scope["path"]])
+        return True
+
+    async def later(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"later")
 
     async def short(self, scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, scope["path"].encode())
@@ -173,7 +189,7 @@ def serving(limits: Limits = LIMITS, *, unread_bytes: int = 2**30) -> Iterator[S
     """Serve a site with these limits, in a thread."""
     site, unread = Site(), Unread(unread_bytes)
     door = Door(Addresses(AddressLimits(0, 0, 0), Proxies("")), last_file=None)  # it refuses nobody
-    protocol = cast(Any, partial(HttpProtocol, door=door, unread=unread, limits=limits))
+    protocol = cast(Any, partial(HttpProtocol, door=door, unread=unread, limits=limits, prepare=site.prepare))
     app = cast(ASGIApp, site)
     config = uvicorn.Config(app, loop="uvloop", http=protocol, lifespan="off", log_config=None, server_header=False)
     config.timeout_graceful_shutdown = 1

@@ -11,7 +11,8 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.live.hub import Hub, HubOptions
+from pushserver.live.hub import Hub
+from pushserver.live.options import HubOptions
 from pushserver.live.reader import Reader, ReaderState
 from pushserver.model import Cursor
 from pushserver.settings import Settings

@@ -23,6 +23,8 @@ from pushserver.content.changes import NO_KEY
 from pushserver.model import Append, Idempotency
 
 KEY = "pk_test_0123456789abcdef"  # a publish key where any will do
+# No balancer has to notice that a server stops, and its log is for people.
+USUAL = {"PUSHSERVER_DRAIN_DELAY": "0", "PUSHSERVER_LOG_FORMAT": "human"}
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Seconds. No bound of a test: a machine may be busy, and what waits for an event waits until there is no hope any more.
@@ -97,7 +99,12 @@ class Running(Served):
                 [sys.executable, "-m", module, "serve", "--port", "0", "--data", str(data), *arguments],
                 cwd=ROOT,
                 # No balancer has to notice that it stops.
-                env={**clean_environment(), "PUSHSERVER_DRAIN_DELAY": "0", **(env or {})},
+                env={
+                    **clean_environment(),
+                    "PUSHSERVER_DRAIN_DELAY": "0",
+                    "PUSHSERVER_LOG_FORMAT": "human",
+                    **(env or {}),
+                },
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

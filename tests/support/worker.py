@@ -77,7 +77,10 @@ def working(beside: Running, *arguments: str) -> Iterator[Worker]:
 def _serving(settings: Settings) -> Iterator[str]:
     app = create_app(settings)
     http: Any = partial(
-        HttpProtocol, door=Door(app.addresses, last_file=last_file(file_limit())), unread=Unread(settings.unread_bytes)
+        HttpProtocol,
+        door=Door(app.addresses, last_file=last_file(file_limit())),
+        unread=Unread(settings.unread_bytes),
+        prepare=app.prepare,
     )
     config = uvicorn.Config(
         app,

@@ -99,3 +99,39 @@ async def test_what_is_withdrawn_leaves_the_cache_also_after_its_stream_was_give
         while cache.size >= size:
             await asyncio.sleep(0.01)
     assert "Withdrawn" not in await read(cache, stream)
+
+
+async def test_a_withdrawal_takes_the_pieces_of_its_entry_and_leaves_the_others(
+    log: Log, hub: Hub, stream: str
+) -> None:
+    cache = cache_of(log, hub)
+    await log.append(entry_append(stream, "Withdrawn", id="one"))
+    await log.append(entry_append(stream, "Names the other", id="two", body='<a href="https://a.example">"one"</a>'))
+    await log.append(entry_append(stream, "Stays", id="three"))
+    await read(cache, stream)
+    shelf = cache._shelves[stream]
+    pieces = dict(shelf.pieces._pieces)
+    await log.append(withdrawal_append(stream, "one"))
+    async with asyncio.timeout(30):
+        while not shelf.cleared:
+            await asyncio.sleep(0.01)
+    assert [entry for entry in shelf.pieces._pieces if "Withdrawn" in entry] == []
+    assert "Withdrawn" not in await read(cache, stream)
+    assert sum(pieces.get(entry) is piece for entry, piece in shelf.pieces._pieces.items()) >= 1
+    shelf.clear()
+    assert (shelf.size, shelf.pieces._pieces) == (0, {})
+
+
+async def test_a_read_soon_is_a_read_of_bytes_that_are_there(log: Log, hub: Hub, stream: str) -> None:
+    """It answers None where they have to be made, and is refused where the stream was not read yet."""
+    cache = cache_of(log, hub)
+    await log.append(entry_append(stream, "One"))
+    copies: asyncio.Queue[Copy | None] = asyncio.Queue()
+    assert not cache.read_soon(stream, Surface.PAGE, IDENTITY, copies.put_nowait)
+    copy = await cache.read(stream, Surface.PAGE, IDENTITY)
+    assert cache.read_soon(stream, Surface.PAGE, IDENTITY, copies.put_nowait)
+    assert await copies.get() is copy
+    for surface in (Surface.ATOM, Surface.PAGE):
+        await log.append(entry_append(stream, "Two"))
+        assert cache.read_soon(stream, surface, IDENTITY, copies.put_nowait)
+        assert await copies.get() is None

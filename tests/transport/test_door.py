@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from ..support.processes import Start, eventually
+from ..support.scrapes import METRICS, until_scraped
 from ..support.server import LIMIT, Running
 
 MOST = 3
@@ -70,7 +71,7 @@ class Wires:
 
 @pytest.fixture
 def server(start: Start, stream: str) -> Running:
-    server = start("--address-connections", str(MOST), "--host", "0.0.0.0")
+    server = start("--address-connections", str(MOST), "--host", "0.0.0.0", *METRICS)
     server.publish_ok(stream, "one")
     return server
 
@@ -98,7 +99,7 @@ async def test_an_address_has_as_many_connections_as_its_limit_whatever_they_are
         await eventually(lambda: not wires.is_full())
         for wire in opened:
             wire.close()
-    assert 'pushserver_limited_total{limit="address_connections"}' in server.http.get("/metrics").text
+    assert until_scraped(server, lambda now: now["pushserver_limited_total,address_connections"] > 0)
 
 
 async def test_a_handshake_that_is_refused_leaves_its_place(wires: Wires) -> None:

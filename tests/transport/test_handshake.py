@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.transport.http import LIMITS
+from pushserver.transport.deadline import LIMITS
 
 from ..support.connections import serving
 from .test_http import SHORT, UPGRADE

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pushserver.transport.http import LIMITS
+from pushserver.transport.deadline import LIMITS
 
 from ..support.connections import HOST, LARGE, Serving, Wire, serving
 from ..support.server import until
@@ -190,6 +190,38 @@ def test_a_websocket_begins_after_an_answer_that_was_read(server: Serving) -> No
         wire.get("/socket", UPGRADE)
         assert wire.answer()[0] == 101
         assert wire.socket.recv(8) == b"accepted"
+
+
+# --- answers from memory
+
+
+def test_answers_from_memory_and_of_the_application_come_in_the_order_of_their_requests(server: Serving) -> None:
+    paths = ["/ready", "/short", "/later/short", "/ready", "/ready"] * 20
+    with server.wire() as wire:
+        asked = len(server.site.asked)
+        wire.send(b"".join(b"GET %b HTTP/1.1\r\nHost:\r\n\r\n" % path.encode() for path in paths))
+        bodies = {"/ready": b"ready", "/short": b"/short", "/later/short": b"later"}
+        assert [wire.answer() for _ in paths] == [(200, bodies[path]) for path in paths]
+        assert len(server.site.asked) == asked + 40
+
+
+@pytest.mark.parametrize("fields", [HOST + b"Connection: close\r\n", b""])
+def test_an_answer_from_memory_may_be_the_last_one(server: Serving, fields: bytes) -> None:
+    version = b"1.1" if fields else b"1.0"
+    with server.wire() as wire:
+        wire.send(b"GET /ready HTTP/%b\r\n%b\r\n" % (version, fields))
+        head, _, body = wire.rest().partition(b"\r\n\r\n")
+        assert b"connection: close" in head
+        assert body == b"ready"
+
+
+def test_an_answer_from_memory_has_no_body_for_head_and_nothing_else_is_answered_from_it(server: Serving) -> None:
+    with server.wire() as wire:
+        wire.send(b"HEAD /ready HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        assert wire.rest().endswith(b"\r\nconnection: close\r\n\r\n")
+    with server.wire() as wire:
+        wire.send(b"POST /ready HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+        assert wire.answer()[0] == 500  # the application has no such path
 
 
 # --- bodies

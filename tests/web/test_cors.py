@@ -34,7 +34,7 @@ READABLE = [
     "/streams/no-such-stream/sse",
     "/streams/BAD/sse",
 ]
-CLOSED = ["/livez", "/readyz", "/metrics", "/streams/{stream}/export", "/streams/{stream}/entries/there/delivery"]
+CLOSED = ["/livez", "/readyz", "/streams/{stream}/export", "/streams/{stream}/entries/there/delivery"]
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,15 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from pushserver import metrics
 from pushserver.store.condition import Condition, StoreCondition
 from pushserver.store.folder import SOCKET
 from pushserver.store.store import StoreError
 from pushserver.web import health
 from pushserver.web.health import Health, HealthRoutes
 
-from ..support.server import LIMIT, Running, reader, receive
+from ..support.server import LIMIT, Running, Served, reader, receive
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +60,7 @@ async def store_of(server: Running) -> AsyncIterator[aioredis.Redis]:
         yield store
 
 
-async def until(server: Running, **expected: bool) -> dict[str, Any]:
+async def until(server: Served, **expected: bool) -> dict[str, Any]:
     """Wait until it says so; all that it says. It is alive all the time."""
     async with asyncio.timeout(LIMIT):
         while True:
@@ -125,17 +127,17 @@ def test_a_worker_is_ready_if_every_check_passes() -> None:
     answer = probe("/readyz", store=True, tail=True)
     assert (answer.status_code, answer.json()) == (
         200,
-        {"ready": True, "store": True, "tail": True, "publishing": True},
+        {"ready": True, "reasons": [], "store": True, "tail": True, "publishing": True},
     )
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_one_check_that_fails_is_named() -> None:
-    answer = probe("/readyz", store=False, tail=True)
-    assert (answer.status_code, answer.json()) == (
-        503,
-        {"ready": False, "store": False, "tail": True, "publishing": True},
-    )
+@pytest.mark.parametrize("name", metrics.CHECKS)
+def test_one_check_that_fails_is_named_and_explained(name: str) -> None:
+    checks = {**dict.fromkeys(metrics.CHECKS, True), name: False}
+    answer = probe("/readyz", **checks)
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "reasons": [health.REASONS[name]], **checks, "publishing": True}
 
 
 def test_a_worker_that_is_not_ready_is_alive() -> None:
@@ -147,23 +149,18 @@ def test_a_worker_that_answers_pages_is_ready_to_be_read() -> None:
     for checks in ({"pages": True, "staying": True}, {"pages": False, "staying": True}):
         answer = probe("/readyz/read", **checks)
         ready = all(checks.values())
-        assert (answer.status_code, answer.json()) == (200 if ready else 503, {"ready": ready, **checks})
+        reasons = [] if ready else [health.REASONS["pages"]]
+        expected = {"ready": ready, "reasons": reasons, **checks}
+        assert (answer.status_code, answer.json()) == (200 if ready else 503, expected)
         assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz/read", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz/read"])
 def test_a_balancer_may_probe_by_head_and_by_options(server: Running, path: str) -> None:
     head, options = server.http.head(path), server.http.options(path)
     assert (head.status_code, head.content, head.headers["cache-control"]) == (200, b"", "no-store")
     assert (options.status_code, options.content, options.headers["allow"]) == (204, b"", "GET, HEAD, OPTIONS")
     assert server.http.post(path).status_code == 405
-
-
-def test_metrics_are_scraped_in_the_format_of_prometheus(server: Running) -> None:
-    answer = server.http.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    assert answer.headers["cache-control"] == "no-store"
-    assert "# HELP " in answer.text
 
 
 class Store:
@@ -173,9 +170,12 @@ class Store:
         self.condition = StoreCondition()
         self.error: Exception | None = None
         self.pinged = asyncio.Event()
+        self.held = asyncio.get_running_loop().create_future()  # a ping waits for it
+        self.held.set_result(None)
 
     async def ping(self) -> None:
         self.pinged.set()
+        await self.held
         if self.error:
             raise self.error
 
@@ -186,10 +186,9 @@ class Store:
 async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "ASKED_EVERY", 0)
     store = Store()
-    worker = SimpleNamespace(is_sound=lambda: True, draining=False)
+    worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
     checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=30)
-    passing = {"folder": True, "replicas": True, "tail": True, "receipts": True, "staying": True}
-    assert checked.checks() == {"store": False, **passing}
+    assert checked.checks() == {**dict.fromkeys(metrics.CHECKS, True), "store": False}
     assert checked.reading_checks() == {"pages": False, "staying": True}  # nothing is in memory yet
     task = asyncio.create_task(checked.run())
     await asked(store)
@@ -209,6 +208,58 @@ async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeyp
     task.cancel()
 
 
+async def test_a_store_that_keeps_a_check_waiting_is_slow_before_it_answers_and_pages_do_not_mind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(health, "ASKED_EVERY", 0)
+    caplog.set_level("INFO")
+    store = Store()
+    worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
+    receipts = SimpleNamespace(open=True)
+    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, receipts), stale_pages=30, slow_store=1_000)
+    task = asyncio.create_task(checked.run())
+    await asked(store)
+    assert checked.checks()["fast"]
+    store.held = asyncio.get_running_loop().create_future()
+    store.pinged.clear()
+    await store.pinged.wait()
+    assert checked.checks()["fast"]
+    monkeypatch.setattr(checked, "_slow", 0.0)
+    assert [name for name, passes in checked.checks().items() if not passes] == ["fast"]
+    assert all(checked.reading_checks().values())
+    store.held.set_result(None)
+    await asked(store)
+    assert caplog.text.count("store slow") == 1
+    monkeypatch.setattr(checked, "_slow", float("inf"))
+    await asked(store)
+    assert checked.checks()["fast"]
+    assert caplog.text.count("the store is fast again") == 1
+    task.cancel()
+
+
+@pytest.mark.parametrize(("last_file", "has_files"), [(None, True), (1_000_000, True), (3, False)])
+def test_a_worker_has_files_while_a_new_one_is_below_the_last(last_file: int | None, has_files: bool) -> None:
+    store = SimpleNamespace(condition=StoreCondition(), has_replicas=lambda: True)
+    worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
+    parts = cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True))
+
+    async def look() -> bool:
+        return Health(*parts, stale_pages=30, last_file=last_file).checks()["files"]
+
+    assert asyncio.run(look()) is has_files
+
+
+async def test_a_full_worker_is_not_ready_and_serves_pages(serve: Serve, stream: str) -> None:
+    server = serve("--readers", "1")
+    cursor = server.publish_ok(stream, "one")["cursor"]
+    async with reader(server, stream, cursor=cursor) as socket:
+        await receive(socket)
+        answer = await until(server, ready=False, room=False)
+        assert answer["reasons"] == [health.REASONS["room"]]
+        assert server.http.get("/readyz/read").status_code == 200
+    await until(server, ready=True)
+
+
 @pytest.mark.parametrize(
     ("condition", "folder", "publishes"),
     [
@@ -222,7 +273,7 @@ def test_a_worker_whose_disk_is_full_is_ready_to_read_and_one_whose_folder_is_go
     condition: Condition, folder: bool, publishes: bool
 ) -> None:
     store = SimpleNamespace(condition=SimpleNamespace(get=lambda: condition), has_replicas=lambda: True)
-    worker = SimpleNamespace(is_sound=lambda: True, draining=False)
+    worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
     checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=30)
 
     async def look() -> tuple[bool, bool]:

@@ -17,7 +17,8 @@ from schemathesis.schemas import BaseSchema
 from pushserver.settings import Settings
 from pushserver.web import reading_routes
 from pushserver.web.openapi import document, table
-from pushserver.web.openapi.operations import EXAMPLES, OPERATIONS
+from pushserver.web.openapi.examples import EXAMPLES
+from pushserver.web.openapi.operations import OPERATIONS
 from pushserver.web.request import JSON, MERGE_PATCH, NDJSON
 
 from ..support.server import ROOT, Running, running

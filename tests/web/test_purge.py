@@ -13,7 +13,8 @@ import pytest
 from pushserver import metrics
 from pushserver.web.purge import ATTEMPTS, WAITING, Purger
 
-from ..support.server import LIMIT, Running, until
+from ..support.scrapes import METRICS, until_scraped
+from ..support.server import LIMIT, Running
 
 PURGED = ["", "/entries", "/feed.atom", "/feed.json", "/entries/x"]
 
@@ -66,7 +67,7 @@ def purger(templates: str, **options: str) -> Purger:
 
 
 def count(outcome: str) -> float:
-    return float(metrics.PURGES.labels(outcome)._value.get())
+    return metrics.PURGES.value(outcome)
 
 
 async def sent(purger: Purger, outcome: str, times: int) -> None:
@@ -83,11 +84,11 @@ async def sent(purger: Purger, outcome: str, times: int) -> None:
 def test_a_withdrawal_purges_the_addresses_of_its_stream(start: Callable[..., Running]) -> None:
     with cache(200) as one, cache(404) as other:
         templates = f"{one.url}/{{path}} {other.url}/service/1/{{stream}}"
-        server = start("--purge", templates, "--public-url", "https://live.news.example")
+        server = start(*METRICS, "--purge", templates, "--public-url", "https://live.news.example")
         server.send("PUT", "/streams/storm/entries/x", {"headline": "One"})
         assert server.send("PATCH", "/streams/storm/entries/x", {"headline": "Two"}).status_code == 200
         assert server.send("DELETE", "/streams/storm/entries/x?reason=legal", b"").status_code == 200
-        until(lambda: 'pushserver_purges_total{outcome="done"} 6.0' in server.http.get("/metrics").text)
+        until_scraped(server, lambda now: now["pushserver_purges_total,done"] == 6)
         assert sorted(path for _, path, _ in one.purged) == sorted(f"/streams/storm{part}" for part in PURGED)
         assert [path for _, path, _ in other.purged] == ["/service/1/storm"]
         for method, _, headers in (*one.purged, *other.purged):

@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import brotli
 import httpx2
@@ -87,7 +88,7 @@ def test_head_is_get_without_a_body(server: Running, stream: str, surface: str) 
     server.publish_ok(stream, "One")
     get, head = (server.http.request(method, f"/streams/{stream}{surface}") for method in ("GET", "HEAD"))
     assert (head.status_code, head.content) == (200, b"")
-    others = {"date"}
+    others = {"date", "x-request-id"}
     assert {k: v for k, v in head.headers.items() if k not in others} == {
         k: v for k, v in get.headers.items() if k not in others
     }
@@ -114,18 +115,23 @@ def test_a_stream_that_does_not_exist_is_not_found(server: Running, stream: str)
     assert load(server, f"/streams/{stream}")[0].status_code == 200
 
 
-def test_readers_of_one_worker_see_at_once_what_was_published_on_another(start: Callable[..., Running]) -> None:
-    server = start("--workers", "2")
-    publishers = [httpx2.Client(base_url=server.url) for _ in range(4)]  # each on a connection: both workers have some
-    readers = [httpx2.Client(base_url=server.url) for _ in range(4)]
-    headers = {"Authorization": f"Bearer {server.key}"}
-    for number in range(100):
-        publisher, reader = publishers[number % 4], readers[number // 4 % 4]
-        entry = {"headline": f"Headline {number:04d}"}
-        assert publisher.post("/streams/two/entries", json=entry, headers=headers).status_code == 201
-        assert f"Headline {number:04d}" in reader.get("/streams/two").text
-    for client in (*publishers, *readers):
-        client.close()
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("surface", SURFACES)
+def test_an_answer_from_memory_is_that_of_the_application(
+    server: Running, stream: str, surface: str, method: str
+) -> None:
+    """The application alone looks at `If-Match`."""
+    for number in range(20):
+        server.publish_ok(stream, f"Headline {number} {'x' * 100}")
+    path = f"/streams/{stream}{surface}"
+    etag = load(server, path, "gzip")[0].headers["etag"]
+    queries = ["", "?utm_source=x", "?n=1", f"?fbclid={'x' * 1_000}"]
+    for query, fields in product(queries, ({}, {"If-None-Match": etag}, {"If-None-Match": '"other"'})):
+        headers = {"Accept-Encoding": "gzip", **fields}
+        prepared = server.http.request(method, path + query, headers=headers)
+        made = server.http.request(method, path + query, headers={**headers, "If-Match": "*"})
+        assert (prepared.status_code, prepared.content) == (made.status_code, made.content)
+        assert {**prepared.headers, "date": ""} == {**made.headers, "date": ""}
 
 
 @pytest.mark.parametrize(
@@ -205,5 +211,6 @@ def test_a_host_that_a_client_made_up_changes_no_byte_where_the_public_address_i
             usual, *others = (load(server, path, Accept=accept, **host) for host in [{}, *made_up])
             for answer, text in others:
                 assert text == usual[1]
-                assert {**answer.headers, "date": ""} == {**usual[0].headers, "date": ""}
+                own = {"date": "", "x-request-id": ""}
+                assert {**answer.headers, **own} == {**usual[0].headers, **own}
             assert "evil" not in usual[1]

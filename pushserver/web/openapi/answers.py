@@ -174,17 +174,22 @@ class Live(Answer):
 
 class Ready(Answer):
     ready: bool
+    reasons: list[str]
     store: bool
+    fast: bool
     folder: bool
     replicas: bool
     tail: bool
     receipts: bool
+    room: bool
+    files: bool
     staying: bool
     publishing: bool
 
 
 class Readable(Answer):
     ready: bool
+    reasons: list[str]
     pages: bool
     staying: bool
 

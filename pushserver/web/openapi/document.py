@@ -11,10 +11,10 @@ from pydantic.json_schema import models_json_schema
 
 from ... import errors
 from . import answers
+from .examples import EXAMPLES
 from .operations import (
     ANSWER_HEADERS,
     EITHER,
-    EXAMPLES,
     OPERATIONS,
     PATH,
     REFUSAL_HEADERS,

@@ -128,13 +128,11 @@ _refused_batch = {
     422: Answer("Refused; a batch of which no line was stored has the refusal of each.", {NDJSON: TEXT}),
     503: Answer("The store is away; a batch has the refusal of each line.", {NDJSON: TEXT}),
 }
-_counts = Answer("The text format of Prometheus.", {"text/plain": TEXT})
 _same = Answer("Not modified: the copy that the ETag names is current.", {}, ("ETag",))
 
 OPERATIONS = [
     Operation("GET", "/", "listStreams", "List the streams, the last changed first.", {200: _html}, "429 503"),
     Operation("GET", "/livez", "isAlive", "Answer while the worker runs.", {200: Answer("Yes.", {JSON: answers.Live})}),
-    Operation("GET", "/metrics", "countAll", "The metrics of all workers, for Prometheus.", {200: _counts}),
     Operation(
         "GET",
         "/readyz",
@@ -354,50 +352,3 @@ OPERATIONS = [
 
 
 # --- examples
-
-_ENTRY = {
-    "headline": "Ferries to the islands resume at noon",
-    "body": "The first boat leaves **Kelm harbour** at 12:00, the port says. Two more follow before dark.",
-    "bylines": [{"name": "Ines Marlow", "org": "The Kelm Gazette", "role": "Harbour reporter"}],
-    "tags": ["ferries"],
-}
-_BLOCKS = {
-    "headline": "The storm passes, and leaves a mended sea wall",
-    "blocks": [
-        {"type": "paragraph", "html": "The wall held <em>through the night</em>, engineers say."},
-        {
-            "type": "image",
-            "src": "https://pictures.example/wall.jpg",
-            "width": 1600,
-            "height": 900,
-            "alt": "Waves break below a stone wall; behind it, lit windows.",
-            "caption": "The sea wall at Kelm on Tuesday evening.",
-            "credit": "Ines Marlow / The Kelm Gazette",
-        },
-        {"type": "quote", "html": "It has not looked this calm in a week.", "cite": "Tomas Reed, harbour master"},
-        {"type": "list", "ordered": False, "items": ["Ferries: from noon", "School: closed until Thursday"]},
-    ],
-    "flags": {"key": True},
-}
-_PAGE = {
-    "headline": "Storm over Kelm: what we know",
-    "kicker": "Live",
-    "dek": "The harbour is open again; the coast road is not.",
-    "timezone": "Europe/London",
-    "lang": "en-GB",
-    "topics": [{"label": "Weather"}],
-}
-EXAMPLES: dict[tuple[str, str], dict[str, Any]] = {
-    ("publishEntry", JSON): {"markdown": _ENTRY, "blocks": _BLOCKS},
-    ("publishEntry", NDJSON): {"batch": '{"headline": "Coast road closed"}\n{"headline": "Trains run late"}\n'},
-    ("putEntry", JSON): {"whole": _ENTRY},
-    ("correctEntry", MERGE_PATCH): {
-        "correction": {
-            "headline": "Ferries to the islands resume at one",
-            "correction": {"class": "correction", "note": "An earlier version named the wrong hour."},
-        }
-    },
-    ("putPage", JSON): {"page": _PAGE},
-    ("patchPage", MERGE_PATCH): {"dek": {"headline": "Storm over Kelm", "dek": None}},
-    ("endStream", JSON): {"next": {"next": {"label": "Kelm after the storm", "url": "https://news.example/after"}}},
-}

@@ -1,0 +1,139 @@
+"""Clients publish on one worker, and read on another right after the answer: each sees what it has published.
+
+    .venv/bin/python -m tests.faults.reads [TRIES] [CLIENTS]
+
+It prints how many tries there were of each kind, and each read that showed less or more; the exit status is 1 then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+from ..support.server import LIMIT, Running, clients_of, running
+from .connection import Connection
+
+TRIES, CLIENTS = 10_000, 20
+STREAM = "read-after-write"
+SURFACES = ["", "/entries", "/feed.atom", "/feed.json"]
+CODINGS = ["gzip", "identity"]
+KINDS = ["publish", "correct", "publish", "withdraw"]
+
+
+class Reads(Counter[str]):
+    """Tries by their kind, and the reads that were wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+
+
+class Client:
+    """A client with a connection to each of two workers, and the entries that it has on the stream."""
+
+    def __init__(self, name: str, key: str, writing: Connection, reading: Connection) -> None:
+        self._name = name
+        self._key = f"Bearer {key}"
+        self._writing = writing
+        self._reading = reading
+        self._id = ""
+        self._text = ""  # of its newest entry, "" after a withdrawal
+        self._etags: dict[tuple[str, str], str] = {}
+
+    async def try_once(self, number: int, reads: Reads) -> None:
+        """Change something, and read one surface in one coding."""
+        kind, former = KINDS[number % len(KINDS)], self._text
+        await self._change(kind, f"{self._name}-{number:05d}")
+        step = number // len(KINDS)
+        surface, coding = SURFACES[step % len(SURFACES)], CODINGS[step // len(SURFACES) % len(CODINGS)]
+        text = await self._read(surface, coding)
+        is_wrong = (bool(self._text) and self._text not in text) or (kind != "publish" and former in text)
+        reads[kind] += 1
+        if is_wrong:
+            answered = text if text.startswith("status") else self._text or former
+            reads.wrong.append(f"try {number}: {surface or '/'} in {coding} did not show a {kind}: {answered}")
+
+    async def _change(self, kind: str, text: str) -> None:
+        entries = f"/streams/{STREAM}/entries"
+        body = json.dumps({"headline": text}).encode()
+        match kind:
+            case "publish":
+                answer = await self._writing.send("POST", entries, body, Authorization=self._key)
+                self._id, self._text = json.loads(answer.body)["id"], text
+            case "correct":
+                answer = await self._writing.send("PATCH", f"{entries}/{self._id}", body, Authorization=self._key)
+                self._text = text
+            case _:
+                answer = await self._writing.send("DELETE", f"{entries}/{self._id}", Authorization=self._key)
+                self._text = ""
+        assert answer.status in (200, 201), answer
+
+    async def _read(self, surface: str, coding: str) -> str:
+        """The surface. Its copy of the last read is named, which a change makes stale: 304 would be wrong."""
+        tag = self._etags.get((surface, coding), '"none"')
+        path = f"/streams/{STREAM}{surface}"
+        answer = await self._reading.send("GET", path, Accept_Encoding=coding, If_None_Match=tag)
+        if answer.status != 200:
+            return f"status {answer.status} {answer.body!r}"
+        self._etags[surface, coding] = answer.fields["etag"]
+        is_gzip = answer.fields.get("content-encoding") == "gzip"
+        return (gzip.decompress(answer.body) if is_gzip else answer.body).decode()
+
+
+@asynccontextmanager
+async def connected(server: Running, clients: int) -> AsyncIterator[list[Client]]:
+    """So many clients, each with a connection to either worker, and every second one the other way round."""
+    store = server.store_pid()
+    first, second = (pid for pid in server.children() if pid != store)
+    of: dict[int, list[Connection]] = {first: [], second: []}
+    async with asyncio.timeout(LIMIT):
+        while min(map(len, of.values())) < clients:
+            opened = [await Connection.open(server.url) for _ in range(clients)]
+            for connection in opened:  # an answer says that a worker has accepted it
+                await connection.send("GET", "/livez")
+            ports = clients_of(first).keys()
+            for connection in opened:
+                of[first if connection.port in ports else second].append(connection)
+    pairs = list(zip(of[first], of[second], strict=False))[:clients]
+    ordered = [pair if number % 2 else pair[::-1] for number, pair in enumerate(pairs)]
+    try:
+        yield [Client(f"c{number:02d}", server.key, *pair) for number, pair in enumerate(ordered)]
+    finally:
+        for connection in (*of[first], *of[second]):
+            await connection.close()
+
+
+async def own_writes(server: Running, tries: int, clients: int = CLIENTS) -> Reads:
+    """All clients try at once, each again and again, so many times together."""
+    numbers, reads = count(), Reads()
+
+    async def go_on(client: Client) -> None:
+        own = count()
+        while next(numbers) < tries:
+            await client.try_once(next(own), reads)
+
+    async with connected(server, clients) as connections, asyncio.TaskGroup() as tasks:
+        for client in connections:
+            tasks.create_task(go_on(client))
+    return reads
+
+
+def main(tries: int, clients: int) -> int:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", "--workers", "2") as server:
+        reads = asyncio.run(own_writes(server, tries, clients))
+    print(f"{reads.total():,} tries by {clients} clients: " + ", ".join(f"{reads[kind]:,} {kind}" for kind in reads))
+    print("\n".join(reads.wrong) or "each showed what had been acknowledged before it")
+    return int(bool(reads.wrong))
+
+
+if __name__ == "__main__":
+    arguments = [int(argument) for argument in sys.argv[1:]]
+    sys.exit(main(*[*arguments, TRIES, CLIENTS][: len(arguments)], *[TRIES, CLIENTS][len(arguments) :]))
