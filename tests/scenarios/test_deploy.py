@@ -55,8 +55,7 @@ async def test_a_balancer_passes_on_what_readers_and_scripts_need(
         assert "Through it" in http.get(f"/streams/{stream}").text
         with http.stream("GET", f"/streams/{stream}/sse") as events:
             assert any("Through it" in line for line in events.iter_lines() if line.startswith("data:"))
-        if name != "nginx":  # which lets its own machine have them
-            assert http.get("/metrics").status_code == 404, "metrics are not for readers"
+        assert http.get("/metrics").status_code == 404, "metrics are not for readers"
 
 
 @pytest.mark.full
