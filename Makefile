@@ -55,6 +55,7 @@ format: $(VENV)/dev
 
 docs: $(VENV)/run
 	$(BIN)/python -c 'from pushserver import settings; print(settings.markdown(), end="")' > docs/settings.md
+	$(BIN)/python -c 'import json; from pushserver.web.openapi import frame_schema; print(json.dumps(frame_schema.schema(), indent=1))' > docs/frames.schema.json
 	$(BIN)/python -c 'from pushserver.web.openapi import table; p = "docs/protocol.md"; s = table.insert(open(p).read()); open(p, "w").write(s)'
 	$(BIN)/python -c 'from pushserver.server import exposition; p = "docs/metrics.md"; s = exposition.insert_families(open(p).read()); open(p, "w").write(s)'
 

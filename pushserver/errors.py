@@ -93,6 +93,12 @@ class Gone(Refused):
     status, title, kind = 410, "Withdrawn", "withdrawn"
 
 
+class Deleted(Refused):
+    """The stream was deleted: its mark stands for the time of the setting `gone`, or until it is removed."""
+
+    status, title, kind = 410, "Stream deleted", "deleted"
+
+
 class Changed(Refused):
     """A precondition failed, as another change came first; `current` is the revision stored now, or None."""
 
@@ -174,6 +180,12 @@ def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:
     """The answer to every request for a withdrawn entry."""
     note = withdrawal.get("note") or "This entry was withdrawn."
     return Gone(note, Fault("id", "an entry", f"withdrawn for the reason {withdrawal['reason']}"))
+
+
+def deleted(stream: str, at: str) -> Deleted:
+    """The answer to every request for a deleted stream."""
+    fault = Fault("stream", "a stream that was not deleted", f"{stream}, deleted at {at}")
+    return Deleted("The stream was deleted, and nothing is stored under its name for now.", fault)
 
 
 def shorten(value: object) -> str:

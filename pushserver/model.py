@@ -19,6 +19,7 @@ from .errors import Fault, Invalid, shorten
 
 STREAM = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")  # of an entry; publishers may bring their own
+REMADE_WITHIN = 64  # bytes of a page.put that begin with its instant and, if it has them, the changed fields
 EVENT_TYPES = frozenset({"entry.put", "entry.withdraw", "page.put", "stream.end"})  # a later version may have more
 PINNED = 2**52  # above every instant in milliseconds, and with one added still exact in a double
 
@@ -108,7 +109,8 @@ class Event(NamedTuple):
 
     `data` is a JSON object: its members join those of the frame. `shown_at` is the newest instant that the page shows
     because of the event. `entry_id` names the entry that the event is about and is '' for the page. `request` is the
-    idempotency key and the hash of the body that it was published with, '' where there was no key.
+    idempotency key and the hash of the body that it was published with, '' where there was no key. `by` says which
+    publish key made it, as a row of a history has it; no reader is sent it.
     """
 
     cursor: Cursor
@@ -119,6 +121,7 @@ class Event(NamedTuple):
     shown_at: str
     entry_id: str = ""
     request: str = ""
+    by: str = ""
 
     @property
     def stored_at(self) -> int:
@@ -130,12 +133,30 @@ class Event(NamedTuple):
         """Whether this version knows the type. An unknown event is sent to readers as it is, and shown on no page."""
         return self.type in EVENT_TYPES
 
+    @property
+    def remakes_page(self) -> bool:
+        """Whether the page has another language, direction or zone after it: every entry on it looks different."""
+        return self.type == "page.put" and b',"changed":' in self.data[:REMADE_WITHIN]
+
     def withdrawn(self, data: bytes) -> Event:
         """The event after its entry was withdrawn: the same place in the order, with the withdrawal as its content.
 
         An event of an unknown type is replaced too, as it may contain the entry's text.
         """
         return self._replace(type="entry.withdraw", data=data, request="") if self.type != "entry.withdraw" else self
+
+
+class Deletion(NamedTuple):
+    """A deletion is the mark that a deleted stream leaves: the instant, and the epoch of its log, "-" for none."""
+
+    at: str
+    epoch: str
+
+    @classmethod
+    def parse(cls, mark: bytes) -> Deletion:
+        """The deletion that a mark names."""
+        at, _, epoch = mark.decode().partition(" ")
+        return cls(at, epoch)
 
 
 # --- entries and pages as they are stored
@@ -174,6 +195,7 @@ class StoredWithdrawal(TypedDict):
     reason: str
     note: NotRequired[str]
     headline: NotRequired[str | None]
+    erased_at: NotRequired[str]  # since when no record of the log has the text
 
 
 class StoredPage(TypedDict):
@@ -227,8 +249,15 @@ def new_feed_id() -> str:
     return uuid.uuid4().urn
 
 
+class Author(NamedTuple):
+    """An Author is the publish key of a request: its id, and the name that it was made with."""
+
+    id: str
+    name: str
+
+
 class Idempotency(NamedTuple):
-    """The idempotency key of a request and the hash of its body, both empty where there is none.
+    """The idempotency key of a request and the hash of its body, both empty where there is none; and its publish key.
 
     `from_client` is false for a key that the server made: then no answer can have been given before.
     """
@@ -236,6 +265,7 @@ class Idempotency(NamedTuple):
     key: str = ""
     body_hash: str = ""
     from_client: bool = False
+    author: Author | None = None
 
 
 class Append(NamedTuple):
@@ -243,7 +273,7 @@ class Append(NamedTuple):
 
     `rev` is the revision that it makes, `replaces` the revision before it where that is not `rev` - 1. `order` is the
     score of an entry, or of a withdrawal among the withdrawals. `began_at` is when the coverage began, where that was
-    before `shown_at`. `at` is in milliseconds since 1970.
+    before `shown_at`. `at` is in milliseconds since 1970. `by` is a row of the entry's history, as `history` makes it.
     """
 
     stream: str
@@ -259,3 +289,4 @@ class Append(NamedTuple):
     body_hash: str = ""
     replaces: int | None = None
     began_at: str = ""
+    by: str = ""

@@ -102,6 +102,9 @@ class Settings:
         Parsed(values.store_url),
         "REDIS_URL",
     )
+    redis_file: str = knob(
+        "", "File whose text is the URL of `--redis`, which then stands in no list of processes.", str
+    )
     replicas: int = knob(
         0,
         "Number of replicas that must acknowledge an event before the answer says `replica`; 0 waits for none.",
@@ -113,6 +116,7 @@ class Settings:
         "or with --redis leaves the keys of `pushserver keys`.",
         Parsed(values.publish_key),
     )
+    key_file: str = knob("", "File whose text is the key of `--key`, which then stands in no list of processes.", str)
     origins: str = knob(
         "",
         "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.",
@@ -169,6 +173,16 @@ class Settings:
         10_000, "Minimum number of events that the log of a stream keeps.", click.IntRange(100, 1_000_000)
     )
     idempotency: int = knob(86_400, "Seconds for which an idempotency key is remembered.", click.IntRange(1, 604_800))
+    gone: int = knob(
+        2_592_000,
+        "Seconds for which the name of a deleted stream is refused, and answered with 410.",
+        click.IntRange(60, 315_360_000),
+    )
+    expire_ended: int = knob(
+        0,
+        "Seconds after its last change after which a stream that has ended is deleted; 0: never.",
+        click.IntRange(0, 315_360_000),
+    )
     heal: bool = knob(True, "Publish events again that the store lost and a worker still has in memory.", click.BOOL)
     ring_events: int = knob(
         1_000,
@@ -246,6 +260,9 @@ class Settings:
         click.IntRange(1_048_576),
     )
     heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", Seconds(0.05, 300))
+    show_readers: bool = knob(
+        False, "Show on pages, and in `head` frames, how many readers a stream has on all workers.", click.BOOL
+    )
     drain_delay: float = knob(
         5.0,
         "Seconds for which a server that stops is not ready and still accepts: two health checks and one second.",
@@ -321,6 +338,14 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 def option(name: str) -> click.Option:
     """The command-line option of a setting; it reads the environment variables, too."""
     return Option(flags(name), **option_of(name))
+
+
+def exposed_secrets(ctx: click.Context) -> list[str]:
+    """The names of settings with a secret in the command line, where every user of the machine can read it."""
+    secrets = [*SECRET, "redis"]
+    from_flags = [name for name in secrets if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    values = {name: str(ctx.params[name]) for name in from_flags}
+    return [name for name, text in values.items() if name in SECRET or logs.hide_secrets(text) != text]
 
 
 def flags(name: str) -> list[str]:

@@ -12,20 +12,52 @@ function visible(root) {
   return [...articles.flatMap(({ children }) => seen(children)), ...articles];
 }
 
-/** @param {HTMLElement} root of the page @param {() => void} mutate */
-export function keepPlace(root, mutate) {
-  const seen = visible(root).map((element) => ({ element, top: element.getBoundingClientRect().top }));
-  const focused = /** @type {HTMLElement} */ (document.activeElement);
-  const had = root.contains(focused);
-  const item = focused?.closest("section > ol > li, nav li");
-  // Where its element goes, the neighbours have the focus next.
-  const next = [item?.nextElementSibling, item?.previousElementSibling, ...root.querySelectorAll("#entries li")];
-  root.dataset.localStill = ""; // by the style sheet, the browser does not correct a second time
-  mutate();
-  const anchor = seen.find(({ element }) => element.isConnected);
-  if (anchor) scrollBy({ top: anchor.element.getBoundingClientRect().top - anchor.top, behavior: "instant" });
-  requestAnimationFrame(() => delete root.dataset.localStill);
-  if (!had || focused === document.activeElement) return;
-  const heir = focused.isConnected ? focused : next.find((other) => other?.isConnected)?.querySelector("a");
-  heir?.focus({ preventScroll: true });
+/** Give the focus to the first link in an element, where the page is. @param {Element | null | undefined} element */
+export function focusIn(element) {
+  element?.querySelector("a")?.focus({ preventScroll: true });
+}
+
+export class Anchor {
+  /** @type {{element: Element, top: number}[]} */ #seen = [];
+  #root;
+  #isAtTop = true; // there, what is read is the head of the page
+  #sizes = new ResizeObserver(() => this.#restore()); // an image may be of another size than the page says
+
+  constructor(/** @type {HTMLElement} */ root) {
+    this.#root = root;
+    root.dataset.localStill = ""; // by the style sheet, the browser does not correct a second time
+    this.#sizes.observe(root);
+  }
+
+  /** Note what is being read, and where it is. */
+  note() {
+    this.#isAtTop = scrollY <= 0;
+    this.#seen = visible(this.#root).map((element) => ({ element, top: element.getBoundingClientRect().top }));
+  }
+
+  #restore() {
+    const anchor = this.#seen.find(({ element }) => element.isConnected);
+    if (anchor && !this.#isAtTop) scrollBy({ top: anchor.element.getBoundingClientRect().top - anchor.top, behavior: "instant" });
+    this.note();
+  }
+
+  /** Change the page around it. @param {() => void} mutate */
+  keep(mutate) {
+    const root = this.#root;
+    const focused = /** @type {HTMLElement} */ (document.activeElement);
+    const had = root.contains(focused);
+    const item = focused?.closest("section > ol > li, nav li");
+    // Where its element goes, the neighbours have the focus next.
+    const next = [item?.nextElementSibling, item?.previousElementSibling, ...root.querySelectorAll("#entries li")];
+    this.note();
+    mutate();
+    this.#restore();
+    if (!had || focused === document.activeElement) return;
+    if (focused.isConnected) focused.focus({ preventScroll: true });
+    else focusIn(next.find((other) => other?.isConnected));
+  }
+
+  stop() {
+    this.#sizes.disconnect();
+  }
 }

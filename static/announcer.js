@@ -4,17 +4,18 @@
 const PAUSE_MS = 20_000;
 
 export class Announcer {
-  /** @type {Map<string, string>} */ #waiting = new Map();
+  /** @type {Map<string, () => string>} */ #waiting = new Map();
+  #region;
   #due = 0;
   #last = -PAUSE_MS;
   /** @type {number | undefined} */ #timer;
 
   constructor(/** @type {Element} */ region) {
-    this.region = region;
+    this.#region = region;
   }
 
   /** Say a text within `delay` ms, or as soon as the pause is over. A later text takes the place of one under the same name.
-   * @param {string} name @param {string} text @param {number} [delay] */
+   * @param {string} name @param {() => string} text as it is when it is said @param {number} [delay] */
   say(name, text, delay = PAUSE_MS) {
     const now = performance.now();
     const soon = now + delay;
@@ -25,7 +26,7 @@ export class Announcer {
   }
 
   #speak() {
-    this.region.textContent = [...this.#waiting.values()].join(" ");
+    this.#region.textContent = [...this.#waiting.values()].map((text) => text()).join(" ");
     this.#waiting.clear();
     this.#last = performance.now();
   }

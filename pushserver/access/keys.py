@@ -11,14 +11,16 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import Fault, Forbidden, Unauthorized, shorten
-from ..model import instant, now
+from ..model import Author, instant, now
 from .keystore import KeyStore
 from .rates import Bucket
 
-RIGHTS = ("publish", "correct", "withdraw", "page")
+RIGHTS = ("publish", "correct", "withdraw", "page", "delete", "audit")  # a key has those alone that it was made with
+WHOLE = ("publish", "correct", "withdraw", "page")  # to export a stream, and to restore one
 USE_NOTED_EVERY = 60_000  # milliseconds
 
 
@@ -37,11 +39,27 @@ class PublishKey(NamedTuple):
     expires: str | None = None
 
 
+SERVER = Author("server", "server")  # the key that has every right, which has neither
+
+
 class Quota(NamedTuple):
-    """Quota is the bucket that an accepted request draws on, None for the key that has every right; and the rights."""
+    """Quota is what an accepted request may do: its key, its rights, and patterns of the streams that it is for.
+
+    The request draws on the bucket, which is None for the key that has every right.
+    """
 
     bucket: Bucket | None
     rights: tuple[str, ...] = RIGHTS
+    author: Author = SERVER
+    streams: tuple[str, ...] = ("*",)
+
+    def is_for(self, stream: str) -> bool:
+        """Whether the key is for a stream."""
+        return _matches(self.streams, stream)
+
+    def fields(self) -> dict[str, str]:
+        """The header fields of an answer that tell the limit of the key; none where it has none."""
+        return self.bucket.fields() if self.bucket is not None else {}
 
     def charge(self, count: int) -> None:
         """Draw `count` requests more, as for the lines of a batch."""
@@ -66,8 +84,11 @@ class Keys:
         self._buckets: dict[str, Bucket] = {}
         self._noted: dict[str, int] = {}  # by a key's id, when its use was noted, in milliseconds since 1970
 
-    async def admit(self, authorization: str | None, rights: tuple[str, ...], stream: str) -> Quota:
-        """Accept a request before its body is read. Raises Unauthorized, Forbidden, TooMany, StoreError."""
+    async def admit(self, authorization: str | None, rights: tuple[str, ...], stream: str | None) -> Quota:
+        """Accept a request before its body is read; `stream` is None where it names none.
+
+        Raises Unauthorized, Forbidden, TooMany, StoreError.
+        """
         stored = await self.check(authorization, rights, stream)
         if stored is None:
             return Quota(None)
@@ -75,10 +96,10 @@ class Keys:
         bucket = self._buckets.setdefault(id, Bucket(key.rate))
         bucket.take(key.rate)
         await self._note_use(id)
-        return Quota(bucket, tuple(key.can))
+        return Quota(bucket, tuple(key.can), Author(id, key.name), tuple(key.streams))
 
     async def check(
-        self, authorization: str | None, rights: tuple[str, ...], stream: str
+        self, authorization: str | None, rights: tuple[str, ...], stream: str | None
     ) -> tuple[str, PublishKey] | None:
         """The stored key of a request and its id, None for the key that has every right; it counts as no request.
 
@@ -93,7 +114,8 @@ class Keys:
         id, key = await self._look_up(token)
         if key.expires is not None and key.expires <= instant(now()):
             raise _unauthorized(f"a key that expired at {key.expires}")
-        _check_scope(key, rights, stream)
+        if stream is not None:
+            _check_scope(key, rights, stream)
         return id, key
 
     async def _look_up(self, token: str) -> tuple[str, PublishKey]:
@@ -115,9 +137,14 @@ class Keys:
             await self._store.note_use(id, instant(at))
 
 
+def fingerprint(key: str) -> str:
+    """Eight characters by which two keys can be told apart. They are too few to find a key by them."""
+    return _digest(f"fingerprint {key}")[:8]
+
+
 def _check_scope(key: PublishKey, rights: tuple[str, ...], stream: str) -> None:
     """Raises Forbidden where a key lacks a right, or is for other streams."""
-    is_for_stream = any(fnmatch.fnmatchcase(stream, pattern) for pattern in key.streams)
+    is_for_stream = _matches(key.streams, stream)
     missing = [right for right in rights if right not in key.can or not is_for_stream]
     if is_for_stream and not missing:
         return
@@ -127,6 +154,10 @@ def _check_scope(key: PublishKey, rights: tuple[str, ...], stream: str) -> None:
     fault = Fault("Authorization", expected, f"one that can {', '.join(key.can)} in {', '.join(key.streams)}")
     # The body was not read: the connection cannot carry another request.
     raise Forbidden(f"This publish key {lacks} for stream {name}.", fault, headers={"Connection": "close"})
+
+
+def _matches(patterns: Sequence[str], stream: str) -> bool:
+    return any(fnmatch.fnmatchcase(stream, pattern) for pattern in patterns)
 
 
 def _digest(secret: str) -> str:

@@ -9,6 +9,8 @@ from ..codec import dumps, loads
 from ..store.store import Store
 
 KEYS, KEYS_USED = "pushserver:keys", "pushserver:keys:used"  # hashes by the id of a key
+SERVER_KEYS = "pushserver:keys:servers"  # hash: when a server started with a key of its settings, by its fingerprint
+SERVER_KEYS_LIMIT = 16  # of them; the oldest go
 
 
 class KeyStore:
@@ -48,3 +50,17 @@ class KeyStore:
         if not self._store.condition.may_write():
             return
         await self._store.call(KEYS_USED, lambda redis: redis.hset(KEYS_USED, id, at))
+
+    async def server_keys(self) -> dict[str, str]:
+        """The instants at which servers last started with a key of their settings, by its fingerprint."""
+        return {print.decode(): at.decode() for print, at in (await self._hash(SERVER_KEYS)).items()}
+
+    async def note_server_key(self, fingerprint: str, at: str) -> None:
+        """Note that a server starts with this key, unless an embedded store has no disk for it."""
+        if not self._store.condition.may_write():
+            return
+        await self._store.call(SERVER_KEYS, lambda redis: redis.hset(SERVER_KEYS, fingerprint, at))
+        stored = await self.server_keys()
+        oldest = sorted(stored, key=stored.__getitem__)[:-SERVER_KEYS_LIMIT]
+        if oldest:
+            await self._store.call(SERVER_KEYS, lambda redis: redis.hdel(SERVER_KEYS, *oldest))

@@ -60,22 +60,42 @@ class KeyedRates:
 
 
 class Bucket:
-    """Bucket is a token bucket: it fills at a key's rate up to two seconds' worth, and may be overdrawn once."""
+    """Bucket is a token bucket: it fills at a key's rate up to two seconds' worth, and may be overdrawn once.
+
+    A key of less than a request in two seconds has room for one.
+    """
 
     def __init__(self, rate: float) -> None:
-        self._left = 2 * rate
+        self._rate = rate
+        self._left = self._room = max(KEYED_BURST * rate, 1.0)
         self._at = time.monotonic()
 
     def take(self, rate: float) -> None:
         """Take one request, at `rate` requests a second. Raises TooMany where the bucket is empty."""
-        at = time.monotonic()
-        self._left = min(2 * rate, self._left + (at - self._at) * rate)
-        self._at = at
+        self._rate, self._room = rate, max(KEYED_BURST * rate, 1.0)
+        self._fill()
         if self._left < 1:
             fault = Fault("Authorization", f"at most {rate:g} requests a second", "more")
             retry_after = str(math.ceil((1 - self._left) / rate))
-            raise TooMany("This publish key exceeds its rate.", fault, headers={"Retry-After": retry_after})
+            headers = {"Retry-After": retry_after, **self.fields()}
+            raise TooMany("This publish key exceeds its rate.", fault, headers=headers)
         self._left -= 1
+
+    def _fill(self) -> None:
+        at = time.monotonic()
+        self._left = min(self._room, self._left + (at - self._at) * self._rate)
+        self._at = at
+
+    def fields(self) -> dict[str, str]:
+        """The header fields that tell a publisher its limit, as draft-ietf-httpapi-ratelimit-headers-10 has them.
+
+        `q` requests may come in `w` seconds; `r` may come now, and after `t` seconds `q` again. Each worker counts by
+        itself.
+        """
+        self._fill()
+        room, left = math.floor(self._room), max(math.floor(self._left), 0)
+        window, full = math.ceil(self._room / self._rate), math.ceil((self._room - self._left) / self._rate)
+        return {"RateLimit-Policy": f'"key";q={room};w={window}', "RateLimit": f'"key";r={left};t={full}'}
 
     def charge(self, count: int) -> None:
         """Take `count` more, as for the lines of a batch, which are counted after the request was accepted."""

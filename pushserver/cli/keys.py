@@ -14,7 +14,8 @@ from .. import settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, plaintext
-from ..store.folder import SOCKET, reachable, socket_url
+from ..server.secret_files import with_secrets
+from ..store.folder import SOCKET, CannotStart, reachable, socket_url
 from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
@@ -29,7 +30,11 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
     """Pass a command a Store, made from its options."""
 
     @wraps(command)
-    def run(redis: str, data: str, **values: Any) -> None:
+    def run(redis: str, redis_file: str, data: str, **values: Any) -> None:
+        try:
+            redis = with_secrets(settings.Settings(redis=redis, redis_file=redis_file)).redis
+        except CannotStart as error:
+            raise click.ClickException(str(error)) from None
         socket = Path(data).absolute() / SOCKET
         if not redis and not socket.exists():
             raise click.ClickException(f"expected a running server with its store in {data}, or --redis")
@@ -50,8 +55,8 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
         except StoreError as error:
             raise click.ClickException(f"the store was not reached: {error}") from None
 
-    for name in ("data", "redis"):
-        run = click.option(f"--{name}", cls=settings.Option, **settings.option_of(name))(run)
+    for name in ("data", "redis", "redis_file"):
+        run = click.option(*settings.flags(name), cls=settings.Option, **settings.option_of(name))(run)
     return run
 
 

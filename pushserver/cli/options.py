@@ -14,6 +14,8 @@ import click
 from .. import logs, settings
 from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
+from ..server.secret_files import with_secrets
+from ..store.folder import CannotStart
 from .output import NOT_REACHED, REFUSED, fail
 
 
@@ -39,6 +41,7 @@ url_option = click.option(
 key_option = click.option(
     "--key", cls=settings.Option, envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key."
 )
+key_file_option = click.option("--key-file", cls=settings.Option, **settings.option_of("key_file"))
 data_option = click.option(
     "--data",
     cls=settings.Option,
@@ -53,8 +56,8 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
     """Pass a command a Publisher, made from its options for the server and the key; print what the server refused."""
 
     @wraps(command)
-    def run(url: str, key: str, data: str, **values: Any) -> None:
-        key = key or keyfile.local_key(Path(data)) or ""
+    def run(url: str, key: str, key_file: str, data: str, **values: Any) -> None:
+        key = chosen_key(key, key_file, data)
         if not key:
             fail(f"expected a publish key in PUSHSERVER_KEY or in {Path(data) / keyfile.KEY_FILE}, found none", REFUSED)
         configure_logging("warning")
@@ -64,7 +67,17 @@ def publishes(command: Callable[..., None]) -> Callable[..., None]:
         except PublishError as error:
             fail(str(error), exit_status(error))
 
-    return url_option(key_option(data_option(run)))
+    return url_option(key_option(key_file_option(data_option(run))))
+
+
+def chosen_key(key: str, key_file: str, data: str) -> str:
+    """The publish key of a command: the text itself, else that of its file, else that of the data folder, else none."""
+    try:
+        if key_file and not key:
+            key = with_secrets(settings.Settings(key_file=key_file)).key
+        return key or keyfile.local_key(Path(data)) or ""
+    except (CannotStart, OSError) as error:
+        fail(str(error), REFUSED)
 
 
 def exit_status(error: PublishError) -> int:

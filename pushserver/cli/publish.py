@@ -301,6 +301,8 @@ def _as_text(frame: dict[str, Any]) -> str:
             return f"# {frame['page']['headline']}"
         case "entry.withdraw":
             return f"\n{frame['at']}  withdrawn: {frame['id']} {frame.get('note', '')}"
+        case "reset" if frame["reason"] == "page":
+            return "\n(the page has another language, direction or zone; what is stored now follows)"
         case "reset":
             return f"\n(the server lost events: {frame['reason']}; what is stored now follows)"
         case "stream.end":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shlex
 import sys
@@ -17,14 +16,12 @@ import httpx2
 
 from .. import settings
 from ..access import keyfile
-from ..server import supervisor
+from ..server import checks, supervisor
 from ..store.folder import CannotStart
 from ..values import unix_path
 from . import demo
 from .options import configure_logging
 from .output import NOT_REACHED, fail
-
-logger = logging.getLogger(__name__)
 
 READY_EVERY = 0.05  # seconds between two requests that ask whether the server is ready
 
@@ -32,14 +29,13 @@ READY_EVERY = 0.05  # seconds between two requests that ask whether the server i
 def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
     """Run the server. Without --redis it starts an embedded store in the data folder, and stops it at the end."""
     chosen = settings.Settings(**values)
-    if play and chosen.redis and not chosen.key:
+    if play and (chosen.redis or chosen.redis_file) and not (chosen.key or chosen.key_file):
         raise click.UsageError("Expected --key or PUSHSERVER_KEY with --demo and --redis.")
     if play and unix_path(chosen.host):
         raise click.UsageError("Expected an address with --demo, got a unix socket in --host.")
     configure_logging(chosen.log_level, form=chosen.log_format, role="supervisor")
-    # A warning, no refusal: while servers are replaced one by one, an older one may be given a newer one's setting.
-    for sentence in settings.unknown_variables(os.environ):
-        logger.warning("%s", sentence)
+    checks.insist(checks.check_variables(settings.unknown_variables(os.environ)))
+    checks.insist(checks.check_exposed(settings.exposed_secrets(click.get_current_context())))
     try:
         serving = supervisor.serve(chosen, partial(greet, play=play), accept_empty_store=accept_empty_store)
         status = asyncio.run(serving)
@@ -60,12 +56,14 @@ async def greet(chosen: settings.Settings, url: str, *, play: bool) -> None:
         click.echo(os.fsencode(f"\npushserver is ready\n\n  unix socket  {path}\n"))
         return
     stream = await asyncio.to_thread(demo.begin, url, chosen.key) if play else "demo"
-    key_file = shlex.quote(str(Path(chosen.data).absolute() / keyfile.KEY_FILE))
-    is_local = keyfile.local_key(Path(chosen.data)) == chosen.key
+    file = Path(chosen.key_file or Path(chosen.data) / keyfile.KEY_FILE)
+    is_in_file = bool(chosen.key_file) or keyfile.local_key(Path(chosen.data)) == chosen.key
+    key_file = shlex.quote(str(file.absolute()))
+    place = key_file if is_in_file else "in PUSHSERVER_KEY" if chosen.key else "one of `pushserver keys`"
     lines = [
         f"  pages        {url}/",
-        f"  publish key  {key_file if is_local else 'in PUSHSERVER_KEY' if chosen.key else 'one of `pushserver keys`'}",
-        f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_local else '$PUSHSERVER_KEY')}",
+        f"  publish key  {place}",
+        f"  publish      {demo.curl(url, stream, f'$(cat {key_file})' if is_in_file else '$PUSHSERVER_KEY')}",
     ]
     if chosen.metrics_port >= 0:
         lines.insert(1, f"  metrics      {supervisor.metrics_url(chosen)}/metrics")

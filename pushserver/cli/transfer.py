@@ -7,24 +7,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import click
 
 from .. import model
-from ..client import Publisher, PublishError
+from ..client import Gone, NotFound, Publisher, PublishError
 from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
 from .options import exit_status, publishes
 from .output import REFUSED, fail
 
+SUFFIX = ".jsonl"  # of a file with one stream, behind its name
 LINE_LIMIT = 5 * 2**20  # characters of one line
 RESTORED_LINES, RESTORED_CHARACTERS = 100, 2**20  # of one request, at most
 
 
 class ImportLine(NamedTuple):
-    """ImportLine is one line of an import: `kind` is stream, page, entry or withdrawal, `length` is in characters."""
+    """ImportLine is one line of an import: `kind` is its member, such as entry, `length` is in characters."""
 
     number: int
     kind: str
@@ -33,21 +35,37 @@ class ImportLine(NamedTuple):
 
 
 @click.command(name="import")
-@click.argument("stream")
-@click.argument("file", type=click.File(encoding="utf-8-sig"))
+@click.argument("stream", required=False)
+@click.argument("file", type=click.File(encoding="utf-8-sig"), required=False)
+@click.option(
+    "--all", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder to import."
+)
 @click.option(
     "--speed",
     type=click.FloatRange(min=0.001),
     help="Keep the time between entries, divided by this. Default: do not wait.",
 )
 @publishes
-def import_(publisher: Publisher, stream: str, file: TextIO, speed: float | None) -> None:
-    """Publish the lines of FILE (- for standard input) to STREAM, with their times.
+def import_(
+    publisher: Publisher, stream: str | None, file: TextIO | None, folder: Path | None, speed: float | None
+) -> None:
+    """Publish the lines of FILE (- for standard input) to STREAM, with their times; with --all, each file of a folder.
 
     Each line is {"page": {…}}, {"entry": {…}} or, in an export, {"withdrawal": {…}}. A line that was imported within
     the last 24 hours adds nothing. A line of `pushserver export` is restored with its revision; it adds nothing if that
     revision is stored already.
     """
+    if folder is not None and stream is None:
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            with path.open(encoding="utf-8-sig") as lines:
+                _import(publisher, path.name.removesuffix(SUFFIX), lines, speed)
+    elif folder is None and stream is not None and file is not None:
+        _import(publisher, stream, file, speed)
+    else:
+        raise click.UsageError("Expected STREAM and FILE, or --all and a folder.")
+
+
+def _import(publisher: Publisher, stream: str, file: TextIO, speed: float | None) -> None:
     sending = Import(publisher, stream, file.name)
     previous_at: str | None = None
     with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr, hidden=not sys.stderr.isatty()) as lines:
@@ -75,7 +93,7 @@ class Import:
 
     def send(self, line: ImportLine) -> None:
         """Send a line, now or with the next ones. A refused line ends the program; the lines before it stay."""
-        if line.kind in ("stream", "withdrawal") or "rev" in line.value:
+        if line.kind in ("stream", "withdrawal", "history") or "rev" in line.value:
             characters = line.length + sum(other.length for other in self._batch)
             if len(self._batch) == RESTORED_LINES or characters > RESTORED_CHARACTERS:
                 self.flush()
@@ -132,7 +150,7 @@ def _record(text: str, name: str, number: int) -> ImportLine:
         fail(f"{name}, line {number}: {error.detail} {reason}", REFUSED)
     if isinstance(value, dict) and len(value) == 1:
         ((kind, fields),) = value.items()
-        if kind in ("stream", "page", "entry", "withdrawal") and isinstance(fields, dict):
+        if kind in ("stream", "page", "entry", "withdrawal", "history") and isinstance(fields, dict):
             return ImportLine(number, kind, fields, len(text))
     expected = '{"page": …}, {"entry": …} or {"withdrawal": …}'
     fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
@@ -148,17 +166,44 @@ def _wait_out(before: str | None, at: str, speed: float) -> None:
 
 
 @click.command()
-@click.argument("stream")
+@click.argument("stream", required=False)
+@click.option("--all", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder for every stream.")
+@click.option("--history", is_flag=True, help="Also write who made each revision; the key needs the right audit, too.")
 @publishes
-def export(publisher: Publisher, stream: str) -> None:
+def export(publisher: Publisher, stream: str | None, folder: Path | None, history: bool) -> None:
     """Write all of STREAM to standard output, for `pushserver import`. On an error nothing is written.
 
-    The lines are the id of the feeds, the entries with revision and correction, the withdrawals, and the page. The key
-    needs every right.
+    With --all FOLDER each stream that the key is for becomes a file FOLDER/STREAM.jsonl, which `pushserver import --all
+    FOLDER` reads. The lines are the id of the feeds, the entries with revision and correction, the withdrawals, and the
+    page. The key needs the rights publish, correct, withdraw and page.
     """
+    if (stream is None) == (folder is None):
+        raise click.UsageError("Expected STREAM, or --all and a folder.")
+    if folder is not None:
+        _export_all(publisher, folder, history=history)
+        return
+    assert stream is not None
     if sys.stdout is None:
         fail("standard output is closed", REFUSED)
     with tempfile.TemporaryFile() as file:
-        publisher.export(stream, file)
+        publisher.export(stream, file, history=history)
         file.seek(0)
         shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _export_all(publisher: Publisher, folder: Path, *, history: bool) -> None:
+    """Write a file for each stream. A file gets its name once it is whole; one that was there is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for stream in publisher.streams():
+        path = folder / f"{stream['stream']}{SUFFIX}"
+        draft = path.with_suffix(".part")
+        try:
+            with draft.open("w+b") as file:
+                publisher.export(stream["stream"], file, history=history)
+        except (Gone, NotFound):  # it was deleted meanwhile
+            draft.unlink()
+            continue
+        draft.replace(path)
+        count += 1
+    click.echo(f"{folder}: {count} streams")

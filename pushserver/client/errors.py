@@ -57,7 +57,7 @@ class NotFound(PublishError):
 
 
 class Gone(PublishError):
-    """The entry was withdrawn."""
+    """The entry was withdrawn, or the stream was deleted."""
 
 
 class Conflict(PublishError):

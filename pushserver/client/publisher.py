@@ -78,10 +78,27 @@ class _Calls(Generic[T]):
         query = urlencode({"reason": reason, **({"note": note} if note else {})})
         return self._send(_change("DELETE", f"{_entry(stream, id)}?{query}", None, idempotency_key, rev))
 
+    def erase(self, stream: str, id: str) -> T:
+        """Erase the text of an entry that was withdrawn before from the records and files of the server's store."""
+        return self._send(Call("POST", f"{_stream(stream)}/desk/entries/{quote(id, safe='')}/erase"))
+
+    def history(self, stream: str, id: str) -> T:
+        """Return `{id, revisions}` of an entry: when, by which key, and the names of the fields that each changed."""
+        return self._send(Call("GET", f"{_stream(stream)}/desk/entries/{quote(id, safe='')}/history"))
+
     def delivery(self, stream: str, id: str, *, n: int | None = None, wait: float = 0) -> T:
         """Return the receipt of an entry's event `n`, by default the newest; wait up to `wait` s for all workers."""
         query = urlencode({"wait": wait, **({"n": n} if n else {})})
         return self._send(Call("GET", f"{_entry(stream, id)}/delivery?{query}"))
+
+    def delete_stream(self, stream: str, *, forget: bool = False) -> T:
+        """Delete a whole stream, and close its readers; with `forget`, its name can be used again at once."""
+        return self._send(Call("DELETE", f"{_stream(stream)}{'?forget=true' if forget else ''}"))
+
+    def list_streams(self, *, after: str | None = None, limit: int = 100) -> T:
+        """Return `{streams, after}`, a part of the streams that the key is for; the next one begins at `after`."""
+        query = urlencode({"limit": limit, **({"after": after} if after else {})})
+        return self._send(Call("GET", f"/streams?{query}"))
 
     def put_page(self, stream: str, page: dict[str, Any], *, idempotency_key: str | None = None) -> T:
         """Put a stream's whole page."""
@@ -139,9 +156,23 @@ class Publisher(_Calls[Answer]):
                 return outcome
             time.sleep(outcome)
 
-    def export(self, stream: str, file: BinaryIO) -> None:
-        """Write a whole stream to a seekable file, as lines that `restore` takes. Raises PublishError."""
-        call = Call("GET", f"{_stream(stream)}/export", media_type=NDJSON)
+    def streams(self) -> Iterator[dict[str, Any]]:
+        """Yield every stream that the key is for, the last changed first."""
+        after: str | None = None
+        while True:
+            part = self.list_streams(after=after)
+            yield from part["streams"]
+            after = part["after"]
+            if after is None:
+                return
+
+    def export(self, stream: str, file: BinaryIO, *, history: bool = False) -> None:
+        """Write a whole stream to a seekable file, as lines that `restore` takes. Raises PublishError.
+
+        With `history` each entry is followed by who made its revisions; the key needs the right audit, too.
+        """
+        query = "?history=true" if history else ""
+        call = Call("GET", f"{_stream(stream)}/export{query}", media_type=NDJSON)
         start, attempts = file.tell(), Attempts(call)
         while True:
             file.seek(start)

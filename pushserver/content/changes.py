@@ -13,6 +13,7 @@ from ..codec import dumps, loads
 from ..errors import Fault, Invalid, shorten
 from ..model import (
     Append,
+    Author,
     Event,
     Idempotency,
     StoredEntry,
@@ -23,6 +24,7 @@ from ..model import (
     order_of,
     unwritten_page,
 )
+from . import history
 from .fields import direction
 from .schema import CorrectionIn, CorrectionPut, EndIn, EntryIn, EntryPut, PageIn, PagePut, WithdrawalIn
 from .validation import M, read
@@ -140,8 +142,11 @@ def _without_sent_back(patch: dict[str, Any], current: Mapping[str, Any], *names
     return {name: value for name, value in patch.items() if name not in names}
 
 
-def put_entry(stream: str, entry: StoredEntry, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:
-    """A new entry, or a new revision of one, at the instant `at`, in milliseconds."""
+def put_entry(
+    stream: str, entry: StoredEntry, *, at: int, current: StoredEntry | None = None, idempotency: Idempotency = NO_KEY
+) -> Append:
+    """A new entry, or a new revision of the one that is `current`, at the instant `at`, in milliseconds."""
+    action = "publish" if entry["rev"] == 1 else "correct"
     return Append(
         stream=stream,
         type="entry.put",
@@ -154,6 +159,7 @@ def put_entry(stream: str, entry: StoredEntry, *, at: int, idempotency: Idempote
         order=order_of(entry),
         key=idempotency.key,
         body_hash=idempotency.body_hash,
+        by=history.by(idempotency.author, action, history.changed_fields(entry, current)),
     )
 
 
@@ -199,6 +205,7 @@ def _withdraw(
         key=idempotency.key,
         body_hash=idempotency.body_hash,
         replaces=replaces,
+        by=history.by(idempotency.author, "withdraw"),
     )
 
 
@@ -243,9 +250,19 @@ def is_same_page(page: StoredPage, current: StoredPage | None, *, keeps: Collect
     return current is not None and {**page, **{name: current.get(name) for name in ("rev", *keeps)}} == dict(current)
 
 
-def put_page(stream: str, page: StoredPage, *, at: int, idempotency: Idempotency = NO_KEY) -> Append:
-    """A page's first revision, or its next one, at the instant `at`, in milliseconds."""
-    return _page_append(stream, "page.put", page, {}, at, idempotency)
+_LOOKS = ("lang", "dir", "timezone")  # the fields of a page on which the looks of its entries depend
+
+
+def put_page(
+    stream: str, page: StoredPage, *, at: int, current: StoredPage | None = None, idempotency: Idempotency = NO_KEY
+) -> Append:
+    """A page's first revision, or the one after `current`, at the instant `at`, in milliseconds.
+
+    The event names, as `changed`, the fields that make every entry look different.
+    """
+    before = current or unwritten_page(stream)
+    changed = [name for name in _LOOKS if page.get(name) != before.get(name)]
+    return _page_append(stream, "page.put", page, {"changed": changed} if changed else {}, at, idempotency)
 
 
 def end_stream(
@@ -260,29 +277,34 @@ def end_stream(
 
 
 def _page_append(
-    stream: str, type: str, page: StoredPage, link: dict[str, Any], at: int, idempotency: Idempotency = NO_KEY
+    stream: str, type: str, page: StoredPage, more: dict[str, Any], at: int, idempotency: Idempotency = NO_KEY
 ) -> Append:
     return Append(
         stream=stream,
         type=type,
-        data={"at": instant(at), **link, "page": page},
+        data={"at": instant(at), **more, "page": page},
         at=at,
         state=page,
         rev=page["rev"],
         shown_at=page["updated_at"],
         key=idempotency.key,
         body_hash=idempotency.body_hash,
+        by=history.by(idempotency.author, "page"),
     )
 
 
 # --- what was stored before
 
 
-def restore(stream: str, kind: str, value: dict[str, Any], *, at: int) -> Append:
+def restore(stream: str, kind: str, value: dict[str, Any], *, at: int, author: Author | None = None) -> Append:
     """The event that brings back a line of an export, at its own revision, where nothing is stored.
 
-    `kind` is `entry`, `withdrawal` or `page`; `at` is in milliseconds.
+    `kind` is `entry`, `withdrawal` or `page`; `at` is in milliseconds; `author` is who brings it back.
     """
+    return _restore(stream, kind, value, at)._replace(by=history.by(author, "restore"))
+
+
+def _restore(stream: str, kind: str, value: dict[str, Any], at: int) -> Append:
     if kind == "entry":
         entry = cast(StoredEntry, {**value, "url": entry_url(stream, value["id"])})
         return put_entry(stream, entry, at=at)._replace(replaces=0)
@@ -318,6 +340,7 @@ def publish_again(stream: str, event: Event) -> Append:
         order=order_of(state) if event.type == "entry.put" else at,
         key=key or f"lost-{event.cursor.nonce}",
         body_hash=body_hash,
+        by=event.by,
     )
 
 

@@ -1,4 +1,4 @@
-"""Lines of an export: `{"stream": …}`, `{"page": …}`, `{"entry": …}` or `{"withdrawal": …}`, each as stored. Pure.
+"""Lines of an export: an object with one member, stream, page, entry, withdrawal or history, each as stored. Pure.
 
 A line that is imported is validated as a request body is, and has to be equal to the stored form of its value: nothing
 is restored that could not have been stored.
@@ -16,6 +16,7 @@ from .. import model
 from ..codec import dumps
 from ..errors import Fault, Invalid, shorten
 from .fields import Instant, Line, Model, Text, checked
+from .history import NAME_LIMIT, ROWS
 from .plaintext import Unsafe
 from .schema import CorrectionIn, EntryIn, PageIn, WithdrawalIn
 from .validation import read
@@ -28,10 +29,11 @@ def _id(text: str) -> str:
         raise Unsafe(error.faults[0].expected, text) from None
 
 
+OWN = ("url", "erased_at")  # what follows from the stream and the id, and what is true of this store alone
 FEED_ID_LIMIT = 2_048  # characters
 FEED_ID = r"^(urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|https?://[!-~]+)$"
 Id = Annotated[str, checked(_id)]
-Revision = Annotated[int, Field(ge=1, le=999_999_999)]
+Revised = Annotated[int, Field(ge=1, le=999_999_999)]
 
 
 class Correction(CorrectionIn):
@@ -44,7 +46,7 @@ class Entry(EntryIn):
     """An entry at some revision. It has no `url`, which follows from the stream and the id."""
 
     id: Id
-    rev: Revision
+    rev: Revised
     published_at: Instant
     sort_at: Instant
     updated_at: Instant | None = None
@@ -70,7 +72,7 @@ class Withdrawal(WithdrawalIn):
 class Page(PageIn):
     """A page at some revision, with its last update and the oldest instant that the stream ever showed."""
 
-    rev: Revision
+    rev: Revised
     state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
     updated_at: Instant
     began_at: Instant
@@ -82,6 +84,30 @@ class Stream(Model):
     feed_id: Annotated[str, Field(max_length=FEED_ID_LIMIT, pattern=FEED_ID)]
 
 
+class Key(Model):
+    """The publish key that made a revision."""
+
+    id: Annotated[str, Field(max_length=64, pattern=r"^[0-9a-z-]+$")]
+    name: Annotated[str, Field(max_length=NAME_LIMIT)]
+
+
+class Revision(Model):
+    """A revision names the key that made it, and the fields that it changed."""
+
+    rev: Revised
+    at: Instant
+    key: Key
+    action: Literal["publish", "correct", "withdraw", "restore", "erase"]
+    changed: list[Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+$")]] = Field(max_length=50)
+
+
+class History(Model):
+    """The newest revisions of an entry. The line follows that of the entry, or of its withdrawal."""
+
+    id: Id
+    revisions: list[Revision] = Field(min_length=1, max_length=ROWS)
+
+
 class ExportLine(Model):
     """A line of an export, which has one of these members."""
 
@@ -89,6 +115,7 @@ class ExportLine(Model):
     page: Page | None = None
     entry: Entry | None = None
     withdrawal: Withdrawal | None = None
+    history: History | None = None
 
 
 def read_line(value: Any) -> tuple[str, dict[str, Any]]:
@@ -98,8 +125,8 @@ def read_line(value: Any) -> tuple[str, dict[str, Any]]:
     if len(made) != 1 or len(value) != 1:
         got = " and ".join(value) or "nothing"
         raise Invalid(
-            "A line of an export must be an object with one member: stream, entry, withdrawal or page.",
-            Fault("line", "a stream, an entry, a withdrawal or a page", got),
+            "A line of an export must be an object with one member: stream, entry, withdrawal, history or page.",
+            Fault("line", "a stream, an entry, a withdrawal, a history or a page", got),
         )
     if line.entry:
         made["entry"]["flags"] = line.entry.flags.model_dump(exclude_defaults=True)
@@ -122,5 +149,7 @@ def _differences(made: Any, sent: Any, path: str) -> Iterator[Fault]:
 
 
 def line(kind: str, stored: Mapping[str, Any]) -> str:
-    """The line of an export for a stored value, without `url` and fields that are null."""
-    return dumps({kind: {name: value for name, value in stored.items() if value is not None and name != "url"}}) + "\n"
+    """The line of an export for a stored value, without fields that are null and those of OWN."""
+    return (
+        dumps({kind: {name: value for name, value in stored.items() if value is not None and name not in OWN}}) + "\n"
+    )

@@ -169,6 +169,27 @@ class DeliveryIn(BaseModel):
     wait: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
 
 
+class DeletionIn(Model):
+    """The query of a deletion; with `forget=true` no mark stays, and the name is as one that never was."""
+
+    forget: Literal["true", "false"] = "false"
+
+
+class ExportIn(Model):
+    """The query of an export; with `history=true` it says who made the revisions of each entry."""
+
+    history: Literal["true", "false"] = "false"
+
+
+class ListingIn(BaseModel):
+    """The query of the list of streams: the place after which a part of it begins, and the most streams in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: a query is text
+
+    after: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 100
+
+
 class EndIn(Model):
     """The optional body of an end: the page on which the coverage goes on."""
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from .fanout import Fanout
@@ -104,6 +105,15 @@ class Departures:
     def __init__(self) -> None:
         self._readers: list[tuple[Fanout, Reader]] = []
         self._sent = 0
+
+    @classmethod
+    def of(cls, fanouts: Iterable[Fanout]) -> Departures:
+        """The readers of these, as they are now."""
+        departures = cls()
+        for fanout in fanouts:
+            for reader in fanout.all_readers():
+                departures.add(fanout, reader)
+        return departures
 
     def __len__(self) -> int:
         return len(self._readers)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .. import metrics
 from ..codec import loads
 from ..content import changes
-from ..errors import Gone, Refused, Unavailable
+from ..errors import Deleted, Gone, Refused, Unavailable
 from ..model import Append, Event
 from ..repeats import Tally, Trouble
 from ..store.log import Appended, Log, RevisionConflict
@@ -39,7 +39,7 @@ class Healer:
 
     Readers stay connected: they receive a `reset` and a snapshot. `publish` says whether lost events are published
     again, `memory_events` how many of a stream's newest events may be. `give_up` is called with a stream that cannot be
-    recovered, and the reason.
+    recovered, and the reason; `delete` with one that was deleted, of which nothing is published again.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Healer:
         publish: bool,
         memory_events: int,
         give_up: Callable[[LiveStream, str], None],
+        delete: Callable[[LiveStream], object],
     ) -> None:
         self._log = log
         self._tails = tails
@@ -60,6 +61,7 @@ class Healer:
         self._give_up = give_up
         self._trouble = Trouble(logger, "streams recover again")
         self._begun = Tally(logger, "recoveries of stream")
+        self._delete = delete
         self._recoveries: dict[LiveStream, asyncio.Task[None]] = {}
 
     async def verify(self, streams: Sequence[tuple[LiveStream, str]]) -> None:
@@ -95,6 +97,8 @@ class Healer:
             await self._restart(stream)
             await self._follow(stream)
             self._trouble.over(stream.name)
+        except Deleted:
+            self._delete(stream)
         except LogGone:
             self._give_up(stream, "its log no longer exists")
         except (StoreError, Unavailable) as error:
@@ -115,7 +119,7 @@ class Healer:
             del self._recoveries[stream]
 
     async def _restart(self, stream: LiveStream) -> None:
-        """Heal the log and restart the stream from it, if events were lost. Raises StoreError, Unavailable."""
+        """Heal the log and restart the stream from it, if events were lost. Raises Deleted, StoreError, Unavailable."""
         reason = (await self._log.resume(stream.name, stream.ring.head, limit=1, limit_bytes=1)).reason
         if reason in (None, "too_far"):  # the log has the ring's last event: the tail reads on from there
             return
@@ -150,8 +154,8 @@ class Healed(NamedTuple):
 async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool) -> Healed:
     """Publish those of a stream's newest events again that the log lacks, in their order.
 
-    `events` are the newest first. Raises StoreError, and Unavailable where the store takes no writes; it may then be
-    called again.
+    `events` are the newest first. Raises Deleted, StoreError, and Unavailable where the store takes no writes; it may
+    then be called again.
     """
     missing = set(await log.missing([(stream, event.cursor, event.cursor.id) for event in events]))
     lost = next((number for number in range(len(events)) if number not in missing), len(events))
@@ -165,7 +169,7 @@ async def heal(log: Log, stream: str, events: Sequence[Event], *, publish: bool)
                 unhealed.append(event)
         except Gone:  # the entry was withdrawn: by this event itself, or after it
             continue
-        except Unavailable:
+        except (Deleted, Unavailable):
             raise
         except (RevisionConflict, Refused) as error:
             logger.warning("stream %s: event %d was not healed: %r", stream, event.n, error)

@@ -15,14 +15,16 @@ from functools import partial
 from typing import Any
 
 from .. import metrics, model
-from ..errors import NotFound, Unavailable
+from ..errors import Deleted, NotFound, Unavailable
 from ..model import Cursor, Event
+from ..store.listing import Listing
 from ..store.log import Log, Snapshot
 from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
 from ..wire.frames import Batch, Notice
 from ..wire.memory import Account
+from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
 from .healing import Healer
@@ -30,6 +32,7 @@ from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
 from .reader import Reader, ReaderState
+from .renewal import Renewals
 from .resume import LogDiffers, LogGone, Resumption, Start
 from .ring import BrokenChain, Ring
 from .slowest import slowest
@@ -64,6 +67,7 @@ class Hub:
             replay_bytes=options.replay_bytes,
             heartbeat=options.heartbeat,
         )
+        self._census = Census(log.store) if options.show_readers else None
         self._healer = Healer(
             log,
             self._tails,
@@ -71,7 +75,9 @@ class Hub:
             publish=options.heal,
             memory_events=options.ring_events,
             give_up=self._give_up,
+            delete=self._delete,
         )
+        self._renewals = Renewals(self._resumption, memory_events=options.ring_events)
         self._admits = True  # new readers
         self._departures: Departures | None = None  # while readers are being sent away
         self.leaving = asyncio.Event()  # set when they begin to be: answers that wait for something end, too
@@ -158,12 +164,16 @@ class Hub:
             return
         try:
             await self.join(stream, reader, cursor)
-        except (Unavailable, StoreError):
+        except (Deleted, Unavailable, StoreError) as error:
             if reader.state is not ReaderState.CLOSED:
-                self._turn_away(reader, Close.OVERLOADED, "store")
+                is_deleted = isinstance(error, Deleted)
+                self._turn_away(reader, *((Close.ENDED, "deleted") if is_deleted else (Close.OVERLOADED, "store")))
 
     async def join(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Start a reader: `hello`, all it missed or a snapshot, then live events. Raises Unavailable, StoreError."""
+        """Start a reader: `hello`, all it missed or a snapshot, then live events.
+
+        Raises Deleted, Unavailable, StoreError.
+        """
         for _ in range(2):
             await self._healer.wait(stream)
             try:
@@ -173,6 +183,9 @@ class Hub:
                 continue
             except LogGone:
                 self._give_up(stream, "its log no longer exists")
+                raise
+            except Deleted:
+                self._delete(stream)
                 raise
             if start is not None:
                 self._admit(stream, reader, start)
@@ -241,25 +254,33 @@ class Hub:
     # --- streams
 
     async def _open(self, name: str) -> LiveStream:
-        """The followed stream of a name. Raises NotFound, StoreError."""
+        """The followed stream of a name. Raises NotFound, Deleted, StoreError."""
         if stream := self._streams.get(name):  # without the lock: others may wait for the store behind it
             return stream
         async with self._opening[model.partition_of(name, len(self._opening))]:
             stream = self._streams.get(name)
             if stream is None:
-                snapshot = await self._log.snapshot(name, limit=0)
-                if snapshot is None:
-                    self._lookups.forget(name)
-                    raise NotFound(f"There is no stream {name}.")
+                snapshot = await self._first_look(name)
                 stream = self._streams[name] = self._live(name, snapshot)
                 await self._tails.follow(name, snapshot.cursor.id)
             return stream
+
+    async def _first_look(self, name: str) -> Snapshot:
+        """A stream without its entries, before it is followed. Raises as `_open` does."""
+        try:
+            snapshot = await self._log.snapshot(name, limit=0)
+            if snapshot is None:
+                raise NotFound(f"There is no stream {name}.")
+        except (NotFound, Deleted):
+            self._lookups.forget(name)
+            raise
+        return snapshot
 
     async def _exists(self, name: str) -> bool:
         return await self._log.snapshot(name, limit=0) is not None
 
     async def _newest(self) -> list[str]:
-        return [name for name, _ in await self._log.streams()]
+        return [name for name, _ in await Listing(self._log).streams()]
 
     def _live(self, name: str, snapshot: Snapshot) -> LiveStream:
         ring = Ring(
@@ -288,11 +309,34 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            self._dismiss(stream, Close.RESTART, "resync")
+
+    async def delete(self, name: str, epoch: str) -> int:
+        """Close the readers of a stream that was deleted, and forget it; how many readers there were.
+
+        A stream of another epoch has begun after that, and stays.
+        """
+        self._lookups.forget(name)
+        stream = self._streams.get(name)
+        if stream is None or stream.ring.head.epoch != epoch:
+            return 0
+        readers = stream.fanout.readers
+        await asyncio.shield(self._delete(stream))
+        return readers
+
+    def _delete(self, stream: LiveStream) -> asyncio.Future[None]:
+        logger.info("stream %s: deleted; its readers are closed", stream.name)
+        return self._dismiss(stream, Close.ENDED, "deleted")
+
+    def _dismiss(self, stream: LiveStream, code: Close, why: str) -> asyncio.Future[None]:
+        """Stop following a stream, and close its readers; they are closed when the future is done."""
+        if stream.is_open:
             self._close(stream)
-            farewell = stream.drop_all(Close.RESTART, frames.bye("resync", RETRY_MS))
-            task = asyncio.get_running_loop().create_task(farewell)
-            self._farewells.add(task)
-            task.add_done_callback(self._farewells.discard)
+        farewell = stream.drop_all(code, frames.bye(why, RETRY_MS))
+        task = asyncio.get_running_loop().create_task(farewell)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+        return task
 
     # --- those who keep what they made of a stream
 
@@ -325,6 +369,8 @@ class Hub:
         try:
             for event in events:
                 stream.append(event)
+            if any(event.remakes_page for event in events):
+                self._renewals.renew(stream)
         except BrokenChain as error:
             self._healer.recover(stream, str(error))
         stream.begin_pass()
@@ -338,10 +384,14 @@ class Hub:
         """Send heartbeats, and close the streams that nobody reads."""
         while True:
             await asyncio.sleep(self._options.heartbeat)
+            if self._census is not None:
+                await self._census.take({name: stream.fanout.readers for name, stream in self._streams.items()})
             at = model.instant(model.now())
             for stream in tuple(self._streams.values()):
                 stale_since = self._tails.stale_since(stream.name)
-                await stream.beat(at, model.instant(stale_since) if stale_since else None)
+                here = stream.fanout.readers
+                everywhere = self._census.readers(stream.name, here) if self._census else None
+                await stream.beat(at, model.instant(stale_since) if stale_since else None, everywhere)
                 if stream.is_idle and stream.is_open and not self._healer.is_recovering(stream):
                     self._close(stream)
 
@@ -373,7 +423,7 @@ class Hub:
         while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
             await asyncio.sleep(BETWEEN)
         self._admits = admit
-        self._departures = departures = self._all_readers()
+        self._departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
         self.leaving.set()
         while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
             for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
@@ -381,13 +431,6 @@ class Hub:
                     fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))
             await asyncio.sleep(BETWEEN)
         self._admits = False
-
-    def _all_readers(self) -> Departures:
-        departures = Departures()
-        for stream in self._streams.values():
-            for reader in stream.fanout.all_readers():
-                departures.add(stream.fanout, reader)
-        return departures
 
 
 def own_retry_ms() -> int:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 
 from .. import metrics
-from ..errors import NotFound, Unavailable
+from ..errors import Deleted, NotFound, Unavailable
 from ..repeats import Trouble
 from ..store.store import StoreError
 
@@ -36,6 +36,7 @@ class Lookups:
         self._exists = exists
         self._newest = newest
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._deleted: dict[str, Deleted] = {}  # for a PERIOD after a look
         self._looks: dict[str, asyncio.Task[bool]] = {}  # under way or waiting, by name
         self._sharers: dict[str, int] = {}  # of each look that has not begun
         self._places = asyncio.Semaphore(LOOKS)  # it serves those who wait in the order of their coming
@@ -43,10 +44,15 @@ class Lookups:
         self._learning: asyncio.Task[None] | None = None
 
     async def look_up(self, name: str) -> None:
-        """Return where a stream exists. Raises NotFound, StoreError, Unavailable where too many names are unknown."""
+        """Return where a stream exists.
+
+        Raises NotFound, Deleted, StoreError, Unavailable where too many names are unknown.
+        """
         if name in self._known:
             self._known.move_to_end(name)
             return
+        if name in self._deleted:  # all its readers ask at once
+            raise self._deleted[name].with_traceback(None)
         self._check_line(name)
         task = self._looks.get(name) or self._begin(name)
         if not await asyncio.shield(task):  # a reader that disconnects must not cancel the look of the others
@@ -89,6 +95,10 @@ class Lookups:
         del self._sharers[name]
         try:
             is_there = await self._exists(name)
+        except Deleted as deleted:
+            self._deleted[name] = deleted
+            asyncio.get_running_loop().call_later(PERIOD, self._release, name)
+            raise
         except BaseException:
             self._places.release()
             raise
@@ -98,6 +108,11 @@ class Lookups:
         else:
             asyncio.get_running_loop().call_later(PERIOD, self._places.release)
         return is_there
+
+    def _release(self, name: str) -> None:
+        """Give back the place of a look at a deleted stream."""
+        self._deleted.pop(name, None)
+        self._places.release()
 
     async def _learn(self) -> None:
         """Learn the streams that changed last, and rest, so that a flood asks for them seldom."""

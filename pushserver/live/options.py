@@ -21,6 +21,7 @@ class HubOptions(NamedTuple):
     patience: float  # seconds
     lifetime: float  # seconds; 0 is without end
     heal: bool
+    show_readers: bool
 
     @classmethod
     def of(cls, settings: Settings) -> HubOptions:

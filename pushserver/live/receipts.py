@@ -21,6 +21,7 @@ from ..repeats import Tally, Trouble
 from ..store.connection import Channels
 from ..store.store import Store, StoreError
 from .hub import Hub
+from .stream import report
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Receipts:
     def __init__(self, store: Store, hub: Hub) -> None:
         self._store = store
         self._hub = hub
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._questions: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._trouble = Trouble(logger, "receipts are read again")
@@ -47,7 +48,7 @@ class Receipts:
         """Read the channels until cancelled."""
         while True:
             try:
-                async with self._store.channels(ASK, TELL + self._name) as channels:
+                async with self._store.channels(ASK, TELL + self.name) as channels:
                     self.open = True
                     self._trouble.over()
                     await self._read(channels)
@@ -62,14 +63,26 @@ class Receipts:
 
         It waits so many seconds until all workers have delivered the event. Raises StoreError.
         """
+        return await self._ask({"stream": stream, "entry": entry_id, "n": n, "wait": wait}, limit=wait + GRACE)
+
+    async def deleted(self, stream: str, epoch: str, *, wait: float) -> dict[str, Any]:
+        """Have every worker close the readers of a stream that was deleted in this epoch, and forget what it showed.
+
+        The receipt says which workers did within so many seconds. A worker of an earlier version answers as if it was
+        asked for a receipt, and closes the readers when it next verifies the log. Raises StoreError.
+        """
+        fields = {"stream": stream, "entry": "", "n": None, "wait": 0, "deleted": epoch}
+        return await self._ask(fields, limit=wait)
+
+    async def _ask(self, fields: dict[str, Any], *, limit: float) -> dict[str, Any]:
+        """Ask every worker, and sum up the reports of those who answer within so many seconds."""
         question = secrets.token_hex(8)
         answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._questions[question] = answers
         reports: list[dict[str, Any]] = []
         try:
-            fields = {"question": question, "worker": self._name, "stream": stream, "entry": entry_id}
-            workers = await self._send(ASK, **fields, n=n, wait=wait)
-            await self._collect(answers, reports, workers, limit=wait + GRACE)
+            workers = await self._send(ASK, question=question, worker=self.name, **fields)
+            await self._collect(answers, reports, workers, limit=limit)
         finally:
             del self._questions[question]
         return _receipt(reports, silent=workers - len(reports))
@@ -109,12 +122,16 @@ class Receipts:
                 task.add_done_callback(self._answering.discard)
 
     async def _answer(self, question: dict[str, Any]) -> None:
-        report = await self._hub.report(question["stream"], question["entry"], question["n"], wait=question["wait"])
-        answer = {"question": question["question"], "report": {"worker": self._name, **report}}
+        answer = {"question": question["question"], "report": {"worker": self.name, **await self._report(question)}}
         try:
             await self._send(TELL + question["worker"], **answer)
         except StoreError as error:
             self._unsent.note("to others", "receipts: an answer was not sent: %s", error)
+
+    async def _report(self, question: dict[str, Any]) -> dict[str, Any]:
+        if "deleted" in question:
+            return report("deleted", await self._hub.delete(question["stream"], question["deleted"]))
+        return await self._hub.report(question["stream"], question["entry"], question["n"], wait=question["wait"])
 
     async def _send(self, channel: str, **fields: Any) -> int:
         """Publish a message; the number of workers that it reached."""
@@ -125,10 +142,10 @@ def _receipt(reports: list[dict[str, Any]], *, silent: int) -> dict[str, Any]:
     """The reports of the workers, and their sum."""
     late: Counter[int] = Counter()
     workers = []
-    for report in sorted(reports, key=lambda report: str(report["worker"])):
-        own: Counter[int] = Counter(dict(report.pop("late")))
+    for each in sorted(reports, key=lambda each: str(each["worker"])):
+        own: Counter[int] = Counter(dict(each.pop("late")))
         late += own
-        workers.append({**report, "sent": own.total(), **_quantiles(own)})
+        workers.append({**each, "sent": own.total(), **_quantiles(own)})
     return {
         "reached": bool(workers) and not silent and all(worker["state"] != "waiting" for worker in workers),
         "sent": late.total(),

@@ -77,7 +77,9 @@ class Resumption:
         if cursor and (start := self._from_ring(stream, cursor)):
             return start
         resumed, missed = await self._replay(stream, cursor, format)
-        if cursor and resumed.reason is None:
+        # Entries that are shown already would stay in the language and the zone of before.
+        is_remade = format is Format.HTML and any(event.remakes_page for event in resumed.events)
+        if cursor and resumed.reason is None and not is_remade:
             last = resumed.events[-1].cursor if resumed.events else cursor
             position = _position(stream, last, resumed.n + len(resumed.events))
             if position >= stream.ring.start and not stream.ring.withdraws_after(position):
@@ -87,7 +89,7 @@ class Resumption:
                 if position < stream.ring.start:  # other frames had to leave, so that the recalled ones have room
                     return None
                 return Start(position, last, [self._hello(stream, resumed.n), *missed])
-        return await self._from_snapshot(stream, format, coding, resumed.reason or "too_far")
+        return await self._from_snapshot(stream, format, coding, resumed.reason or ("page" if is_remade else "too_far"))
 
     async def _from_snapshot(self, stream: LiveStream, format: Format, coding: Coding, reason: str) -> Start | None:
         snapshot, frame = stream.latest_snapshot() or await self._latest_snapshot(stream)

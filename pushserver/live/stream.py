@@ -167,14 +167,15 @@ class LiveStream:
         """Close the readers who take nothing."""
         await in_stretches(self.fanout.sweep(), STRETCH)
 
-    async def beat(self, at: str, stale: str | None) -> None:
+    async def beat(self, at: str, stale: str | None, everywhere: int | None = None) -> None:
         """Write a heartbeat to every reader; once the coverage has ended, close those who have everything instead.
 
-        `at` is the instant, `stale` the one since which the log has not been read.
+        `at` is the instant, `stale` the one since which the log has not been read, `everywhere` counts all readers.
         """
         if self.page["state"] == "ended":
             await in_stretches(self.fanout.dismiss(Close.ENDED), STRETCH)
-        head = frames.heartbeat(self.ring.head, self.ring.n, readers=self.fanout.readers, at=at, stale=stale)
+        here = self.fanout.readers
+        head = frames.heartbeat(self.ring.head, self.ring.n, readers=here, everywhere=everywhere, at=at, stale=stale)
         await in_stretches(self.fanout.beat(head), STRETCH)
         self._forget_latest()
         self._hellos.clear()
@@ -346,7 +347,7 @@ class LiveStream:
         if self.fanout.is_pending:
             self.begin_pass()
 
-    async def _until_delivered(self, n: int) -> None:
+    async def until_delivered(self, n: int) -> None:
         """Wait until event `n` was written to every reader that could take it."""
         while self.fanout.delivered < n:
             await self._pass_ended.wait()
@@ -361,7 +362,7 @@ class LiveStream:
         if n is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self._until_delivered(n)
+                    await self.until_delivered(n)
             if fanout.delivered < n:
                 return report("waiting", fanout.readers, behind=fanout.readers)
         frame = next((frame for frame in self.ring.about(entry_id) if n is None or frame.event.n == n), None)

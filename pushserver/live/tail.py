@@ -20,8 +20,9 @@ from enum import Enum
 from .. import metrics
 from ..model import Event, now, partition_of
 from ..repeats import Trouble
-from ..store.log import BLOCK_MS, Log, TailConnection
+from ..store.log import Log
 from ..store.store import StoreError
+from ..store.tail import BLOCK_MS, TailConnection
 from ..stretch import Stretch
 
 logger = logging.getLogger(__name__)

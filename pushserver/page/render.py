@@ -222,14 +222,16 @@ def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict
     days = groupby(items, key=lambda item: item.day)
     sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
     titled, macros = [item for item in items if item.headline], _parts(place)
+    latest = [item for item in titled if item.day != "pinned"]  # a pinned entry may be days old
     return {
         **page_parts(page),
-        "latest": Markup(macros.latest(titled[:LATEST])),
+        "latest": Markup(macros.latest(latest[:LATEST])),
         "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
         "older": Markup(macros.older(older)),
-        # Pages of before these two were added stop at a part that they do not have.
+        # Pages of before these were added stop at a part that they do not have.
         "key": Markup(macros.key([item for item in titled if item.is_key][:KEY])),
         "words": _words_part(place.lang),
+        "empty": Markup(macros.empty()),
     }
 
 

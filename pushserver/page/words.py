@@ -109,12 +109,14 @@ def _script_messages() -> list[tuple[str, str]]:
         ("stale", _("Updates are delayed since {time}")),
         ("buffered", _("Updates come late: something on the way here holds them back")),
         ("ended", _("This page is no longer updating")),
-        ("expired", _("Sign in again to go on")),
+        ("token", _("Sign in again to go on")),
         ("refused", _("You may not read this page")),
         ("unknown", _("There are no live updates for this page")),
         ("auto", _("Show new updates automatically")),
         ("zone", _("Show my time")),
         ("latest", _("Latest: {what}")),
+        ("since", _("Since you left: {what}")),
+        ("copied", _("Link copied")),
     ]
 
 
@@ -125,4 +127,8 @@ def _script_plurals() -> list[tuple[str, tuple[str, str]]]:
     return [
         ("new", ngettext("{n} new update", "{n} new updates")),
         ("corrected", ngettext("{n} update you read was corrected", "{n} updates you read were corrected")),
+        ("updates", ngettext("{n} update", "{n} updates")),
+        ("keys", ngettext("{n} key event", "{n} key events")),
+        ("corrections", ngettext("{n} correction", "{n} corrections")),
+        ("readers", ngettext("{n} reader now", "{n} readers now")),
     ]

@@ -11,8 +11,10 @@ from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from .. import model
-from ..content import changes, export
+from ..content import changes, export, history
 from ..errors import Changed, Fault, NotFound, Unavailable, shorten
+from ..model import Author
+from ..store.history import Histories
 from ..store.log import Appended, Contents, Log
 from ..stretch import Stretch
 from .commit import retried
@@ -27,24 +29,29 @@ class Archive:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._histories = Histories(log)
 
-    async def export(self, stream: str) -> SpooledTemporaryFile[bytes]:
+    async def export(self, stream: str, *, with_history: bool = False) -> SpooledTemporaryFile[bytes]:
         """All that a stream has at one instant, in a file whose position is at its end.
 
         The id of the feeds comes first, then entries, the lowest on the page before the others, then withdrawals by id,
-        then the page. Raises NotFound, or Unavailable where the stream changed during each of ATTEMPTS reads.
+        then the page. `with_history`, each entry and withdrawal is followed by who made its revisions.
+
+        Raises NotFound, Deleted, or Unavailable where the stream changed during each of ATTEMPTS reads.
         """
         for _ in range(ATTEMPTS):
             contents = await self._log.contents(stream)
             if contents is None:
                 raise NotFound(f"There is no stream {stream}.")
             file = SpooledTemporaryFile(IN_MEMORY)
-            if await self._write(file, stream, contents):
+            if await self._write(file, stream, contents, with_history):
                 return file
             file.close()
         raise Unavailable(f"{stream} changed each time that it was read; try again when it changes less often.")
 
-    async def _write(self, file: SpooledTemporaryFile[bytes], stream: str, contents: Contents) -> bool:
+    async def _write(
+        self, file: SpooledTemporaryFile[bytes], stream: str, contents: Contents, with_history: bool
+    ) -> bool:
         """Write a stream's lines, a slice at a time; False where the stream changed meanwhile."""
         stretch = Stretch()
         file.write(export.line("stream", {"feed_id": await self._log.feed_id(stream)}).encode())
@@ -54,14 +61,18 @@ class Archive:
                 head, values = await self._log.stored(stream, name, ids[start : start + SLICE])
                 if head != contents.head:
                     return False
+                histories = await self._histories.of(stream, [value["id"] for value in values]) if with_history else {}
                 for value in values:
                     file.write(export.line(kind, value).encode())
+                    if rows := histories.get(value["id"]):
+                        shown = [revision.shown() for revision in history.revisions(rows)]
+                        file.write(export.line("history", {"id": value["id"], "revisions": shown}).encode())
                     await stretch.rest()
         if contents.page:
             file.write(export.line("page", contents.page).encode())
         return True
 
-    async def restore(self, stream: str, kind: str, value: dict[str, Any]) -> Appended | None:
+    async def restore(self, stream: str, kind: str, value: dict[str, Any], author: Author) -> Appended | None:
         """Store a line's entry, withdrawal or page at its own revision; None where it is stored already.
 
         Raises Changed where something else is stored in its place, Conflict, Unavailable.
@@ -70,13 +81,21 @@ class Archive:
         async def attempt() -> Appended | None:
             current = await self._current(stream, kind, value)
             if current is None:
-                return await self._log.append(changes.restore(stream, kind, value, at=model.now()))
+                return await self._log.append(changes.restore(stream, kind, value, at=model.now(), author=author))
             _check_same(kind, current, value)
             return None
 
         # A client whose connection broke sends its lines again while the server still works on them: the second request
         # finds the revisions moved, and must look again instead of refusing what it would have stored itself.
         return await retried(attempt)
+
+    async def restore_history(self, stream: str, value: dict[str, Any]) -> bool:
+        """Store who made the revisions of an entry, before those that are known; False where they are there already.
+
+        Raises Deleted, Unavailable.
+        """
+        rows = [revision.row() for revision in history.restored(value)]
+        return await self._histories.restore(stream, value["id"], rows)
 
     async def restore_feed_id(self, stream: str, id: str) -> bool:
         """Store the id of a stream's feeds; False where it is stored already. Raises Changed where it has another."""
@@ -98,7 +117,7 @@ class Archive:
 def _check_same(kind: str, current: dict[str, Any], value: dict[str, Any]) -> None:
     """Raises Changed where what is stored differs from a line."""
     # A page's `updated_at` moves with its entries, and `began_at` is not part of the page.
-    ignored = ("updated_at", "began_at") if kind == "page" else ("url",)
+    ignored = ("updated_at", "began_at") if kind == "page" else export.OWN
     if _without(current, *ignored) != _without(value, *ignored):
         fault = Fault(kind, "nothing stored, or the same", f"another one, of revision {current['rev']}")
         raise Changed("Something else is stored in its place; nothing was restored.", fault, current)

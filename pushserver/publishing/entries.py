@@ -97,7 +97,9 @@ class Entries:
             entry = changes.revise_entry(entry_in, stream=stream, id=id, at=at, current=current)
             if current and changes.is_unchanged(entry, current):
                 return current
-            appended = await self._log.append(changes.put_entry(stream, entry, at=at, idempotency=idempotency))
+            appended = await self._log.append(
+                changes.put_entry(stream, entry, at=at, current=current, idempotency=idempotency)
+            )
             return Published(appended, is_new=current is None, warnings=warnings.of_input(entry_in, at))
 
         return await changed_once(self._log, stream, idempotency, attempt)

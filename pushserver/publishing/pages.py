@@ -82,5 +82,5 @@ def _put(stream: str, page_in: PageIn, current: StoredPage | None, at: int, idem
     return (
         None
         if changes.is_same_page(page, current, keeps=keeps)
-        else changes.put_page(stream, page, at=at, idempotency=idempotency)
+        else changes.put_page(stream, page, at=at, current=current, idempotency=idempotency)
     )

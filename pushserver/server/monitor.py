@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..codec import dumps
+from ..status.page import POLICY, page_files
 from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
@@ -43,11 +44,13 @@ class Monitor:
         self._cluster = cluster
         self._version = metadata.version("pushserver")
         self.pages: dict[str, Handler] = {"/metrics": self._metrics, "/status.json": self._status}
+        for path, (content, kind) in page_files().items():
+            self.pages[path] = partial(_file, content, kind)
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         page = self.pages.get(scope["path"])
         if page is None:
-            names = " and ".join(self.pages)
+            names = ", ".join(self.pages)
             answer = 404, f"Here are {names}.\n".encode(), "text/plain; charset=utf-8"
         elif scope["method"] not in ("GET", "HEAD"):
             answer = 405, b"Expected GET or HEAD.\n", "text/plain; charset=utf-8"
@@ -64,12 +67,17 @@ class Monitor:
         return 200, f"{dumps(self._cluster.status(self._version))}\n".encode(), JSON
 
 
+def _file(content: bytes, kind: str, scope: Scope) -> Answer:
+    return 200, content, kind
+
+
 async def _send(send: Send, status: int, body: bytes, content_type: str) -> None:
     headers = [
         (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", POLICY.encode()),
         *([(b"allow", b"GET, HEAD")] if status == 405 else []),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -12,35 +12,28 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from .. import model
 from ..access import keyfile
-from ..access.keystore import KeyStore
-from ..access.tokens import Tokens
 from ..logs import hide_secrets
 from ..settings import Settings, shown
 from ..store.condition import SharedCondition, shared
 from ..store.embedded import embedded
 from ..store.folder import CannotStart
-from ..store.store import Store, StoreError, StoreUnfit
-from ..values import NEW_KEY, unix_path
+from ..store.store import Store
+from ..values import unix_path
+from . import checks
 from .cluster import WorkerCluster
-from .files import file_limit, files_for, most_readers, raise_file_limit
+from .files import file_limit, most_readers, raise_file_limit
 from .listener import Listeners, address_of, listen_when_free
+from .secret_files import with_secrets
 from .signals import Signals
 from .workers import Workers
 
 logger = logging.getLogger(__name__)
-
-NO_SHARED_KEY = (
-    f"expected PUSHSERVER_KEY, the same on every server of the store (`{NEW_KEY}` makes one), "
-    "or a key in the store (`pushserver keys create NAME --redis URL` makes one), got none"
-)
 
 
 async def serve(
@@ -55,13 +48,14 @@ async def serve(
     """
     raise_file_limit()
     signals = Signals.install()
-    _check_tokens(settings)
-    if not settings.redis:
-        _make_folder(Path(settings.data))
-    if settings.replicas and not settings.redis:
-        raise CannotStart(
-            "expected --redis with --replicas, since the embedded store has no replicas, got --replicas alone"
-        )
+    chosen, settings = settings, with_secrets(settings)
+    checks.insist(
+        [
+            checks.check_tokens(settings),
+            *([] if settings.redis else [checks.check_folder(Path(settings.data), make=True)]),
+            *checks.check_together(settings),
+        ]
+    )
     async with AsyncExitStack() as stack:
         condition = stack.enter_context(shared())
         data = Path(settings.data)
@@ -71,7 +65,6 @@ async def serve(
         stack.callback(listeners.close)
         cluster = WorkerCluster(clock=asyncio.get_running_loop().time)
         settings = await _monitor(stack, cluster, settings, signals)
-        own_key = settings.key
         settings = dataclasses.replace(
             settings,
             redis=settings.redis
@@ -79,14 +72,17 @@ async def serve(
             # Servers that share a store must accept the same keys: a key of one server's folder is no such key.
             key=settings.key or ("" if settings.redis else _local_key(data)),
             port=settings.port if listeners.is_unix else listeners.address[1],
-            readers=_readers(settings),
+            readers=most_readers(settings.readers, file_limit()),
         )
+        checks.insist([checks.check_readers(chosen)])
         logger.info("settings: %s", shown(settings))
-        await _check_store(settings, condition)
+        await _check_store(settings, condition, is_shared=bool(chosen.redis or chosen.redis_file))
 
         def read_anew(now: Settings) -> Settings:
-            _check_tokens(now)
-            return dataclasses.replace(now, key=own_key or ("" if now.key == "" else _local_key(data)))
+            checks.insist([checks.check_tokens(now)])
+            anew = with_secrets(chosen)
+            key = anew.key or ("" if now.key == "" else _local_key(data))
+            return dataclasses.replace(now, key=key, redis=anew.redis or now.redis)
 
         workers = Workers(settings, listeners, condition.descriptor, signals, read_anew, cluster)
         async with workers.running():
@@ -115,38 +111,6 @@ def metrics_url(settings: Settings) -> str:
     return _url(dataclasses.replace(settings, host=settings.metrics_host, port=settings.metrics_port))
 
 
-def _readers(settings: Settings) -> int:
-    """The number of readers per worker that the limit of open files allows."""
-    limit = file_limit()
-    readers = most_readers(settings.readers, limit)
-    if limit is not None and readers < settings.readers:
-        logger.warning(
-            "a worker accepts %d readers, not %d: it may open %d files, of which %d are for others than readers;"
-            " raise the hard limit to %d (ulimit -Hn, LimitNOFILE=), or set --readers %d",
-            *(readers, settings.readers, limit, limit - readers, files_for(settings.readers), readers),
-        )
-    return readers
-
-
-def _make_folder(data: Path) -> None:
-    """Make the data folder where there is none. Raises CannotStart where it cannot be used."""
-    expected = f"--data (PUSHSERVER_DATA): expected a folder that this user can make and write, got {data}"
-    try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise CannotStart(f"{expected}: {error.strerror}") from None
-    if not os.access(data, os.W_OK | os.X_OK):
-        raise CannotStart(f"{expected}: it is not writable")
-
-
-def _check_tokens(settings: Settings) -> None:
-    """Raises CannotStart where the settings of private streams would let nobody read them, or everybody."""
-    try:
-        Tokens.of(settings)
-    except (ValueError, OSError) as error:
-        raise CannotStart(str(error)) from error
-
-
 def _local_key(data: Path) -> str:
     """The publish key of the data folder. Raises CannotStart for a key file without a key."""
     try:
@@ -155,18 +119,17 @@ def _local_key(data: Path) -> str:
         raise CannotStart(str(error)) from None
 
 
-async def _check_store(settings: Settings, condition: SharedCondition) -> None:
+async def _check_store(settings: Settings, condition: SharedCondition, *, is_shared: bool) -> None:
     """Raises CannotStart where the store does not answer, or must not be used; else each worker would fail on it."""
     try:
         store = Store(settings.redis, partitions=settings.partitions, replicas=settings.replicas, condition=condition)
-        try:
-            await store.check()
-            if not settings.key and not await KeyStore(store).has_key(model.instant(model.now())):
-                raise CannotStart(NO_SHARED_KEY)
-        finally:
-            await store.close()
-    except (StoreError, StoreUnfit, ValueError, OSError) as error:
+    except ValueError as error:
         raise CannotStart(f"store {hide_secrets(settings.redis)}: {error}") from error
+    try:
+        async for finding in checks.examine_store(store, settings, writes=True, is_shared=is_shared):
+            checks.insist([finding])
+    finally:
+        await store.close()
 
 
 def _url(settings: Settings) -> str:

@@ -1,18 +1,21 @@
 -- One publish: the event joins the log and the state moves with it, or neither happens.
 --
 -- KEYS  1 log  2 entries  3 order  4 page  5 streams  6 withdrawn  7 the ids of those by time
---       8 the idempotency key's first answer
+--       8 the idempotency key's first answer  9 the mark of a deletion  10 histories
 -- ARGV  1 type  2 data JSON  3 at, in ms  4 epoch, should a new one be needed  5 nonce
 --       6 entry id, '' for a page  7 rev that this makes  8 state JSON  9 score of an entry, or of a withdrawal
 --       10 instant shown on the page  11 stream  12 events kept  13 entries allowed
 --       14 idempotency key, '' for none  15 its body's hash  16 seconds it is remembered
 --       17 the page's state, for a page  18 rev that this replaces  19 when the coverage began, '' for 10
---       20 the feed's id, should the stream be new
+--       20 the feed's id, should the stream be new  21 who made it, '' where that is not known
 -- Answers {'stored' | 'replayed', redis id, n, epoch, nonce, entry id, rev}, {'reused'}, {'rev', current}, {'full', count},
--- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over.
+-- {'gone'} for an entry that was withdrawn, {'ended'} for a new one in a stream that is over, {'deleted', mark}.
 local log, entries, order, page, streams, withdrawn, gone, idem = unpack(KEYS)
 local kind, data, at, epoch, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local entry, rev, state, score, shown_at = ARGV[6], tonumber(ARGV[7]), ARGV[8], ARGV[9], ARGV[10]
+
+local deletion = redis.call('GET', KEYS[9])
+if deletion then return {'deleted', deletion} end
 
 if ARGV[14] ~= '' then
   local first = redis.call('GET', idem)
@@ -52,7 +55,8 @@ end
 n = n + 1
 local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[12], '*',
   'e', epoch, 'n', n, 'p', prev, 'u', nonce, 't', kind, 's', shown_at, 'k', entry, 'd', data,
-  'i', ARGV[14] == '' and '' or ARGV[14] .. ' ' .. ARGV[15])
+  'i', ARGV[14] == '' and '' or ARGV[14] .. ' ' .. ARGV[15], unpack(ARGV[21] == '' and {} or {'b', ARGV[21]}))
+if ARGV[21] ~= '' and entry ~= '' then add_row(KEYS[10], entry, rev .. ' ' .. at .. ' ' .. ARGV[21]) end
 
 if entry == '' then
   redis.call('HSET', page, 'json', state, 'rev', rev, 'state', ARGV[17])

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from ..errors import DiskReserve, FolderLost
 
 URGENT = frozenset(
-    {"entry.withdraw", "stream.end"}
-)  # types of events that are taken while the disk has its reserve left
+    {"entry.withdraw", "stream.end", "stream.delete"}
+)  # types of events, and what makes room, that are taken while the disk has its reserve left
 RETRY_AFTER = 10  # seconds
 
 
@@ -23,7 +23,7 @@ class Condition(enum.IntEnum):
     """A condition says what the embedded store may be asked to write."""
 
     SOUND = 0  # everything
-    DISK_RESERVE = 1  # withdrawals and ends: the disk has no more than its reserve left
+    DISK_RESERVE = 1  # withdrawals, ends and deletions: the disk has no more than its reserve left
     DISK_FULL = 2  # nothing: a write would fail, and the store ends on a write that fails
     FOLDER_LOST = 3  # nothing: it would be written to files that nobody finds again
 

@@ -26,6 +26,7 @@ from .condition import Condition, SharedCondition, shared
 from .connection import OPTIONS, within
 from .folder import SOCKET, CannotStart, DataFolder, LogDamaged, reachable, socket_url
 from .locks import locked
+from .store import STORE_ID
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ STOP_LIMIT = 10.0
 RESTART_DELAY, RESTART_DELAY_MOST = 0.2, 5.0  # seconds; it doubles with each start that fails
 LOOKED_EVERY = 2.0  # seconds between two looks at the folder and its disk
 FAILED_WRITE_PAUSE = 10.0  # seconds without writes after one that failed: a quota does not show in the free space
-STORE_ID = "pushserver:store"  # key: the id of the store, which the marker of its folder has, too
 LOG = "valkey.log"
 # Lines of its log that are passed on; those of a WARNING are advice on the kernel's settings.
 SAID = re.compile(r"^\d+:\w .{20,30} # (?!WARNING )(.+)$", re.MULTILINE)

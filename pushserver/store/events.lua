@@ -40,3 +40,15 @@ local function last_deleted(log)
     if info[i] == 'max-deleted-entry-id' then return info[i + 1] end
   end
 end
+
+-- The newest 50 rows of a history (content/history.py).
+local function newest_rows(rows)
+  local _, ends = string.gsub(rows, '\n', '')
+  for _ = 1, ends + 1 - 50 do rows = string.sub(rows, string.find(rows, '\n', 1, true) + 1) end
+  return rows
+end
+
+local function add_row(histories, entry, row)
+  local rows = redis.call('HGET', histories, entry)
+  redis.call('HSET', histories, entry, rows and newest_rows(rows .. '\n' .. row) or row)
+end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
@@ -16,19 +16,17 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from .. import metrics, model
 from ..codec import loads
-from ..errors import Conflict, Fault, Gone, KeyReused, Unavailable
-from ..model import Append, Cursor, Event, StoredPage, StoredWithdrawal
+from ..errors import Conflict, Deleted, Fault, Gone, KeyReused, Unavailable, deleted
+from ..model import Append, Cursor, Deletion, Event, StoredPage, StoredWithdrawal
 from ..repeats import Trouble
 from ..settings import Settings
-from .connection import BlockingConnection, Node, within
 from .records import append_arguments, event_of, shown_page, withdrawal_data
 from .store import Durability, Store
+from .tail import TailConnection
 
 logger = logging.getLogger(__name__)
 
-BLOCK_MS = 2_000  # milliseconds of a tail's read; well below COMMAND_TIMEOUT, which would else end each quiet read
-STREAMS_LISTED = 100
-READ_EVENTS = 256  # of each log in one read: redis-py reads a reply into memory whole
+MARK = "deleted"  # of the keys of a stream: the mark of its deletion
 
 
 class Appended(NamedTuple):
@@ -93,8 +91,9 @@ class Log:
         self.store = store
         self._public_url = public_url
         unbound = aioredis.Redis()  # never connected: each call names the server that it goes to
-        self._append, self._snapshot, self._resume, self._verify, self._heads = [
-            unbound.register_script(_script(name)) for name in ("append", "snapshot", "resume", "verify", "heads")
+        self._append, self._snapshot, self._resume, self._verify, self._heads, self._feed = [
+            unbound.register_script(script(name))
+            for name in ("append", "snapshot", "resume", "verify", "heads", "feed")
         ]
         self._log_events = log_events
         self._entry_limit = entry_limit
@@ -117,13 +116,13 @@ class Log:
     async def append(self, append: Append) -> Appended:
         """Store one event.
 
-        Raises RevisionConflict, Conflict, Gone, KeyReused, and Unavailable, which says whether it may be stored.
+        Raises RevisionConflict, Conflict, Gone, Deleted, KeyReused; Unavailable, which says whether it may be stored.
         """
         self._check_condition(append)
-        keys = [self._key(append.stream, name) for name in ("log", "entries", "order", "page")]
+        keys = [self.key(append.stream, name) for name in ("log", "entries", "order", "page")]
         keys += [
-            f"{self._tag(append.stream)}:streams",
-            *(self._key(append.stream, name) for name in ("withdrawn", "gone", f"idem:{append.key}")),
+            f"{self.tag(append.stream)}:streams",
+            *(self.key(append.stream, name) for name in ("withdrawn", "gone", f"idem:{append.key}", MARK, "history")),
         ]
         arguments = append_arguments(
             append, log_events=self._log_events, entry_limit=self._entry_limit, idempotency=self._idempotency
@@ -173,10 +172,12 @@ class Log:
                 raise Conflict(detail, Fault("stream", "a live one", "ended"))
             case ["rev", _]:
                 raise RevisionConflict
+            case ["deleted", mark]:
+                raise _deleted(append.stream, mark.encode())
 
     async def first_answer(self, stream: str, key: str, body_hash: str) -> Appended | None:
         """The first answer to an idempotency key; None for a new key. Raises KeyReused where the body was another."""
-        name = self._key(stream, f"idem:{key}")
+        name = self.key(stream, f"idem:{key}")
         first, durability = await self.store.keep(name, lambda redis: cast(Awaitable[bytes | None], redis.get(name)))
         if first is None:
             return None
@@ -186,17 +187,24 @@ class Log:
     # --- for exports
 
     async def contents(self, stream: str) -> Contents | None:
-        """The names of all that a stream has; None for no such stream. A page that was never put is left out."""
+        """The names of all that a stream has; None for no such stream. A page that was never put is left out.
+
+        Raises Deleted, StoreError.
+        """
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
             pipeline = redis.pipeline(transaction=True)
-            pipeline.xrevrange(self._key(stream, "log"), count=1)
-            pipeline.hmget(self._key(stream, "page"), "json", "updated_at", "began_at")
-            pipeline.zrange(self._key(stream, "order"), 0, -1)
-            pipeline.hkeys(self._key(stream, "withdrawn"))
+            pipeline.xrevrange(self.key(stream, "log"), count=1)
+            pipeline.hmget(self.key(stream, "page"), "json", "updated_at", "began_at")
+            pipeline.zrange(self.key(stream, "order"), 0, -1)
+            pipeline.hkeys(self.key(stream, "withdrawn"))
+            pipeline.get(self.key(stream, MARK))
             return pipeline.execute()
 
-        last, (page_json, updated_at, began_at), entries, withdrawals = await self.store.call(self._tag(stream), read)
+        last, page_fields, entries, withdrawals, mark = await self.store.call(self.tag(stream), read)
+        page_json, updated_at, began_at = page_fields
+        if mark:
+            raise _deleted(stream, mark)
         if not last:
             return None
         page = shown_page(stream, page_json, updated_at)
@@ -209,11 +217,11 @@ class Log:
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
             pipeline = redis.pipeline(transaction=True)
-            pipeline.xrevrange(self._key(stream, "log"), count=1)
-            pipeline.hmget(self._key(stream, name), ids)
+            pipeline.xrevrange(self.key(stream, "log"), count=1)
+            pipeline.hmget(self.key(stream, name), ids)
             return pipeline.execute()
 
-        last, values = await self.store.call(self._tag(stream), read)
+        last, values = await self.store.call(self.tag(stream), read)
         return last[0][0].decode() if last else "", [loads(value) for value in values if value]
 
     # --- for readers
@@ -221,12 +229,17 @@ class Log:
     async def snapshot(
         self, stream: str, *, limit: int, after: tuple[int, str] | None = None, withdrawals: int = 0
     ) -> Snapshot | None:
-        """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream."""
-        keys = [self._key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone")]
+        """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream.
+
+        Raises Deleted, StoreError.
+        """
+        keys = [self.key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone", MARK)]
         arguments = [limit, *(after or ("", "")), withdrawals]
         answer = await self.store.call(keys[0], lambda redis: self._snapshot(keys, arguments, client=redis))
         if answer is None:
             return None
+        if len(answer) == 1:
+            raise _deleted(stream, answer[0])
         record, page_json, updated_at, began_at, entries, older, gone, feed_id = answer
         head = event_of(record)
         assert head is not None, "snapshot.lua answers a record that is_event accepts"
@@ -242,7 +255,7 @@ class Log:
         )
 
     async def feed_id(self, stream: str) -> str:
-        """The id of a stream's feeds, which is stored now where there is none. Raises StoreError, Unavailable.
+        """The id of a stream's feeds, which is stored now where there is none. Raises Deleted, StoreError, Unavailable.
 
         A stream that an earlier version began keeps what was its id then, if the public address is known.
         """
@@ -250,26 +263,27 @@ class Log:
         return (await self.name_feed(stream, address if self._public_url else model.new_feed_id()))[0]
 
     async def name_feed(self, stream: str, id: str) -> tuple[str, bool]:
-        """The id of a stream's feeds, and whether it is this one from now on. Raises StoreError, Unavailable."""
-        name = self._key(stream, "page")
+        """The id of a stream's feeds, and whether it is this one from now on.
 
-        def write(redis: aioredis.Redis) -> Awaitable[Any]:
-            return cast(Awaitable[Any], redis.hsetnx(name, "feed_id", id))
-
+        Raises Deleted, StoreError, Unavailable.
+        """
+        keys = [self.key(stream, name) for name in ("page", MARK)]
         try:
-            is_new, _ = await self.store.keep(name, write)
+            answer, _ = await self.store.keep(keys[0], lambda redis: self._feed(keys, [id], client=redis))
         except ResponseError as error:
             raise Unavailable("The store takes no writes, and the feed has no id yet. Retry later.") from error
-        if is_new:
-            return id, True
-        stored = await self.store.call(name, lambda redis: cast(Awaitable[bytes], redis.hget(name, "feed_id")))
-        return stored.decode(), False
+        outcome, value = answer
+        if outcome == b"deleted":
+            raise _deleted(stream, value)
+        return value.decode(), outcome == b"new"
 
-    async def heads(self, streams: Sequence[str]) -> list[Head | None]:
-        """The newest event of each stream, None for no such stream. All are of one partition. Raises StoreError."""
-        keys = [self._key(stream, "log") for stream in streams]
-        rows = await self.store.call(keys[0], lambda redis: self._heads(keys, client=redis))
-        return [Head(Cursor(*(word.decode() for word in row[:3])), int(row[3])) if row else None for row in rows]
+    async def heads(self, streams: Sequence[str]) -> list[Head | Deletion | None]:
+        """The newest event of each stream, or its deletion, None for no such stream; all are of one partition.
+
+        Raises StoreError.
+        """
+        keys = [self.key(stream, name) for name in ("log", MARK) for stream in streams]
+        return [_head(row) for row in await self.store.call(keys[0], lambda redis: self._heads(keys, client=redis))]
 
     async def resume(
         self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int, in_part: bool = False
@@ -277,11 +291,14 @@ class Log:
         """Every event after a cursor, which is verified by epoch, id and nonce; or the reason why there is none.
 
         More than `limit` events or `limit_bytes` of data is `too_far`; `in_part`, as much as the limits allow comes.
+        Raises Deleted, StoreError.
         """
-        keys = [self._key(stream, name) for name in ("log", "withdrawn")]
+        keys = [self.key(stream, name) for name in ("log", "withdrawn", MARK)]
         arguments = [*cursor, limit, limit_bytes, "part" if in_part else "whole"]
         answer = await self.store.call(keys[0], lambda redis: self._resume(keys, arguments, client=redis))
         reason = answer[0].decode()
+        if reason == "deleted":
+            raise _deleted(stream, answer[1])
         if reason != "ok":
             return Resumed(reason, 0, [])
         _, n, records, withdrawals, more = answer
@@ -290,42 +307,24 @@ class Log:
         shown = [event.withdrawn(gone[event.entry_id]) if event.entry_id in gone else event for event in events]
         return Resumed(None, int(n), shown, bool(more))
 
-    async def streams(self) -> list[tuple[str, StoredPage]]:
-        """The streams that changed last, STREAMS_LISTED at most, and their pages; the newest first."""
-        on: dict[Node, dict[str, int]] = {}
-        for node, partitions in (await self.store.primaries()).items():
-            pipeline = node.redis.pipeline(transaction=False)
-            for partition in partitions:
-                pipeline.zrevrange(f"{model.tag(partition)}:streams", 0, STREAMS_LISTED - 1, withscores=True)
-            parts = await within(pipeline.execute())
-            on[node] = {name.decode(): int(score) for part in parts for name, score in part}
-        changed = sorted(((-score, name) for names in on.values() for name, score in names.items()))
-        listed = [name for _, name in changed[:STREAMS_LISTED]]
-        pages: dict[str, StoredPage] = {}
-        for node, names in on.items():
-            here = [name for name in listed if name in names]
-            pipeline = node.redis.pipeline(transaction=False)
-            for name in here:
-                pipeline.hmget(self._key(name, "page"), "json", "updated_at")
-            rows = await within(pipeline.execute())
-            pages |= {name: shown_page(name, *row) for name, row in zip(here, rows, strict=True)}
-        return [(name, pages[name]) for name in listed]
-
     async def entry(self, stream: str, id: str) -> tuple[str | None, StoredWithdrawal | None]:
-        """An entry as JSON, or its withdrawal; neither where there is no such entry."""
+        """An entry as JSON, or its withdrawal; neither where there is no such entry. Raises Deleted, StoreError."""
 
         def read(redis: aioredis.Redis) -> Awaitable[list[Any]]:
             pipeline = redis.pipeline(transaction=True)
-            pipeline.hget(self._key(stream, "entries"), id)
-            pipeline.hget(self._key(stream, "withdrawn"), id)
+            pipeline.hget(self.key(stream, "entries"), id)
+            pipeline.hget(self.key(stream, "withdrawn"), id)
+            pipeline.get(self.key(stream, MARK))
             return pipeline.execute()
 
-        entry, withdrawal = await self.store.call(self._tag(stream), read)
+        entry, withdrawal, mark = await self.store.call(self.tag(stream), read)
+        if mark:
+            raise _deleted(stream, mark)
         return entry.decode() if entry else None, cast(StoredWithdrawal, loads(withdrawal)) if withdrawal else None
 
     async def page_of(self, stream: str) -> StoredPage | None:
         """A stream's page as it is stored; None where none was put."""
-        name = self._key(stream, "page")
+        name = self.key(stream, "page")
         page = await self.store.call(name, lambda redis: cast(Awaitable[bytes | None], redis.hget(name, "json")))
         return cast(StoredPage, loads(page)) if page else None
 
@@ -340,7 +339,7 @@ class Log:
         """
         if not events:
             return []
-        keys = [self._key(stream, "log") for stream, _, _ in events]
+        keys = [self.key(stream, "log") for stream, _, _ in events]
         arguments = [word for _, cursor, read_to in events for word in (cursor.id, cursor.nonce, read_to)]
         numbers = await self.store.call(keys[0], lambda redis: self._verify(keys, arguments, client=redis))
         return [number - 1 for number in numbers]
@@ -349,41 +348,26 @@ class Log:
         """Open a connection for blocking reads of a partition, to its primary as of now. Raises StoreError, OSError."""
         await self.store.locate()
         connection = await self.store.connect(model.tag(partition))
-        return TailConnection(connection, lambda stream: self._key(stream, "log").encode())
+        return TailConnection(connection, lambda stream: self.key(stream, "log").encode())
 
-    def _tag(self, stream: str) -> str:
+    def tag(self, stream: str) -> str:
+        """The hash tag of a stream's keys."""
         return model.tag(model.partition_of(stream, self.store.partitions))
 
-    def _key(self, stream: str, name: str) -> str:
-        return f"{self._tag(stream)}:{stream}:{name}"
+    def key(self, stream: str, name: str) -> str:
+        """The key of a stream that has this name among its keys."""
+        return f"{self.tag(stream)}:{stream}:{name}"
 
 
-class TailConnection:
-    """TailConnection reads the logs of a partition as they grow, on a connection of its own."""
+def _head(row: list[bytes]) -> Head | Deletion | None:
+    """The answer of heads.lua for one stream."""
+    if len(row) == 1:
+        return Deletion.parse(row[0])
+    return Head(Cursor(*(word.decode() for word in row[:3])), int(row[3])) if row else None
 
-    def __init__(self, connection: BlockingConnection, key: Callable[[str], bytes]) -> None:
-        self._connection = connection
-        self._key = key
-        self._streams: dict[bytes, str] = {}  # that the last read named, by their logs' keys
-        self.unblock = connection.unblock
-        self.close = connection.close
 
-    async def read(self, after: Mapping[str, str]) -> list[tuple[str, str, list[Event]]]:
-        """Wait up to BLOCK_MS for events after these redis ids: (stream, last redis id, events). Raises StoreError.
-
-        The ids are concrete: `$` is the end of the log when the command arrives, so that what was appended between two
-        reads would be skipped.
-        """
-        if list(self._streams.values()) != list(after):
-            self._streams = {self._key(stream): stream for stream in after}
-        streams, ids = self._streams, [after[stream] for stream in self._streams.values()]
-        reply = await self._connection.execute(
-            *("XREAD", "COUNT", READ_EVENTS, "BLOCK", BLOCK_MS, "STREAMS"), *streams, *ids
-        )
-        return [
-            (streams[key], records[-1][0].decode(), [event for event in map(event_of, records) if event])
-            for key, records in reply or ()
-        ]
+def _deleted(stream: str, mark: bytes) -> Deleted:
+    return deleted(stream, Deletion.parse(mark).at)
 
 
 def _appended(answer: list[str], key: str, durability: Durability) -> Appended:
@@ -395,6 +379,7 @@ def _appended(answer: list[str], key: str, durability: Durability) -> Appended:
     return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed", durability)
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
+    """The text of a script, behind the functions that all of them share."""
     scripts = resources.files(__package__)
     return "".join(scripts.joinpath(f"{part}.lua").read_text("utf-8") for part in ("events", name))

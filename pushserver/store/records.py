@@ -47,6 +47,7 @@ def event_of(record: list[Any]) -> Event | None:
         shown_at=fields[b"s"].decode(),
         entry_id=fields[b"k"].decode(),
         request=fields.get(b"i", b"").decode(errors="replace"),
+        by=fields.get(b"b", b"").decode(errors="replace"),
     )
 
 
@@ -60,15 +61,19 @@ def append_arguments(append: Append, *, log_events: int, entry_limit: int, idemp
         append.rev - 1 if append.replaces is None else append.replaces,
         append.began_at,
         model.new_feed_id(),
+        append.by,
     ]
 
 
 def withdrawal_data(withdrawal: bytes) -> bytes:
-    """The data of a withdrawal's event, made from the stored withdrawal: all of it but the headline.
+    """The data of a withdrawal's event, made from the stored withdrawal: all of it but the headline and `erased_at`.
 
-    The headline is for the entry's own page alone; readers of the stream do not get it.
+    The headline is for the entry's own page alone; readers of the stream get neither.
     """
-    return dumps({name: value for name, value in loads(withdrawal).items() if name != "headline"}).encode()
+    return dumps({name: value for name, value in loads(withdrawal).items() if name not in _OWN}).encode()
+
+
+_OWN = ("headline", "erased_at")  # of a stored withdrawal, what its event does not have
 
 
 def shown_page(stream: str, page_json: bytes | None, updated_at: bytes) -> StoredPage:

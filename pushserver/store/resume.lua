@@ -1,12 +1,15 @@
 -- The events after a reader's cursor, if the log has the event that it names. An id alone does not name one: after a failover
 -- ids can go back and be used again, so the epoch and the nonce must be those of the event that the reader saw.
 --
--- KEYS  1 log  2 withdrawn
+-- KEYS  1 log  2 withdrawn  3 the mark of a deletion
 -- ARGV  1 epoch  2 redis id  3 nonce  4 most events  5 most bytes of their data  6 'part' if the first of them will do
 -- Answers {'ok', n of the cursor's event, records after it, withdrawals of entries in them, 1 if more are left}, or why not:
--- {'empty' | 'epoch' | 'rollback' | 'trimmed' | 'too_far'}.
+-- {'empty' | 'epoch' | 'rollback' | 'trimmed' | 'too_far'}, {'deleted', mark}.
 local log, epoch, id, nonce, limit, most_bytes = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local in_part = ARGV[6] == 'part'
+
+local deletion = redis.call('GET', KEYS[3])
+if deletion then return {'deleted', deletion} end
 
 local last = last_event(log)
 if not last then return {'empty'} end

@@ -34,14 +34,14 @@ def rights(key: str) -> list[Right]:
     """
     channel = f"{key.partition('}')[0]}}}:tried"
     tried = [
-        *("GET", "HGETALL", "HKEYS", "HLEN", "XINFO STREAM"),
-        *("HGET f", "HEXISTS f", "HDEL f", "HMGET f", "HSET f v", "HSETNX f v"),
-        *("ZADD 1 m", "ZREM m", "ZRANGE 0 0", "ZREVRANGE 0 0", "ZREVRANGEBYSCORE 0 0"),
-        *("XADD * f v", "XRANGE - -", "XREVRANGE - -"),
+        *("GET", "HGETALL", "HKEYS", "HLEN", "XINFO STREAM", "MEMORY USAGE"),
+        *("HINCRBY f 1", "HGET f", "HEXISTS f", "HDEL f", "HMGET f", "HSET f v", "HSETNX f v"),
+        *("ZADD 1 m", "ZREM m", "ZSCORE m", "ZRANGE 0 0", "ZREVRANGE 0 0", "ZRANGEBYSCORE 0 0", "ZREVRANGEBYSCORE 0 0"),
+        *("XADD * f v", "XRANGE - -", "XREVRANGE - -", "XTRIM MINID 1", "XSETID 1"),
     ]
     on_key = [words.split() for words in tried]
     return [
-        *(Right("XINFO STREAM" if words[0] == "XINFO" else words[0], _with_key(words, key)) for words in on_key),
+        *(Right(" ".join(words[: _key_place(words)]), _with_key(words, key)) for words in on_key),
         Right("XREAD", ("XREAD", "STREAMS", key, "0-1")),
         Right("SCRIPT EXISTS", ("SCRIPT", "EXISTS", NO_SCRIPT)),
         Right("SCRIPT LOAD", ("SCRIPT", "LOAD", "return 1")),
@@ -53,11 +53,22 @@ def rights(key: str) -> list[Right]:
         Right("CLIENT ID", ("CLIENT", "ID")),
         Right("CLIENT UNBLOCK", ("CLIENT", "UNBLOCK", "0")),
         Right("SPUBLISH", ("SPUBLISH", channel, "")),
+        Right("SCAN", ("SCAN", "0", "COUNT", "1")),
+        # On a name that no key has: nothing is removed, renamed or changed.
+        Right("UNLINK", ("UNLINK", channel)),
+        Right("RENAME", ("RENAME", channel, channel)),
+        Right("EXPIRE", ("EXPIRE", channel, "1")),
+        Right("PERSIST", ("PERSIST", channel)),
     ]
 
 
+def _key_place(words: list[str]) -> int:
+    """The number of words of a command's name, behind which its key stands."""
+    return 2 if words[0] in ("XINFO", "MEMORY") else 1
+
+
 def _with_key(words: list[str], key: str) -> tuple[str, ...]:
-    place = 2 if words[0] == "XINFO" else 1
+    place = _key_place(words)
     return (*words[:place], key, *words[place:])
 
 

@@ -12,6 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import redis.asyncio as aioredis
@@ -41,10 +42,12 @@ REPLICA_LATE_MS = 10  # the same, while fewer replicas than configured acknowled
 LEAST_REDIS = (7, 0)  # effects replication, and the options of XADD and SET that are in use
 MARK_SECONDS = 60  # for which the key is stored that shows that the store takes writes
 PARTITIONS = "pushserver:partitions"  # key: how many partitions the streams of this store are spread over
+STORE_ID = "pushserver:store"  # key: the id of an embedded store, which the marker of its folder has, too
 STORE_FORMAT = "pushserver:format"  # key: the version of what is stored, as MAJOR.MINOR
 # The version that this code writes. A minor version adds what an older server can pass over: types of events and of
-# blocks. A major version changes what an older server would misread: it must not start on such a store.
-FORMAT_MAJOR, FORMAT_MINOR = 1, 0
+# blocks; since 1.1 the mark of a deletion, the history of entries, and the field `b` of a record. A major version
+# changes what an older server would misread: it must not start on such a store.
+FORMAT_MAJOR, FORMAT_MINOR = 1, 1
 
 StoreError = RedisError
 T = TypeVar("T")
@@ -205,41 +208,78 @@ class Store:
         """Send a message to a sharded channel; how many subscribers received it. Raises StoreError."""
         return int(await self.call(channel, lambda redis: redis.execute_command("SPUBLISH", channel, message)))  # type: ignore[no-untyped-call]
 
+    async def exchange(self, key: str, field: bytes, value: bytes) -> dict[bytes, bytes]:
+        """Set a field of a hash; all fields that it has then. Raises StoreError."""
+
+        async def run(redis: aioredis.Redis) -> dict[bytes, bytes]:
+            pipeline = redis.pipeline(transaction=False)
+            pipeline.hset(key, field, value)
+            pipeline.hgetall(key)
+            _, fields = await pipeline.execute()
+            return cast(dict[bytes, bytes], fields)
+
+        return await self.call(key, run)
+
     # --- what is verified
 
     async def check(self) -> None:
         """Refuse a store that this deployment must not use; verify its durability. Raises StoreError, StoreUnfit."""
+        for check in self.checks().values():
+            await check()
+
+    def checks(self, *, writes: bool = True) -> dict[str, Callable[[], Awaitable[None]]]:
+        """The steps of `check`, by name and in their order; each raises StoreError, StoreUnfit.
+
+        With `writes` a new store gets its format and its number of partitions.
+        """
+        return {
+            "version": self._check_servers,
+            "channels": self._check_channels,
+            "format": partial(self._check_format, writes=writes),
+            "partitions": partial(self._check_partitions, writes=writes),
+            "commands, keys and eviction": self.ping,
+        }
+
+    async def _check_servers(self) -> None:
+        """Refuse a server that is too old. Raises StoreError, StoreUnfit."""
+        for node in await self.primaries():
+            try:
+                _check_server(await within(node.redis.info()))
+            except ResponseError as error:
+                _refuse(refusal_of("INFO", error))
+            except ConnectionError as error:
+                raise ConnectionError(hinted(node.url, error)) from error
+
+    async def _check_channels(self) -> None:
+        """Refuse a server on which nobody may subscribe. Raises StoreError, StoreUnfit, OSError."""
         for node, partitions in (await self.primaries()).items():
-            await self._check_node(node, model.tag(partitions[0]))
-        await self._check_format()
-        stored = await self.call(PARTITIONS, lambda redis: redis.set(PARTITIONS, self.partitions, nx=True, get=True))
+            _refuse(await refused_channel(node, model.tag(partitions[0])))
+
+    async def _check_format(self, *, writes: bool) -> None:
+        """Write the format version into a store that has none; refuse one that cannot be used. Raises StoreUnfit."""
+        own = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
+        try:
+            stored = await self._stored(STORE_FORMAT, own if writes else "")
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
+            _refuse(refusal_of("SET" if writes else "GET", error))
+        if stored is not None:
+            _check_version(stored)
+
+    async def _check_partitions(self, *, writes: bool) -> None:
+        """Note the number of partitions in a store that has none; refuse another number. Raises StoreUnfit."""
+        stored = await self._stored(PARTITIONS, str(self.partitions) if writes else "")
         if stored is not None and int(stored) != self.partitions:
             raise StoreUnfit(
                 f"expected {int(stored)} partitions, with which this store was made, got {self.partitions}"
             )
-        await self.ping()
 
-    async def _check_node(self, node: Node, tag: str) -> None:
-        """Refuse a server that is too old, or on which nobody may subscribe. Raises StoreError, StoreUnfit, OSError."""
-        try:
-            _check_server(await within(node.redis.info()))
-        except ResponseError as error:
-            _refuse(refusal_of("INFO", error))
-        except ConnectionError as error:
-            raise ConnectionError(hinted(node.url, error)) from error
-        _refuse(await refused_channel(node, tag))
-
-    async def _check_format(self) -> None:
-        """Write the format version into a store that has none; refuse one that cannot be used. Raises StoreUnfit."""
-        own = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-        try:
-            stored = await self.call(STORE_FORMAT, lambda redis: redis.set(STORE_FORMAT, own, nx=True, get=True))
-        except ResponseError as error:
-            if str(error).startswith("WRONGTYPE"):
-                raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
-            _refuse(refusal_of("SET", error))
-        if stored is not None:
-            _check_version(cast(bytes, stored))
+    async def _stored(self, key: str, first: str) -> bytes | None:
+        """The text of a key; where it has none, `first` is stored, unless that is empty. Raises StoreError."""
+        if first:
+            return cast("bytes | None", await self.call(key, lambda redis: redis.set(key, first, nx=True, get=True)))
+        return cast("bytes | None", await self.call(key, lambda redis: redis.get(key)))
 
     async def ping(self) -> None:
         """Verify that the primaries take writes and evict nothing, how durable, and that the user has every right.
@@ -286,6 +326,10 @@ class Store:
         synced = config.get("appendonly") == "yes" and config.get("appendfsync") == "always"
         node.durability = "disk" if synced else "memory"
         _refuse_eviction(int(config.get("maxmemory") or 0), config.get("maxmemory-policy"))
+
+    def durability(self) -> str:
+        """The least that a primary promises of a write, as it was verified last: `disk` or `memory`."""
+        return "disk" if all(node.durability == "disk" for node in self._nodes()) else "memory"
 
     def has_replicas(self) -> bool:
         """Whether as many replicas as configured acknowledged the last write to every primary."""

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import metrics, model
-from ..errors import NotFound, Refused, Unavailable
+from ..errors import NotFound, Refused, Unavailable, deleted
 from ..live.hub import Hub
+from ..model import Deletion
 from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
 from ..store.store import StoreError
 from .codings import LEAST, ContentCoding, compress
-from .heads import Heads
+from .heads import Found, Heads
 from .pieces import Pieces
 from .surface import FEEDS, Surface, edition_of, make
 
@@ -113,7 +114,7 @@ class SurfaceCache:
         self._serial = 0
 
     async def read(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
-        """A surface as of an event that is not older than this call. Raises NotFound, Unavailable.
+        """A surface as of an event that is not older than this call. Raises NotFound, Deleted, Unavailable.
 
         While the store is away it is as of the newest event that this worker has made it of.
         """
@@ -143,6 +144,9 @@ class SurfaceCache:
         if head is None:
             self._drop(stream)
             raise NotFound(f"There is no stream {stream}; its first entry creates it.")
+        if isinstance(head, Deletion):
+            self._drop(stream)
+            raise deleted(stream, head.at)
         copy = self._copy(stream, surface, coding, head, asked_at)
         if copy is not None:
             return copy, "memory"
@@ -160,9 +164,9 @@ class SurfaceCache:
             return False
         asked_at = model.now()
 
-        def looked(look: asyncio.Future[Head | None]) -> None:
+        def looked(look: asyncio.Future[Found]) -> None:
             head = None if look.cancelled() or look.exception() else look.result()
-            copy = self._copy(stream, surface, coding, head, asked_at) if head else None
+            copy = self._copy(stream, surface, coding, head, asked_at) if isinstance(head, Head) else None
             if copy is not None:
                 metrics.PAGE_LOADS.inc(surface.value, "memory")
             reply(copy)

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 
-from ..model import partition_of
+from ..model import Deletion, partition_of
 from ..store.connection import within
 from ..store.log import Head, Log
 from ..store.store import StoreError
@@ -27,7 +27,8 @@ AGAIN = 0.5  # seconds after which a store that is away is asked again
 STREAMS = 256  # in one look
 TURN = 16  # readers of a look who go on at once; then live passes have their turn
 
-Futures = list[asyncio.Future[Head | None]]
+Found = Head | Deletion | None  # what a look finds of one stream
+Futures = list[asyncio.Future[Found]]
 Waiting = dict[str, Futures]
 
 
@@ -41,11 +42,14 @@ class Heads:
         partitions = log.store.partitions
         self._looks = [Look(log, yield_to) for _ in range(partitions)]
 
-    async def of(self, stream: str) -> Head | None:
-        """The newest event of a stream at an instant after the call, None for no such stream. Raises StoreError."""
+    async def of(self, stream: str) -> Found:
+        """The newest event of a stream, or its deletion, at an instant after the call, None for no such stream.
+
+        Raises StoreError.
+        """
         return await self.ask(stream)
 
-    def ask(self, stream: str) -> asyncio.Future[Head | None]:
+    def ask(self, stream: str) -> asyncio.Future[Found]:
         """The same as a future, which has a StoreError while the store is away."""
         return self._looks[partition_of(stream, len(self._looks))].ask(stream)
 
@@ -61,10 +65,10 @@ class Look:
         self._error: StoreError | None = None  # while the store is away: readers do not wait for it to be silent again
         self._begun_at = float("-inf")  # of the last look, seconds on the loop's clock
 
-    def ask(self, stream: str) -> asyncio.Future[Head | None]:
+    def ask(self, stream: str) -> asyncio.Future[Found]:
         """A future of the stream's head at an instant after this call; at once an error while the store is away."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Head | None] = loop.create_future()
+        future: asyncio.Future[Found] = loop.create_future()
         if self._error is not None:
             future.set_exception(self._error)
             return future
@@ -126,5 +130,5 @@ class Look:
                 self._error = None
 
 
-def _open(waiting: Iterable[Futures]) -> Iterator[asyncio.Future[Head | None]]:
+def _open(waiting: Iterable[Futures]) -> Iterator[asyncio.Future[Found]]:
     return (future for futures in waiting for future in futures if not future.done())

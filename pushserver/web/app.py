@@ -21,6 +21,7 @@ from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..access.tokens import Tokens
 from ..codec import dumps
+from ..live.expiry import Expiry
 from ..live.hub import Hub
 from ..live.options import HubOptions
 from ..live.receipts import Receipts
@@ -28,11 +29,14 @@ from ..page import render
 from ..page.masthead import Masthead
 from ..settings import Settings
 from ..store.condition import StoreCondition
+from ..store.deletion import Deletions
 from ..store.log import Log
 from ..store.store import Store, StoreError
 from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
 from .caching import cache_control
+from .desk_routes import DeskRoutes
+from .echo_routes import EchoRoutes
 from .health import Health, HealthRoutes
 from .measures import Measures
 from .middleware import App
@@ -108,13 +112,18 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     purger = _purger(settings, tokens)
     purge = purger.purge if purger else lambda stream, entry_id: None
     publishing = PublishingRoutes(log, keys, receipts, purge=purge, body_limit=settings.body_limit)
-    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), subscribing, HealthRoutes(health))
+    deletions = Deletions(log, gone=settings.gone)
+    desk = DeskRoutes(log, keys, receipts, deletions=deletions, purge=purge)
+    echo = EchoRoutes(keys, worker=receipts.name)
+    handlers = _handlers(reading, publishing, ArchiveRoutes(log, keys), desk, subscribing, HealthRoutes(health), echo)
     routes: list[BaseRoute] = [
         *make_routes(handlers, {"follow": subscribing.websocket}, tokens, prefix=urlsplit(settings.public_url).path),
         WebSocketRoute("/{path:path}", unknown_websocket),
         Mount("/static", StaticFiles(no_such_file, static)),
     ]
-    lifespan = _lifespan(store, health, store, hub, receipts, health, *([purger] if purger else []))
+    expiry = Expiry(deletions, receipts, partitions=settings.partitions, after=settings.expire_ended)
+    others: list[Part] = [*([purger] if purger else []), *([expiry] if settings.expire_ended else [])]
+    lifespan = _lifespan(store, health, store, hub, receipts, health, *others)
     addresses = Addresses(AddressLimits.of(settings), Proxies(settings.forwarded))
     app = App(
         routes,
@@ -135,8 +144,10 @@ def _handlers(
     reading: ReadingRoutes,
     publishing: PublishingRoutes,
     archive: ArchiveRoutes,
+    desk: DeskRoutes,
     subscribing: SubscribeRoutes,
     health: HealthRoutes,
+    echo: EchoRoutes,
 ) -> dict[str, Handler]:
     """The handlers of HTTP requests by the name of their operation."""
     return {
@@ -156,8 +167,13 @@ def _handlers(
         "correctEntry": publishing.patch_entry,
         "withdrawEntry": publishing.withdraw_entry,
         "showDelivery": publishing.delivery,
+        "echoRequest": echo.echo,
         "atomFeed": reading.feed_atom,
         "jsonFeed": reading.feed_json,
+        "listStreamsForKeys": desk.list_streams,
+        "deleteStream": desk.delete_stream,
+        "eraseEntry": desk.erase_entry,
+        "showHistory": desk.show_history,
         "exportStream": archive.export_stream,
         "restoreStream": archive.restore_stream,
         "listEvents": reading.events,

@@ -1,18 +1,22 @@
 """JavaScript modules are joined and made small when a worker starts: a page loads one script instead of a dozen.
 
 The rules are those of the modules in `static/`, and a test holds them: an import is one line, names at the top of a
-module are unique among all modules, no string looks like a comment, and no regular expression has a space.
+module are unique among all modules, an exported name stands for nothing else, no string looks like a comment or has a
+name in capitals, and no regular expression has a space.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, product
 from string import ascii_lowercase
 
 _CAST = re.compile(r"/\*\* @type [^*]*\*/ \(([\w.]+)\)")  # such as `/** @type {Element} */ (event.target)`
+_DECLARATION = re.compile(
+    r"^ *(?:/\*\* @type [^*]*\*/ \w+;)+\n", re.MULTILINE
+)  # such as `/** @type {Element} */ region;`
 _COMMENT = re.compile(r"/\*\*.*?\*/ ?|(?:^|(?<= ))// [^\n]*", re.DOTALL | re.MULTILINE)
 _MARGIN = re.compile(r"^\s+|[ \t]+$", re.MULTILINE)
 _STRING_OR_SPACE = re.compile(
@@ -21,6 +25,9 @@ _STRING_OR_SPACE = re.compile(
 _NEEDLESS_END = re.compile(r"(?<=;\})\n+(?!$)|\n+(?=\})")
 _PRIVATE = re.compile(r"(?<=\.)#\w+|(?<=^)#\w+|(?<=^get )#\w+|(?<=^async )#\w+", re.MULTILINE)
 _CONSTANT = re.compile(r"^const ([A-Z][A-Z_]+)\b", re.MULTILINE)
+_NUMBER = re.compile(r"^const ([A-Z][A-Z_]+) = ([\d_.]+);\n", re.MULTILINE)
+_DECLARED = re.compile(r"\bconst\b")
+_EXPORTED = re.compile(r"^export (?:async )?(?:class|const|function) (\w+)", re.MULTILINE)
 _IMPORT = re.compile(r'^import *{[^}\n]*} *from *"\./([\w-]+\.js)";\n?', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 
@@ -31,12 +38,12 @@ def compact(module: str) -> str:
 
 
 def _strip(module: str) -> str:
-    return _MARGIN.sub("", _COMMENT.sub("", _CAST.sub(r"\1", module)))
+    return _MARGIN.sub("", _COMMENT.sub("", _CAST.sub(r"\1", _DECLARATION.sub("", module))))
 
 
 def _close_up(module: str) -> str:
     closed = _NEEDLESS_END.sub("", _STRING_OR_SPACE.sub(lambda match: match[1] or match[2], module))
-    return closed.replace(";}", "}")
+    return closed.replace(";}", "}").replace(",})", "})")
 
 
 def _letters() -> Iterator[str]:
@@ -56,9 +63,17 @@ def join(first: str, modules: Mapping[str, str]) -> str:
             order.append(name)
 
     add(first)
-    whole = "".join(_strip(_EXPORT.sub("", _IMPORT.sub("", modules[name]))) for name in order)
-    constants = re.compile(rf"\b(?:{'|'.join(dict.fromkeys(_CONSTANT.findall(whole))) or '$^'})\b")
-    return _close_up(_shorten(constants, "$", _shorten(_PRIVATE, "#", whole)))
+    exported = [export for name in order for export in _EXPORTED.findall(modules[name])]
+    whole = "".join(_shorten(_PRIVATE, "#", _strip(_EXPORT.sub("", _IMPORT.sub("", modules[name])))) for name in order)
+    numbers = {name: value.replace("_", "") for name, value in _NUMBER.findall(whole)}
+    whole = _any_of(numbers).sub(lambda match: numbers[match[0]], _NUMBER.sub("", whole))
+    shared = _any_of([*_CONSTANT.findall(whole), *exported])
+    return _close_up(_shorten(shared, "$", _DECLARED.sub("let", whole)))
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Any of the names, but for members such as `a.name`; behind `...` a name is none."""
+    return re.compile(rf"(?:(?<=\.\.\.)|(?<![.#]))\b(?:{'|'.join(dict.fromkeys(names)) or '$^'})\b")
 
 
 def _shorten(name: re.Pattern[str], mark: str, module: str) -> str:

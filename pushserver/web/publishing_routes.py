@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from .. import model
 from ..access.keys import Keys
 from ..codec import dumps, read_json
-from ..content import schema, validation, warnings
+from ..content import history, schema, validation, warnings
 from ..content.warnings import EntryWarning
 from ..errors import Fault, Invalid, NotFound, Refused, TooLarge, Unavailable
 from ..live.receipts import Receipts
@@ -22,10 +23,22 @@ from ..publishing.aside import aside
 from ..publishing.commit import Published
 from ..publishing.entries import Entries
 from ..publishing.pages import Pages
+from ..store.erasure import Erasures
 from ..store.log import Log
 from ..store.store import StoreError
 from ..stretch import Stretch
-from .request import JSON, MERGE_PATCH, NDJSON, PublishRequest, batch_answer, outcome, status_of
+from .request import (
+    JSON,
+    MERGE_PATCH,
+    NDJSON,
+    PublishRequest,
+    batch_answer,
+    erased_fields,
+    outcome,
+    status_of,
+)
+
+logger = logging.getLogger(__name__)
 
 WITHDRAWAL_WAIT = 2.0  # seconds for all workers to forget a withdrawn text, until the answer names those that did not
 
@@ -42,6 +55,7 @@ class PublishingRoutes:
         self._log = log
         self._entries = Entries(log)
         self._pages = Pages(log)
+        self._erasures = Erasures(log)
         self._keys = keys
         self._receipts = receipts
         self._purge = purge
@@ -134,11 +148,11 @@ class PublishingRoutes:
     async def withdraw_entry(self, request: Request) -> Response:
         """`DELETE /streams/{stream}/entries/{id}?reason=&note=`: the entry's text leaves the stream, a mark stays."""
         publish = await PublishRequest.admit(request, self._keys, "withdraw")
-        id = publish.entry_id()
+        id, withdrawal = publish.entry_id(), publish.query(schema.WithdrawalIn)
         appended = await self._entries.withdraw(
             publish.stream,
             id,
-            publish.query(schema.WithdrawalIn),
+            withdrawal,
             # The stream may be private, and a key that can only withdraw is no reader's.
             precondition=publish.precondition(text_needs="correct"),
             idempotency=publish.idempotency._replace(body_hash=publish.query_hash()),
@@ -149,16 +163,27 @@ class PublishingRoutes:
             receipt = None
         finally:  # after the workers: a cache would fetch the text again from one that has it
             self._purge(publish.stream, id)
-        return publish.answer(appended, is_new=False, receipt=receipt)
+        erased = {"erased": await self._erase(publish, id)} if withdrawal.reason == "legal" else {}
+        return publish.answer(appended, is_new=False, receipt=receipt, **erased)
+
+    async def _erase(self, publish: PublishRequest, id: str) -> dict[str, Any] | None:
+        """Erase the text at rest of an entry that was withdrawn; None where the store does not let that happen now."""
+        try:
+            return erased_fields(await self._erasures.erase(publish.stream, id, history.by(publish.author, "erase")))
+        except (Refused, StoreError) as error:
+            logger.warning("stream %s: the text of entry %s was not erased: %s", publish.stream, id, error)
+            return None
 
     async def delivery(self, request: Request) -> Response:
         """`GET /streams/{stream}/entries/{id}/delivery?n=&wait=`: the receipt of event `n`, or of the newest."""
         publish = await PublishRequest.admit(request, self._keys)
         id, query = publish.entry_id(), publish.query(schema.DeliveryIn)
-        if not any(await self._log.entry(publish.stream, id)):
+        entry, withdrawal = await self._log.entry(publish.stream, id)
+        if not entry and not withdrawal:
             raise NotFound(f"There is no entry {id} in {publish.stream}.")
+        erased_at = withdrawal.get("erased_at") if withdrawal else None
         receipt = await self._receipts.of(publish.stream, id, query.n, wait=query.wait)
-        body = dumps({"id": id, **receipt})
+        body = dumps({"id": id, **receipt, **({"erased_at": erased_at} if erased_at else {})})
         return Response(f"{body}\n", headers={"Cache-Control": "no-store"}, media_type=JSON)
 
     # --- pages

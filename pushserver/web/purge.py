@@ -43,7 +43,7 @@ class Purger:
         self._waiting: asyncio.Queue[_Withdrawal] = asyncio.Queue(WAITING)
 
     def purge(self, stream: str, entry_id: str) -> None:
-        """Have the addresses purged that showed an entry. It does not wait for the caches."""
+        """Have the addresses purged that showed an entry; without one, those of the stream. It waits for no cache."""
         if self._is_private(stream):
             return
         try:
@@ -62,9 +62,10 @@ class Purger:
                 await asyncio.gather(*(self._send(http, url, headers) for url in self.addresses(*withdrawal)))
 
     def addresses(self, stream: str, entry_id: str) -> list[str]:
-        """The URLs to purge after the withdrawal of an entry, each once."""
+        """The URLs to purge after the withdrawal of an entry, '' for a deletion, each once."""
         surfaces = ["" if surface is Surface.PAGE else f"/{surface.value}" for surface in Surface]
-        paths = [f"streams/{stream}{part}" for part in (*surfaces, f"/entries/{entry_id}")]
+        entry = [f"/entries/{entry_id}"] if entry_id else []
+        paths = [f"streams/{stream}{part}" for part in (*surfaces, *entry)]
         filled = (
             template.replace("{path}", path).replace("{stream}", stream)
             for template in self._templates

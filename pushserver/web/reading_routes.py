@@ -23,6 +23,7 @@ from ..page.edition import Edition
 from ..page.site import ENTRY, Site
 from ..page.words import preferred
 from ..store.connection import within
+from ..store.listing import Listing
 from ..store.log import Log, Snapshot
 from ..surfaces.cache import digest
 from ..surfaces.heads import LIMIT
@@ -88,6 +89,7 @@ class ReadingRoutes:
         replay_bytes: int,
     ) -> None:
         self._log = log
+        self._listing = Listing(log)
         self._tokens = tokens
         self._site = site
         self.turns = asyncio.Semaphore(TURNS)
@@ -99,7 +101,7 @@ class ReadingRoutes:
 
     async def index(self, request: Request) -> Response:
         """`GET /`: every stream that is not private, the one that changed last first."""
-        listed = await within(self._log.streams(), LIMIT)
+        listed = await within(self._listing.streams(), LIMIT)
         streams = [(name, page) for name, page in listed if not self._tokens.is_private(name)]
         html = render.index(streams, preferred(request.headers.get("accept-language", "")), site=self._site)
         return HTMLResponse(html, headers={**PAGE_HEADERS, "Vary": "Accept-Language"})

@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -20,18 +21,21 @@ from ..content import validation
 from ..content.validation import M
 from ..errors import Fault, Invalid, Malformed, TooLarge, Unauthorized, UnsupportedType, shorten
 from ..logs import REQUEST
-from ..model import Idempotency, check_id, check_stream
+from ..model import Author, Idempotency, check_id, check_stream
 from ..publishing.commit import Precondition
 from ..repeats import Tally
+from ..store.erasure import Erased
 from ..store.log import Appended
+from ..store.store import Durability
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
 BATCH_BYTES = 5 * 2**20
 RETRY_AFTER = 2  # seconds, of a batch that the store took nothing of
-logger = logging.getLogger(__name__)
-
+QUOTA = "pushserver.quota"  # in the scope of a request, once its key was accepted
 KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
+
+logger = logging.getLogger(__name__)
 
 
 _wrong_keys = Tally(logger, "wrong publish keys from")
@@ -46,7 +50,7 @@ class PublishRequest:
         stream: str,
         idempotency: Idempotency,
         quota: Quota,
-        check_key: Callable[[], Awaitable[object]],
+        check_key: Callable[..., Awaitable[object]],
     ) -> None:
         self.stream = stream
         self.idempotency = idempotency  # without the body's hash, which `json` adds
@@ -63,13 +67,23 @@ class PublishRequest:
         stream = request.path_params["stream"]
         key_of = request.headers.get("authorization"), rights, stream
         try:
-            quota = await keys.admit(*key_of)
+            quota = request.scope[QUOTA] = await keys.admit(*key_of)
         except Unauthorized:
             mark = REQUEST.get()
             client = mark.client if mark else ""
             _wrong_keys.note(client, "wrong publish key from %s: %s %s", client, request.method, request.url.path)
             raise
-        return cls(request, check_stream(stream), _idempotency(request), quota, lambda: keys.check(*key_of))
+        idempotency = _idempotency(request)._replace(author=quota.author)
+        return cls(request, check_stream(stream), idempotency, quota, partial(_check_key, keys, key_of))
+
+    @property
+    def author(self) -> Author:
+        """The publish key of the request."""
+        return self._quota.author
+
+    async def require(self, right: str) -> None:
+        """Raises Forbidden where the key lacks one more right."""
+        await self._check_key(right)
 
     @property
     def kind(self) -> str:
@@ -99,12 +113,7 @@ class PublishRequest:
 
     def query(self, kind: type[M]) -> M:
         """The query of the URL, by a model; each name may come once."""
-        pairs = self._request.query_params.multi_items()
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise Invalid("A query parameter comes twice.", Fault(shorten(twice), "each name once", "twice"))
-        return validation.read(kind, dict(pairs))
+        return query_of(self._request, kind)
 
     def query_hash(self) -> str:
         """A text that is the same for the same query, in the place of a body's hash."""
@@ -162,6 +171,22 @@ class PublishRequest:
         return bytes(body)
 
 
+async def _check_key(keys: Keys, key_of: tuple[str | None, tuple[str, ...], str], *more: str) -> None:
+    """Look a key up again, which may have been revoked; it is to have these rights, too."""
+    authorization, rights, stream = key_of
+    await keys.check(authorization, (*rights, *more), stream)
+
+
+def query_of(request: Request, kind: type[M]) -> M:
+    """The query of a request's URL, by a model; each name may come once. Raises Invalid."""
+    pairs = request.query_params.multi_items()
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise Invalid("A query parameter comes twice.", Fault(shorten(twice), "each name once", "twice"))
+    return validation.read(kind, dict(pairs))
+
+
 def batch_answer(results: Sequence[Mapping[str, Any]], headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a batch, a line for each result. Its status says so where every line was refused.
 
@@ -186,11 +211,21 @@ def outcome(stream: str, appended: Appended) -> dict[str, Any]:
     return {**fields, "url": url, "durability": durability, **verified}
 
 
+def erased_fields(erased: Erased) -> dict[str, Any]:
+    """The members of an answer that tell since when no record has a text, and whether a file of the store has it."""
+    return {"at": erased.at, "files": erased.files}
+
+
 def status_of(appended: Appended, *, is_new: bool) -> int:
     """202 where fewer replicas have it than were asked for: it is stored, and may be lost with its server."""
-    if appended.durability.replicas is not None and appended.durability.level != "replica":
+    if not was_enough(appended.durability):
         return 202
     return 201 if is_new and not appended.replayed else 200
+
+
+def was_enough(durability: Durability) -> bool:
+    """Whether as many replicas acknowledged a write as were asked for."""
+    return durability.replicas is None or durability.level == "replica"
 
 
 def _idempotency(request: Request) -> Idempotency:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,13 +19,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..access.gate import Gate
+from ..access.keys import Quota
 from ..access.tokens import Tokens
-from ..errors import Fault, UpgradeRequired
+from ..errors import Fault, Refused, UpgradeRequired
 from .openapi.operations import OPERATIONS, Operation
+from .request import QUOTA
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 
 PROBES = ("/livez", "/readyz", "/readyz/read")  # which balancers may ask by HEAD and OPTIONS, too
+
 
 Handler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket], Awaitable[None]]
@@ -54,7 +58,8 @@ def make_routes(
         app = _gated(operation, _application(handlers[operation.name]), tokens)
         resources.setdefault(operation.path, {})[operation.method] = app
     paths = sorted(resources, key=lambda path: path.count("/"), reverse=True)
-    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path != "/")]
+    open_paths = {operation.path for operation in operations if operation.right is None} - {"/"}
+    slashed = ["/streams/{rest:path}/", *(f"{path}/" for path in paths if path.count("/") == 1 and path in open_paths)]
     return [
         *(_socket_route(operation, sockets[operation.name], tokens) for operation in websocket),
         *(Route(path, partial(without_slash, prefix=prefix), methods=["GET"]) for path in slashed),
@@ -107,18 +112,38 @@ def _check_names(kind: str, operations: Sequence[Operation], handlers: Mapping[s
         raise LookupError(f"{kind} operations without a handler, or handlers without an operation: {missing}")
 
 
+class AnyText(PathConvertor):
+    """AnyText is what a path has in the place of a name: also a line feed, so that it is refused as a bad name."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", AnyText())
+
+
 def _pattern(path: str) -> str:
     """The pattern of a path, in which a name or an id has slashes too, so that it is refused as such."""
-    pattern = path.replace("{stream}", "{stream:path}")
-    return pattern.removesuffix("{id}") + "{id:path}" if pattern.endswith("/{id}") else pattern
+    pattern = path.replace("{stream}", "{stream:text}")
+    return pattern.removesuffix("{id}") + "{id:text}" if pattern.endswith("/{id}") else pattern
 
 
 def _application(handler: Handler) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await handler(Request(scope, receive, send))
+        try:
+            response = await handler(Request(scope, receive, send))
+        except Refused as refused:
+            refused.headers = {**_limits(scope), **refused.headers}
+            raise
+        response.headers.update(_limits(scope))
         await response(scope, receive, send)
 
     return app
+
+
+def _limits(scope: Scope) -> dict[str, str]:
+    """The header fields that tell the limit of the publish key of a request, if it has one."""
+    quota: Quota | None = scope.get(QUOTA)
+    return quota.fields() if quota is not None else {}
 
 
 def _gated(operation: Operation, app: ASGIApp, tokens: Tokens) -> ASGIApp:

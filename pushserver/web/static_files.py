@@ -34,6 +34,7 @@ PAGE = "page.js"  # that script; each of the two is sent as one with all that it
 STYLE = "page.css"
 # Qualities of Brotli: the best takes twenty times as long, for a tenth less; every worker compresses at its start.
 BEST, QUICK = 11, 5
+MEMORIES = (6, 8)  # of zlib; with less it adapts to the text more often, which makes some files shorter
 FIXED = {**HEADERS, "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
 # A browser asks each time whether its copy is current: it would else run an old script on a new page.
 REVALIDATED = "no-cache"
@@ -150,12 +151,17 @@ def _codings(body: bytes, quality: int) -> dict[ContentCoding, bytes]:
     """A body in every coding; a short one stays as it is. `quality` is that of Brotli."""
     if len(body) < LEAST:
         return {ContentCoding.IDENTITY: body}
-    gzip = zlib.compressobj(9, zlib.DEFLATED, GZIP)
     return {
         ContentCoding.IDENTITY: body,
-        ContentCoding.GZIP: gzip.compress(body) + gzip.flush(),
+        ContentCoding.GZIP: min((_gzip(body, memory) for memory in MEMORIES), key=len),
         ContentCoding.BROTLI: brotli.compress(body, quality=quality),
     }
+
+
+def _gzip(body: bytes, memory: int) -> bytes:
+    """A body in gzip."""
+    gzip = zlib.compressobj(9, zlib.DEFLATED, GZIP, memory)
+    return gzip.compress(body) + gzip.flush()
 
 
 def _files(name: str, bodies: dict[ContentCoding, bytes], cache_control: str) -> Codings:

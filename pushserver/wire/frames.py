@@ -348,14 +348,17 @@ def snapshot(
     return f'{{"type":"snapshot","n":{n},"cursor":"{cursor}","page":{dumps(page)},{content}}}'
 
 
-def heartbeat(cursor: Cursor, n: int, *, readers: int, at: str, stale: str | None) -> Notice:
+def heartbeat(
+    cursor: Cursor, n: int, *, readers: int, at: str, stale: str | None, everywhere: int | None = None
+) -> Notice:
     """A head frame repeats the newest event, so that a reader who lost it notices.
 
-    `readers` counts this worker's readers of the stream. `stale` is the instant since which the log has not been read:
-    there may be newer events.
+    `readers` counts this worker's readers of the stream, `everywhere` those of all workers. `stale` is the instant
+    since which the log has not been read: there may be newer events.
     """
-    late = {"stale": stale} if stale else {}
-    return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at, **late}))
+    more = {"readers_now": everywhere, "stale": stale}
+    known = {name: value for name, value in more.items() if value is not None}
+    return Notice(dumps({"type": "head", "head": _head(cursor, n), "readers": readers, "at": at, **known}))
 
 
 def bye(reason: str, retry_ms: int, *, reload_ms: int | None = None) -> Notice:

@@ -78,3 +78,32 @@ def test_the_key_that_was_used_least_recently_is_forgotten_first() -> None:
     assert limit.wait("c", 0.0) == 0.0
     assert limit.wait("a", 0.0) > 0.0
     assert limit.wait("b", 0.0) == 0.0
+
+
+def test_a_bucket_tells_its_room_and_when_it_is_full_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    bucket = Bucket(10)
+    assert bucket.fields() == {"RateLimit-Policy": '"key";q=20;w=2', "RateLimit": '"key";r=20;t=0'}
+    for _ in range(15):
+        bucket.take(10)
+    assert bucket.fields()["RateLimit"] == '"key";r=5;t=2'
+    bucket.charge(100)
+    assert bucket.fields()["RateLimit"] == '"key";r=0;t=12'
+    with pytest.raises(TooMany) as refused:
+        bucket.take(10)
+    assert refused.value.headers == {"Retry-After": "10", **bucket.fields()}
+    clock[0] += 12
+    assert bucket.fields()["RateLimit"] == '"key";r=20;t=0'
+
+
+def test_a_key_of_a_low_rate_has_room_for_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    bucket = Bucket(0.1)
+    bucket.take(0.1)
+    assert bucket.fields() == {"RateLimit-Policy": '"key";q=1;w=10', "RateLimit": '"key";r=0;t=10'}
+    with pytest.raises(TooMany):
+        bucket.take(0.1)
+    clock[0] += 10
+    bucket.take(0.1)

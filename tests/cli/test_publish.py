@@ -286,6 +286,9 @@ def test_tail_shows_what_there_is_and_then_what_comes(server: Running, stream: s
         assert "Open again & dry." in live
         server.put_page(stream, {**PAGE, "headline": "Storm passes"})
         assert read_until(process, "# Storm passes")
+        server.put_page(stream, {**PAGE, "headline": "Storm passes", "timezone": "Asia/Kolkata"})
+        assert "lost" not in read_until(process, "another language, direction or zone; what is stored now follows")
+        assert read_until(process, "- one")
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stderr is not None

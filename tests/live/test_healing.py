@@ -11,10 +11,12 @@ import pytest
 import redis.asyncio as aioredis
 
 from pushserver import metrics, model
+from pushserver.errors import Deleted
 from pushserver.live import healing
 from pushserver.live.hub import Hub
 from pushserver.live.reader import ReaderState
 from pushserver.model import Append
+from pushserver.store.deletion import Deletions
 from pushserver.store.embedded import embedded
 from pushserver.store.log import Appended, Log
 from pushserver.wire.codes import Close
@@ -299,3 +301,27 @@ async def lose_corrections(store: aioredis.Redis, stream: str, first: Appended) 
     later: Any = await store.xrange(f"{key}:log", f"({first.cursor.id}")
     await forget(store, f"{key}:log", *[id.decode() for id, _ in later])
     await store.hset(f"{key}:entries", first.entry_id, json.dumps({"id": first.entry_id, "rev": 1}))
+
+
+async def test_a_deleted_stream_is_not_healed_back_by_a_worker_that_nobody_told(
+    hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was frozen meanwhile: its ring has every event, and it looks at the log a while later."""
+    monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 0.1)
+    first = await append(log, stream, "first")
+    async with reading(hub, stream, first.cursor) as reader, aioredis.Redis.from_url(store_url) as store:
+        await append_and_read(log, stream, reader, 2)
+        await Deletions(log).delete(stream)
+        await reader.until_closed()
+        assert (reader.code, reader.frames[-1]["reason"]) == (Close.ENDED, "deleted")
+        assert [name async for name in store.scan_iter(f"*:{stream}:*")] == [log_key(stream, "deleted").encode()]
+    with pytest.raises(Deleted):
+        await hub.look_up(stream)
+
+
+async def test_events_are_not_published_again_into_a_deleted_stream(log: Log, stream: str) -> None:
+    lost = [(await log.append(entry_append(stream, "one"))).cursor]
+    resumed = await log.resume(stream, model.Cursor.beginning(lost[0].epoch), limit=9, limit_bytes=10**6)
+    await Deletions(log).delete(stream)
+    with pytest.raises(Deleted):
+        await healing.heal(log, stream, resumed.events, publish=True)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from pushserver.errors import NotFound, Unavailable
+from pushserver.errors import Deleted, NotFound, Unavailable
 from pushserver.live.drain import Drain
 from pushserver.live.hub import RETRY_MS, Hub
 from pushserver.live.reader import ReaderState
 from pushserver.live.stream import IDLE_BEATS, LiveStream
 from pushserver.model import Cursor, Event, StoredPage, partition_of
 from pushserver.page import render
+from pushserver.store.deletion import Deletions
 from pushserver.store.log import Log, Snapshot
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format
@@ -302,3 +303,27 @@ async def test_a_stream_that_was_known_and_deleted_is_not_known_any_more(log: Lo
         with pytest.raises(NotFound):
             await hub.look_up(stream)
         assert hub.readers == 0
+
+
+async def test_readers_of_a_deleted_stream_are_closed_and_those_of_a_new_epoch_stay(
+    hub: Hub, log: Log, stream: str
+) -> None:
+    first = await append(log, stream)
+    async with reading(hub, stream, first.cursor) as reader:
+        assert await hub.delete(stream, "0" * 16) == 0
+        assert await hub.delete(stream, first.cursor.epoch) == 1
+        assert (reader.code, reader.frames[-1]["type"], reader.frames[-1]["reason"]) == (Close.ENDED, "bye", "deleted")
+    assert await hub.delete(stream, first.cursor.epoch) == 0
+
+
+async def test_a_reader_whose_stream_is_deleted_while_it_joins_is_closed(hub: Hub, log: Log, stream: str) -> None:
+    await append(log, stream)
+    live = await hub.enter(stream)
+    await Deletions(log).delete(stream)
+    reader = RecordingReader()
+    await hub.welcome(live, reader, None)
+    hub.leave(live)
+    assert (reader.code, reader.frames[-1]["reason"]) == (Close.ENDED, "deleted")
+    with pytest.raises(Deleted):
+        await hub.enter(stream)
+    assert hub.readers == 0

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from pushserver.errors import NotFound, Unavailable
+from pushserver.errors import Deleted, NotFound, Unavailable, deleted
 from pushserver.live import lookups
 from pushserver.live.lookups import LOOKS, SHARERS, WAITING, Lookups
 
@@ -160,3 +160,18 @@ async def test_the_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     for name in ("a", "b", "a", "c", "a", "b"):  # b is forgotten for c
         assert await is_there(looks, name)
     assert shelf.asked == ["a", "b", "c", "b"]
+
+
+async def test_readers_of_a_deleted_stream_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookups, "PERIOD", 1e6)
+    looked: list[str] = []
+
+    async def exists(name: str) -> bool:
+        looked.append(name)
+        raise deleted(name, "2026-01-01T00:00:00.000Z")
+
+    looks = Lookups(exists=exists, newest=Shelf().newest)
+    for _ in range(3 * LOOKS):
+        with pytest.raises(Deleted):
+            await looks.look_up("storm")
+    assert looked == ["storm"]

@@ -37,7 +37,7 @@ def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
     So what is waited for comes at once or never, on a machine that is busy too.
     """
-    for name in ("live.tail.BLOCK_MS", "store.log.BLOCK_MS"):
+    for name in ("live.tail.BLOCK_MS", "store.tail.BLOCK_MS"):
         monkeypatch.setattr(f"pushserver.{name}", 10**8)
     for name in ("VERIFIED_EVERY", "SILENCE"):
         monkeypatch.setattr(f"pushserver.live.tail.{name}", 10.0**5)

@@ -38,6 +38,9 @@ def test_the_languages_are_these() -> None:
     assert {"en", "es", "fr", "de", "pt", "ar", "he", "hi", "ja", "uk"} <= set(LANGUAGES)
 
 
+PLURALS = {"new", "corrected", "updates", "keys", "corrections", "readers"}
+
+
 @pytest.mark.parametrize("lang", [lang for lang in LANGUAGES if lang != "en"])
 def test_every_message_is_translated_with_the_same_placeholders(lang: str) -> None:
     catalog = read_po(BytesIO((PAGE / "locale" / f"{lang}.po").read_bytes()))
@@ -60,9 +63,9 @@ def test_the_script_has_a_form_for_every_number(lang: str) -> None:
     said = json.loads(words(lang).script)
     locale = Locale.parse(lang)
     for number in (*range(1_000), 1_000_000, 1_000_001):
-        for name in ("new", "corrected"):
+        for name in PLURALS:
             assert "{n}" in said[name][locale.plural_form(number)]
-    assert {name for name, form in said.items() if isinstance(form, dict) and "other" in form} == {"new", "corrected"}
+    assert {name for name, form in said.items() if isinstance(form, dict) and "other" in form} == PLURALS
 
 
 def test_the_plurals_are_those_of_the_language() -> None:

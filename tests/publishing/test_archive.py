@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pushserver.access.keys import SERVER
 from pushserver.client import Publisher, Rejected, Unauthorized
 from pushserver.errors import Unavailable
 from pushserver.model import Append
@@ -247,7 +248,7 @@ async def test_lines_that_two_requests_restore_at_once_are_restored_once(log: Lo
     entry, _ = await log.entry(stream, "e1")
     value = {name: field for name, field in json.loads(str(entry)).items() if name != "url"}
     doubled = Doubled(log.store, log_events=1_000, entry_limit=500, idempotency=60)
-    assert await archive.Archive(doubled).restore(f"{stream}-copy", "entry", value) is None
+    assert await archive.Archive(doubled).restore(f"{stream}-copy", "entry", value, SERVER) is None
     snapshot = await log.snapshot(f"{stream}-copy", limit=10)
     assert snapshot
     assert (snapshot.n, len(snapshot.entries)) == (1, 1)

@@ -5,97 +5,23 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from ..support.judge import CHROMIUM, FLAGS
-from ..support.proxy import Proxy
+from ..support.pages import (
+    NEEDS_CHROMIUM,
+    PAGE,
+    assert_same_as_fresh,
+    live_parts,
+    open_live,
+    put,
+    show_all,
+)
 from ..support.server import Running
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-PAGE = {
-    "kicker": "River levels",
-    "headline": "Villages wait for the crest",
-    "dek": "Sandbags are out & pumps are running.",
-    "timezone": "America/New_York",
-    "lang": "en-US",
-    "topics": [{"label": "Weather"}],
-}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A page on which nothing may go wrong: no error, no blocked content."""
-    complaints: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        # A page asks a server that is away, or stops, why it was refused.
-        is_refused = "status of 503" in message.text and "/sse?" in message.location["url"]
-        if message.type in ("error", "warning") and "ERR_CONNECTION" not in message.text and not is_refused:
-            complaints.append(message.text)
-
-    with chromium.new_context() as context:
-        page = context.new_page()
-        page.on("console", hear)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield page
-    assert complaints == []
-
-
-def open_live(page: Page, server: Running | Proxy, stream: str) -> None:
-    page.goto(f"{server.url}/streams/{stream}")
-    expect(page.locator("#status")).to_have_attribute("data-state", "live")
-
-
-# The DOM of a page without what is the reader's own: the element #local, and attributes data-local….
-SHARED = """() => {
-    const copy = document.querySelector("#live").cloneNode(true);
-    for (const element of [copy, ...copy.querySelectorAll("*")]) {
-        for (const name of element.getAttributeNames()) {
-            if (name.startsWith("data-local")) element.removeAttribute(name);
-        }
-    }
-    copy.querySelector("#local").remove();
-    for (const name of ["data-cursor", "data-n"]) copy.removeAttribute(name); // of the load
-    return copy.outerHTML.split(/(?=<article)/);
-}"""
-WAITS = """first => !document.querySelector("#notice").hidden
-    || document.querySelector("article h3")?.textContent === first"""
-
-
-def live_parts(page: Page) -> list[str]:
-    """All that a reader sees, as the DOM has it, less what is the reader's own."""
-    return [*page.evaluate(SHARED), page.title()]
-
-
-def show_all(page: Page, first: str) -> None:
-    """Let in what waits, until this headline is at the top."""
-    while page.locator("article h3").first.text_content() != first:
-        page.wait_for_function(WAITS, arg=first)
-        if page.locator("#notice").is_visible():
-            page.locator("#notice").dispatch_event("click")
-    while page.locator("#notice").is_visible():
-        page.locator("#notice").dispatch_event("click")
-
-
-def assert_same_as_fresh(page: Page, server: Running | Proxy, stream: str) -> None:
-    """The page as it became is, byte for byte, the page as it is served now, less what is the reader's own."""
-    live = live_parts(page)
-    fresh = page.context.new_page()
-    open_live(fresh, server, stream)
-    assert live_parts(fresh) == live
-    fresh.close()
+pytestmark = NEEDS_CHROMIUM
 
 
 def test_an_entry_appears_in_an_open_page_without_a_reload(page: Page, server: Running, stream: str) -> None:
@@ -155,14 +81,26 @@ def test_a_page_change_shows_live_in_the_title_too(page: Page, server: Running, 
     assert_same_as_fresh(page, server, stream)
 
 
-@pytest.mark.full
-def test_another_time_zone_changes_every_time_on_the_page(page: Page, server: Running, stream: str) -> None:
+def test_another_language_and_zone_show_on_an_open_page_without_a_reload(
+    page: Page, server: Running, stream: str
+) -> None:
     server.put_page(stream, PAGE)
-    server.publish(stream, {"headline": "One", "published_at": "2026-07-11T15:53:00Z"})
+    put(server, stream, "one", published_at="2026-07-11T15:53:00Z")
     open_live(page, server, stream)
     expect(page.locator(".stamp")).to_contain_text("11:53 AM EDT")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.evaluate("window.article = document.querySelector('article')")
     server.put_page(stream, {**PAGE, "timezone": "Europe/London"})
     expect(page.locator(".stamp")).to_contain_text("4:53 PM BST")
+    server.put_page(stream, {**PAGE, "timezone": "Asia/Jerusalem", "lang": "he"})
+    expect(page.locator("html")).to_have_attribute("dir", "rtl")
+    expect(page.locator("#latest-title")).to_have_text("כותרות אחרונות")
+    expect(page.locator(".share")).to_have_text("שיתוף")
+    put(server, stream, "two", published_at="2026-07-12T15:53:00Z")
+    show_all(page, "Entry two")
+    assert page.evaluate("window.article.isConnected")
+    assert requests == []
     assert_same_as_fresh(page, server, stream)
 
 
@@ -182,6 +120,26 @@ def test_a_long_page_keeps_as_many_entries_as_a_fresh_load(
     assert_same_as_fresh(page, server, stream)
     page.get_by_role("link", name="Older updates").click()
     expect(page.locator("article h3")).to_have_text([f"Entry {number}" for number in reversed(range(8))])
+
+
+@pytest.mark.full
+def test_more_than_a_page_that_waited_is_shown_as_a_fresh_load_has_it(
+    page: Page, start: Callable[..., Running], stream: str
+) -> None:
+    server = start("--page-entries", "3")
+    server.put_page(stream, PAGE)
+    for number in range(5):
+        put(server, stream, f"e{number}", published_at=f"2026-03-01T1{number}:00:00Z")
+    open_live(page, server, stream)
+    page.locator("#auto").click()
+    for number in range(5, 10):
+        put(server, stream, f"e{number}", published_at=f"2026-03-01T1{number}:00:00Z")
+    expect(page.locator("#notice")).to_have_text("5 new updates")
+    show_all(page, "Entry e9")
+    expect(page.locator("article h3")).to_have_text(["Entry e9", "Entry e8", "Entry e7"])
+    assert_same_as_fresh(page, server, stream)
+    page.locator("#older a").click()
+    expect(page.locator("article h3")).to_have_text([f"Entry e{number}" for number in range(9, 3, -1)])
 
 
 def test_a_stream_that_began_empty_shows_its_first_entry(page: Page, server: Running, stream: str) -> None:

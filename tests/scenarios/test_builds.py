@@ -9,25 +9,17 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from pushserver.access.keyfile import KEY_FILE
 from pushserver.store.folder import SOCKET
 
-from ..support.judge import CHROMIUM, FLAGS
 from ..support.nginx import MAP, UPGRADES, nginx
+from ..support.pages import NEEDS_CHROMIUM
 from ..support.proxy import Proxy, Streams, to_server
 from ..support.server import ROOT, Running, running
 
-pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"), pytest.mark.full]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+pytestmark = [NEEDS_CHROMIUM, pytest.mark.full]
 
 
 @pytest.fixture

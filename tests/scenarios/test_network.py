@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ..support.judge import CHROMIUM, FLAGS
 from ..support.nginx import nginx
+from ..support.pages import PAGE, assert_same_as_fresh, open_live
 from ..support.proxy import Proxy, to_server
 from ..support.server import LIMIT, Running
-from .test_browser import PAGE, assert_same_as_fresh, open_live
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 

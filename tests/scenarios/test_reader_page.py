@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from ..support.judge import CHROMIUM, FLAGS
+from ..support.pages import NEEDS_CHROMIUM
 from ..support.server import Running
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = NEEDS_CHROMIUM
 
 LONG = {
     "headline": "W" * 88,
@@ -19,14 +17,6 @@ LONG = {
     "topics": [{"label": "t" * 88}],
     "previous": [{"label": "p" * 88, "url": "https://example.org/x"}],
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("dir", ["ltr", "rtl"])

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from ..support.issuer import ALL, token
-from ..support.judge import CHROMIUM, FLAGS
+from ..support.pages import NEEDS_CHROMIUM
 from ..support.server import Running
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytestmark = NEEDS_CHROMIUM
 
 # Follow a stream until `until`, and return what was dispatched.
 FOLLOW = """async ([url, options, until]) => {
@@ -35,14 +35,6 @@ WAKE = """() => {
     for (const type of ["pageshow", "online"]) dispatchEvent(new Event(type));
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

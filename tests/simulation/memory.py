@@ -1,7 +1,7 @@
 """What the scripts of the log promise, over keys in memory: a model of the store that answers as the store does.
 
 `test_memory.py` asks it and a real store the same, with the same ids, and compares the answers byte for byte. Not
-modelled: that keys expire, and how much `MAXLEN ~` keeps above what it was told; here that is drawn.
+modelled: histories, that keys expire, and how much `MAXLEN ~` keeps above what it was told; here that is drawn.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from pushserver.store import log
 
 Id = tuple[int, int]
-APPEND, SNAPSHOT, RESUME, VERIFY = [
-    hashlib.sha1(log._script(name).encode()).hexdigest() for name in ("append", "snapshot", "resume", "verify")
+APPEND, SNAPSHOT, RESUME, VERIFY, DELETE = [
+    hashlib.sha1(log.script(name).encode()).hexdigest() for name in ("append", "snapshot", "resume", "verify", "delete")
 ]  # the scripts, by their digests
 SHAPES = {
     "e": re.compile("[0-9a-f]{16}"),
@@ -114,14 +114,22 @@ class Memory:
 
     def script(self, sha: str) -> Callable[[Sequence[str], Sequence[Any]], Any]:
         """The model of a script of the log, by the digest that it is called by."""
-        return {APPEND: self.append, SNAPSHOT: self.snapshot, RESUME: self.resume, VERIFY: self.verify}[sha]
+        return {
+            APPEND: self.append,
+            SNAPSHOT: self.snapshot,
+            RESUME: self.resume,
+            VERIFY: self.verify,
+            DELETE: self.delete,
+        }[sha]
 
     # --- scripts
 
     def append(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[bytes]:
-        log_key, entries, order, page, streams, withdrawn, gone, idem = keys
+        log_key, entries, order, page, streams, withdrawn, gone, idem, mark, _ = keys
+        if mark in self.keys:
+            return _words(["deleted", self.keys[mark]])
         kind, data, at, epoch, nonce, entry, rev, state, score, shown_at = map(str, arguments[:10])
-        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id = map(str, arguments[10:])
+        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id, by = map(str, arguments[10:])
         if key and idem in self.keys:
             held_hash, *first = json.loads(self.keys[idem])
             return _words(["replayed", *first] if held_hash == body_hash else ["reused"])
@@ -133,7 +141,7 @@ class Memory:
             n, epoch, prev = int(last.fields["n"]), last.fields["e"], f"{text_of(last.id)}.{last.fields['u']}"
         request = f"{key} {body_hash}" if key else ""
         fields = {"e": epoch, "n": str(n + 1), "p": prev, "u": nonce, "t": kind, "s": shown_at, "k": entry}
-        id = text_of(self.xadd(log_key, {**fields, "d": data, "i": request}))
+        id = text_of(self.xadd(log_key, {**fields, "d": data, "i": request, **({"b": by} if by else {})}))
         self.trim(log_key, max(int(kept), self._trim(len(self.keys[log_key].all))))
         if not entry:
             self._hash(page).update(json=state, rev=rev, state=page_state)
@@ -174,7 +182,9 @@ class Memory:
         return None
 
     def snapshot(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any] | None:
-        log_key, entries, order, page, withdrawn, gone = keys
+        log_key, entries, order, page, withdrawn, gone, mark = keys
+        if mark in self.keys:
+            return [self.keys[mark].encode()]
         limit, score, id, withdrawals = arguments
         records = self._records(log_key)
         head = records.last_event() if records else None
@@ -193,6 +203,8 @@ class Memory:
     def resume(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
         epoch, id_text, nonce = map(str, arguments[:3])
         limit, most_bytes, in_part = int(arguments[3]), int(arguments[4]), arguments[5] == "part"
+        if keys[2] in self.keys:
+            return [b"deleted", self.keys[keys[2]].encode()]
         records, id = self._records(keys[0]), id_of(id_text)
         last = records.last_event() if records else None
         if records is None or last is None:
@@ -220,6 +232,29 @@ class Memory:
         about = dict.fromkeys(record.fields["k"] for record in told)
         gone = [[entry.encode(), withdrawn[entry].encode()] for entry in about if entry in withdrawn]
         return [b"ok", n, [record.reply() for record in told], gone, int(len(told) < len(later))]
+
+    def delete(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[bytes]:
+        mark, streams, page, log_key = keys[:4]
+        stream, at, _, limit = arguments
+        changed = self._hash(streams).get(stream)
+        is_over = self._hash(page).get("state") == "ended" and changed is not None and changed <= int(limit or 0)
+        if limit != "" and not is_over:
+            return [b"kept"]
+        records = self._records(log_key)
+        last = records.last_event() if records else None
+        removed = [*(self.keys.pop(key, None) for key in keys[2:]), self._hash(streams).pop(stream, None) is not None]
+        if not any(removed) and mark not in self.keys:
+            return [b"absent"]
+        self.keys.setdefault(mark, f"{at} {last.fields['e'] if last else '-'}")
+        return _words(["deleted", self.keys[mark]])
+
+    def scan(self, pattern: str) -> list[str]:
+        """SCAN MATCH of a prefix, whole."""
+        return [key for key in self.keys if key.startswith(pattern.removesuffix("*"))]
+
+    def unlink(self, *keys: str) -> None:
+        for key in keys:
+            self.keys.pop(key, None)
 
     def verify(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[int]:
         asked = [

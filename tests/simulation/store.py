@@ -17,7 +17,7 @@ from pushserver.store.store import Store
 from pushserver.store.topology import LAST_SLOT
 
 from .loop import LATER, Loop
-from .memory import APPEND, Memory, id_of
+from .memory import APPEND, DELETE, Memory, id_of
 
 URL = "redis://simulated"  # by which nobody is ever called
 
@@ -170,7 +170,7 @@ class Client:
         self._line = line
 
     def evalsha(self, sha: str, count: int, *words: Any) -> Awaitable[Any]:
-        server, writes = self._line.server, sha == APPEND
+        server, writes = self._line.server, sha in (APPEND, DELETE)
 
         def act() -> Any:
             if writes and server.is_full:
@@ -187,6 +187,12 @@ class Client:
 
     def hget(self, key: str, field: str) -> Awaitable[bytes | None]:
         return self._ask(lambda memory: memory.hget(key, field))
+
+    def scan(self, cursor: int, match: str, count: int) -> Awaitable[tuple[int, list[str]]]:
+        return self._ask(lambda memory: (0, memory.scan(match)))
+
+    def unlink(self, *keys: str) -> Awaitable[None]:
+        return self._ask(lambda memory: memory.unlink(*keys))
 
     def client_unblock(self, client_id: int) -> Awaitable[None]:
         server = self._line.server
@@ -205,14 +211,17 @@ class Pipeline:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._asked: list[tuple[str, str]] = []
+        self._asked: list[tuple[str, ...]] = []
 
     def hget(self, key: str, field: str) -> None:
         self._asked.append((key, field))
 
+    def get(self, key: str) -> None:
+        self._asked.append((key,))
+
     def execute(self) -> Awaitable[Any]:
         asked = self._asked
-        return self._client._ask(lambda memory: [memory.hget(*one) for one in asked])
+        return self._client._ask(lambda memory: [(memory.hget if one[1:] else memory.get)(*one) for one in asked])
 
 
 class Connecting:

@@ -12,11 +12,13 @@ import pytest
 import redis.asyncio as aioredis
 
 from pushserver import model
-from pushserver.errors import Refused
+from pushserver.errors import Deleted, Refused
 from pushserver.model import Append, Cursor
 from pushserver.store.connection import Node
-from pushserver.store.log import Log, RevisionConflict, TailConnection
+from pushserver.store.deletion import Deletions
+from pushserver.store.log import Log, RevisionConflict
 from pushserver.store.store import Store
+from pushserver.store.tail import TailConnection
 
 from .actors import entry_append
 from .loop import simulated
@@ -47,7 +49,7 @@ class Twin:
         if verdict == b"stored":
             self.memory.next_ids.append(id_of(answer[1].decode()))
         assert self.memory.script(sha)(words[:count], words[count:]) == answer
-        if isinstance(verdict, bytes):
+        if isinstance(verdict, bytes) and b" " not in verdict:  # else the mark of a deletion
             self.verdicts.add(verdict)
         return answer
 
@@ -59,6 +61,15 @@ class Twin:
         assert self.memory.get(key) == answer
         return answer
 
+    async def scan(self, cursor: int, match: str, count: int) -> Any:
+        names = [name async for name in self.redis.scan_iter(match)]
+        assert {name.decode() for name in names} == set(self.memory.scan(match))
+        return 0, names
+
+    async def unlink(self, *keys: bytes | str) -> Any:
+        self.memory.unlink(*(key.decode() if isinstance(key, bytes) else key for key in keys))
+        return await self.redis.unlink(*keys)
+
 
 class Schedule:
     """Random operations on one stream, in the store and in the model."""
@@ -68,6 +79,8 @@ class Schedule:
         self.redis = node.redis
         self.twin = node.redis = Twin(node.redis, self.memory)  # type: ignore[assignment]
         self.log = Log(store, log_events=1_000, entry_limit=8, idempotency=60)
+        self.deletions = Deletions(self.log)
+        self.deletes = seed % 3 == 0  # a stream that is deleted again and again is never full
         self.stream = stream
         self.chance = random.Random(seed)
         self.cursors = [Cursor("0" * 16, "5-0", "0" * 16)]
@@ -77,11 +90,12 @@ class Schedule:
     async def run(self) -> None:
         operations = [self.append] * 10 + [self.resume] * 6 + [self.snapshot, self.missing, self.first_answer] * 2
         operations += [self.trim, self.delete, self.save, self.restore, self.strange, self.read]
+        operations += ([self.delete_stream] * 2 + [self.forget] * 4) * self.deletes
         for _ in range(OPERATIONS):
             await self.chance.choice(operations)()
 
     def _key(self, name: str) -> str:
-        return self.log._key(self.stream, name)
+        return self.log.key(self.stream, name)
 
     def _cursor(self) -> Cursor:
         """One that was given out, or one that is like it."""
@@ -104,7 +118,10 @@ class Schedule:
         key = chance.choice(("", "", f"k{chance.randrange(9)}"))
         append = entry_append(self.stream, entry, chance.randrange(10**6), key)
         append = append._replace(
-            type=kind, body_hash=chance.choice(("a", "a", "b")), began_at=chance.choice(("", model.instant(3)))
+            type=kind,
+            by=chance.choice(("", '["server","server","publish",[]]')),
+            body_hash=chance.choice(("a", "a", "b")),
+            began_at=chance.choice(("", model.instant(3))),
         )
         if kind == "page.put":
             append = append._replace(entry_id="", state={**entry, "state": chance.choice(("live", "live", "ended"))})
@@ -116,13 +133,15 @@ class Schedule:
     async def resume(self) -> None:
         limit, size = self.chance.choice((1, 3, 100)), self.chance.choice((1, 200, 400, 10**6))
         in_part = self.chance.random() < 0.3
-        await self.log.resume(self.stream, self._cursor(), limit=limit, limit_bytes=size, in_part=in_part)
+        with suppress(Deleted):
+            await self.log.resume(self.stream, self._cursor(), limit=limit, limit_bytes=size, in_part=in_part)
 
     async def snapshot(self) -> None:
         after = self.chance.choice((None, (self.chance.randrange(5), self.chance.choice(self.ids))))
-        await self.log.snapshot(
-            self.stream, limit=self.chance.randrange(6), after=after, withdrawals=self.chance.randrange(3)
-        )
+        with suppress(Deleted):
+            await self.log.snapshot(
+                self.stream, limit=self.chance.randrange(6), after=after, withdrawals=self.chance.randrange(3)
+            )
 
     async def missing(self) -> None:
         asked = [self._cursor() for _ in range(self.chance.randint(1, 3))]
@@ -149,6 +168,12 @@ class Schedule:
     async def delete(self) -> None:
         await self.redis.delete(self._key("log"))
         self.memory.keys.pop(self._key("log"), None)
+
+    async def delete_stream(self) -> None:
+        await self.deletions.delete(self.stream, unchanged_since=self.chance.choice((None, 0, 0, 0, 10**6)))
+
+    async def forget(self) -> None:
+        await self.deletions.forget(self.stream)
 
     async def save(self) -> None:
         names = [name async for name in self.redis.scan_iter(self._key("*"))]
@@ -184,6 +209,7 @@ async def test_the_model_answers_as_the_store_does(store_url: str, stream: str) 
         verdicts |= schedule.twin.verdicts
     assert verdicts == set(
         b"stored replayed reused gone rev full ended ok empty epoch rollback trimmed too_far".split()
+        + b"deleted kept absent".split()
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pushserver import model
-from pushserver.errors import NotFound, Unavailable
+from pushserver.errors import Deleted, NotFound, Unavailable
 from pushserver.live.drain import Drain
 from pushserver.live.hub import Hub
 from pushserver.live.options import HubOptions
@@ -100,6 +100,8 @@ class Worker:
                 await attend(self.hub, live, WireReader(wire, live.fanout), Cursor.parse(cursor), gone)
         except NotFound:
             wire.refuse(404)
+        except Deleted:
+            wire.refuse(410)
         except (Unavailable, StoreError):
             wire.refuse(503)
 

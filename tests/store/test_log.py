@@ -11,6 +11,7 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.errors import Conflict, KeyReused
 from pushserver.model import Cursor
+from pushserver.store.listing import Listing
 from pushserver.store.log import Appended, Log, RevisionConflict
 from pushserver.store.store import Store
 
@@ -234,7 +235,7 @@ async def test_streams_come_newest_first(log: Log, stream: str) -> None:
     at = model.now()
     for name, later in zip((*names, names[0]), (1, 2, 3, 4), strict=True):
         await log.append(put(name, at=at + later))
-    assert [name for name, _ in await log.streams() if name in names] == [names[0], names[2], names[1]]
+    assert [name for name, _ in await Listing(log).streams() if name in names] == [names[0], names[2], names[1]]
 
 
 async def test_withdrawals_come_newest_first_and_only_as_many_as_are_asked_for(log: Log, stream: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pushserver.access.keystore import KeyStore
+from pushserver.store.listing import Listing
 from pushserver.store.log import Log
 from pushserver.store.rights import NEEDED, rights
 from pushserver.store.store import Store, StoreUnfit
@@ -52,7 +53,7 @@ async def test_the_rights_that_are_asked_for_are_enough(granting: Server, stream
         await log.snapshot(stream, limit=10, after=(1, "x"), withdrawals=10)
         await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
         await log.missing([(stream, first.cursor, "9-9")])
-        await log.streams()
+        await Listing(log).streams()
         await log.contents(stream)
         await log.stored(stream, "entries", ["x"])
         await log.entry(stream, "x")

@@ -10,6 +10,7 @@ import redis.asyncio as aioredis
 from pushserver import model
 from pushserver.errors import Unavailable
 from pushserver.store.embedded import embedded
+from pushserver.store.listing import Listing
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError, StoreUnfit
 
@@ -42,7 +43,7 @@ async def test_a_store_without_a_format_is_used_and_gets_one(tmp_path: Path, str
         first = await log.append(put(stream, "before"))
         assert await store.get("pushserver:format") is None
         await log.store.check()
-        assert await store.get("pushserver:format") == b"1.0"
+        assert await store.get("pushserver:format") == b"1.1"
         assert (await log.append(put(stream, "after"))).n == 2
         resumed = await log.resume(stream, first.cursor, limit=10, limit_bytes=10**6)
         assert [event.n for event in resumed.events] == [2]
@@ -79,7 +80,7 @@ async def test_a_store_whose_format_cannot_be_read_is_refused(
 ) -> None:
     await store.set("pushserver:format", nonsense)
     try:
-        with pytest.raises(StoreUnfit, match=r"pushserver:format to be a version such as 1\.0, got .") as refused:
+        with pytest.raises(StoreUnfit, match=r"pushserver:format to be a version such as 1\.1, got .") as refused:
             await log_store.check()
         assert len(str(refused.value)) < 300
     finally:
@@ -150,7 +151,7 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: Path, stream: str) 
         for read in (
             log.snapshot(stream, limit=1),
             log.resume(stream, cursor, limit=1, limit_bytes=10**6),
-            log.streams(),
+            Listing(log).streams(),
             log.store.ping(),
         ):
             with pytest.raises(StoreError):

@@ -13,6 +13,7 @@ import pytest
 from pushserver import model
 from pushserver.access.keystore import KeyStore
 from pushserver.errors import Unavailable
+from pushserver.store.listing import Listing
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
 from pushserver.store.topology import LAST_SLOT, Cluster, Sentinels, Single, View, owners, topology_of
@@ -86,7 +87,7 @@ async def test_a_cluster_has_each_partition_in_one_place(nodes: list[Server], st
             second = await log.append(entry_append(name, "Second"))
             resumed = await log.resume(name, cursors[name], limit=10, limit_bytes=10**6)
             assert [event.cursor for event in resumed.events] == [second.cursor]
-        assert {name for name, _ in await log.streams()} >= set(names)
+        assert {name for name, _ in await Listing(log).streams()} >= set(names)
         keys = KeyStore(store)
         await keys.add("k1", {"name": "desk"})
         assert await keys.get("k1") == {"name": "desk"}

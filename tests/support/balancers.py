@@ -47,7 +47,7 @@ def balancer(name: str, folder: Path, servers: Sequence[Running | str]) -> Itera
     with log.open("w") as output:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=output)
     try:
-        until(lambda: process.poll() is not None or _is_listening(port))
+        until(lambda: process.poll() is not None or is_listening_on(port))
         assert process.poll() is None, log.read_text()
         yield Balancer(f"http://127.0.0.1:{port}", log)
     finally:
@@ -104,6 +104,6 @@ def _caddy(folder: Path, port: int, addresses: Sequence[str]) -> tuple[list[str]
     return command, {**names, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
 
 
-def _is_listening(port: int) -> bool:
+def is_listening_on(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -50,8 +50,8 @@ def tag_of(stream: str) -> str:
     return f"{{p{model.partition_of(stream, 16):02d}}}"
 
 
-def log_key(stream: str) -> str:
-    return f"{tag_of(stream)}:{stream}:log"
+def log_key(stream: str, name: str = "log") -> str:
+    return f"{tag_of(stream)}:{stream}:{name}"
 
 
 async def execute(store: aioredis.Redis, *words: object) -> Any:
@@ -75,6 +75,24 @@ async def records(store: aioredis.Redis, stream: str) -> list[dict[str, str]]:
         items = pairs.items() if isinstance(pairs, dict) else zip(pairs[::2], pairs[1::2], strict=True)
         rows.append({"id": id.decode(), **{name.decode(): value.decode() for name, value in items}})
     return rows
+
+
+async def texts_of(store: aioredis.Redis) -> str:
+    """All that a store has, names and values."""
+    texts: list[Any] = []
+    async for name in store.scan_iter():
+        kind: Any = await store.type(name)
+        match kind.decode():
+            case "stream":
+                texts += [name, await execute(store, "XRANGE", name, "-", "+")]
+            case "hash":
+                texts += [name, await store.hgetall(name)]
+            case "zset":
+                texts += [name, await store.zrange(name, 0, -1)]
+            case other:
+                assert other == "string", f"{name!r} is a {other}"
+                texts += [name, await store.get(name)]
+    return repr(texts)
 
 
 async def add_foreign(store: aioredis.Redis, stream: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pushserver.model import Deletion
 from pushserver.store.log import Head, Log
 from pushserver.store.store import Store, StoreError
 from pushserver.surfaces import heads as surfaces_heads
@@ -29,7 +30,7 @@ class CountedLog(Log):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def heads(self, streams: Sequence[str]) -> list[Head | None]:
+    async def heads(self, streams: Sequence[str]) -> list[Head | Deletion | None]:
         self.looks.append(list(streams))
         await self.gate.wait()
         return await super().heads(streams)

@@ -382,7 +382,7 @@ LARGE = [frames.Notice(f'"{letter * frames.PIECE}"') for letter in "abcdef"]  # 
 async def joined() -> AsyncIterator[tuple[SocketReader, Fanout, asyncio.Transport, Listening]]:
     """A reader of a fanout, in this process, and the other end of its connection."""
     fanout = Fanout(Ring(HEAD, 1, max_events=10, max_bytes=10**6))
-    hub, stream = SimpleNamespace(leave=lambda stream: None), SimpleNamespace(fanout=fanout)
+    hub, stream = SimpleNamespace(leave=lambda stream, kind: None), SimpleNamespace(fanout=fanout)
     reading = SocketReader(hub, stream, Format.JSON)  # type: ignore[arg-type]
     loop = asyncio.get_running_loop()
     ours, theirs = sockets.socketpair()

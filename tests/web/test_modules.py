@@ -40,7 +40,7 @@ def test_a_module_comes_after_those_that_it_imports_and_once() -> None:
         "b.js": 'import { c } from "./c.js";\nexport function b() {}\n',
         "c.js": "export const c = 1;\n",
     }
-    assert join("a.js", modules) == "const c=1;function b(){}\nb(c);"
+    assert join("a.js", modules) == "let $a=1;function $b(){}\n$b($a);"
 
 
 def test_strings_stay_as_they_are_and_private_names_become_short() -> None:
@@ -54,11 +54,18 @@ def test_strings_stay_as_they_are_and_private_names_become_short() -> None:
     assert join("a", {"a": module}) == 'class A{#a=1;text=`a, b: ${this.#a + 1} = #count`;other="#count , x"}\n'
 
 
-def test_constants_become_short() -> None:
-    assert (
-        join("a", {"a": 'const FIRST_MS = 1; // millisecond\nlater(FIRST_MS, "FIRST");\n'})
-        == 'const $a=1;later($a,"FIRST");'
-    )
+def test_numbers_stand_where_they_are_used_and_other_constants_become_short() -> None:
+    module = 'const FIRST_MS = 1_000; // milliseconds\nconst NAME = "x";\nlater(-FIRST_MS, NAME, "FIRST");\n'
+    assert join("a", {"a": module}) == 'let $a="x";later(-1000,$a,"FIRST");'
+
+
+def test_what_modules_share_becomes_short_but_for_members_of_that_name() -> None:
+    modules = {"a": 'import { ask } from "./b.js";\nother.ask([...ask(1)]);\n', "b.js": "export function ask() {}\n"}
+    assert join("a", modules) == "function $a(){}\nother.ask([...$a(1)]);"
+
+
+def test_a_field_that_has_only_a_type_is_for_people() -> None:
+    assert compact("class A {\n  /** @type {Element} */ region;\n  /** @type {number} */ #at;\n}\n") == "class A{#at}\n"
 
 
 def test_the_modules_keep_the_rules_by_which_they_are_joined() -> None:
@@ -67,9 +74,24 @@ def test_the_modules_keep_the_rules_by_which_they_are_joined() -> None:
     for module in MODULES.values():
         assert not re.search(r"[-+] [-+]", module), "space between them means something"
         strings = re.findall(r'"(?:[^"\\\n]|\\.)*"|`[^`]*`', module)
+        assert not [text for text in strings if re.search(r"\bconst\b", text)]
         assert [text for text in strings if re.search(r"/\*\*| // |\b[A-Z]+_[A-Z]+\b", text)] == []
         imports = [line for line in module.splitlines() if line.startswith("import ")]
         assert all(re.fullmatch(r'import { [\w, ]+ } from "\./\w+\.js";', line) for line in imports)
+
+
+def test_an_exported_name_stands_for_nothing_else() -> None:
+    exported = re.compile(r"^export (?:async )?(?:class|const|function) (\w+)", re.MULTILINE)
+    names = "|".join(name for module in MODULES.values() for name in exported.findall(module))
+    others = (  # a member, a parameter, a variable, a method
+        rf"\b(?:{names}):|\((?:{names})\) =>|^ +(?:const|let) [^=]*\b(?:{names})\b"
+        rf"|^  (?:async |get )?(?:{names})\(.*{{$"
+    )
+    strings = re.compile(r'"(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`')
+    for name, module in MODULES.items():
+        code = re.sub(r"/\*\*.*?\*/|(?:^|(?<= ))(?://|import ).*", "", module, flags=re.MULTILINE)
+        assert not [text for text in strings.findall(code) if re.search(rf"\b(?:{names})\b", text)], name
+        assert not re.search(others, strings.sub('""', code), re.MULTILINE), name
 
 
 @pytest.mark.full

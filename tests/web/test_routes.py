@@ -106,7 +106,7 @@ async def test_a_bad_name_reaches_a_handler_which_refuses_it_by_name(path: str, 
     ("method", "path", "allow"),
     [
         ("POST", "/", "GET, HEAD"),
-        ("DELETE", "/streams/a", "GET, HEAD, PATCH, PUT"),
+        ("POST", "/streams/a", "DELETE, GET, HEAD, PATCH, PUT"),
         ("OPTIONS", "/streams/a/entries/b", "DELETE, GET, HEAD, PATCH, PUT"),
         ("GET", "/streams/a/end", "POST"),
         ("HEAD", "/streams/a/restore", "POST"),
@@ -206,3 +206,10 @@ def test_a_handler_without_an_operation_is_refused_at_start() -> None:
         make_routes({**HANDLERS, "brewCoffee": handler("brewCoffee")}, {"follow": follow}, PUBLIC)
     with pytest.raises(LookupError, match="brewTea"):
         make_routes(HANDLERS, {"follow": follow, "brewTea": follow}, PUBLIC)
+
+
+@pytest.mark.parametrize("path", ["/streams/a%0A", "/streams/a%0Ab/entries", "/streams/a/entries/x%0Ay"])
+def test_a_name_with_a_line_feed_is_refused_as_a_name(server: Running, path: str) -> None:
+    method = "POST" if path.endswith("entries") else "PUT"
+    refused = server.send(method, path, {"headline": "One"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) in {(422, "stream"), (422, "id")}

@@ -47,6 +47,7 @@ class Page(PageIn, Answer):
     """A stream's own fields as they are stored; revision 0 is the default page of a stream that was never set one."""
 
     rev: int
+    dir: Literal["ltr", "rtl"]
     state: Literal["live", "paused", "ended"]  # type: ignore[assignment]
     updated_at: Instant
 
@@ -128,7 +129,7 @@ class Times(Answer):
 
 class Worker(Times):
     worker: str
-    state: Literal["reached", "waiting", "idle", "forgotten"]
+    state: Literal["reached", "waiting", "idle", "forgotten", "deleted"]
     readers: int
     sent: int
     behind: int
@@ -145,11 +146,97 @@ class Receipt(Times):
 
 
 class EntryReceipt(Receipt):
+    """`erased_at` is left out where the text of the entry may be in records of the log."""
+
     id: str
+    erased_at: Instant | None = None
+
+
+class Erasure(Answer):
+    """No record of the log has the text since `at`, and no file if `files`; null where the store is an external one."""
+
+    at: Instant
+    files: bool | None = Field()
 
 
 class Withdrawn(EntryOutcome):
+    """`erased` is there where the reason is legal; it is null where the store did not let the text be erased yet."""
+
     receipt: Receipt | None = Field()
+    erased: Erasure | None = None
+
+
+class Erased(Answer):
+    id: str
+    erased: Erasure
+    durability: Literal["disk", "memory", "replica"]
+    replicas: int | None = None
+
+
+class Deleted(Answer):
+    """A stream that was deleted, and which workers closed its readers; `readers` of a worker are those it had."""
+
+    stream: str
+    deleted_at: Instant
+    forgotten: bool
+    durability: Literal["disk", "memory", "replica"]
+    replicas: int | None = None
+    receipt: Receipt | None = Field()
+
+
+class ListedStream(Answer):
+    """A stream as the list has it. `bytes` are those of its keys in the store, nearly, without idempotency keys."""
+
+    stream: str
+    url: str
+    headline: str
+    state: Literal["live", "paused", "ended"]
+    entries: int
+    withdrawals: int
+    bytes: int
+    updated_at: Instant
+
+
+class Streams(Answer):
+    """A part of the list of streams; the next part begins after the place `after`, null in the last one."""
+
+    streams: list[ListedStream]
+    after: str | None = Field()
+
+
+class KeyName(Answer):
+    id: str
+    name: str
+
+
+class Revision(Answer):
+    """A revision names the key that made it, and the fields that it changed. It has no text."""
+
+    rev: int
+    at: Instant
+    key: KeyName
+    action: Literal["publish", "correct", "withdraw", "restore", "erase"]
+    changed: list[str]
+
+
+class History(Answer):
+    """The newest revisions of an entry, the oldest first. Those that an earlier version stored are not in it."""
+
+    id: str
+    revisions: list[Revision]
+
+
+class Echo(Answer):
+    """A request as it arrived at the server; `port` is 0 where the address is the word of a proxy."""
+
+    id: str
+    at: Instant
+    worker: str
+    scheme: Literal["http", "https"]
+    host: str
+    address: str
+    port: int
+    headers: dict[str, str]
 
 
 class Fault(Answer):
@@ -204,7 +291,7 @@ class Problem(Answer):
     errors: list[Fault] | None = None
 
 
-class Revision(Answer):
+class RevisionOnly(Answer):
     """The revision of an entry, for a key that may not see more of it."""
 
     rev: int
@@ -213,4 +300,4 @@ class Revision(Answer):
 class ChangedProblem(Problem):
     """A change that another one preceded; `current` is the entry or page now, for some keys only its revision."""
 
-    current: Entry | Page | Revision | None = Field()
+    current: Entry | Page | RevisionOnly | None = Field()

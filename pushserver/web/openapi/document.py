@@ -76,7 +76,7 @@ def _responses(operation: Operation) -> Schema:
         if answer.headers:
             responses[str(status)]["headers"] = {name: ANSWER_HEADERS[name] for name in answer.headers}
     for refused in map(int, operation.refuses.split()):
-        refusal = responses.setdefault(str(refused), {"description": f"{_titles()[refused]}."})
+        refusal = responses.setdefault(str(refused), {"description": f"{_title(refused, operation)}."})
         refusal.setdefault("content", {})[PROBLEM] = _content(
             answers.ChangedProblem
             if refused == errors.Changed.status and not operation.is_for_readers
@@ -85,6 +85,12 @@ def _responses(operation: Operation) -> Schema:
         if refused in REFUSAL_HEADERS:
             refusal["headers"] = {name: ANSWER_HEADERS[name] for name in REFUSAL_HEADERS[refused]}
     return dict(sorted(responses.items()))
+
+
+def _title(status: int, operation: Operation) -> str:
+    """The title of a refusal. An address without an entry is gone only with its stream."""
+    is_stream_gone = status == errors.Deleted.status and "{id}" not in operation.path
+    return errors.Deleted.title if is_stream_gone else _titles()[status]
 
 
 @functools.cache

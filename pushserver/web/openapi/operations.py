@@ -99,10 +99,10 @@ FOLLOW: dict[str, Schema] = {
 
 CHANGE = ("Idempotency-Key", "If-Match", "If-None-Match")
 STORED = ("ETag", "Location", "Idempotency-Key", "Idempotent-Replayed")
-READING = "401 403 404 422 429 503"
+READING = "401 403 404 410 422 429 503"
 CONDITIONAL = f"{READING} 412"
 KEYED = "400 401 403 429 503"
-WRITING = f"{KEYED} 409 413 415 422"
+WRITING = f"{KEYED} 409 410 413 415 422"
 
 EITHER: dict[str, tuple[type[BaseModel], ...]] = {
     "EntryChanged": (answers.EntryOutcome, answers.Unchanged),
@@ -156,6 +156,16 @@ OPERATIONS = [
     ),
     Operation(
         "GET",
+        "/streams",
+        "listStreamsForKeys",
+        "List the streams that the key is for as JSON, the last changed first, with what they have and weigh.",
+        {200: Answer("A part of the list.", {JSON: answers.Streams})},
+        "401 422 429 503",
+        query=schema.ListingIn,
+        right="",
+    ),
+    Operation(
+        "GET",
         "/streams/{stream}",
         "showPage",
         "The page as HTML, with the cursor from which it subscribes; with `before`, a slice of older entries.",
@@ -184,6 +194,19 @@ OPERATIONS = [
         {MERGE_PATCH: "PagePatch", JSON: "PagePatch"},
         headers=CHANGE,
         right="page",
+    ),
+    Operation(
+        "DELETE",
+        "/streams/{stream}",
+        "deleteStream",
+        "Delete the stream: its readers are closed, and its name is refused for the time of `--gone`, unless `forget`.",
+        {
+            200: Answer("Deleted.", {JSON: answers.Deleted}),
+            202: Answer("Deleted, on fewer replicas than the server waits for.", {JSON: answers.Deleted}),
+        },
+        f"{KEYED} 404 422",
+        query=schema.DeletionIn,
+        right="delete",
     ),
     Operation(
         "POST",
@@ -234,9 +257,9 @@ OPERATIONS = [
         {
             200: Answer("The entry.", {JSON: answers.Entry, HTML: TEXT}, ("ETag",)),
             304: _same,
-            410: Answer("Withdrawn.", {HTML: TEXT}),
+            410: Answer("Withdrawn, or the stream was deleted.", {HTML: TEXT}),
         },
-        f"{CONDITIONAL} 410",
+        CONDITIONAL,
     ),
     Operation(
         "PUT",
@@ -244,7 +267,7 @@ OPERATIONS = [
         "putEntry",
         "Create the entry under this id, or replace it.",
         {200: _put, **_new},
-        f"{WRITING} 410 412",
+        f"{WRITING} 412",
         {JSON: schema.EntryPut},
         headers=CHANGE,
         right="publish, correct",
@@ -255,7 +278,7 @@ OPERATIONS = [
         "correctEntry",
         "Correct the fields of the entry that the merge patch names (RFC 7396).",
         {200: _put, **_fewer},
-        f"{WRITING} 404 410 412",
+        f"{WRITING} 404 412",
         {MERGE_PATCH: "EntryPatch", JSON: "EntryPatch"},
         headers=CHANGE,
         right="correct",
@@ -280,8 +303,38 @@ OPERATIONS = [
         "showDelivery",
         "The receipt of the entry's event `n`, or of its newest: how many readers were sent it, and how late.",
         {200: Answer("The receipt.", {JSON: answers.EntryReceipt})},
-        f"{KEYED} 404 422",
+        f"{KEYED} 404 410 422",
         query=schema.DeliveryIn,
+        right="",
+    ),
+    Operation(
+        "GET",
+        "/streams/{stream}/desk/entries/{id}/history",
+        "showHistory",
+        "The newest revisions of the entry, 50 at most: when, by which key, and the names of the changed fields.",
+        {200: Answer("The history.", {JSON: answers.History})},
+        f"{KEYED} 404 410 422",
+        right="audit",
+    ),
+    Operation(
+        "POST",
+        "/streams/{stream}/desk/entries/{id}/erase",
+        "eraseEntry",
+        "Erase the text of a withdrawn entry from the records and files of the store, as a legal withdrawal does.",
+        {
+            200: Answer("Erased.", {JSON: answers.Erased}),
+            202: Answer("Erased, on fewer replicas than the server waits for.", {JSON: answers.Erased}),
+        },
+        f"{KEYED} 404 409 410 422",
+        right="withdraw",
+    ),
+    Operation(
+        "GET",
+        "/streams/{stream}/desk/echo",
+        "echoRequest",
+        "What the server believes of this request: scheme, host, address, and the worker that answers.",
+        {200: Answer("The request as it arrived.", {JSON: answers.Echo})},
+        f"{KEYED} 422",
         right="",
     ),
     *(
@@ -303,9 +356,10 @@ OPERATIONS = [
         "GET",
         "/streams/{stream}/export",
         "exportStream",
-        "Export the page, the entries and the withdrawals of the stream, a line each.",
+        "Export the page, the entries and the withdrawals of the stream, a line each; `history` needs `audit`, too.",
         {200: Answer("The lines.", {NDJSON: TEXT})},
-        f"{KEYED} 404 422",
+        f"{KEYED} 404 410 422",
+        query=schema.ExportIn,
         right="publish, correct, withdraw, page",
     ),
     Operation(

@@ -1,0 +1,60 @@
+"""These commands take things out of a server for good: delete, erase; and list what there is: streams."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..client import Publisher
+from .options import json_option, publishes
+
+
+@click.command()
+@click.argument("stream")
+@click.option("--forget", is_flag=True, help="Leave no mark: the name can be used again at once.")
+@click.confirmation_option("--yes", prompt="This removes the stream with all its entries for good. Delete it?")
+@json_option
+@publishes
+def delete(publisher: Publisher, stream: str, forget: bool, as_json: bool) -> None:
+    """Delete STREAM: all that is stored of it goes, and its readers are closed. The key needs the right delete.
+
+    Its addresses answer 410, and its name is refused, for the time of the server's --gone.
+    """
+    answer = publisher.delete_stream(stream, forget=forget)
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    receipt = answer["receipt"]
+    workers = f"{len(receipt['workers'])} workers told" if receipt else "the workers notice by themselves"
+    silent = f", {receipt['silent']} did not answer yet" if receipt and receipt["silent"] else ""
+    click.echo(f"deleted {stream}: {workers}{silent}")
+
+
+@click.command()
+@click.argument("stream")
+@click.argument("id")
+@json_option
+@publishes
+def erase(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
+    """Erase the text of the withdrawn entry ID of STREAM from the records and files of the store.
+
+    A withdrawal for legal reasons does so itself. The key needs the right withdraw.
+    """
+    answer = publisher.erase(stream, id)
+    files = {True: "its files have the text no more", False: "its files are still being rewritten; ask again"}
+    own = files.get(answer["erased"]["files"], "have its files rewritten: see docs/operations.md")
+    click.echo(json.dumps(answer) if as_json else f"erased {id} at {answer['erased']['at']}; the store: {own}")
+
+
+@click.command()
+@json_option
+@publishes
+def streams(publisher: Publisher, as_json: bool) -> None:
+    """List the streams that the key is for, the last changed first: name, state, entries, bytes and last change."""
+    for stream in publisher.streams():
+        if as_json:
+            click.echo(json.dumps(stream))
+        else:
+            counts = f"{stream['entries']} entries  {stream['bytes']} bytes"
+            click.echo(f"{stream['stream']}  {stream['state']}  {counts}  {stream['updated_at']}")

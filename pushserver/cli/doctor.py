@@ -1,0 +1,42 @@
+"""`pushserver doctor URL` looks at a server through the address that its readers use, and says what to change."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from .. import findings, settings, values
+from ..doctor.examination import examine
+from ..findings import Finding
+from .options import chosen_key, configure_logging, data_option, json_option, key_file_option, key_option
+from .output import REFUSED
+
+
+@click.command("doctor")
+@click.argument("url", type=settings.Parsed(values.base_url, required=True))
+@key_option
+@key_file_option
+@data_option
+@click.option("--stream", default="", help="Stream to read; without it one is made with the key, and ended.")
+@json_option
+def doctor(url: str, key: str, key_file: str, data: str, stream: str, as_json: bool) -> None:
+    """Look at the server behind URL through every proxy on the way, and print what to change in which.
+
+    It takes two heartbeats (30 s) and some seconds. Exit status 0: nothing is wrong. 1: something is.
+    """
+    configure_logging("error")
+    results = asyncio.run(_examined(url, chosen_key(key, key_file, data), stream, is_shown=not as_json))
+    if as_json:
+        click.echo(findings.as_json(results))
+    sys.exit(REFUSED if findings.has_errors(results) else 0)
+
+
+async def _examined(url: str, key: str, stream: str, *, is_shown: bool) -> list[Finding]:
+    results = []
+    async for finding in examine(url, key, stream):
+        results.append(finding)
+        if is_shown:
+            click.echo(findings.listing([finding]))
+    return results

@@ -1,0 +1,83 @@
+"""The commands of a newsroom's desk, run in the test's own process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pushserver.__main__ import main
+
+from ..support.server import Running
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(server: Running) -> Command:
+    """Run a command against the server, in this process."""
+    variables = {"PUSHSERVER_URL": server.url, "PUSHSERVER_DATA": str(server.data)}
+    return lambda *arguments, input="": CliRunner().invoke(main, arguments, env=variables, input=input)
+
+
+def test_delete_asks_first_and_says_who_was_told(server: Running, command: Command, stream: str) -> None:
+    server.publish_ok(stream, "first")
+    assert command("delete", stream, input="n\n").exit_code == 1
+    assert server.snapshot(stream)["n"] == 1
+    done = command("delete", stream, "--yes")
+    assert (done.exit_code, done.output) == (0, f"deleted {stream}: 1 workers told\n")
+    assert server.http.get(f"/streams/{stream}").status_code == 410
+    assert json.loads(command("delete", stream, "--yes", "--forget", "--json").output)["forgotten"] is True
+    refused = command("delete", stream, "--yes")
+    assert (refused.exit_code, refused.output) == (1, f"pushserver: There is no stream {stream}.\n")
+
+
+def test_erase_says_since_when_and_what_is_left_to_do(server: Running, command: Command, stream: str) -> None:
+    id = server.publish_ok(stream, "first")["id"]
+    refused = command("erase", stream, id)
+    assert (refused.exit_code, "withdraw it first" in refused.output) == (1, True)
+    assert command("withdraw", stream, id).exit_code == 0
+    done = command("erase", stream, id)
+    assert (done.exit_code, done.output.startswith(f"erased {id} at 20")) == (0, True)
+    assert done.output.endswith("the store: its files have the text no more\n")
+
+
+def test_streams_are_listed_for_people_and_for_programs(server: Running, command: Command, stream: str) -> None:
+    server.publish_ok(stream, "first")
+    line = next(line for line in command("streams").output.splitlines() if line.startswith(f"{stream} "))
+    assert "  live  1 entries  " in line
+    rows = [json.loads(line) for line in command("streams", "--json").output.splitlines()]
+    assert next(row for row in rows if row["stream"] == stream)["entries"] == 1
+
+
+def test_all_streams_are_exported_to_a_folder_and_imported_from_it(
+    server: Running, command: Command, stream: str, tmp_path: Path
+) -> None:
+    names = [f"{stream}-a", f"{stream}-b"]
+    for name in names:
+        server.publish_ok(name, "first")
+    entries = [server.snapshot(name)["entries"] for name in names]
+    folder = tmp_path / "exported"
+    done = command("export", "--all", str(folder), "--history")
+    assert done.exit_code == 0, done.output
+    assert {f"{name}.jsonl" for name in names} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("*.part"))
+    for path in folder.iterdir():  # the server is shared: only these are to come back
+        if path.name.removesuffix(".jsonl") not in names:
+            path.unlink()
+    for name in names:
+        server.send("DELETE", f"/streams/{name}?forget=true", b"")
+    imported = command("import", "--all", str(folder))
+    assert imported.exit_code == 0, imported.output
+    assert [line.partition(":")[0] for line in imported.output.splitlines()] == names
+    assert [server.snapshot(name)["entries"] for name in names] == entries
+    history = server.send("GET", f"/streams/{names[0]}/desk/entries/{entries[0][0]['id']}/history", b"").json()
+    assert [row["action"] for row in history["revisions"]] == ["publish", "restore"]
+
+
+def test_one_stream_or_all_is_asked_for(command: Command, tmp_path: Path) -> None:
+    for arguments in (("export",), ("export", "x", "--all", str(tmp_path)), ("import", "x"), ("import",)):
+        assert command(*arguments).exit_code == 2
