@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx2
 from pushserver.live.hub import JITTER
 from tests.support.balancers import balancer
 from tests.support.processes import free_port
+from tests.support.scrapes import METRICS, scrape
 from tests.support.server import Running
 from tests.support.stores import Server as StoreServer
 
@@ -22,7 +22,6 @@ from .visitors import Visited, page_reader, publisher
 
 SERVERS = 3
 SETTLE = 2.0  # seconds of publishing before and after the restarts
-READERS = re.compile(r"^pushserver_readers (\S+)$", re.MULTILINE)
 
 
 class Fleet:
@@ -31,7 +30,7 @@ class Fleet:
     def __init__(self, folder: Path, redis: str, lifetime: float) -> None:
         self.lifetime = lifetime  # seconds, of a reader; 0 is without end
         self._folder = folder
-        self._options = ("--redis", redis, "--drain-delay", "5", "--lifetime", f"{lifetime:g}")
+        self._options = ("--redis", redis, "--drain-delay", "5", "--lifetime", f"{lifetime:g}", *METRICS)
         self._ports = [free_port() for _ in range(SERVERS)]
         self.servers = [self._start(number) for number in range(SERVERS)]
 
@@ -46,8 +45,7 @@ class Fleet:
 
     def readers(self) -> list[int]:
         """How many readers each server has."""
-        found = [READERS.search(server.http.get("/metrics").text) for server in self.servers]
-        return [int(float(match[1])) if match else 0 for match in found]
+        return [_readers(scrape(server)) for server in self.servers]
 
     def close(self) -> None:
         for server in self.servers:
@@ -117,6 +115,11 @@ async def deploy(name: str, folder: Path, fleet: Fleet, readers: int) -> Deploye
         renewed = fleet.readers() if fleet.lifetime else []
         swarm.close()
         return Deployed(published, pages, swarm, shares, renewed)
+
+
+def _readers(samples: dict[str, float]) -> int:
+    """The readers of a scrape, of each transport and access."""
+    return int(sum(value for name, value in samples.items() if name.startswith("pushserver_readers,")))
 
 
 def _passes(url: str) -> bool:
