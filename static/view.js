@@ -180,7 +180,7 @@ export class LiveView extends EventTarget {
       const isHeld = this.#isHeld();
       this.#queue.release();
       entries.reset(all);
-      const [first] = entries.all.filter(isOfDay); // where nothing is left, all are shown
+      const first = entries.all.find(isOfDay); // where nothing is left, all are shown
       for (const entry of all) {
         const { id, order } = entry;
         if (!entries.find(id)) this.#announce(id);
@@ -224,11 +224,11 @@ export class LiveView extends EventTarget {
   async #catchUp() {
     const fresh = await this.#load(this.url);
     if (!fresh) return;
-    const { dataset } = /** @type {HTMLElement} */ (fresh.querySelector("main"));
+    const { n, cursor } = /** @type {HTMLElement} */ (fresh.querySelector("main")).dataset;
     const { lang, dir } = fresh.documentElement;
     this.#merge(fresh, { headline: fresh.title, lang, dir });
-    this.#n = Number(dataset.n);
-    this.stream.loaded(String(dataset.cursor));
+    this.#n = Number(n);
+    this.stream.loaded(String(cursor));
   }
 
   // --- what was not seen
