@@ -180,7 +180,7 @@ export class LiveView extends EventTarget {
       const isHeld = this.#isHeld();
       this.#queue.release();
       entries.reset(all);
-      const first = entries.all.find(isOfDay); // where nothing is left, all are shown
+      const [first] = entries.all.filter(isOfDay); // where nothing is left, all are shown
       for (const entry of all) {
         const { id, order } = entry;
         if (!entries.find(id)) this.#announce(id);

@@ -164,3 +164,5 @@ def test_the_readers_of_the_moment_are_shown_where_the_server_counts_them(
     expect(page.locator("#readers")).to_have_text("2 readers now")
     other.close()
     expect(page.locator("#readers")).to_have_text("1 reader now")
+    own.send("POST", f"/streams/{stream}/end", {})
+    expect(page.locator("#readers")).to_be_hidden()  # nobody counts any more
