@@ -33,8 +33,8 @@ async def follow(
     """Yield every event of a stream after the cursor, in order, each once, across reconnects.
 
     A `snapshot` comes first where there is no cursor or where it is too old. The generator ends when the stream has
-    ended. `token` is a reader's token for a private stream. Raises TurnedAway where the server refuses for good, and
-    Unreachable where no later attempt could reach it.
+    ended. `token` is a reader's token for a private stream. Raises TurnedAway where the server refuses for good or the
+    stream is deleted, and Unreachable where no later attempt could reach it.
     """
     subscription = Subscription(cursor)
     failures = Failures()
