@@ -164,7 +164,8 @@ def test_a_page_whose_script_does_not_load_is_loaded_anew_whatever_is_stored(
     server.publish_ok(stream, "One")
     page.clock.install()
     page.add_init_script(before)
-    page.route("**/page.js", lambda route: route.abort(), times=1)
+    broken = "import { none } from './stream.js';"
+    page.route("**/page.js", lambda route: route.fulfill(body=broken, content_type="text/javascript"), times=1)
     with page.expect_console_message(lambda message: message.text.startswith("pushserver:")):
         page.goto(f"{server.url}/streams/{stream}")
     page.clock.fast_forward(71_000)  # a minute, and the spread
