@@ -196,12 +196,12 @@ class Settings:
     )
     rings_bytes: int = knob(
         268_435_456,
-        "Maximum bytes that a worker keeps in memory of all streams; the least recently read one lets go first.",
+        "Maximum bytes that a worker keeps in memory of all streams; the stream read least recently is dropped first.",
         click.IntRange(1_048_576),
     )
     page_bytes: int = knob(
         67_108_864,
-        "Maximum bytes of finished pages and feeds that a worker keeps; the least recently read stream lets go first.",
+        "Maximum bytes of finished pages and feeds that a worker keeps; the stream read least recently goes first.",
         click.IntRange(1_048_576, 2**36),
     )
     stale_pages: float = knob(

@@ -4,15 +4,17 @@
  * page and its files are of two builds, as while servers behind one address are replaced: what one module imports the other may lack.
  */
 
-const ONCE = "pushserver-booted"; // in sessionStorage: when this tab was loaded anew last, in milliseconds since 1970
+const ONCE = "pushserver-booted"; // in sessionStorage: when this tab is loaded anew, in milliseconds since 1970
 const AGAIN_AFTER = 60_000; // milliseconds before it may be again
 const SPREAD = 10_000; // milliseconds over which pages are loaded anew
 
 import("./page.js").catch((error) => {
   console.warn("pushserver:", error);
-  const wait = Math.max(0, Number(sessionStorage[ONCE] ?? 0) + AGAIN_AFTER - Date.now()) + Math.random() * SPREAD;
-  setTimeout(() => {
-    sessionStorage[ONCE] = Date.now();
-    location.reload();
-  }, wait);
+  const now = Date.now();
+  let wait = AGAIN_AFTER; // where the browser remembers nothing, each page waits
+  try {
+    if (!(now - sessionStorage[ONCE] < wait)) wait = 0; // nor is anything but a number from this script
+    sessionStorage[ONCE] = now + wait;
+  } catch {}
+  setTimeout(() => location.reload(), wait + Math.random() * SPREAD);
 });

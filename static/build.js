@@ -13,8 +13,8 @@ const AGAIN_MS = 5_000; // between two looks whether the reader still selects
 function reload(build) {
   // The page has no field to type in: a selection is all that would be lost.
   if (String(getSelection())) return setTimeout(reload, AGAIN_MS, build);
-  remembered("sessionStorage", LOADED_ANEW, build);
-  location.reload();
+  // Where nothing is remembered the page would be loaded anew again and again while servers of two builds answer.
+  if (remembered("sessionStorage", LOADED_ANEW, build)) location.reload();
 }
 
 /**

@@ -64,7 +64,7 @@ export class Local {
   /** The labels of the switches, in the page's language. */
   label() {
     show(this.auto, this.word("auto"));
-    this.auto.ariaPressed ??= remembered("localStorage", AUTOMATIC) ?? "true";
+    this.auto.ariaPressed ??= String(remembered("localStorage", AUTOMATIC) !== "false");
     const here = new Date();
     const isAway = here.toLocaleString("en") !== here.toLocaleString("en", { timeZone: this.#times.zone });
     show(this.zone, isAway ? this.word("zone") : "");

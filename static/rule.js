@@ -10,7 +10,7 @@
  *      ^                       |                   |                                 |
  *      '--- no first frame, silence, a gap, closed, bye: wait at random, longer each time
  *                              |                   |                                 |
- *                              '-- a final code, a refusal, the end of the coverage -'--> ended
+ *                              '-- a final code, a refusal, the end, a deletion ----'--> ended
  *
  * The module does no I/O and reads no clock. Each method takes the time in seconds (`at`) and a random number from 0 up to 1
  * (`chance`), and returns what to do: "nothing", "apply" the frame, "leave" the connection, or "connect" by `transport`.
@@ -31,9 +31,9 @@ const EVENTS_FOR = 600;
 const FINAL_CODES = [1008, 1009, 4400, 4401, 4402, 4403, 4404, 4405, 4406, 4407, 4410];
 
 /** @type {Record<number, Reason>} why a close code or an HTTP status is final; any other one is "refused" */
-const REASONS = { 204: "over", 401: "token", 404: "unknown", 410: "unknown", 4401: "token", 4404: "unknown", 4410: "over" };
+const REASONS = { 204: "over", 401: "token", 404: "unknown", 410: "deleted", 4401: "token", 4404: "unknown", 4410: "over" };
 
-/** @typedef {"over" | "token" | "refused" | "unknown"} Reason why a subscription ended */
+/** @typedef {"over" | "token" | "refused" | "unknown" | "deleted"} Reason why a subscription ended */
 /** @typedef {"nothing" | "apply" | "leave" | "connect"} Action */
 
 export class Subscription {
@@ -133,7 +133,9 @@ export class Subscription {
   /** @param {any} frame @param {number} at @param {number} chance @returns {Action} */
   take(frame, at, chance) {
     if (this.state === "waiting" || this.state === "ended") return "nothing";
-    if (frame.type === "bye") return this.#leave(at, chance, frame.retry_ms / 1000);
+    if (frame.type === "bye") {
+      return frame.reason === "deleted" ? this.#end("deleted") : this.#leave(at, chance, frame.retry_ms / 1000);
+    }
     const action = this.#judge(frame, at);
     if (action === "leave") return this.#leave(at, chance);
     this.#settle(at);

@@ -9,13 +9,18 @@ const STREAMS_MOST = 20;
 const SHOWN_MOST = 200; // ids of a stream
 
 /** @returns {[url: string, at: string, ...ids: string[]][]} of the stream that was left last first */
-const seen = () => JSON.parse(remembered("localStorage", SEEN) ?? "[]");
+const seen = () => {
+  try {
+    return JSON.parse(String(remembered("localStorage", SEEN))).filter(Array.isArray);
+  } catch {
+    return []; // nothing, or what this script did not write
+  }
+};
 
 /** @param {string} url of a stream @param {string} at of its last change @param {string[]} ids of what was shown */
 export function rememberShown(url, at, ids) {
-  const others = seen().filter(([other]) => other !== url);
-  const streams = [[url, at, ...ids.slice(0, SHOWN_MOST)], ...others].slice(0, STREAMS_MOST);
-  remembered("localStorage", SEEN, JSON.stringify(streams));
+  const streams = [[url, at, ...ids.slice(0, SHOWN_MOST)], ...seen().filter(([other]) => other !== url)];
+  remembered("localStorage", SEEN, JSON.stringify(streams.slice(0, STREAMS_MOST)));
 }
 
 /** The entries of a page that are new since it was left, the key events among them, and those that were corrected.

@@ -111,8 +111,8 @@ export interface Head {
 
 export interface State {
   state: "connecting" | "behind" | "live" | "waiting" | "ended";
-  /** Why it ended: the coverage is over, the token is missing or has expired, the server refuses, or there is no such stream. */
-  reason: "" | "over" | "token" | "refused" | "unknown";
+  /** Why it ended: the coverage is over, the token is missing or has expired, the server refuses, there is no such stream, or it was deleted. */
+  reason: "" | "over" | "token" | "refused" | "unknown" | "deleted";
   /** Since when the server has had no contact with its store. */
   stale: string | null;
   /** The server answers, but something on the way holds its events back. */

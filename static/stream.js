@@ -165,8 +165,9 @@ export class Stream extends EventTarget {
   #report() {
     const { state, reason, stale, buffered, expired, eventsUntil } = this.#subscription;
     const detail = { state, reason, stale, buffered, expired, eventsUntil };
-    if (JSON.stringify(detail) === this.#seen) return;
-    this.#seen = JSON.stringify(detail);
+    const text = JSON.stringify(detail);
+    if (text === this.#seen) return;
+    this.#seen = text;
     remembered("sessionStorage", EVENTS_UNTIL, String(eventsUntil));
     this.#emit("state", detail);
   }

@@ -224,11 +224,11 @@ export class LiveView extends EventTarget {
   async #catchUp() {
     const fresh = await this.#load(this.url);
     if (!fresh) return;
-    const { dataset } = /** @type {HTMLElement} */ (fresh.querySelector("main"));
+    const { n, cursor } = /** @type {HTMLElement} */ (fresh.querySelector("main")).dataset;
     const { lang, dir } = fresh.documentElement;
     this.#merge(fresh, { headline: fresh.title, lang, dir });
-    this.#n = Number(dataset.n);
-    this.stream.loaded(String(dataset.cursor));
+    this.#n = Number(n);
+    this.stream.loaded(String(cursor));
   }
 
   // --- what was not seen

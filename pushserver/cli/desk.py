@@ -26,7 +26,9 @@ def delete(publisher: Publisher, stream: str, forget: bool, as_json: bool) -> No
         click.echo(json.dumps(answer))
         return
     receipt = answer["receipt"]
-    workers = f"{len(receipt['workers'])} workers told" if receipt else "the workers notice by themselves"
+    count = len(receipt["workers"]) if receipt else 0
+    closed = f"its readers are closed on {count} worker{'s' if count != 1 else ''}"
+    workers = closed if receipt else "the workers close its readers by themselves"
     silent = f", {receipt['silent']} did not answer yet" if receipt and receipt["silent"] else ""
     click.echo(f"deleted {stream}: {workers}{silent}")
 

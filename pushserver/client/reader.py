@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 
 from .errors import TurnedAway, Unreachable
 from .retry import retry_after
-from .subscription import ENDED, NO_CODE, TOKEN_EXPIRED, Action, State, Subscription
+from .subscription import ENDED, NO_CODE, TOKEN_EXPIRED, Action, Reason, State, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ async def follow(
     """Yield every event of a stream after the cursor, in order, each once, across reconnects.
 
     A `snapshot` comes first where there is no cursor or where it is too old. The generator ends when the stream has
-    ended. `token` is a reader's token for a private stream. Raises TurnedAway where the server refuses for good, and
-    Unreachable where no later attempt could reach it.
+    ended. `token` is a reader's token for a private stream. Raises TurnedAway where the server refuses for good or the
+    stream is deleted, and Unreachable where no later attempt could reach it.
     """
     subscription = Subscription(cursor)
     failures = Failures()
@@ -67,6 +67,8 @@ async def follow(
         except (OSError, WebSocketException, ValueError) as error:  # a TimeoutError is an OSError
             failures.note(error)
             subscription.closed(NO_CODE, now(), random.random())
+        if subscription.reason is Reason.DELETED:
+            raise TurnedAway("the stream was deleted")
         if subscription.state is State.ENDED:
             return
         assert subscription.due is not None

@@ -8,7 +8,7 @@ all the missing events or with a snapshot.
        ^                       |                   |                                 |
        '--- no first frame, silence, a gap, closed, bye: wait at random, longer each time
                                |                   |                                 |
-                               '-- a final code, a refusal, the end of the coverage -'--> ENDED
+                               '-- a final code, a refusal, the end, a deletion ----'--> ENDED
 
 The module does no I/O and reads no clock. Each method takes the time in seconds (`at`) and a random number from 0 up
 to 1 (`chance`), and returns what to do. The caller, such as `reader.follow`, calls `tick` at `due`, closes its
@@ -53,13 +53,15 @@ class Reason(Enum):
     TOKEN = "token"  # it is missing, not valid, or has expired; `wake` tries again
     REFUSED = "refused"
     UNKNOWN = "unknown"  # there is no such stream
+    DELETED = "deleted"  # the stream was deleted
 
 
 # Of the close codes and the HTTP statuses that are final; for any other one it is REFUSED.
 REASONS = {
     **dict.fromkeys((204, ENDED), Reason.OVER),
     **dict.fromkeys((401, TOKEN_EXPIRED), Reason.TOKEN),
-    **dict.fromkeys((404, 410, NO_STREAM), Reason.UNKNOWN),
+    **dict.fromkeys((404, NO_STREAM), Reason.UNKNOWN),
+    410: Reason.DELETED,
 }
 
 
@@ -171,6 +173,8 @@ class Subscription:
             return Action.NOTHING
         kind = frame["type"]
         if kind == "bye":
+            if frame.get("reason") == "deleted":
+                return self._end(Reason.DELETED)
             return self._leave(at, chance, most=frame["retry_ms"] / 1000)
         if kind == "hello":
             action = self._take_hello(frame, at)

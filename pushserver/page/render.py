@@ -362,7 +362,7 @@ def _refused(status: int) -> str:
         401: _("Please sign in to read this page"),
         403: _("You may not read this page"),
         404: _("There is no page at this address"),
-        410: _("This page was withdrawn"),
+        410: _("This page has been taken down"),
         429: _("There were too many requests from your address; please try again in a moment"),
         503: _("This page cannot be shown right now; please try again in a moment"),
     }.get(status, _("This page cannot be shown"))

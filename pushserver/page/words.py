@@ -112,6 +112,7 @@ def _script_messages() -> list[tuple[str, str]]:
         ("token", _("Sign in again to go on")),
         ("refused", _("You may not read this page")),
         ("unknown", _("There are no live updates for this page")),
+        ("deleted", _("This page has been taken down")),
         ("auto", _("Show new updates automatically")),
         ("zone", _("Show my time")),
         ("latest", _("Latest: {what}")),

@@ -37,6 +37,17 @@ async def test_a_stream_that_is_not_there_is_not_asked_for_again(server: Running
 
 
 @pytest.mark.anyio
+async def test_a_stream_that_is_deleted_ends_with_an_error_and_at_once(server: Running, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    async with aclosing(follow(server.url, stream)) as frames:
+        assert (await anext(frames))["type"] in ("snapshot", "reset")
+        server.send("DELETE", f"/streams/{stream}", b"")
+        with pytest.raises(TurnedAway, match="the stream was deleted"):
+            async for _ in frames:
+                pass
+
+
+@pytest.mark.anyio
 async def test_frames_are_json_objects_on_one_line(server: Running, stream: str) -> None:
     server.publish_ok(stream, "line\u2028separator")
     async with aclosing(follow(server.url, stream)) as frames:

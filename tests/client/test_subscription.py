@@ -245,7 +245,7 @@ def test_after_any_other_it_comes_back(code: int) -> None:
         (400, Reason.REFUSED),
         (403, Reason.REFUSED),
         (404, Reason.UNKNOWN),
-        (410, Reason.UNKNOWN),
+        (410, Reason.DELETED),
         (422, Reason.REFUSED),
     ],
 )
@@ -258,12 +258,15 @@ def test_a_refusal_is_final_and_says_why(status: int, reason: Reason) -> None:
 
 
 def test_the_end_and_a_final_code_say_why() -> None:
-    over, gone, refused = live(4), live(4), live(4)
+    over, gone, refused, deleted = live(4), live(4), live(4), live(4)
     over.take({**event(5), "type": "stream.end"}, 1, 0)
     gone.closed(4404, 1, 0)
     refused.closed(1008, 1, 0)
-    reasons = [subscription.reason for subscription in (over, gone, refused)]
-    assert reasons == [Reason.OVER, Reason.UNKNOWN, Reason.REFUSED]
+    deleted.take({**BYE, "reason": "deleted"}, 1, 0)
+    reasons = [subscription.reason for subscription in (over, gone, refused, deleted)]
+    assert reasons == [Reason.OVER, Reason.UNKNOWN, Reason.REFUSED, Reason.DELETED]
+    assert (deleted.state, deleted.due) == (State.ENDED, None)
+    assert deleted.wake(100, 0) is Action.NOTHING
 
 
 def test_one_whose_token_has_expired_tries_again_when_it_is_woken() -> None:

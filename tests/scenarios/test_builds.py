@@ -149,3 +149,24 @@ def test_a_page_whose_script_does_not_load_is_loaded_anew(
     page.goto(f"{server.url}/streams/{stream}")
     expect(page.locator("#status")).to_have_attribute("data-state", "live", timeout=30_000)
     assert failures == []
+
+
+BLOCKED = """Object.defineProperty(window, "sessionStorage", {
+    get() { throw new DOMException("blocked", "SecurityError"); },
+});"""
+STORED = "sessionStorage['pushserver-booted'] = '{}';"
+
+
+@pytest.mark.parametrize("before", [BLOCKED, STORED.format("x"), STORED.format("1e300")])
+def test_a_page_whose_script_does_not_load_is_loaded_anew_whatever_is_stored(
+    page: Page, server: Running, stream: str, before: str
+) -> None:
+    server.publish_ok(stream, "One")
+    page.clock.install()
+    page.add_init_script(before)
+    broken = "import { none } from './stream.js';"
+    page.route("**/page.js", lambda route: route.fulfill(body=broken, content_type="text/javascript"), times=1)
+    with page.expect_console_message(lambda message: message.text.startswith("pushserver:")):
+        page.goto(f"{server.url}/streams/{stream}")
+    page.clock.fast_forward(71_000)  # a minute, and the spread
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")

@@ -164,15 +164,19 @@ HOST_PAGE = '<!doctype html><link rel="icon" href="data:,"><h1 id="masthead">The
 
 
 @pytest.fixture
-def embedded(chromium: Browser, serve: Serve, tmp_path: Path) -> Iterator[tuple[Page, Served, list[WebSocket]]]:
-    """The README's lines in a page of another site, as they stand but for the port. No error of the page passes."""
+def embedded(
+    chromium: Browser, serve: Serve, stream: str, tmp_path: Path
+) -> Iterator[tuple[Page, Served, list[WebSocket]]]:
+    """The README's lines in a page of another site, but for port and stream. No error of the page passes."""
     (snippet,) = re.findall(r"```html\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert snippet.count("127.0.0.1:8000") == 2
     folder = tmp_path / "site"
     with site(folder, "") as port, chromium.new_context() as context:
         server = serve("--origins", f"http://{ALLOWED}:{port}")
-        server.send("PUT", "/streams/demo/entries/before", {"headline": "There before"})
+        server.send("PUT", f"/streams/{stream}/entries/before", {"headline": "There before"})
+        assert snippet.count("/streams/demo/") == 1
         here = snippet.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
+        here = here.replace("/streams/demo/", f"/streams/{stream}/")
         (folder / "index.html").write_text(HOST_PAGE + here)
         page = context.new_page()
         page.clock.install()
@@ -191,10 +195,10 @@ def embedded(chromium: Browser, serve: Serve, tmp_path: Path) -> Iterator[tuple[
 
 
 def test_the_lines_of_the_readme_show_what_the_stream_has_in_its_order(
-    embedded: tuple[Page, Served, list[WebSocket]],
+    embedded: tuple[Page, Served, list[WebSocket]], stream: str
 ) -> None:
     page, server, _ = embedded
-    server.publish_ok("demo", "Then live")
+    server.publish_ok(stream, "Then live")
     expect(page.locator("li")).to_have_text(["Then live", "There before"])
     entries: list[tuple[str, dict[str, Any]]] = [
         ("late", {"headline": "Filed late", "published_at": "2020-01-01T00:00:00Z"}),
@@ -202,24 +206,24 @@ def test_the_lines_of_the_readme_show_what_the_stream_has_in_its_order(
         ("masthead", {"headline": "<b>No element of the page</b>"}),
     ]
     for id, fields in entries:
-        assert server.send("PUT", f"/streams/demo/entries/{id}", fields).status_code == 201
+        assert server.send("PUT", f"/streams/{stream}/entries/{id}", fields).status_code == 201
     shown = ["Pinned", "<b>No element of the page</b>", "Then live", "There before", "Filed late"]
     expect(page.locator("li")).to_have_text(shown)
-    server.send("PATCH", "/streams/demo/entries/before", {"headline": "Corrected in its place"})
+    server.send("PATCH", f"/streams/{stream}/entries/before", {"headline": "Corrected in its place"})
     shown[3] = "Corrected in its place"
     expect(page.locator("li")).to_have_text(shown)
-    server.send("DELETE", "/streams/demo/entries/masthead", b"")
-    server.send("PATCH", "/streams/demo/entries/late", {"sort_at": "2030-01-01T00:00:00Z"})
+    server.send("DELETE", f"/streams/{stream}/entries/masthead", b"")
+    server.send("PATCH", f"/streams/{stream}/entries/late", {"sort_at": "2030-01-01T00:00:00Z"})
     expect(page.locator("li")).to_have_text(["Pinned", "Filed late", "Then live", "Corrected in its place"])
     expect(page.locator("#masthead")).to_have_text("The Kelm Gazette")
 
 
 def test_the_lines_of_the_readme_stop_at_the_end_of_the_stream(
-    embedded: tuple[Page, Served, list[WebSocket]],
+    embedded: tuple[Page, Served, list[WebSocket]], stream: str
 ) -> None:
     page, server, sockets = embedded
     with sockets[0].expect_event("close"):
-        server.send("POST", "/streams/demo/end", {})
+        server.send("POST", f"/streams/{stream}/end", {})
     page.clock.run_for(600_000)  # whatever would reconnect does so now
     page.evaluate("dispatchEvent(new Event('online'))")
     page.evaluate("0")
@@ -227,12 +231,12 @@ def test_the_lines_of_the_readme_stop_at_the_end_of_the_stream(
 
 
 def test_the_lines_of_the_readme_come_back_after_the_connection_was_lost(
-    embedded: tuple[Page, Served, list[WebSocket]],
+    embedded: tuple[Page, Served, list[WebSocket]], stream: str
 ) -> None:
     page, server, sockets = embedded
     with sockets[0].expect_event("close"):
         page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
-    server.publish_ok("demo", "Meanwhile")
+    server.publish_ok(stream, "Meanwhile")
     page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
     expect(page.locator("li")).to_have_text(["Meanwhile", "There before"])
     assert len(sockets) == 2

@@ -13,6 +13,31 @@ from ..support.server import Running
 
 pytestmark = NEEDS_CHROMIUM
 CORRECTION = {"body": "As it is.", "correction": {"class": "correction", "note": "It was otherwise."}}
+CORRUPT = [
+    "{",
+    "null",
+    "5",
+    "{}",
+    '"text"',
+    "[null, 5, {}]",
+    "[[]]",
+    "[[null]]",
+    '[["a", {}, {}]]',
+    "NaN",
+    "-1",
+    "1e400",
+]
+KEEP = """text => {
+    for (const name of ["pushserver-seen", "pushserver-automatic"]) localStorage[name] = text;
+    for (const name of ["build", "events-until", "booted"]) sessionStorage[`pushserver-${name}`] = text;
+}"""
+BLOCKED = """for (const area of ["localStorage", "sessionStorage"]) {
+    Object.defineProperty(window, area, { get() { throw new DOMException("blocked", "SecurityError"); } });
+}"""
+WAKE = """() => {
+    for (const type of ["pageshow", "online"]) dispatchEvent(new Event(type));
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
 STORED = "JSON.parse(localStorage.getItem('pushserver-seen'))"
 
 
@@ -49,6 +74,52 @@ def test_what_a_browser_remembers_of_streams_is_bounded(page: Page, server: Runn
     assert stored[0][0] == f"{server.url}/streams/{stream}"
     assert stored[0][2:] == ["e01"]
     assert len(stored) == 20
+
+
+def test_a_page_lives_on_whatever_is_stored_under_its_names(page: Page, server: Running, stream: str) -> None:
+    filled(page, server, stream, 1)
+    url = f"{server.url}/streams/{stream}"
+    for text in [*CORRUPT, f'[["{url}"]]', f'[["{url}", 5, null]]']:
+        page.evaluate(KEEP, text)
+        page.evaluate("dispatchEvent(new Event('pagehide'))")  # what it stores now is well-formed again
+        assert page.evaluate(STORED)[0][0] == url
+        page.evaluate(KEEP, text)
+        page.goto("about:blank")
+        open_live(page, server, stream)
+        expect(page.locator("#auto")).to_have_attribute("aria-pressed", "true")
+    put(server, stream, "new")
+    expect(page.locator("article h3").first).to_have_text("Entry new")
+
+
+def test_a_page_that_may_store_nothing_is_live(page: Page, server: Running, stream: str) -> None:
+    page.add_init_script(BLOCKED)
+    filled(page, server, stream, 1)
+    put(server, stream, "new")
+    expect(page.locator("article h3").first).to_have_text("Entry new")
+    page.locator("#auto").click()
+    expect(page.locator("#auto")).to_have_attribute("aria-pressed", "false")
+    page.reload()
+    expect(page.locator("#status")).to_have_attribute("data-state", "live")
+
+
+@pytest.mark.parametrize("by", ["sockets", "events"])
+def test_a_page_whose_stream_is_deleted_says_that_it_was_taken_down_and_stays_quiet(
+    page: Page, server: Running, stream: str, by: str
+) -> None:
+    if by == "events":
+        page.route_web_socket("**", lambda socket: None)
+    filled(page, server, stream, 1)
+    server.send("PATCH", f"/streams/{stream}", {"lang": "de"})
+    expect(page.locator("html")).to_have_attribute("lang", "de")
+    asked: list[str] = []
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    page.on("request", lambda request: asked.append(request.url))
+    assert server.send("DELETE", f"/streams/{stream}", b"").status_code == 200
+    expect(page.locator("#status")).to_have_text("Diese Seite wurde entfernt")
+    expect(page.locator("#status")).to_have_attribute("data-state", "deleted")
+    page.evaluate(WAKE)
+    expect(page.locator("#announcer")).to_have_text("Diese Seite wurde entfernt")
+    assert asked == []
 
 
 def test_the_link_of_an_entry_is_copied_or_shared(page: Page, server: Running, stream: str) -> None:
@@ -93,3 +164,5 @@ def test_the_readers_of_the_moment_are_shown_where_the_server_counts_them(
     expect(page.locator("#readers")).to_have_text("2 readers now")
     other.close()
     expect(page.locator("#readers")).to_have_text("1 reader now")
+    own.send("POST", f"/streams/{stream}/end", {})
+    expect(page.locator("#readers")).to_be_hidden()  # nobody counts any more

@@ -134,7 +134,7 @@ async def test_an_operator_is_told(told: Running, store: Server, stream: str, na
 
 def test_the_table_names_every_state() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
-    _, _, section = page.partition("## What you are told of a store")
+    _, _, section = page.partition("## How each state of the store shows")
     for name, state in STATES.items():
         (row,) = [line for line in section.splitlines() if line.startswith(f"| {name}")]
         assert state.line in row

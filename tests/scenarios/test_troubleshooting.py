@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
+from pushserver.page.words import words
 from pushserver.wire.codes import Close
 
 from ..support.server import ROOT, Running, receive, until
@@ -26,6 +28,14 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 def is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_what_the_page_says_is_what_the_table_has() -> None:
+    (table,) = re.findall(r"^\| the page says .*\n.*\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
+    said = {text.partition("{")[0].strip() for text in json.loads(words("en").script).values() if isinstance(text, str)}
+    for row in table.splitlines():
+        for text in row.split("|")[1].split(" or "):
+            assert text.strip().removesuffix(" for ever").removesuffix(" …") in said, text
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
