@@ -403,7 +403,7 @@ def markdown() -> str:
         "# Settings",
         "",
         "For whoever runs the server. Each setting is a flag of `pushserver serve` and an environment variable; if",
-        "both are set, the flag counts. A setting that is `True` or `False` may stand alone as a flag: `--access-log` is",
+        "both are set, the flag counts. A flag whose default is `True` or `False` may stand alone: `--access-log` is",
         "`--access-log true`. The server logs its settings when it starts.",
         "",
         "`make docs` writes this page from `pushserver/settings.py`.",
