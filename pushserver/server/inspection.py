@@ -73,13 +73,18 @@ async def check_address(settings: Settings) -> Finding:
 
 def _check_metrics_address(settings: Settings) -> Finding:
     """Bind the operators' address, and let it go. It may be in use by the server that is to be restarted."""
-    name = f"{settings.metrics_host}:{settings.metrics_port}"
+    subject, name = "metrics address", f"{settings.metrics_host}:{settings.metrics_port}"
+    if name == f"{settings.host}:{settings.port}":
+        return findings.error(subject, f"{name} is the address of readers, too", "choose another --metrics-port")
     try:
         _bind(settings.metrics_host, settings.metrics_port)
     except OSError as error:
-        do = "if a server that you restart is not what uses it, choose another --metrics-port"
-        return findings.warning("metrics address", f"{name}: {error.strerror}", do)
-    return findings.ok("metrics address", f"{name} is free")
+        if error.errno == errno.EADDRINUSE:
+            do = "if a server that you restart is not what uses it, choose another --metrics-port"
+            return findings.warning(subject, f"{name}: {error.strerror}", do)
+        do = "choose an address of this machine for --metrics-host, and a port"
+        return findings.error(subject, f"{name}: {error.strerror}", do)
+    return findings.ok(subject, f"{name} is free")
 
 
 def _bind(host: str, port: int) -> None:
