@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from .. import settings, values
+from .. import logs, settings, values
 from ..status import view
 from .output import NOT_REACHED, fail
 
@@ -32,7 +32,8 @@ class Source:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=LIMIT)
-        self._path = f"{parts.path}/status.json"
+        # `serve` prints the address of the metrics, which is as good as that of the listener.
+        self._path = f"{parts.path.removesuffix('/metrics').removesuffix('/status.json')}/status.json"
 
     def close(self) -> None:
         """Close the connection."""
@@ -44,11 +45,9 @@ class Source:
             self._connection.request("GET", self._path)
             response = self._connection.getresponse()
             body = response.read(BYTES)
-            if response.status != 200:
-                raise ValueError(f"expected the address of --metrics-port, got status {response.status}")
-            status = json.loads(body)
+            status = json.loads(body) if response.status == 200 else None
             if not isinstance(status, dict):
-                raise ValueError("expected an object of /status.json")
+                raise ValueError(f"expected a status at {self._path}, got the HTTP status {response.status}")
             return status
         except FAILURES:
             self.close()
@@ -56,7 +55,12 @@ class Source:
 
 
 def _default() -> str:
-    return f"http://127.0.0.1:{os.environ.get('PUSHSERVER_METRICS_PORT', '').strip() or '9600'}"
+    port = os.environ.get("PUSHSERVER_METRICS_PORT", "").strip() or "9600"
+    if not port.isdecimal() or not 0 < int(port[:6]) < 65_536:
+        raise click.UsageError(
+            f"PUSHSERVER_METRICS_PORT: expected 1 to 65535, or a URL, got {logs.one_line(port, 80)}."
+        )
+    return f"http://127.0.0.1:{port}"
 
 
 @click.command("status")
@@ -74,8 +78,9 @@ def status(url: str, as_json: bool, once: bool) -> None:
             first = source.read()
             text = json.dumps(first, ensure_ascii=False) if as_json else "\n".join(view.view_lines(first))
         except FAILURES as error:
-            says = f"{url} is not reached: {error or type(error).__name__}"
-            fail(f"{says}; start the server with --metrics-port", NOT_REACHED)
+            is_away = isinstance(error, (OSError, http.client.HTTPException))
+            says = f"{url} {'is not reached' if is_away else 'has no status'}: {error or type(error).__name__}"
+            fail(f"{says}; start the server with --metrics-port, and name that address", NOT_REACHED)
         if as_json or once or not sys.stdout.isatty():
             click.echo(text)
         else:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from pushserver.__main__ import main
 
-from ..support.commands import DONE, NOT_REACHED
+from ..support.commands import DONE, NOT_REACHED, WRONG_USAGE
 from ..support.scrapes import metrics_url
 from ..support.server import ROOT, STOP_LIMIT, Running, clean_environment
 
@@ -37,10 +37,23 @@ def test_the_status_is_json_for_programs(server: Running) -> None:
     assert {"totals", "slowest"} <= status.keys()
 
 
+def test_the_address_that_serve_prints_will_do(server: Running) -> None:
+    done = CliRunner().invoke(main, ["status", f"{metrics_url(server)}/metrics"])
+    assert done.exit_code == DONE, done.output
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "port", "99999999"])
+def test_a_variable_that_is_no_port_is_named(port: str) -> None:
+    done = CliRunner().invoke(main, ["status"], env={"PUSHSERVER_METRICS_PORT": port})
+    assert done.exit_code == WRONG_USAGE
+    assert f"PUSHSERVER_METRICS_PORT: expected 1 to 65535, or a URL, got {port}." in done.stderr
+
+
 def test_what_is_no_such_listener_is_a_sentence(server: Running, unused_url: str) -> None:
-    for url in (unused_url, server.url):
+    for url, says in ((unused_url, "is not reached"), (server.url, "has no status")):
         done = CliRunner().invoke(main, ["status", url])
         assert (done.exit_code, done.stdout) == (NOT_REACHED, "")
+        assert f"{url} {says}: " in done.stderr
         assert "--metrics-port" in done.stderr
 
 
