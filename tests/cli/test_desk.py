@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from pushserver.__main__ import main
 
+from ..support.keys import create_key
 from ..support.server import Running
 
 Command = Callable[..., Result]
@@ -78,6 +79,17 @@ def test_all_streams_are_exported_to_a_folder_and_imported_from_it(
     assert [server.snapshot(name)["entries"] for name in names] == entries
     history = server.send("GET", f"/streams/{names[0]}/desk/entries/{entries[0][0]['id']}/history", b"").json()
     assert [row["action"] for row in history["revisions"]] == ["publish", "restore"]
+
+
+def test_a_refused_export_leaves_no_half_file_and_an_empty_folder_is_no_import(
+    server: Running, command: Command, stream: str, tmp_path: Path
+) -> None:
+    server.publish_ok(stream, "first")
+    key = create_key(server, "--streams", stream)
+    assert command("export", "--all", str(tmp_path), "--key", key).exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+    done = command("import", "--all", str(tmp_path))
+    assert (done.exit_code, f"in {tmp_path}, found none" in done.output) == (1, True)
 
 
 def test_one_stream_or_all_is_asked_for(command: Command, tmp_path: Path) -> None:
