@@ -239,7 +239,7 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
     except Gone as gone:
         if reason == "legal" and [error["field"] for error in gone.errors] == ["id"]:  # else it is of the stream
             erase = f"pushserver erase {stream} {id}"
-            fail(f"{gone}\n  Its text may still be in the store. Erase it: {erase}", exit_status(gone))
+            fail(f"{gone}\n  To erase its text from the store: {erase}", exit_status(gone))
         raise
     _print_answer(answer, "withdrawn", as_json)
 

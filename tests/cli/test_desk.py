@@ -42,7 +42,10 @@ def test_erase_says_since_when_and_what_is_left_to_do(server: Running, command: 
     assert (refused.exit_code, "withdraw it first" in refused.output) == (1, True)
     assert command("withdraw", stream, id).exit_code == 0
     again = command("withdraw", stream, id, "--reason", "legal")
-    assert (again.exit_code, f"Erase it: pushserver erase {stream} {id}" in again.output) == (1, True)
+    assert (again.exit_code, f"To erase its text from the store: pushserver erase {stream} {id}" in again.output) == (
+        1,
+        True,
+    )
     done = command("erase", stream, id)
     assert (done.exit_code, done.output.startswith(f"erased {id} at 20")) == (0, True)
     assert done.output.endswith("the store: its files have the text no more\n")
