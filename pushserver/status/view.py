@@ -67,7 +67,7 @@ def _worker(row: Mapping[str, Any]) -> Sequence[str]:
         f"{row['publishes_per_s']:,.1f}",
         f"{row['entries_written_per_s']:,.0f}",
         _lag(row["lag_ms"]),
-        "up" if row["store_up"] else "away",
+        NOTHING if row["heard_s"] is None else "up" if row["store_up"] else "away",
         _size(row["rss_bytes"]),
         f"{row['cpu_percent']:.0f} %",
         f"{row['files']:,}",
