@@ -6,9 +6,11 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import sys
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +21,9 @@ from ..status import view
 from .output import NOT_REACHED, fail
 
 EVERY = 1.0  # seconds between two looks
-LIMIT = 5.0  # seconds for one answer
+LIMIT = 5.0  # seconds for one answer, and for each step of it
 BYTES = 4 * 2**20  # of one answer
-FAILURES = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError)
+FAILURES = (OSError, http.client.HTTPException, ValueError, RecursionError, KeyError, TypeError)
 CLEAR, HIDE, SHOW = "\x1b[2J", "\x1b[?25l", "\x1b[?25h"  # the screen, and its cursor
 
 
@@ -41,7 +43,10 @@ class Source:
 
     def read(self) -> dict[str, Any]:
         """The status of now. Raises one of FAILURES; the next call connects anew then."""
+        deadline = threading.Timer(LIMIT, self._cut)  # an answer may come byte by byte, each of them in time
+        deadline.daemon = True
         try:
+            deadline.start()
             self._connection.request("GET", self._path)
             response = self._connection.getresponse()
             body = response.read(BYTES)
@@ -52,6 +57,13 @@ class Source:
         except FAILURES:
             self.close()
             raise
+        finally:
+            deadline.cancel()
+
+    def _cut(self) -> None:
+        """End the answer that is being read, from another thread."""
+        with suppress(OSError, AttributeError):  # it may have ended meanwhile
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _default() -> str:

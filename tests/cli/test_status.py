@@ -6,8 +6,11 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 
 import pytest
 from click.testing import CliRunner
@@ -78,7 +81,7 @@ def test_a_terminal_is_drawn_each_second_until_it_is_interrupted(server: Running
     assert b"Traceback" not in shown
 
 
-@pytest.mark.parametrize("answer", [b"[]", b"{}", b"no JSON"])
+@pytest.mark.parametrize("answer", [b"[]", b"{}", b"no JSON", b"[" * 100_000])
 def test_an_answer_of_another_kind_is_refused(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     class Response:
         status = 200
@@ -91,3 +94,25 @@ def test_an_answer_of_another_kind_is_refused(answer: bytes, monkeypatch: pytest
     done = CliRunner().invoke(main, ["status", "http://127.0.0.1:1"])
     assert done.exit_code == NOT_REACHED
     assert "Traceback" not in done.output
+
+
+def test_an_answer_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushserver.cli.status.LIMIT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        done = CliRunner().invoke(main, ["status", f"http://127.0.0.1:{listener.getsockname()[1]}"])
+    assert done.exit_code == NOT_REACHED
+    assert "Traceback" not in done.output
+
+
+def drip(listener: socket.socket) -> None:
+    """Answer one request, a byte at a time, until the client has left."""
+    client, _ = listener.accept()
+    with client, suppress(OSError):
+        client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            client.sendall(b"a")
+            client.settimeout(0.01)
+            with suppress(TimeoutError):
+                if not client.recv(65_536):
+                    return
