@@ -63,7 +63,7 @@ def test_the_view_has_sums_workers_and_the_slowest_readers() -> None:
     )
     row = re.split(r"  +", shown[4].strip())
     assert row == [
-        *("1", "4711", "serving", "1,204", "1", "3", "0.5", "1,204", "2 / 9", "up", "100 MiB", "12 %", "1,230", "0 s")
+        *("1", "4711", "serving", "up", "2 / 9", "1,204", "1", "3", "0.5", "1,204", "100 MiB", "12 %", "1,230", "0 s")
     ]
     assert re.split(r"  +", shown[-1].strip()) == [
         *("203.0.113.9", "websocket", "storm", "1 (4711)", "12", "64 KiB", "31 s")
