@@ -109,7 +109,7 @@ def test_no_handshake_shows_a_private_stream_without_a_token(server: Served, str
 def test_few_operations_show_a_stream_for_a_publish_key() -> None:
     """Each has no gate before it: whoever adds one answers for it."""
     for_keys = {operation.name for operation in READ if not operation.is_for_readers}
-    assert for_keys == {"showDelivery", "showHistory", "exportStream"}
+    assert for_keys == {"showDelivery", "showHistory", "echoRequest", "exportStream"}
 
 
 def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Served, stream: str) -> None:

@@ -172,6 +172,7 @@ def test_every_language_does_the_same_five_things() -> None:
     headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
     assert headings == [
         *TOOLS,
+        "Before a key is used too often",
         "What a body may be",
         "The client alone",
     ]
