@@ -22,6 +22,7 @@ from . import checks
 from .files import raise_file_limit
 from .secret_files import with_secrets
 
+EVERY_ADDRESS = {"0.0.0.0", "::"}
 PROBE_LIMIT = 2.0  # seconds for a server that runs on the address to answer /readyz
 PROBE_BYTES = 4_096  # of its answer
 READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -74,7 +75,8 @@ async def check_address(settings: Settings) -> Finding:
 def _check_metrics_address(settings: Settings) -> Finding:
     """Bind the operators' address, and let it go. It may be in use by the server that is to be restarted."""
     subject, name = "metrics address", f"{settings.metrics_host}:{settings.metrics_port}"
-    if name == f"{settings.host}:{settings.port}":
+    hosts = {settings.host, settings.metrics_host}
+    if settings.port == settings.metrics_port and (len(hosts) == 1 or hosts & EVERY_ADDRESS):
         return findings.error(subject, f"{name} is the address of readers, too", "choose another --metrics-port")
     try:
         _bind(settings.metrics_host, settings.metrics_port)
