@@ -23,7 +23,7 @@ READERS ?= 2000
 ARGUMENTS ?=
 TESTS_AT_ONCE ?= 4
 
-.PHONY: run test test-all check bench soak kills lock docs format packages
+.PHONY: run test test-all check bench soak kills lock docs format packages all-packages
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run
@@ -32,7 +32,7 @@ run: $(VENV)/run
 test: $(VENV)/dev packages
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not full"
 
-test-all: $(VENV)/dev packages
+test-all: $(VENV)/dev all-packages
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder --hypothesis-profile test-all
 
 soak: $(VENV)/dev
@@ -64,6 +64,9 @@ lock:
 
 packages:
 	tools/packages
+
+all-packages:
+	tools/packages all
 
 # The package itself is installed last and without its dependencies: those come from the pinned files, checked by hash.
 $(VENV)/run: requirements.txt pyproject.toml

@@ -181,12 +181,15 @@ class ExportIn(Model):
     history: Literal["true", "false"] = "false"
 
 
+PLACE = r"([0-9]{1,16})\.([a-z0-9][a-z0-9-]{0,63})"  # in the list of streams: when one last changed, and its name
+
+
 class ListingIn(BaseModel):
     """The query of the list of streams: the place after which a part of it begins, and the most streams in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: a query is text
 
-    after: str | None = None
+    after: Annotated[str, Field(json_schema_extra={"pattern": f"^{PLACE}$"})] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 100
 
 

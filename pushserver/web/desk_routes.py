@@ -120,7 +120,7 @@ def _place(text: str | None) -> ListPlace | None:
     """The place in the list that the parameter `after` names."""
     if text is None:
         return None
-    match = re.fullmatch(r"([0-9]{1,16})\.([a-z0-9][a-z0-9-]{0,63})", text)
+    match = re.fullmatch(schema.PLACE, text)
     if not match:
         fault = Fault("after", "the value that `after` of another answer has", shorten(text))
         raise Invalid("after must be the value that `after` of another answer has.", fault)

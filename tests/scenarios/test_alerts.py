@@ -79,6 +79,7 @@ def values(well: str, bad: str) -> str:
     return f"{well}x{WELL} {bad}x{BAD} {well}x{AFTER}"
 
 
+@pytest.mark.full
 @needs_promtool
 def test_every_alert_fires_while_its_cause_lasts_and_clears(tmp_path: Path) -> None:
     tests = []

@@ -47,6 +47,7 @@ def test_both_formats_say_the_same(accept: str, content_type: str, families: obj
     assert {name for name in FAMILIES if not any(key[0].startswith(name) for key in samples)} == set()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing")
 def test_the_linter_of_prometheus_has_nothing_to_say() -> None:
     done = subprocess.run(

@@ -64,7 +64,7 @@ def working(beside: Running, *arguments: str) -> Iterator[Worker]:
     """Run a worker with these arguments of `pushserver serve`, without a supervisor."""
     given = serve.make_context("serve", list(arguments)).params
     settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
-    with reachable(beside.data.absolute() / SOCKET) as path, _logged(settings.log_level) as written:
+    with reachable(beside.data.absolute() / SOCKET) as path, _logged(settings) as written:
         with _serving(replace(settings, redis=socket_url(path), key=beside.key)) as url:
             worker = Worker(url, beside, written)
             try:
@@ -108,15 +108,17 @@ def _serving(settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
-def _logged(level: str) -> Iterator[io.StringIO]:
+def _logged(settings: Settings) -> Iterator[io.StringIO]:
     """What the server's own loggers write meanwhile."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logs.Formatter())
+    if not settings.access_log:
+        handler.addFilter(lambda record: record.name != logs.ACCESS)
     logger = logging.getLogger("pushserver")
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(level.upper())
+    logger.setLevel(settings.log_level.upper())
     try:
         yield written
     finally:

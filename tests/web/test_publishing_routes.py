@@ -875,12 +875,12 @@ def test_the_front_page_lists_the_streams_the_newest_first(server: Running, stre
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
-READY = ("ready", "store", "folder", "publishing", "replicas", "tail", "receipts", "staying")
+READY = ("ready", "store", "folder", "publishing", "replicas", "tail", "receipts", "staying", "fast", "room", "files")
 
 
 def test_the_server_is_alive_and_ready(server: Running) -> None:
     alive, ready = server.http.get("/livez"), server.http.get("/readyz")
     assert (alive.status_code, alive.json()) == (200, {"live": True})
     assert ready.status_code == 200
-    assert ready.json() == dict.fromkeys(READY, True)
+    assert ready.json() == {**dict.fromkeys(READY, True), "reasons": []}
     assert alive.headers["cache-control"] == ready.headers["cache-control"] == "no-store"

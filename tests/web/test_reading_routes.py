@@ -14,6 +14,7 @@ from pushserver.access.tokens import Tokens
 from pushserver.errors import Unavailable
 from pushserver.page.site import Site
 from pushserver.settings import Settings
+from pushserver.store.listing import Listing
 from pushserver.store.log import Log, Snapshot
 from pushserver.store.store import Store, StoreError
 from pushserver.web import reading_routes
@@ -330,9 +331,6 @@ async def test_who_gets_no_turn_is_told_to_come_back(
 class Silent(Log):
     """A log whose store does not answer."""
 
-    async def streams(self) -> Any:
-        await asyncio.Event().wait()
-
     async def snapshot(self, stream: str, **options: Any) -> Snapshot | None:
         await asyncio.Event().wait()
         return None
@@ -346,7 +344,11 @@ class Silent(Log):
 async def test_no_read_waits_for_a_store_that_is_silent(
     log_store: Store, stream: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def places(*arguments: Any, **options: Any) -> Any:
+        await asyncio.Event().wait()
+
     monkeypatch.setattr(reading_routes, "LIMIT", 0.01)
+    monkeypatch.setattr(Listing, "places", places)
     log = Silent(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
     routes = ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)

@@ -118,7 +118,7 @@ FEWER = "Stored, on fewer replicas than the server waits for."
 _fewer = {202: Answer(FEWER, {JSON: answers.EntryOutcome}, STORED)}
 _new = {201: Answer("Created.", {JSON: answers.EntryOutcome}, STORED), **_fewer}
 _page = {
-    200: Answer("Changed, or nothing to change.", {JSON: "PageChanged"}, STORED),
+    200: Answer("Changed, or nothing to change.", {JSON: "PageChanged"}, ("ETag",)),
     201: Answer("Created.", {JSON: answers.Outcome}, STORED),
     202: Answer(FEWER, {JSON: answers.Outcome}, STORED),
 }
