@@ -363,6 +363,8 @@ def option_of(name: str) -> dict[str, Any]:
         "show_default": name not in SECRET,
         "show_envvar": True,
         "help": field.metadata["help"],
+        # A switch may stand alone: `--access-log` is `--access-log true`.
+        **({"is_flag": False, "flag_value": True} if isinstance(field.default, bool) else {}),
     }
 
 
@@ -401,7 +403,8 @@ def markdown() -> str:
         "# Settings",
         "",
         "For whoever runs the server. Each setting is a flag of `pushserver serve` and an environment variable; if",
-        "both are set, the flag counts. The server logs its settings when it starts.",
+        "both are set, the flag counts. A flag whose default is `True` or `False` may stand alone: `--access-log` is",
+        "`--access-log true`. The server logs its settings when it starts.",
         "",
         "`make docs` writes this page from `pushserver/settings.py`.",
         "",

@@ -150,3 +150,14 @@ def test_the_list_of_settings_shows_no_secret() -> None:
     assert "key=(set)*" in shown
     assert "redis='redis://full:***@127.0.0.1:1/0'*" in shown
     assert KEY not in shown
+
+
+def test_a_switch_stands_alone_or_has_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = parsed("--show-readers", "--access-log", "--port", "9000")
+    assert (chosen.show_readers, chosen.access_log, chosen.port) == (True, True, 9000)
+    chosen = parsed("--access-log", "false", "--heal=no", "--deflate")
+    assert (chosen.access_log, chosen.heal, chosen.deflate) == (False, False, True)
+    monkeypatch.setenv("PUSHSERVER_ACCESS_LOG", "true")
+    assert parsed().access_log
+    assert not parsed("--access-log", "false").access_log
+    assert "'maybe' is not a valid boolean" in refusal("--access-log", "maybe")

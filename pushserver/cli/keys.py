@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .. import settings, values
+from .. import logs, settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, plaintext
@@ -19,6 +19,7 @@ from ..store.folder import SOCKET, CannotStart, reachable, socket_url
 from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
+NAME_LIMIT = 100  # characters of a key's name
 
 
 @click.group(name="keys")
@@ -82,6 +83,7 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
 @_opens_store
 async def create(store: Store, name: str, streams: str, can: str, rate: float, expires: str | None) -> None:
     """Make a key called NAME, and print it. The key itself is not stored, and cannot be shown again."""
+    _check_name(name)
     rights = [right.strip() for right in can.split(",")]
     unknown = [right for right in rights if right not in RIGHTS]
     if unknown:
@@ -99,13 +101,22 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     click.echo(key)
 
 
+def _check_name(name: str) -> None:
+    """Raises BadParameter for a name that is not one line of text: lists and histories show it."""
+    if not (name.strip() and name.isprintable() and len(name) <= NAME_LIMIT):
+        expected = f"expected 1 to {NAME_LIMIT} characters on one line, without control characters"
+        raise click.BadParameter(f"{expected}, got {logs.one_line(name, 80) or 'an empty string'}", param_hint="NAME")
+
+
 @keys.command(name="list")
 @_opens_store
 async def list_(store: Store) -> None:
     """List the keys: id, name, rights, streams, last use, and expiry."""
     for id, key in sorted((await KeyStore(store).all()).items(), key=lambda item: item[1]["created"]):
         used, ends = key["used"] or "never used", f"until {key['expires']}" if key["expires"] else "no end"
-        click.echo("  ".join([id, key["name"], ",".join(key["can"]), ",".join(key["streams"]), used, ends]))
+        click.echo(
+            "  ".join([id, logs.one_line(key["name"]), ",".join(key["can"]), ",".join(key["streams"]), used, ends])
+        )
 
 
 @keys.command()

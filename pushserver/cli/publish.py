@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import click
 
 from .. import settings
-from ..client import Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
+from ..client import Gone, Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
 from .options import configure_logging, exit_status, json_option, publishes, url_option
 from .output import NOT_REACHED, REFUSED, discard_output, fail
@@ -234,7 +234,14 @@ def correct(
 @publishes
 def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str | None, as_json: bool) -> None:
     """Withdraw entry ID of STREAM: its text is removed from every page and every answer."""
-    _print_answer(publisher.withdraw(stream, id, reason=reason, note=note), "withdrawn", as_json)
+    try:
+        answer = publisher.withdraw(stream, id, reason=reason, note=note)
+    except Gone as gone:
+        if reason == "legal" and [error["field"] for error in gone.errors] == ["id"]:  # else it is of the stream
+            erase = f"pushserver erase {stream} {id}"
+            fail(f"{gone}\n  To erase its text from the store: {erase}", exit_status(gone))
+        raise
+    _print_answer(answer, "withdrawn", as_json)
 
 
 @click.command(name="page")

@@ -53,10 +53,13 @@ def import_(
 
     Each line is {"page": {…}}, {"entry": {…}} or, in an export, {"withdrawal": {…}}. A line that was imported within
     the last 24 hours adds nothing. A line of `pushserver export` is restored with its revision; it adds nothing if that
-    revision is stored already.
+    revision is stored already. It ends at the first line that is refused; what came before it stays.
     """
     if folder is not None and stream is None:
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
+        paths = sorted(folder.glob(f"*{SUFFIX}"))
+        if not paths:
+            fail(f"expected files STREAM{SUFFIX} in {folder}, found none", REFUSED)
+        for path in paths:
             with path.open(encoding="utf-8-sig") as lines:
                 _import(publisher, path.name.removesuffix(SUFFIX), lines, speed)
     elif folder is None and stream is not None and file is not None:
@@ -201,9 +204,10 @@ def _export_all(publisher: Publisher, folder: Path, *, history: bool) -> None:
         try:
             with draft.open("w+b") as file:
                 publisher.export(stream["stream"], file, history=history)
+            draft.replace(path)
+            count += 1
         except (Gone, NotFound):  # it was deleted meanwhile
-            draft.unlink()
-            continue
-        draft.replace(path)
-        count += 1
+            pass
+        finally:
+            draft.unlink(missing_ok=True)
     click.echo(f"{folder}: {count} streams")

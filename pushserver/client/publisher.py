@@ -24,6 +24,11 @@ import httpx2
 from .errors import Rejected, Unauthorized
 from .retry import NDJSON, Answer, Attempts, Call, is_ndjson
 
+GOT_LIMIT = 80  # characters of a name that an error repeats
+NAMES = {
+    "stream": "1 to 64 characters of a-z, 0-9 and -, not beginning with -",
+    "id": "1 to 64 characters of A-Z, a-z, 0-9, - and _, beginning with a letter or digit",
+}
 TIMEOUT = 20.0  # seconds for one attempt, of which a delivery receipt may take several
 
 T = TypeVar("T")
@@ -80,11 +85,11 @@ class _Calls(Generic[T]):
 
     def erase(self, stream: str, id: str) -> T:
         """Erase the text of an entry that was withdrawn before from the records and files of the server's store."""
-        return self._send(Call("POST", f"{_stream(stream)}/desk/entries/{quote(id, safe='')}/erase"))
+        return self._send(Call("POST", f"{_desk_entry(stream, id)}/erase"))
 
     def history(self, stream: str, id: str) -> T:
         """Return `{id, revisions}` of an entry: when, by which key, and the names of the fields that each changed."""
-        return self._send(Call("GET", f"{_stream(stream)}/desk/entries/{quote(id, safe='')}/history"))
+        return self._send(Call("GET", f"{_desk_entry(stream, id)}/history"))
 
     def delivery(self, stream: str, id: str, *, n: int | None = None, wait: float = 0) -> T:
         """Return the receipt of an entry's event `n`, by default the newest; wait up to `wait` s for all workers."""
@@ -275,7 +280,7 @@ def _change(
 
 
 def _stream(stream: str) -> str:
-    return f"/streams/{quote(stream, safe='')}"
+    return f"/streams/{_segment('stream', stream)}"
 
 
 def _entries(stream: str) -> str:
@@ -283,7 +288,22 @@ def _entries(stream: str) -> str:
 
 
 def _entry(stream: str, id: str) -> str:
-    return f"{_entries(stream)}/{quote(id, safe='')}"
+    return f"{_entries(stream)}/{_segment('id', id)}"
+
+
+def _desk_entry(stream: str, id: str) -> str:
+    return f"{_stream(stream)}/desk/entries/{_segment('id', id)}"
+
+
+def _segment(field: str, name: str) -> str:
+    """Return a name as one segment of a path. Raises Rejected for one that would be none, or several.
+
+    Servers and proxies decode `%2F` and resolve `..`: who deletes the stream `a/entries/b` would withdraw the entry b.
+    """
+    if "/" in name or name in ("", ".", ".."):
+        fault = {"field": field, "expected": NAMES[field], "got": name[:GOT_LIMIT] or "an empty string"}
+        raise Rejected(0, {"detail": f"The name in {field} is not valid; nothing was sent.", "errors": [fault]})
+    return quote(name, safe="")
 
 
 def encode(value: dict[str, Any]) -> bytes:

@@ -153,6 +153,6 @@ def _json(response: httpx2.Response) -> dict[str, Any] | None:
     """Return the object in an answer; None where the answer is a proxy's."""
     try:
         value = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of an answer that is nested too deep
         return None
     return value if isinstance(value, dict) else None

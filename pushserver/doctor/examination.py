@@ -181,7 +181,8 @@ class Examination:
     async def _pages(self, stream: str) -> None:
         if stream:
             page = await self._ask("GET", f"/streams/{stream}", Accept="text/html", Accept_Encoding="gzip")
-            self._add(judgements.judge_coding(page.headers, self.proxy))
+            if page.status == 200:  # a refusal is short, and not compressed
+                self._add(judgements.judge_coding(page.headers, self.proxy))
 
     async def _readers(self, stream: str, *, own: bool) -> None:
         """Open a reader of each kind, publish to both, and leave them for two heartbeats."""
@@ -214,13 +215,16 @@ class Examination:
             except Unanswered as error:
                 refused = error
         if refused.status in (401, 403, 404):
-            return findings.error("websocket", f"{refused} for the stream {stream}", "name a public stream: --stream")
+            return _no_such_reader("websocket", stream, refused)
         return findings.error("websocket", f"does not pass: {refused}", remedy("upgrade", self.proxy))
 
     async def _open_events(self, stack: AsyncExitStack, stream: str) -> FollowingReader | None:
         try:
             reader = await stack.enter_async_context(self._target.events(stream))
         except Unanswered as error:
+            if error.status in (401, 403, 404):
+                self._add(_no_such_reader("events", stream, error))
+                return None
             says = f"Server-Sent Events do not pass: {error}"
             self._add(findings.error("events", says, remedy("buffering", self.proxy)))
             return None
@@ -303,3 +307,7 @@ class Examination:
         if "workers" in receipt:
             spread = judgements.judge_spread(receipt["workers"], readers, self.proxy, is_direct=self._is_direct)
             self._add(spread)
+
+
+def _no_such_reader(subject: str, stream: str, refused: Unanswered) -> Finding:
+    return findings.error(subject, f"{refused} for the stream {stream}", "name a public stream: --stream")

@@ -18,7 +18,7 @@ STEP_LIMIT = 10.0  # seconds for one request, one handshake, or one close
 FRAME_BYTES = 4 * 2**20  # of one frame of a WebSocket
 BODY_BYTES = 8 * 2**20  # of one answer
 QUEUE = 1_000  # frames of one reader that wait; a reader that has more is stopped
-FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, InvalidHandshake, OSError, ValueError)
+FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, InvalidHandshake, OSError, ValueError, RecursionError)
 
 
 class Answered(NamedTuple):
@@ -31,7 +31,7 @@ class Answered(NamedTuple):
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; an empty one where it is none."""
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             value = json.loads(self.body)
             return value if isinstance(value, dict) else {}
         return {}

@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping
 
+from ..repeats import Trouble
 from ..store.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Census:
         self._beat = 0
         self._figures: dict[bytes, tuple[int, bytes]] = {}  # of other workers, behind the beat at which they came
         self._others: Counter[str] = Counter()  # readers on other workers, by stream
+        self._trouble = Trouble(logger, "the readers of other workers are counted again")
 
     def readers(self, stream: str, own: int) -> int:
         """The readers of a stream, of which this worker has `own`."""
@@ -49,7 +51,10 @@ class Census:
                 if gone := [name for name, (beat, _) in self._figures.items() if self._beat - beat > REMOVED]:
                     await self._store.call(KEY, lambda redis: redis.hdel(KEY, *gone))
         except (StoreError, TimeoutError) as error:
-            logger.warning("the readers of other workers are not counted anew: %r", error)
+            says = str(error) or f"no answer within {WAIT} s"
+            self._trouble.failed("the readers of other workers are not counted anew: %s", says)
+        else:
+            self._trouble.over()
         self._count()
 
     def _count(self) -> None:

@@ -17,6 +17,7 @@ from .stream import LiveStream
 
 logger = logging.getLogger(__name__)
 
+PAUSE = 1.0  # seconds between two renewals of a stream: each sends the whole page to every reader
 RETRY_WITHIN = 0.5  # seconds until a renewal that failed is tried again
 CATCH_UP = 5.0  # seconds for the ring to reach the event of a snapshot
 
@@ -28,25 +29,31 @@ class Renewals:
         self._resumption = resumption
         self._memory_events = memory_events
         self._tasks: dict[LiveStream, asyncio.Task[None]] = {}
+        self._due: set[LiveStream] = set()  # whose page changed so after their last snapshot
 
     def renew(self, stream: LiveStream) -> None:
-        """Begin to renew a stream, unless that is under way, which then begins again."""
+        """Renew a stream now, or after a pause if it has just been renewed."""
+        self._due.add(stream)
         if stream not in self._tasks:
             self._tasks[stream] = asyncio.get_running_loop().create_task(self._renew(stream))
 
     async def _renew(self, stream: LiveStream) -> None:
         try:
-            while stream.is_open:
+            while stream.is_open and stream in self._due:
+                self._due.discard(stream)
                 try:
                     async with asyncio.timeout(CATCH_UP):
-                        if await self._restart(stream):
-                            return
+                        is_renewed = await self._restart(stream)
+                    (self._due.discard if is_renewed else self._due.add)(stream)
+                    await asyncio.sleep(PAUSE)
                 except (StoreError, Unavailable, TimeoutError) as error:
                     logger.warning(
                         "stream %s: its readers have no snapshot yet, will be retried: %r", stream.name, error
                     )
+                    self._due.add(stream)
                     await asyncio.sleep(random.uniform(0, RETRY_WITHIN))
         finally:
+            self._due.discard(stream)
             del self._tasks[stream]
 
     async def _restart(self, stream: LiveStream) -> bool:

@@ -22,6 +22,7 @@ from . import checks
 from .files import raise_file_limit
 from .secret_files import with_secrets
 
+EVERY_ADDRESS = {"0.0.0.0", "::"}
 PROBE_LIMIT = 2.0  # seconds for a server that runs on the address to answer /readyz
 PROBE_BYTES = 4_096  # of its answer
 READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -73,13 +74,19 @@ async def check_address(settings: Settings) -> Finding:
 
 def _check_metrics_address(settings: Settings) -> Finding:
     """Bind the operators' address, and let it go. It may be in use by the server that is to be restarted."""
-    name = f"{settings.metrics_host}:{settings.metrics_port}"
+    subject, name = "metrics address", f"{settings.metrics_host}:{settings.metrics_port}"
+    hosts = {settings.host, settings.metrics_host}
+    if settings.port == settings.metrics_port and (len(hosts) == 1 or hosts & EVERY_ADDRESS):
+        return findings.error(subject, f"{name} is the address of readers, too", "choose another --metrics-port")
     try:
         _bind(settings.metrics_host, settings.metrics_port)
     except OSError as error:
-        do = "if a server that you restart is not what uses it, choose another --metrics-port"
-        return findings.warning("metrics address", f"{name}: {error.strerror}", do)
-    return findings.ok("metrics address", f"{name} is free")
+        if error.errno == errno.EADDRINUSE:
+            do = "if a server that you restart is not what uses it, choose another --metrics-port"
+            return findings.warning(subject, f"{name}: {error.strerror}", do)
+        do = "choose an address of this machine for --metrics-host, and a port"
+        return findings.error(subject, f"{name}: {error.strerror}", do)
+    return findings.ok(subject, f"{name} is free")
 
 
 def _bind(host: str, port: int) -> None:

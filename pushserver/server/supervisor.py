@@ -95,13 +95,16 @@ async def serve(
 
 
 async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Settings, signals: Signals) -> Settings:
-    """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises OSError."""
+    """Serve metrics and status, unless the settings say otherwise; the settings with the port. Raises CannotStart."""
     if settings.metrics_port < 0:
         return settings
     from .monitor import Monitor, serving  # noqa: PLC0415 - a supervisor without it needs no HTTP
 
     address = address_of(settings.metrics_host, settings.metrics_port)
-    listener = await listen_when_free(address, settings.patience, signals.stop)
+    try:
+        listener = await listen_when_free(address, settings.patience, signals.stop)
+    except OSError as error:
+        raise CannotStart(f"--metrics-host, --metrics-port: {error}") from error
     await stack.enter_async_context(serving(Monitor(cluster), listener))
     return dataclasses.replace(settings, metrics_port=listener.getsockname()[1])
 

@@ -28,7 +28,7 @@ const WORKERS = {
   "publish/s": (row) => rate(row.publishes_per_s),
   "written/s": (row) => count(row.entries_written_per_s),
   lag: (row) => lag(row.lag_ms),
-  store: (row) => (row.store_up ? "up" : "away"),
+  store: (row) => (row.heard_s === null ? "-" : row.store_up ? "up" : "away"),
   memory: (row) => size(row.rss_bytes),
   cpu: (row) => percent(row.cpu_percent),
   files: (row) => count(row.files),
@@ -74,7 +74,7 @@ function show(status) {
       return pair;
     }),
   );
-  fill(part("workers"), WORKERS, workers, (row) => row.failing.length > 0 || !row.store_up);
+  fill(part("workers"), WORKERS, workers, (row) => row.failing.length > 0 || (row.heard_s !== null && !row.store_up));
   fill(part("slowest"), SLOWEST, slowest);
   say(`As of ${status.at.slice(0, 19)}Z`);
 }

@@ -10,7 +10,8 @@ from ..logs import cut, escape
 NOTHING = "-"
 TEXT_LIMIT = 40  # characters of an address or of a stream's name
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-WORKERS = ("place", "pid", "state", "readers", "slow", "streams", "publish/s", "written/s", "lag ms", "store")
+# A terminal has 80 columns: what tells that something is wrong comes first.
+WORKERS = ("place", "pid", "state", "store", "lag ms", "readers", "slow", "streams", "publish/s", "written/s")
 USAGE = ("memory", "cpu", "files", "heard")
 SLOWEST = ("slowest readers", "transport", "stream", "worker", "frames behind", "waiting", "stalled")
 
@@ -61,13 +62,13 @@ def _worker(row: Mapping[str, Any]) -> Sequence[str]:
         str(row["place"]),
         str(row["pid"]),
         row["state"] if row["ready"] or row["state"] != "serving" else "not ready",
+        NOTHING if row["heard_s"] is None else "up" if row["store_up"] else "away",
+        _lag(row["lag_ms"]),
         f"{row['readers']:,}",
         f"{row['readers_slow']:,}",
         f"{row['streams']:,}",
         f"{row['publishes_per_s']:,.1f}",
         f"{row['entries_written_per_s']:,.0f}",
-        _lag(row["lag_ms"]),
-        "up" if row["store_up"] else "away",
         _size(row["rss_bytes"]),
         f"{row['cpu_percent']:.0f} %",
         f"{row['files']:,}",

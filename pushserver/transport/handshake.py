@@ -12,9 +12,7 @@ import logging
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Literal
-from urllib.parse import unquote
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.utils import accept_key
@@ -94,15 +92,10 @@ class Handshake(asyncio.Protocol):
 
     def _scope(self) -> dict[str, Any]:
         scope: dict[str, Any] = dict(self._http.scope)
-        url = httptools.parse_url(self._http.url)
-        raw_path = self._http.root_path.encode() + url.path
         offered = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
         scope |= {
             "type": "websocket",
             "scheme": "wss" if scope["scheme"] == "https" else "ws",
-            "path": unquote(raw_path.decode("ascii")),
-            "raw_path": raw_path,
-            "query_string": url.query or b"",
             "subprotocols": [name.strip() for value in offered for name in value.decode("latin-1").split(",")],
             "extensions": {
                 "websocket.http.response": {},

@@ -258,9 +258,9 @@ class HttpProtocol(HttpToolsProtocol):
         if is_upgrade and self._should_upgrade():
             refused = refused or (late_upgrade() if self._is_late else None)
             self._is_upgrading = refused is None
+        if refused is None:
+            locate(scope, self.url, self.root_path)
         if not self._is_upgrading:
-            if refused is None:
-                locate(scope, self.url, self.root_path)
             self._begin(answer(refused) if refused else self.app)
         self._has_ignored |= is_upgrade and has_body(scope["headers"])  # the parser does not read such a body
 

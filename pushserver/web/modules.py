@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, product
 from string import ascii_lowercase
 
-_CAST = re.compile(r"/\*\* @type [^*]*\*/ \(([\w.]+)\)")  # such as `/** @type {Element} */ (event.target)`
+_CAST = re.compile(
+    r"/\*\* @type [^*]*\*/ \(([\w.]+(?:\([^()]*\))?)\)"
+)  # such as `/** @type {Element} */ (event.target)`
 _DECLARATION = re.compile(
     r"^ *(?:/\*\* @type [^*]*\*/ \w+;)+\n", re.MULTILINE
 )  # such as `/** @type {Element} */ region;`

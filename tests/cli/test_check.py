@@ -177,6 +177,11 @@ def test_a_server_that_runs_and_is_not_ready_is_shown_with_its_checks(tmp_path: 
 def test_the_address_of_the_metrics_is_bound_too(redis_server: Server, tmp_path: Path) -> None:
     report = check("--data", str(tmp_path), "--metrics-port", str(redis_server.port))
     assert f"metrics address: 127.0.0.1:{redis_server.port}: Address already in use" in lines(report, "warning")
+    report = check("--data", str(tmp_path), "--metrics-port", "9600", "--metrics-host", "203.0.113.7")
+    assert "metrics address: 203.0.113.7:9600: Cannot assign requested address" in lines(report, "error")
+    for host in ("127.0.0.1", "0.0.0.0"):
+        report = check("--data", str(tmp_path), "--host", host, "--port", "9600", "--metrics-port", "9600")
+        assert "metrics address: 127.0.0.1:9600 is the address of readers, too" in lines(report, "error")
 
 
 # --- an external store

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from pushserver.__main__ import main
 
+from ..support.keys import create_key
 from ..support.server import Running
 
 Command = Callable[..., Result]
@@ -40,6 +41,11 @@ def test_erase_says_since_when_and_what_is_left_to_do(server: Running, command: 
     refused = command("erase", stream, id)
     assert (refused.exit_code, "withdraw it first" in refused.output) == (1, True)
     assert command("withdraw", stream, id).exit_code == 0
+    again = command("withdraw", stream, id, "--reason", "legal")
+    assert (again.exit_code, f"To erase its text from the store: pushserver erase {stream} {id}" in again.output) == (
+        1,
+        True,
+    )
     done = command("erase", stream, id)
     assert (done.exit_code, done.output.startswith(f"erased {id} at 20")) == (0, True)
     assert done.output.endswith("the store: its files have the text no more\n")
@@ -76,6 +82,17 @@ def test_all_streams_are_exported_to_a_folder_and_imported_from_it(
     assert [server.snapshot(name)["entries"] for name in names] == entries
     history = server.send("GET", f"/streams/{names[0]}/desk/entries/{entries[0][0]['id']}/history", b"").json()
     assert [row["action"] for row in history["revisions"]] == ["publish", "restore"]
+
+
+def test_a_refused_export_leaves_no_half_file_and_an_empty_folder_is_no_import(
+    server: Running, command: Command, stream: str, tmp_path: Path
+) -> None:
+    server.publish_ok(stream, "first")
+    key = create_key(server, "--streams", stream)
+    assert command("export", "--all", str(tmp_path), "--key", key).exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+    done = command("import", "--all", str(tmp_path))
+    assert (done.exit_code, f"in {tmp_path}, found none" in done.output) == (1, True)
 
 
 def test_one_stream_or_all_is_asked_for(command: Command, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -151,3 +152,20 @@ def test_a_batch_is_answered_line_by_line_whatever_is_in_the_lines(server: Runni
 def test_a_key_that_was_read_from_a_file_may_end_with_a_line_end(server: Running, stream: str) -> None:
     with Publisher(server.url, f"{server.key}\r\n") as publisher:
         assert publisher.publish(stream, {"headline": "One"})["rev"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda publisher: publisher.delete_stream("storm/entries/1"), "stream"),
+        (lambda publisher: publisher.delete_stream(".."), "stream"),
+        (lambda publisher: publisher.withdraw("storm", ".."), "id"),
+        (lambda publisher: publisher.withdraw("storm", ""), "id"),
+        (lambda publisher: publisher.erase("storm", "../x"), "id"),
+        (lambda publisher: publisher.publish("", {"headline": "x"}), "stream"),
+    ],
+)
+def test_a_name_that_would_be_another_address_is_not_sent(call: Callable[[Publisher], Any], field: str) -> None:
+    with Publisher("http://127.0.0.1:1", "pk_no_server_is_asked") as publisher, pytest.raises(Rejected) as refused:
+        call(publisher)
+    assert [error["field"] for error in refused.value.errors] == [field]

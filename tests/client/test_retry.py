@@ -83,5 +83,7 @@ def test_a_proxy_is_not_taken_for_the_server() -> None:
     with pytest.raises(PublishError, match="not pushserver's") as error:
         judge(CALL, answered(200, "<html>Welcome to the hotel"), 0)
     assert "Welcome to the hotel" in str(error.value)
+    with pytest.raises(PublishError, match="not pushserver's"):
+        judge(CALL, answered(200, "[" * 100_000), 0)
     with pytest.raises(Rejected, match="405 Method Not Allowed"):
         judge(CALL, answered(405, "<html>"), 0)

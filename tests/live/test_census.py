@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from pushserver.live.census import COUNTED, KEY, REMOVED, STREAMS, Census
@@ -37,6 +39,25 @@ async def test_the_last_figures_of_a_worker_that_is_gone_count_for_two_heartbeat
     fields = await log_store.call(KEY, lambda redis: redis.hkeys(KEY))
     assert gone._name not in fields
     assert one._name in fields
+
+
+async def test_a_store_that_is_away_is_one_line_of_the_log(
+    log_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object) -> None:
+        raise TimeoutError
+
+    one = Census(log_store)
+    with caplog.at_level(logging.INFO), monkeypatch.context() as patch:
+        patch.setattr(log_store, "exchange", fails)
+        for _ in range(3):
+            await one.take({})
+        patch.undo()
+        await one.take({})
+    assert [record.getMessage().split(" after ")[0] for record in caplog.records] == [
+        "the readers of other workers are not counted anew: no answer within 0.5 s",
+        "the readers of other workers are counted again,",
+    ]
 
 
 async def test_a_worker_names_the_streams_that_most_read(log_store: Store, stream: str) -> None:

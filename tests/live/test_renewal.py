@@ -8,6 +8,7 @@ import pytest
 
 from pushserver import model
 from pushserver.content import changes, schema, validation
+from pushserver.live import renewal
 from pushserver.model import StoredPage
 from pushserver.store.log import Appended, Log
 from pushserver.wire.frames import Format
@@ -59,6 +60,21 @@ async def test_events_that_come_meanwhile_follow_the_snapshot_once_and_in_order(
         last = max(at for at, frame in enumerate(reader.frames) if frame["type"] == "snapshot")
         shown, after = reader.frames[last], [frame["n"] for frame in reader.frames[last:] if "prev" in frame]
         assert after == list(range(shown["n"] + 1, 25))
+
+
+async def test_a_page_that_changes_again_and_again_sends_no_snapshot_for_each_change(
+    log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "PAUSE", 3600)
+    await append(log, stream)
+    async with running(log) as hub, reading(hub, stream, format=Format.HTML) as reader:
+        _, page = await put_page(log, stream, timezone="Asia/Kolkata")
+        await until_snapshots(reader, 2)
+        for zone in ("Asia/Tokyo", "Asia/Kolkata", "Asia/Tokyo"):
+            _, page = await put_page(log, stream, page, timezone=zone)
+        await append_and_read(log, stream, reader, 6)
+        assert reader.kinds()[-4:] == ["page.put", "page.put", "page.put", "entry.put"]
+        assert reader.kinds().count("snapshot") == 2
 
 
 async def test_who_comes_back_after_the_change_gets_a_snapshot_of_the_html_and_the_event_of_the_json(

@@ -238,6 +238,14 @@ def test_without_a_key_a_stream_is_read_and_the_rest_is_named(servers: list[Runn
     assert "expected a key" in done.stdout
 
 
+def test_a_stream_that_is_not_there_is_no_fault_of_a_proxy(servers: list[Running], tmp_path: Path) -> None:
+    arguments = ["doctor", servers[0].url, "--data", str(tmp_path), "--json", "--stream", "none"]
+    done = CliRunner().invoke(main, arguments, env={"PUSHSERVER_KEY": ""})
+    named = faults(json.loads(done.stdout))
+    assert named.keys() == {"websocket", "events"}
+    assert all("name a public stream: --stream" in said for said in named.values())
+
+
 def test_a_key_that_does_not_arrive_is_named(servers: list[Running], unused_url: str) -> None:
     named = faults(examine(servers[0].url, servers, REFUSED, PUSHSERVER_KEY="pk_wrong_0123456789ab"))
     assert "nginx: proxy_set_header Authorization $http_authorization;" in named["publish"]

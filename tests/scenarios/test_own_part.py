@@ -119,6 +119,8 @@ def test_a_page_whose_stream_is_deleted_says_that_it_was_taken_down_and_stays_qu
     expect(page.locator("#status")).to_have_attribute("data-state", "deleted")
     page.evaluate(WAKE)
     expect(page.locator("#announcer")).to_have_text("Diese Seite wurde entfernt")
+    for hidden in ("h1", "article", "#latest"):
+        expect(page.locator(hidden)).not_to_be_visible()
     assert asked == []
 
 

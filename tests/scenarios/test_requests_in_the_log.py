@@ -56,7 +56,8 @@ async def test_an_id_goes_through_and_one_is_made(logged: Running, stream: str) 
         await receive(socket, "snapshot")
         assert socket.response is not None
         assert socket.response.headers["x-request-id"] == "a-reader"
-    until_logged(logged, logger="pushserver.access", request="a-reader")
+    line = until_logged(logged, logger="pushserver.access", request="a-reader")
+    assert line["message"].startswith(f"GET {path}/ws 101 ")
 
 
 def test_wrong_keys_are_a_line_for_each_address_and_never_the_key(logged: Running, stream: str) -> None:

@@ -295,6 +295,13 @@ def test_a_port_that_is_taken_is_named(serve: Serve, tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "valkey.pid").exists()
 
 
+def test_an_address_of_the_metrics_that_cannot_be_used_is_named_by_its_settings(serve: Serve, tmp_path: Path) -> None:
+    address = ("--metrics-host", "203.0.113.7", "--metrics-port", "9600")
+    status, said = serve("--port", "0", *address, "--data", str(tmp_path / "data"))
+    assert status == 3
+    assert "cannot start: --metrics-host, --metrics-port: " in said
+
+
 @pytest.mark.full  # it waits for the port
 def test_a_port_that_workers_share_is_taken_for_another_server(serve: Serve, start: Start, tmp_path: Path) -> None:
     server = start("--workers", "2")

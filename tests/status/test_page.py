@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
@@ -10,7 +11,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from pushserver.status.page import FILES, POLICY
 
 from ..support.judge import CHROMIUM, FLAGS
-from ..support.scrapes import ask, metrics_url
+from ..support.scrapes import ask, metrics_url, status
 from ..support.server import LIMIT, Running
 
 
@@ -48,10 +49,14 @@ def test_the_page_shows_the_cluster_and_renews_itself(chromium: Browser, server:
     page.route("**/status.json", lambda route: route.abort())
     expect(page.locator("#state")).to_contain_text("Not reached", timeout=LIMIT * 1_000)
     page.unroute("**/status.json")
-    hostile = {"version": "<img src=x onerror=throw(1)>", "at": "2026-01-01T00:00:00Z", "workers": [], "slowest": []}
+    starting = {**status(server)["workers"][0], "state": "starting", "heard_s": None, "store_up": False}
+    hostile: dict[str, Any] = {"version": "<img src=x onerror=throw(1)>", "at": "2026-01-01T00:00:00Z", "slowest": []}
+    hostile["workers"] = [starting]
     totals = {"readers": 7, "streams": 1, "publishes_per_s": 0, "entries_written_per_s": 0, "lag_ms": None}
-    hostile["totals"] = {**totals, "rss_bytes": 0, "cpu_percent": 0}  # type: ignore[assignment]
+    hostile["totals"] = {**totals, "rss_bytes": 0, "cpu_percent": 0}
     page.route("**/status.json", lambda route: route.fulfill(json=hostile))
     expect(page.locator("#version")).to_have_text("<img src=x onerror=throw(1)>", timeout=LIMIT * 1_000)
     assert page.locator("#version img").count() == 0
+    shown = page.locator("#workers").inner_text()
+    assert ("starting" in shown, "away" in shown) == (True, False), "it has not looked at the store yet"
     assert errors == []

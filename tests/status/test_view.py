@@ -63,7 +63,7 @@ def test_the_view_has_sums_workers_and_the_slowest_readers() -> None:
     )
     row = re.split(r"  +", shown[4].strip())
     assert row == [
-        *("1", "4711", "serving", "1,204", "1", "3", "0.5", "1,204", "2 / 9", "up", "100 MiB", "12 %", "1,230", "0 s")
+        *("1", "4711", "serving", "up", "2 / 9", "1,204", "1", "3", "0.5", "1,204", "100 MiB", "12 %", "1,230", "0 s")
     ]
     assert re.split(r"  +", shown[-1].strip()) == [
         *("203.0.113.9", "websocket", "storm", "1 (4711)", "12", "64 KiB", "31 s")
@@ -71,7 +71,7 @@ def test_the_view_has_sums_workers_and_the_slowest_readers() -> None:
 
 
 def test_a_worker_that_is_not_ready_says_why() -> None:
-    failing = {**WORKER, "ready": False, "failing": ["store", "tail"], "store_up": False, "heard_s": None}
+    failing = {**WORKER, "ready": False, "failing": ["store", "tail"], "store_up": False}
     shown = "\n".join(view.view_lines({**STATUS, "workers": [failing], "slowest": []}))
     assert "not ready" in shown
     assert "away" in shown
@@ -94,3 +94,10 @@ def test_a_screen_has_no_more_than_the_terminal() -> None:
     assert len(rows) == 10
     assert all(len(row.removesuffix("\x1b[K")) <= 60 for row in rows)
     assert re.search(r"… \d+ more lines", rows[-1])
+
+
+def test_a_worker_that_starts_has_not_looked_at_the_store() -> None:
+    starting = {**WORKER, "state": "starting", "ready": False, "store_up": False, "heard_s": None}
+    shown = "\n".join(view.view_lines({**STATUS, "workers": [starting], "slowest": []}))
+    assert "starting" in shown
+    assert "away" not in shown
