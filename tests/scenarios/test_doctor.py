@@ -15,13 +15,12 @@ from click.testing import CliRunner
 
 from pushserver.__main__ import main
 
-from ..support.balancers import balancer, is_listening_on, program
+from ..support.balancers import BALANCERS, balancer, is_listening_on, program
 from ..support.certificates import Authority
 from ..support.commands import DONE, REFUSED
 from ..support.nginx import MAP, UPGRADES, nginx
 from ..support.processes import free_port
 from ..support.server import STOP_LIMIT, Running, running, until
-from ..support.shipped_nginx import shipped
 
 pytestmark = pytest.mark.full
 
@@ -211,14 +210,11 @@ def test_a_broken_proxy_is_found_and_its_line_named(
 
 
 def test_the_three_of_deploy_are_well(servers: list[Running], tmp_path: Path) -> None:
-    for name in ("haproxy", "caddy"):
+    for name in BALANCERS:
         with balancer(name, tmp_path, servers) as proxy:
             report = examine(proxy.url, servers, DONE)
             assert faults(report) == {}
             assert "2 of 2 workers" in json.dumps(report)
-    more = f"max_fails=1 fail_timeout=5s; server {servers[1].url.removeprefix('http://')};"
-    with shipped(tmp_path, servers[0].url, ("max_fails=1 fail_timeout=5s;", more)) as proxy:
-        assert faults(examine(proxy.url, servers, DONE)) == {}
 
 
 def test_a_server_without_a_proxy_is_well(servers: list[Running]) -> None:

@@ -34,6 +34,7 @@ class Judge:
         self.context.add_init_script(f"{SCRIPT}.listen()")
         self.context.route(lambda url: not url.startswith(f"{origin}/"), self._load)
         self.context.on("dialog", self._dialog)
+        self.context.set_default_timeout(LIMIT * 1000)
         self.page = self.context.new_page()
         self.context.on("weberror", lambda error: self._noted.append(f"error: {error.error}"))
 
