@@ -54,6 +54,11 @@ class PageConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._answer: asyncio.Future[int] | None = None
+        self.is_last = False  # the server answers no more on this connection
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     async def send(self, request: bytes) -> int:
         """Send a request and return the answer's status. Raises ServerUnavailable."""
@@ -70,6 +75,7 @@ class PageConnection(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
+        self.is_last = not self._parser.should_keep_alive()
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(self._parser.get_status_code())
 
@@ -110,6 +116,10 @@ class PageLoads:
                 due = self._begun_at + number / self._orders.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             place = number % len(self._requests)
+            if connection.is_last:  # proxies end a connection after a number of answers
+                connection.close()
+                connection = PageConnection()
+                await self._orders.endpoint.connect(connection)
             status = await connection.send(self._requests[place])
             self._waits[round((time.monotonic() - due) / TICK)] += 1
             self._statuses[str(status)] += 1

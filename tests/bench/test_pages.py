@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
@@ -38,3 +41,32 @@ async def test_a_server_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ServerUnavailable, match=r"expected a server at 127\.0\.0\.1:1"):
         await loader.begin(Orders(Endpoint("127.0.0.1", 1, "", "127.0.0.1"), ["/"], 2))
     await loader.close()
+
+
+class Once(BaseHTTPRequestHandler):
+    """A server that answers once on each connection, and says so."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+async def test_loads_go_on_where_a_server_ends_connections() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Once) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        loader = await PageLoader.start()
+        endpoint = Endpoint("127.0.0.1", server.server_port, "", "127.0.0.1")
+        await loader.begin(Orders(endpoint, ["/one", "/two", "/three"], 1))
+        figures = await loader.end()
+        await asyncio.to_thread(server.shutdown)
+        thread.join()
+    assert figures.statuses.keys() == {"200"}
+    assert figures.loads >= 3
