@@ -49,3 +49,8 @@ def status(server: Running) -> dict[str, Any]:
     """The cluster as `/status.json` shows it."""
     shown: dict[str, Any] = ask(server, "/status.json").json()
     return shown
+
+
+def ready_workers(server: Running) -> set[int]:
+    """The pids of the workers that are ready."""
+    return {worker["pid"] for worker in status(server)["workers"] if worker["ready"]}
