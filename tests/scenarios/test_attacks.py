@@ -257,7 +257,8 @@ def judge_live_and_fresh(court: Judge, server: Running, stream: str) -> None:
     assert snapshot["older"] is None
     expected = {f"e-{entry['id']}": words(entry) for entry in snapshot["entries"]}
     while not court.page.locator("#e-last").count():  # what comes while a page is read from its middle waits
-        court.page.wait_for_function("() => document.querySelector('#e-last, #notice:not([hidden])')")
+        # On a page of hundreds of entries each event costs tens of ms: a busy machine takes minutes for all of them.
+        court.page.wait_for_function("() => document.querySelector('#e-last, #notice:not([hidden])')", timeout=0)
         if court.page.locator("#notice").is_visible():
             court.page.locator("#notice").dispatch_event("click")
     for _ in range(2):
