@@ -44,7 +44,7 @@ class Fleet:
         await until(lambda: self.servers[number].http.get("/readyz").status_code == 200)
 
     def readers(self) -> list[int]:
-        """How many readers each server has."""
+        """Return how many readers each server has."""
         return [_readers(scrape(server)) for server in self.servers]
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class Deployed(NamedTuple):
 
     @property
     def returns(self) -> int:
-        """How often a reader was sent away during the restart of one server, at most."""
+        """Return how often a reader was sent away at most during the restart of one server."""
         return max(reader.left[stage] for reader in self.swarm.readers for stage in range(SERVERS))
 
     def row(self) -> str:

@@ -73,7 +73,7 @@ async def ping(redis: aioredis.Redis, waits: list[float]) -> None:
 
 
 async def scripts(redis: aioredis.Redis) -> tuple[int, float]:
-    """How many scripts the store ran, and their milliseconds."""
+    """Return how many scripts the store ran, and the milliseconds that they took."""
     stats = await redis.info("commandstats")
     ran = cast(dict[str, float], stats.get("cmdstat_evalsha", {"calls": 0, "usec": 0}))
     return int(ran["calls"]), ran["usec"] / 1_000

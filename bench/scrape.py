@@ -1,4 +1,4 @@
-"""What a scrape of metrics and a look at the status cost, after many workers: `python -m bench.scrape`.
+"""Measure what a scrape of metrics and a look at the status cost after many workers: `python -m bench.scrape`.
 
 Summaries of full size come from WORKERS workers that live, and came from PAST that have ended. The clock is that of the
 processor, so that a busy machine changes little.

@@ -43,7 +43,7 @@ def run(command: str, *arguments: str, env: dict[str, str] | None = None) -> Res
 
 
 def check(*arguments: str, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """What `check` reports, as JSON."""
+    """Return what `check` reports, as JSON."""
     done = run("check", "--json", *arguments, env=env)
     assert done.exit_code in (DONE, REFUSED), done.output
     report: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""What an answer through a public address says about the proxies on its way."""
+"""An answer through a public address shows what the proxies on its way did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pushserver.findings import Level
 
 
 def echo(**fields: Any) -> dict[str, Any]:
-    """What a server believes of a request that came through a proxy in order."""
+    """A server believes this of a request that came through a sound proxy."""
     headers = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
     usual = {"id": "a", "scheme": "https", "host": "live.example", "address": "203.0.113.9", "port": 0}
     return {**usual, "headers": headers, **fields}

@@ -1,4 +1,4 @@
-"""Who publishes on one worker and reads on another right after the answer sees what was published."""
+"""A script that publishes on one worker and then reads on another sees what it published."""
 
 from __future__ import annotations
 

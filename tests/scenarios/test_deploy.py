@@ -157,12 +157,12 @@ def test_the_command_of_the_unit_runs_below_its_limits(tmp_path: Path, stream: s
     state, temporary, log, port = tmp_path / "state", tmp_path / "tmp", tmp_path / "log", free_port()
     for folder in (state, temporary):
         folder.mkdir(mode=0o700)
-    given = {"PUSHSERVER_KEY": KEY, "PUSHSERVER_DRAIN_DELAY": "0"}
+    variables = {"PUSHSERVER_KEY": KEY, "PUSHSERVER_DRAIN_DELAY": "0"}
     with log.open("w") as output:
         server = subprocess.Popen(
             confined.command(state, "--port", str(port)),
             cwd=ROOT,
-            env={**clean_environment(), **given, **confined.environment(state, temporary)},
+            env={**clean_environment(), **variables, **confined.environment(state, temporary)},
             stdout=output,
             stderr=output,
         )

@@ -142,8 +142,8 @@ def broken(name: str, folder: Path, servers: list[Running]) -> AbstractContextMa
             return nginx(folder, location("proxy_set_header Host $http_host;", "proxy_buffering off;"), http=http)
         case "buffering":
             # What nginx does by default, but for the header by which the server asks it not to: HTTP/1.0, and buffers.
-            held = (UPGRADES[-1], "proxy_ignore_headers X-Accel-Buffering;")
-            sse = location(*held, path="location ~ /sse$")
+            buffering = (UPGRADES[-1], "proxy_ignore_headers X-Accel-Buffering;")
+            sse = location(*buffering, path="location ~ /sse$")
             return nginx(folder, sse, location(*GOOD), http=http)
         case "gzip":
             gzip = ("gzip on;", "gzip_types text/event-stream;", "gzip_proxied any;", "gzip_min_length 0;")
@@ -167,11 +167,11 @@ def broken(name: str, folder: Path, servers: list[Running]) -> AbstractContextMa
             return haproxy(folder, servers, tls=f"ssl crt {folder}/both.pem")
         case "cached no-store":
             zone = f"proxy_cache_path {folder}/cache keys_zone=pages:1m;"
-            kept = ("proxy_cache pages;", "proxy_ignore_headers Cache-Control Vary;", "proxy_cache_valid 200 1m;")
+            caching = ("proxy_cache pages;", "proxy_ignore_headers Cache-Control Vary;", "proxy_cache_valid 200 1m;")
             return nginx(
                 folder,
                 location(*GOOD, path=READERS),
-                location(*UPGRADES[-1:], *kept, "proxy_set_header X-Forwarded-For $remote_addr;"),
+                location(*UPGRADES[-1:], *caching, "proxy_set_header X-Forwarded-For $remote_addr;"),
                 http=f"{http}\n{zone}",
             )
         case "sticky":

@@ -62,8 +62,8 @@ class Server(uvicorn.Server):
 @contextmanager
 def working(beside: Running, *arguments: str) -> Iterator[Worker]:
     """Run a worker with these arguments of `pushserver serve`, without a supervisor."""
-    given = serve.make_context("serve", list(arguments)).params
-    settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
+    parsed = serve.make_context("serve", list(arguments)).params
+    settings = Settings(**{field.name: parsed[field.name] for field in fields(Settings)})
     with reachable(beside.data.absolute() / SOCKET) as path, _logged(settings) as written:
         with _serving(replace(settings, redis=socket_url(path), key=beside.key)) as url:
             worker = Worker(url, beside, written)
