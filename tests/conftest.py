@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +63,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the test's own thread logs: a worker in another thread (`support/worker.py`) logs when it likes."""
+    thread = threading.get_ident()
+
+    def own(record: logging.LogRecord) -> bool:
+        return record.thread == thread
+
+    caplog.handler.addFilter(own)
+    yield caplog
+    caplog.handler.removeFilter(own)
 
 
 @pytest.fixture(scope="session")
