@@ -91,7 +91,7 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition, items: Sequence[str]) -> str:
+def json_feed(edition: Edition, items: Sequence[bytes]) -> bytes:
     """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
 
     `items` are `feed_item` of each entry.
@@ -119,7 +119,7 @@ def json_feed(edition: Edition, items: Sequence[str]) -> str:
             ]
         },
     }
-    return dumps(present(feed)).replace('"\\u0000"', ",".join(items), 1) + "\n"
+    return dumps(present(feed)).encode().replace(b'"\\u0000"', b",".join(items), 1) + b"\n"
 
 
 def feed_item(edition: Edition, entry: StoredEntry) -> str:
