@@ -80,9 +80,9 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     )
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
-    static = StaticSet(static_folder(), settings.public_url)
-    most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     cached = cache_control(settings.cache)
+    static = StaticSet(static_folder(), settings.public_url, cache_control=cached)
+    most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     description = dumps(document.document(VERSION, **most)) + "\n"
     masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
     site = static.site._replace(masthead=masthead)
