@@ -33,7 +33,8 @@ class Stretch:
             except StopIteration as end:
                 result: T = end.value
                 return result
-            await self.rest()
+            if self._clock() >= self._over:
+                await self.rest()
 
 
 async def in_stretches(steps: Generator[None, None, T], seconds: float = STRETCH) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -21,36 +22,37 @@ from ..page.render import Item, Place
 MARK = Markup(secrets.token_hex(16))  # stands for the HTML of an item; no publisher can guess it
 
 
+class Shown(NamedTuple):
+    """Shown is an entry in the list of a page, with MARK in the place of its HTML, and its credits."""
+
+    item: Item
+    html: bytes
+    credits: Credits
+
+
 class Piece:
     """Piece is one revision of an entry, with its part of each surface, made on first use."""
 
-    __slots__ = ("_atom", "_credits", "_feed_item", "_html", "_item", "_update", "entry_json")
+    __slots__ = ("_atom", "_feed_item", "_shown", "_update", "entry_json")
 
     def __init__(self, entry_json: bytes) -> None:
         self.entry_json = entry_json
-        self._item: Item | None = None
-        self._html = b""
-        self._credits: Credits | None = None
+        self._shown: Shown | None = None
         self._update = self._atom = self._feed_item = b""
 
-    def item(self, place: Place) -> Item:
-        """The entry in the list of a page, with MARK in the place of its HTML."""
-        if self._item is None:
-            entry_json = self.entry_json.decode()
+    @property
+    def is_shown(self) -> bool:
+        """Whether what a page shows of it has been made."""
+        return self._shown is not None
+
+    def shown(self, edition: Edition) -> Shown:
+        """The entry as a page shows it."""
+        if self._shown is None:
+            entry_json, place = self.entry_json.decode(), Place.of(edition.page)
             item = render.item.made(entry_json, place) or render.make_item(entry_json, place)
-            self._item, self._html = item._replace(html=MARK), item.html.encode()
-        return self._item
-
-    def html(self, place: Place) -> bytes:
-        """The HTML of the item."""
-        self.item(place)
-        return self._html
-
-    def credits(self, edition: Edition) -> Credits:
-        """The authors and the picture of the entry in the structured data of a page."""
-        if self._credits is None:
-            self._credits = jsonld.credits_of(edition, self._entry())
-        return self._credits
+            credits = jsonld.credits_of(edition, self._entry())
+            self._shown = Shown(item._replace(html=MARK), item.html.encode(), credits)
+        return self._shown
 
     def update(self, edition: Edition) -> bytes:
         """The entry in the structured data of a page, which describes the newest ones alone."""
@@ -77,7 +79,9 @@ class Piece:
     @property
     def size(self) -> int:
         """Bytes of what it has made, nearly."""
-        made = len(self._html) + len(self._update) + len(self._atom) + len(self._feed_item)
+        made = (
+            len(self._shown.html if self._shown else b"") + len(self._update) + len(self._atom) + len(self._feed_item)
+        )
         return len(self.entry_json) + made
 
 

@@ -69,26 +69,28 @@ def make(
 
 
 def _page(edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, stale: str | None, **options: Any) -> Steps:
-    place, described = Place.of(edition.page), pieces[: jsonld.UPDATES]
+    described = pieces[: jsonld.UPDATES]
     for piece in pieces:
-        piece.item(place)
-        piece.credits(edition)
-        yield
+        if not piece.is_shown:
+            piece.shown(edition)
+            yield
+    updates = []
     for piece in described:
-        piece.update(edition)
+        updates.append(piece.update(edition))
         yield
-    parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=_older(snapshot, pieces))
+    shown = [piece.shown(edition) for piece in pieces]
+    parts = render.parts(edition.page, [each.item for each in shown], older=_older(snapshot, pieces))
     yield
-    credits = [piece.credits(edition) for piece in pieces]
-    json_ld = jsonld.live_blog(edition, [MARK] * len(described), credits)
+    credits = [each.credits for each in shown]
+    json_ld = jsonld.live_blog(edition, [MARK] * len(updates), credits)
     tags = card.page_card(edition, [named.picture for named in credits if named.picture])
     yield
-    late = render.timestamp(stale, place) if stale else None
+    late = render.timestamp(stale, Place.of(edition.page)) if stale else None
     about: dict[str, Any] = {"json_ld": json_ld, "card": tags, "cursor": str(snapshot.cursor), "n": snapshot.n}
     frame = render.page(edition.stream, edition.page, parts, late=late, **about, **options)
     yield
     # The structured data stands in the head of the page, and the items in its body.
-    return _filled(frame, [*(piece.update(edition) for piece in described), *(piece.html(place) for piece in pieces)])
+    return _filled(frame, [*updates, *(each.html for each in shown)])
 
 
 def _filled(frame: str, texts: Sequence[bytes]) -> bytes:

@@ -16,6 +16,7 @@ from pushserver.surfaces.pieces import MARK, Piece, Pieces
 from ..support.samples import STORED_ENTRY, STORED_PAGE
 
 PLACE = Place.of(STORED_PAGE)
+EDITION = Edition("https://news.example", "storm", STORED_PAGE, [], "2023-07-11T15:53:00.000Z", "urn:x")
 
 
 def an_entry(id: str, **fields: Any) -> str:
@@ -41,12 +42,13 @@ def test_a_field_of_the_page_that_entries_show_makes_them_anew(change: Any) -> N
 
 
 def test_a_piece_has_its_html_once_and_counts_what_it_has() -> None:
-    edition = Edition("https://news.example", "storm", STORED_PAGE, [], "2023-07-11T15:53:00.000Z", "urn:x")
     piece = Piece(an_entry("one", headline="“Quoted”").encode())
-    assert piece.item(PLACE).html is MARK
-    assert "“Quoted”" in piece.html(PLACE).decode()
-    made = [piece.html(PLACE), piece.update(edition), piece.atom(edition), piece.feed_item(edition)]
-    assert [piece.html(PLACE), piece.update(edition), piece.atom(edition), piece.feed_item(edition)] == made
+    assert not piece.is_shown
+    assert piece.shown(EDITION).item.html is MARK
+    assert "“Quoted”" in piece.shown(EDITION).html.decode()
+    made = [piece.shown(EDITION).html, piece.update(EDITION), piece.atom(EDITION), piece.feed_item(EDITION)]
+    assert piece.shown(EDITION) is piece.shown(EDITION)
+    assert [piece.update(EDITION), piece.atom(EDITION), piece.feed_item(EDITION)] == made[1:]
     assert piece.size == len(piece.entry_json) + sum(map(len, made))
 
 
@@ -58,4 +60,4 @@ def test_an_entry_that_a_frame_has_shown_is_not_made_again(monkeypatch: pytest.M
         raise AssertionError("made again")
 
     monkeypatch.setattr(render, "make_item", make)
-    assert Piece(entry.encode()).html(PLACE).decode() == html
+    assert Piece(entry.encode()).shown(EDITION).html.decode() == html
