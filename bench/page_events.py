@@ -5,7 +5,8 @@
 It prints, of a page of 100 different entries:
 
     first load    processor time of the worker for the first GET of a surface after an event, and for the next one
-    events        10 events and 1,000 GETs a second, for SECONDS: the waits of the GETs, the worker's share of a core
+    events        10 events and 1,000 GETs a second, for SECONDS: the waits of the GETs, the longest acknowledgement
+                  (the store answers no look while it syncs an event), the share of a core that the worker took
     memory        of a stream: page and entries in gzip and br, feeds in gzip
 """
 
@@ -84,15 +85,18 @@ async def beside_events(server: Running, worker: int, seconds: float) -> str:
     loader = await PageLoader.start()
     await loader.begin(Orders(endpoint, [f"/streams/{STREAM}"], CONNECTIONS, LOADS))
     before, loop = measure([worker]), asyncio.get_running_loop()
-    begin = loop.time()
+    begin, acknowledged = loop.time(), 0.0
     for number in range(int(seconds * EVENTS)):
         await asyncio.sleep(max(0.0, begin + number / EVENTS - loop.time()))
+        asked_at = loop.time()
         await asyncio.to_thread(publish, server, STREAM, 1, number + 1_000)
+        acknowledged = max(acknowledged, loop.time() - asked_at)
     share = measure([worker]).since(before).cpu / (loop.time() - begin)
     loads = await loader.end()
     rate = loads.loads / loads.seconds
     waits = f"p50 {loads.p50:.1f} ms, p99 {loads.p99:.1f} ms, longest {loads.longest:.1f} ms"
-    return f"{rate:,.0f} GETs a second: {waits}; {share:.0%} of a core; {loads.statuses}"
+    synced = f"longest acknowledgement {acknowledged * 1e3:.1f} ms"
+    return f"{rate:,.0f} GETs a second: {waits}; {synced}; {share:.0%} of a core; {loads.statuses}"
 
 
 def memory_of_a_stream(server: Running, worker: int) -> float:
