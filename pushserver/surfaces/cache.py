@@ -271,6 +271,7 @@ class SurfaceCache:
             if shelf.cleared == cleared:
                 shelf.show(snapshot)
                 shelf.verified_at = asked_at
+                await asyncio.sleep(0)  # to read a snapshot takes a stretch by itself
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 
