@@ -8,6 +8,8 @@
       | --- LEAVING --------------------->  |   it drains by itself (SIGTERM, a bug): replace it
       | <-- REPLACED, STOP, STOP_NOW, ----  |
       |     HURRY                           |
+      | --- LEFT ------------------------>  |   its readers have left; it goes on accepting
+      | <-- CLOSE ------------------------  |   those of all workers have; new connections are refused from now on
 
 The sockets keep the bounds of what is sent (SOCK_SEQPACKET): each word, and each summary, comes whole or not at all.
 The channel ends for the worker when its supervisor is gone: no other process has the supervisor's end.
@@ -36,6 +38,8 @@ class Word(Enum):
     STOP = b"s"  # the server stops
     STOP_NOW = b"n"  # the server stops, and no balancer has to notice it
     HURRY = b"h"
+    LEFT = b"e"  # its readers have left; it goes on accepting
+    CLOSE = b"c"  # new connections are refused: accept what waits, and close the listener
 
 
 WORDS = {word.value: word for word in Word}

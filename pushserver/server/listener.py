@@ -30,7 +30,8 @@ UNACKNOWLEDGED = 5.0  # seconds beyond a reader's patience, after which the kern
 UNIX_MODE = 0o660  # of a unix socket: its owner and its group may connect
 # Classic BPF: load the flags of the TCP header; of SYN and ACK, is only SYN set? Then drop the packet, else take it.
 NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-SO_ATTACH_FILTER = 26  # of Linux; Python has no name for it
+SO_ATTACH_FILTER, SO_BINDTOIFINDEX = 26, 62  # of Linux; Python has no name for them
+NO_DEVICE = 0x7FFFFFFF  # the index of a network device that no machine has
 
 
 def listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:
@@ -130,6 +131,7 @@ class Listeners:
         self.address = first.getsockname()
         self._patience = patience
         self._reserved = first if self.is_unix else reserve(first)
+        self._has_file = self.is_unix
 
     def open(self) -> socket.socket:
         """A listener for a place. Raises OSError."""
@@ -137,10 +139,21 @@ class Listeners:
             return self._reserved.dup()
         return listen(self.address, self._patience, shared=True)
 
+    def refuse(self, listener: socket.socket) -> None:
+        """Refuse new connections to the listener of a place; those that have begun can still be accepted."""
+        if self.is_unix:
+            self._remove_file()
+        else:
+            refuse(listener)
+
     def close(self) -> None:
         """Let the address go."""
         self._reserved.close()
-        if self.is_unix:
+        self._remove_file()
+
+    def _remove_file(self) -> None:
+        if self._has_file:  # else the file is of the next server
+            self._has_file = False
             with suppress(FileNotFoundError):
                 os.unlink(self.address)
 
@@ -150,14 +163,23 @@ def address_of(host: str, port: int) -> Any:
     return unix_path(host) or (host, port)
 
 
-def take_no_more(listener: socket.socket) -> None:
-    """Let no new connection begin on a listener; those that have begun can still be accepted.
+def refuse(listener: socket.socket) -> None:
+    """Have the kernel refuse each new connection; those that have begun, also the handshake, can still be accepted.
 
-    To close a listener resets the connections that wait in it. The first packet of each new one is dropped instead: its
-    client sends it again after a second, when the port is closed, or another process listens.
+    To close a listener would reset those. Bound to a device that is not there it gets no first packet any more, so that
+    the kernel says at once that nobody listens.
     """
-    if listener.family == socket.AF_UNIX:
-        return
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_DEVICE)
+    except OSError:
+        _take_no_more(listener)
+
+
+def _take_no_more(listener: socket.socket) -> None:
+    """Drop the first packet of each new connection, for kernels before 5.7, which let only root bind to a device.
+
+    Its client sends it again after a second, when the port is closed, or another process listens.
+    """
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in NO_SYN))
     with suppress(OSError):  # a kernel without it: a connection of this very instant may be reset
         listener.setsockopt(

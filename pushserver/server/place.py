@@ -99,6 +99,11 @@ class WorkerPlace:
             self._listener.close()
             self._listener = None
 
+    def refuse(self) -> None:
+        """Refuse new connections; the worker accepts those that have begun."""
+        if self._listener is not None:
+            self._listeners.refuse(self._listener)
+
     async def _until_changed(self, worker: WorkerProcess) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (worker.leaving, self._asked)]
         try:

@@ -10,7 +10,7 @@ from functools import partial
 
 from uvicorn.config import STARTUP_FAILURE
 
-from ..live.drain import longest
+from ..live.drain import longest, longest_leaving
 from ..settings import Settings
 from ..store.folder import CannotStart
 from .channel import Word
@@ -23,6 +23,7 @@ from .signals import Signals
 logger = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds
+REPORTED = 1.0  # seconds for a worker to say that its readers have left; those of one that hangs hold up no other
 CUT_OFF = 1  # the exit status of a server whose drain was cut off
 
 
@@ -130,7 +131,7 @@ class Workers:
                 worker.say(word)
             else:
                 worker.kill()  # it has nobody to send away, and might be given connections
-        helpers = [asyncio.create_task(self._hurry()), asyncio.create_task(self._cut())]
+        helpers = [asyncio.create_task(step) for step in (self._close(), self._hurry(), self._cut())]
         try:
             limit = longest(self._settings.drain_delay, self._settings.drain_window) + KILL_AFTER
             await asyncio.gather(*(worker.until_ended(limit) for worker in self._processes))
@@ -141,6 +142,19 @@ class Workers:
                 place.close()
             for worker in tuple(self._processes):
                 self._forget(worker)
+
+    async def _close(self) -> None:
+        """Refuse new connections once the readers of all workers have left, at one instant for all listeners.
+
+        Of those that share an address, the kernel gives connections to each one until it is closed, and resets the ones
+        whose handshake is under way then.
+        """
+        limit = longest_leaving(self._settings.drain_delay, self._settings.drain_window) + REPORTED
+        await asyncio.gather(*(worker.until_left(limit) for worker in self._processes))
+        for place in self._places:
+            place.refuse()
+        for worker in self._processes:
+            worker.say(Word.CLOSE)
 
     async def _hurry(self) -> None:
         await self._signals.hurry.wait()

@@ -14,8 +14,8 @@ from pushserver.server.listener import (
     accept_rest,
     listen,
     listen_when_free,
+    refuse,
     reserve,
-    take_no_more,
 )
 
 from ..support.processes import Start, eventually, workers_of
@@ -91,13 +91,13 @@ def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
         assert reserved.getsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY) == 1
 
 
-def test_a_listener_that_takes_no_more_has_what_came_before_and_nothing_else() -> None:
+def test_a_listener_that_refuses_has_what_came_before_and_says_at_once_that_nobody_listens() -> None:
     with listen(("127.0.0.1", 0), 30.0) as listener:
         address = listener.getsockname()
-        with sockets.create_connection(address) as early, sockets.socket() as late:
-            take_no_more(listener)
-            late.setblocking(False)
-            assert late.connect_ex(address) == errno.EINPROGRESS
+        with sockets.create_connection(address) as early:
+            refuse(listener)
+            with pytest.raises(ConnectionRefusedError):
+                sockets.create_connection(address)
             (accepted,) = accept_rest(listener)
             with accepted:
                 assert accepted.getpeername() == early.getsockname()
@@ -105,6 +105,20 @@ def test_a_listener_that_takes_no_more_has_what_came_before_and_nothing_else() -
                 accepted.setblocking(True)
                 assert accepted.recv(1) == b"x"
             assert accept_rest(listener) == []
+
+
+def test_an_old_kernel_drops_the_first_packet_of_a_connection_until_the_listener_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pushserver.server.listener.NO_DEVICE", -1)  # refused, as by a kernel before 5.7
+    with listen(("127.0.0.1", 0), 30.0) as listener:
+        address = listener.getsockname()
+        with sockets.create_connection(address), sockets.socket() as late:
+            refuse(listener)
+            late.setblocking(False)
+            assert late.connect_ex(address) == errno.EINPROGRESS
+            (accepted,) = accept_rest(listener)
+            accepted.close()
             listener.shutdown(sockets.SHUT_RDWR)
             with pytest.raises(ConnectionRefusedError):
                 sockets.create_connection(address)  # of this very client, once its first packet was dropped
@@ -126,12 +140,23 @@ def test_a_unix_socket_is_for_its_group_and_goes_with_its_server(tmp_path: Path)
     path = tmp_path / "s"
     with closing(Listeners(listen(str(path), 30.0), 30.0)) as listeners, listeners.open() as listener:
         assert path.stat().st_mode & 0o777 == 0o660
-        with sockets.socket(sockets.AF_UNIX) as client:
-            client.connect(str(path))
-            (accepted,) = accept_rest(listener)
-            accepted.close()
-        with pytest.raises(OSError, match="in use"):
-            listen(str(path), 30.0)
+        with sockets.socket(sockets.AF_UNIX) as early, sockets.socket(sockets.AF_UNIX) as late:
+            early.connect(str(path))
+            with pytest.raises(OSError, match="in use"):
+                listen(str(path), 30.0)
+            listeners.refuse(listener)
+            with pytest.raises(FileNotFoundError):
+                late.connect(str(path))
+            accepted = accept_rest(listener)
+            assert len(accepted) == 2, "with the one that asked whether somebody listens"
+            for connection in accepted:
+                connection.close()
+        with listen(str(path), 30.0):  # the next server's
+            listeners.close()
+            assert path.exists()
+    path.unlink()
+    with closing(Listeners(listen(str(path), 30.0), 30.0)):
+        pass
     assert not path.exists()
 
 
