@@ -45,6 +45,7 @@ class Workers:
     ) -> None:
         self.status = 0
         self._settings = settings
+        self._listeners = listeners
         self._condition = condition
         self._signals = signals
         self._read_anew = read_anew
@@ -153,8 +154,9 @@ class Workers:
         await asyncio.gather(*(worker.until_left(limit) for worker in self._processes))
         for place in self._places:
             place.refuse()
+        word = Word.REPLACED if self._listeners.is_passed else Word.CLOSE  # by the next server, which accepts the rest
         for worker in self._processes:
-            worker.say(Word.CLOSE)
+            worker.say(word)
 
     async def _hurry(self) -> None:
         await self._signals.hurry.wait()

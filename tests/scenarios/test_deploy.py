@@ -133,12 +133,14 @@ async def test_servers_that_are_restarted_one_after_another_cost_no_publish_no_p
     assert max(deployed.shares) <= 1.1 * FEW / (deploys.SERVERS - 1)
 
 
-def test_a_unit_of_systemd_is_right_and_shut_tight(tmp_path: Path) -> None:
+def test_the_units_of_systemd_are_right_and_shut_tight(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
     unit = tmp_path / "pushserver.service"
     text = (DEPLOY / "pushserver.service").read_text()
     unit.write_text(text.replace("/opt/pushserver/bin/pushserver", program("true")))  # it is not installed here
-    verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
+    socket = tmp_path / "pushserver.socket"
+    socket.write_text((DEPLOY / "pushserver.socket").read_text())
+    verified = subprocess.run([analyze, "verify", str(unit), str(socket)], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
     rated = subprocess.run(
         [analyze, "security", "--offline=true", "--threshold=20", str(unit)],

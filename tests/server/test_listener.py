@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket as sockets
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from pushserver.server.listener import (
     accept_rest,
     listen,
     listen_when_free,
+    passed,
     refuse,
     reserve,
 )
@@ -171,6 +173,43 @@ def test_the_file_of_a_server_that_is_gone_is_replaced_and_no_other_file_is(tmp_
     with pytest.raises(FileExistsError):
         listen(str(other), 30.0)
     assert other.read_text() == "mine"
+
+
+def test_a_listener_of_the_service_manager_is_taken_over_with_its_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "pushserver.socket"}
+    other = {**variables, "LISTEN_PID": "1", "PATH": "/bin"}
+    assert passed(other, 30.0) is None
+    assert other == {"PATH": "/bin"}, "they are for another process, and for none of ours"
+    with pytest.raises(OSError, match="got 2: have one"):
+        passed({**variables, "LISTEN_FDS": "2"}, 30.0)
+    its = listen(str(tmp_path / "s"), 30.0)
+    monkeypatch.setattr("pushserver.server.listener.PASSED", its.detach())
+    with closing(passed(variables, 30.0)) as listener:  # type: ignore[type-var]
+        assert listener is not None
+        assert listener.getsockname() == str(tmp_path / "s")
+        assert not listener.get_inheritable()
+    assert variables == {}
+    deaf = sockets.socket()
+    monkeypatch.setattr("pushserver.server.listener.PASSED", deaf.detach())
+    with pytest.raises(OSError, match="does not listen"):
+        passed({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}, 30.0)
+
+
+@pytest.mark.parametrize("is_unix", [True, False])
+def test_what_comes_to_a_passed_listener_after_a_server_waits_for_the_next_one(tmp_path: Path, is_unix: bool) -> None:
+    address = str(tmp_path / "s") if is_unix else ("127.0.0.1", 0)
+    with listen(address, 30.0) as manager, sockets.socket(manager.family) as client:
+        listeners = Listeners(manager.dup(), 30.0, is_passed=True)
+        with listeners.open() as listener:
+            listeners.refuse(listener)
+        listeners.close()
+        client.connect(manager.getsockname())
+        listeners = Listeners(manager.dup(), 30.0, is_passed=True)
+        with closing(listeners), listeners.open() as listener:
+            (accepted,) = accept_rest(listener)
+            accepted.close()
 
 
 async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:
