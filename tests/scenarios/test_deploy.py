@@ -140,7 +140,7 @@ def test_the_units_of_systemd_are_right_and_shut_tight(tmp_path: Path) -> None:
     verified = subprocess.run([analyze, "verify", str(unit), str(socket)], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
     rated = subprocess.run(
-        [analyze, "security", "--offline=true", "--threshold=20", str(unit)],
+        [analyze, "security", "--offline=true", "--threshold=15", str(unit)],
         capture_output=True,
         text=True,
         check=False,
