@@ -3,6 +3,7 @@
     worker                                supervisor
       | --- READY ----------------------->  |   it has started; once in its life
       | <-- LISTEN, with the listener ----  |
+      | <-- ADOPT, with the listener -----  |   of a worker that has died: accept what waits there
       | --- ALIVE, once a second -------->  |
       | --- a summary, once a second ---->  |   what it has counted (`metrics.summary`)
       | --- LEAVING --------------------->  |   it drains by itself (SIGTERM, a bug): replace it
@@ -34,6 +35,7 @@ class Word(Enum):
     ALIVE = b"."
     LEAVING = b"d"
     LISTEN = b"l"
+    ADOPT = b"a"
     REPLACED = b"p"  # another worker has the place: accept no more, and leave
     STOP = b"s"  # the server stops
     STOP_NOW = b"n"  # the server stops, and no balancer has to notice it

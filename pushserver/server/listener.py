@@ -162,19 +162,19 @@ class Listeners:
         self.is_passed = is_passed
         self.address = first.getsockname()
         self._patience = patience
-        self._is_one = self.is_unix or is_passed
-        self._reserved = first if self._is_one else reserve(first)
+        self.is_one = self.is_unix or is_passed
+        self._reserved = first if self.is_one else reserve(first)
         self._has_file = self.is_unix and not is_passed
 
     def open(self) -> socket.socket:
         """A listener for a place. Raises OSError."""
-        if self._is_one:
+        if self.is_one:
             return self._reserved.dup()
         return listen(self.address, self._patience, shared=True)
 
     def refuse(self, listener: socket.socket) -> None:
         """Refuse new connections to the listener of a place, unless it was passed. What has begun is accepted."""
-        if not self._is_one:
+        if not self.is_one:
             refuse(listener)
         self._remove_file()
 

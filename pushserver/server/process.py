@@ -62,6 +62,10 @@ class WorkerProcess:
         """Give it a listener, from which it accepts from now on."""
         self._channel.say(Word.LISTEN, listener)
 
+    def adopt(self, listener: socket.socket) -> None:
+        """Have it accept what waits in the listener of a worker that has died, and close it."""
+        self._channel.say(Word.ADOPT, listener)
+
     def say(self, word: Word) -> None:
         """Send it a word."""
         self.is_sent_away = True  # each of them has it leave

@@ -102,6 +102,7 @@ class Server(uvicorn.Server):
         self._may_close = asyncio.Event()
         self._listener: socket.socket | None = None  # once the supervisor has sent it
         self._draining: asyncio.Task[None] | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -164,6 +165,9 @@ class Server(uvicorn.Server):
         """Do what the supervisor says."""
         if word is Word.LISTEN and self._channel.listener is not None:
             self._listening = asyncio.get_running_loop().create_task(self._listen(self._channel.listener))
+        elif word is Word.ADOPT and self._channel.listener is not None:
+            self._adopting.add(task := asyncio.get_running_loop().create_task(self._adopt(self._channel.listener)))
+            task.add_done_callback(self._adopting.discard)
         elif word is Word.REPLACED:
             self._hand_over()
             self._begin(is_ready=True)
@@ -248,11 +252,20 @@ class Server(uvicorn.Server):
             return
         await asyncio.sleep(HANDSHAKES)
         self._stop_accepting()
-        for connection in accept_rest(listener):
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+        await self._accept_rest(listener)
         if listener.family != socket.AF_UNIX:  # its file is gone, and other workers still accept what waits in it
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+    async def _adopt(self, listener: socket.socket) -> None:
+        """Accept what waits in the listener of a worker that has died, and close it."""
+        with listener:
+            await asyncio.sleep(HANDSHAKES)
+            await self._accept_rest(listener)
+
+    async def _accept_rest(self, listener: socket.socket) -> None:
+        for connection in accept_rest(listener):
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
 
     def _requests(self) -> int:
         return sum(connection.is_busy() for connection in self._connections())

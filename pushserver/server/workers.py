@@ -57,6 +57,7 @@ class Workers:
                 start=partial(self._start, number),
                 failed=self._failed,
                 forget=self._forget,
+                other=partial(self._serving_beside, number),
                 window=settings.drain_window,
             )
             for number in range(1, settings.workers + 1)
@@ -80,6 +81,12 @@ class Workers:
         self._processes.add(worker)
         self._cluster.join(worker)
         return worker
+
+    def _serving_beside(self, number: int) -> WorkerProcess | None:
+        """A worker that serves, of another place than this one."""
+        workers = [place.worker for place in self._places if place.worker is not None]
+        serving = (each for each in workers if each.state == "serving" and not each.ended.done())
+        return next((each for each in serving if each.place != number), None)
 
     def _forget(self, worker: WorkerProcess) -> None:
         """Let go of a worker that has ended."""
