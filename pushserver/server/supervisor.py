@@ -91,6 +91,7 @@ async def serve(
             hello.cancel()
             await asyncio.gather(hello, return_exceptions=True)
             logger.info("server stopping")
+    signals.ignore()
     return workers.status
 
 

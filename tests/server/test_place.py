@@ -72,6 +72,7 @@ async def test_connections_of_a_worker_that_is_killed_are_answered_by_another_on
     host, port = server.url.removeprefix("http://").split(":")
     victim, _ = workers_of(server)
     os.kill(victim, signal.SIGSTOP)
+    await eventually(lambda: " T " in Path(f"/proc/{victim}/stat").read_text())  # it accepts nothing any more
     with ExitStack() as stack:
         wires = [stack.enter_context(socket.create_connection((host, int(port)), LIMIT)) for _ in range(20)]
         for wire in wires:
