@@ -14,9 +14,11 @@ from pushserver.server.place import MOST_BACK_OFF, STABLE, TRIES, BackOff, Worke
 from pushserver.server.process import WorkerProcess
 
 from ..support.processes import Start, eventually, workers_of
-from ..support.server import LIMIT, reader, receive
+from ..support.server import LIMIT, clients_of, reader, receive
 
 pytestmark = pytest.mark.anyio
+
+LISTENING = 0  # where /proc has the port at the other end of a connection
 
 
 def test_the_first_end_is_followed_at_once_and_each_next_one_later_up_to_a_bound() -> None:
@@ -70,7 +72,11 @@ async def test_a_worker_that_stops_by_itself_is_replaced_before_it_has_left_and_
 async def test_connections_of_a_worker_that_is_killed_are_answered_by_another_one(start: Start) -> None:
     server = start("--workers", "2")
     host, port = server.url.removeprefix("http://").split(":")
-    victim, _ = workers_of(server)
+    first, other = workers_of(server)
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: len({*workers_of(server)} - {first, other}) == 1)
+    (victim,) = {*workers_of(server)} - {first, other}  # its successor is started only after a second
+    await eventually(lambda: LISTENING in clients_of(victim))
     os.kill(victim, signal.SIGSTOP)
     await eventually(lambda: " T " in Path(f"/proc/{victim}/stat").read_text())  # it accepts nothing any more
     with ExitStack() as stack:
