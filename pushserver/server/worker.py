@@ -7,7 +7,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
         self._may_close = asyncio.Event()
         self._listener: socket.socket | None = None  # once the supervisor has sent it
         self._draining: asyncio.Task[None] | None = None
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop alone would let go of them
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -164,10 +164,9 @@ class Server(uvicorn.Server):
     def _hear(self, word: Word | None) -> None:
         """Do what the supervisor says."""
         if word is Word.LISTEN and self._channel.listener is not None:
-            self._listening = asyncio.get_running_loop().create_task(self._listen(self._channel.listener))
+            self._run(self._listen(self._channel.listener))
         elif word is Word.ADOPT and self._channel.listener is not None:
-            self._adopting.add(task := asyncio.get_running_loop().create_task(self._adopt(self._channel.listener)))
-            task.add_done_callback(self._adopting.discard)
+            self._run(self._adopt(self._channel.listener))
         elif word is Word.REPLACED:
             self._hand_over()
             self._begin(is_ready=True)
@@ -183,6 +182,11 @@ class Server(uvicorn.Server):
             self._begin()
         elif word is None:
             self._orphaned()
+
+    def _run(self, steps: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(steps)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _stop_by_itself(self) -> None:
         """Drain as nobody but the manager of the processes or a bug says so; the supervisor learns it."""
