@@ -12,15 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import click
 import httpx2
 import pytest
-from click.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
 from bench import deploys
-from pushserver.__main__ import main
 
 from ..support import confined
 from ..support.balancers import BALANCERS, DEPLOY, balancer, program
@@ -133,15 +130,17 @@ async def test_servers_that_are_restarted_one_after_another_cost_no_publish_no_p
     assert max(deployed.shares) <= 1.1 * FEW / (deploys.SERVERS - 1)
 
 
-def test_a_unit_of_systemd_is_right_and_shut_tight(tmp_path: Path) -> None:
+def test_the_units_of_systemd_are_right_and_shut_tight(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
     unit = tmp_path / "pushserver.service"
     text = (DEPLOY / "pushserver.service").read_text()
     unit.write_text(text.replace("/opt/pushserver/bin/pushserver", program("true")))  # it is not installed here
-    verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
+    socket = tmp_path / "pushserver.socket"
+    socket.write_text((DEPLOY / "pushserver.socket").read_text())
+    verified = subprocess.run([analyze, "verify", str(unit), str(socket)], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
     rated = subprocess.run(
-        [analyze, "security", "--offline=true", "--threshold=20", str(unit)],
+        [analyze, "security", "--offline=true", "--threshold=15", str(unit)],
         capture_output=True,
         text=True,
         check=False,
@@ -196,34 +195,3 @@ def test_each_file_that_is_mounted_is_shipped() -> None:
     mounted = re.findall(r'"\./([^:]+):', (DEPLOY / "compose.yaml").read_text())
     assert mounted
     assert all((DEPLOY / name).is_file() for name in mounted), mounted
-
-
-RUN = ("keys", "withdraw", "backup", "export")
-COMMAND = re.compile(r"(?:^    |`)pushserver ([a-z][^`#\n]*)", re.MULTILINE)
-
-
-def test_each_command_of_the_page_runs_and_each_setting_exists(
-    server: Running, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The page says which commands no test runs: those of systemd and of Redis."""
-    text = (ROOT / "docs" / "operations.md").read_text()
-    entry = server.publish_ok(stream, "Here")
-    monkeypatch.setenv("PUSHSERVER_URL", server.url)
-    monkeypatch.setenv("PUSHSERVER_KEY", server.key)
-    monkeypatch.chdir(tmp_path)
-    lines = COMMAND.findall(text)
-    assert {line.split()[0] for line in lines} >= {"keys", "withdraw", "backup", "export"}
-    for line in lines:
-        words = {"STREAM": stream, "ID": entry["id"], "NAME": "desk", "/var/lib/pushserver": str(server.data)}
-        arguments = [words.get(word, word) for word in line.partition(" > ")[0].split()]
-        if arguments[0] == "keys":
-            arguments += ["--data", str(server.data)]
-        if arguments[0] not in RUN or "--all" in arguments:  # the tests of the command itself run it
-            arguments = [arguments[0], "--help"]
-        done = CliRunner().invoke(main, arguments)
-        assert done.exit_code == 0, (line, done.output)
-    context = click.Context(main)
-    commands = [command for name in main.list_commands(context) if (command := main.get_command(context, name))]
-    flags = {flag for command in commands for option in command.params for flag in option.opts}
-    for flag in re.findall(r"`(--[a-z-]+)`", text):
-        assert flag in flags, flag
