@@ -16,10 +16,9 @@ from typing import Any, TextIO
 
 import click
 
-from .. import settings
 from ..client import Gone, Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
-from .options import configure_logging, exit_status, json_option, publishes, url_option
+from .options import configure_logging, exit_status, json_option, publishes, token_option, url_option
 from .output import NOT_REACHED, REFUSED, discard_output, fail
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
@@ -269,14 +268,7 @@ def change_page(publisher: Publisher, stream: str, end: bool, as_json: bool, **f
 @click.argument("stream")
 @click.option("--cursor", default="", help="Start after this cursor. Default: show the newest entries.")
 @click.option("--json", "as_json", is_flag=True, help="Print each frame as JSON, one a line.")
-@click.option(
-    "--token",
-    cls=settings.Option,
-    envvar="PUSHSERVER_TOKEN",
-    default="",
-    show_envvar=True,
-    help="Token for a private stream.",
-)
+@token_option
 @url_option
 def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     """Show the entries of STREAM as they are published, until Ctrl-C."""

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from subprocess import CompletedProcess
+from typing import Any
 
 import redis
 from click.testing import CliRunner
@@ -40,8 +41,7 @@ def expired_key(server: Running, expires: str) -> str:
     key = create_key(server)
     id = key.split("_")[1]
     with redis.Redis(unix_socket_path=str(server.data / SOCKET)) as store:
-        stored: bytes | None = store.hget(KEYS, id)  # type: ignore[assignment]
-        assert stored
+        stored: Any = store.hget(KEYS, id)
         store.hset(KEYS, id, json.dumps({**json.loads(stored), "expires": expires}))
     return key
 
