@@ -114,6 +114,14 @@ def test_every_alert_has_its_cause_here() -> None:
     assert list(CAUSES) == ALERTS
 
 
+def test_every_alert_that_a_page_names_is_there() -> None:
+    named = {
+        name for page in (ROOT / "docs").glob("*.md") for name in re.findall(r"Pushserver[A-Z]\w+", page.read_text())
+    }
+    assert named <= set(ALERTS)
+    assert {"PushserverStoreAway", "PushserverDiskFull"} <= named
+
+
 def expressions() -> list[str]:
     """The expressions of the board, as Grafana sends them."""
     board = json.loads(BOARD.read_text())
