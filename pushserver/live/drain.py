@@ -23,9 +23,11 @@ import math
 import random
 from collections.abc import Iterable
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
-from .fanout import Fanout
-from .reader import Reader
+if TYPE_CHECKING:  # a supervisor, which has no readers, asks how long a drain takes
+    from .fanout import Fanout
+    from .reader import Reader
 
 CLOSE_WAIT = 2.0  # seconds beyond the window for the last readers to answer their close; then they are cut
 FINISH = 5.0  # seconds for requests that are under way

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from uvicorn.config import STARTUP_FAILURE
-
 from ..live.drain import longest
 from ..settings import Settings
 from ..store.folder import CannotStart
@@ -87,6 +85,8 @@ class Workers:
 
     def _failed(self, status: int, tries: int) -> None:
         """Log that a worker did not become ready; stop a server on which none serves, if more tries cannot help."""
+        from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415 - a supervisor needs it here alone
+
         logger.error("a worker did not become ready: it ended with status %s, try %d of %d", status, tries, TRIES)
         if any(place.worker for place in self._places) or (status != STARTUP_FAILURE and tries < TRIES):
             return
