@@ -14,7 +14,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-COOKIE = "pushserver_token"  # in which browsers send the token of a private stream
+TOKEN_COOKIE = "pushserver_token"  # in which browsers send the token of a private stream
 STEP_LIMIT = 10.0  # seconds for one request, one handshake, or one close
 FRAME_BYTES = 4 * 2**20  # of one frame of a WebSocket
 BODY_BYTES = 8 * 2**20  # of one answer
@@ -101,7 +101,7 @@ class Target:
         self.netloc = parts.netloc
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.key = key
-        self._read = {"Cookie": f"{COOKIE}={token}"} if token else {}
+        self._read = {"Cookie": f"{TOKEN_COOKIE}={token}"} if token else {}
         self._http = http
 
     @classmethod
