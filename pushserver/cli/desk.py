@@ -9,6 +9,7 @@ import click
 from .. import logs
 from ..client import Publisher
 from .options import json_option, publishes
+from .output import erasure_line
 
 
 @click.command()
@@ -45,9 +46,7 @@ def erase(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
     A withdrawal for legal reasons does so itself. The key needs the right withdraw.
     """
     answer = publisher.erase(stream, id)
-    files = {True: "its files have the text no more", False: "its files are still being rewritten; ask again"}
-    own = files.get(answer["erased"]["files"], "have its files rewritten: see docs/operations.md")
-    click.echo(json.dumps(answer) if as_json else f"erased {id} at {answer['erased']['at']}; the store: {own}")
+    click.echo(json.dumps(answer) if as_json else erasure_line(stream, id, answer["erased"]))
 
 
 @click.command()

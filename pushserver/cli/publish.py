@@ -19,7 +19,7 @@ import click
 from ..client import Gone, Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
 from .options import configure_logging, exit_status, json_option, publishes, token_option, url_option
-from .output import NOT_REACHED, REFUSED, discard_output, fail
+from .output import NOT_REACHED, REFUSED, discard_output, erasure_line, fail
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
 QUIET = 1.0  # seconds without a byte on standard input, after which it is said what is waited for
@@ -241,6 +241,8 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
             fail(f"{gone}\n  To erase its text from the store: {erase}", exit_status(gone))
         raise
     _print_answer(answer, "withdrawn", as_json)
+    if "erased" in answer and not as_json:
+        click.echo(erasure_line(stream, id, answer["erased"]))
 
 
 @click.command(name="page")
