@@ -87,6 +87,11 @@ def plain_text(entry: StoredEntry) -> str:
     return " ".join(words for block in entry["blocks"] for words in _words(block))
 
 
+def credit(person: Mapping[str, str]) -> str:
+    """The name of a byline with its organisation, for formats whose authors have a name alone."""
+    return ", ".join(filter(None, (person["name"], person.get("org"))))
+
+
 def beginning(text: str, limit: int) -> str:
     """The beginning of a text, at most `limit` characters, up to the last word that fits where there are any."""
     if len(text) <= limit:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pushserver.page.edition import Edition, beginning, plain_text, present
+from pushserver.page.edition import Edition, beginning, credit, plain_text, present
 
 from ..support.samples import STORED_ENTRY, STORED_PAGE
 
@@ -49,6 +49,11 @@ def test_the_words_of_an_entry_are_those_of_all_its_blocks() -> None:
         plain_text({**STORED_ENTRY, "blocks": blocks})
         == "Heading One two & three four five a b c d e f g six seven eight nine"
     )
+
+
+def test_a_byline_is_a_name_with_its_organisation() -> None:
+    assert credit({"name": "Ada Brook", "org": "The Courier", "role": "Editor"}) == "Ada Brook, The Courier"
+    assert credit({"name": "Cy Roe"}) == "Cy Roe"
 
 
 def test_addresses_are_absolute() -> None:
