@@ -479,7 +479,7 @@ def test_a_page_that_is_not_valid_is_refused_by_field(
         (b'{"headline": "x"} {}', "body"),
         (b'{"headline": "\xff"}', "body"),
         (b'{"headline": "\xed\xa0\x80"}', "body"),
-        (b'\xef\xbb\xbf{"headline": "x"}', "body"),
+        (b' \xef\xbb\xbf{"headline": "x"}', "body"),
         (b'{"headline": NaN}', "body"),
         (b'{"headline": "x", "headline": "y"}', "headline"),
         (b"[" * 60_000, "body"),
