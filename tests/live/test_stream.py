@@ -131,8 +131,8 @@ def test_a_snapshot_is_kept_until_the_next_event(stream: LiveStream) -> None:
     snapshot = Snapshot(cursor(2), 2, stream.page, [], False, model.instant(0), [])
     assert stream.latest_snapshot() is None
     stream.keep_snapshot(snapshot, stream.snapshot_frame(snapshot))
-    kept: Any = stream.latest_snapshot()
-    assert kept[0] is snapshot
+    latest: Any = stream.latest_snapshot()
+    assert latest[0] is snapshot
     stream.append(put(3, "one"))
     assert stream.latest_snapshot() is None
 

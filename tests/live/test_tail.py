@@ -99,12 +99,12 @@ async def tailing(log: Log, recorder: Recorder) -> AsyncIterator[Tail]:
 
 async def end(task: asyncio.Task[None]) -> int:
     """Cancel a task until it has ended; how often it had to be told."""
-    told = 0
+    cancels = 0
     while not task.done():
-        told += 1
+        cancels += 1
         task.cancel()
         await asyncio.wait([task], timeout=LIMIT)
-    return told
+    return cancels
 
 
 @pytest.fixture
@@ -231,8 +231,8 @@ async def test_30_streams_of_a_partition_followed_at_once_are_all_read(
 async def test_unfollow_stops_delivery(
     log: Log, tail: Tail, recorder: Recorder, store: aioredis.Redis, stream: str
 ) -> None:
-    left, kept = neighbours(stream, 2)
-    for name in (left, kept):
+    left, followed = neighbours(stream, 2)
+    for name in (left, followed):
         await tail.follow(name, BEGINNING)
         await log.append(put(name))
         await recorder.until_delivered(name, 1)
@@ -240,9 +240,9 @@ async def test_unfollow_stops_delivery(
     tail.unfollow(left)
     for events in (2, 3):
         await log.append(put(left))
-        await log.append(put(kept))
-        await recorder.until_delivered(kept, events)
-    assert (recorder.numbers(left), recorder.numbers(kept)) == ([1], [1, 2, 3])
+        await log.append(put(followed))
+        await recorder.until_delivered(followed, events)
+    assert (recorder.numbers(left), recorder.numbers(followed)) == ([1], [1, 2, 3])
 
 
 async def test_a_stream_followed_anew_goes_on_from_the_new_id(
@@ -399,7 +399,7 @@ async def test_a_verification_that_fails_is_made_again_before_anything_is_read(
 
 async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, stream: str) -> None:
     """Told once is enough, wherever between an event and the next read it is."""
-    told = []
+    cancels = []
     for turns in range(12):
         tail = Tail(log, 0, deliver=recorder.deliver, verify=recorder.verify)
         task = asyncio.create_task(tail.run())
@@ -409,5 +409,5 @@ async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, strea
         await recorder.until_delivered(stream, turns + 1)
         for _ in range(turns):
             await asyncio.sleep(0)
-        told.append(await end(task))
-    assert told == [1] * 12
+        cancels.append(await end(task))
+    assert cancels == [1] * 12

@@ -163,12 +163,12 @@ def test_the_command_line_carries_a_stream_to_an_empty_store(
     one = run("export", stream)
     assert (one.returncode, one.stderr) == (DONE, "")
     empty = start()
-    told = {"PUSHSERVER_URL": empty.url, "PUSHSERVER_DATA": str(empty.data)}
+    environment = {"PUSHSERVER_URL": empty.url, "PUSHSERVER_DATA": str(empty.data)}
     count = one.stdout.count("\n")
     file = file_of(tmp_path, one.stdout.encode())
-    assert run("import", stream, file, **told).stdout == f"{stream}: {count} added, 0 known already\n"
-    assert run("export", stream, **told).stdout == one.stdout
-    assert run("import", stream, file, **told).stdout == f"{stream}: 0 added, {count} known already\n"
+    assert run("import", stream, file, **environment).stdout == f"{stream}: {count} added, 0 known already\n"
+    assert run("export", stream, **environment).stdout == one.stdout
+    assert run("import", stream, file, **environment).stdout == f"{stream}: 0 added, {count} known already\n"
     assert shown(empty, stream) == shown(server, stream)
     for path in ("", "/entries/wrong", f"/entries/{server.snapshot(stream)['entries'][0]['id']}"):
         here, there = (
