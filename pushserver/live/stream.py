@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,13 +12,11 @@ from sys import maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from markupsafe import Markup
-
 from .. import metrics
 from ..codec import dumps, loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
-from ..page.render import Place
+from ..page.render import Item, Place
 from ..store.log import Snapshot
 from ..stretch import in_stretches
 from ..wire import frames
@@ -386,16 +383,17 @@ def _snapshot_parts(snapshot: Snapshot, format: Format) -> Iterator[str]:
     if format is Format.JSON:
         yield frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
         return
-    items, place = [], Place.of(snapshot.page)
+    items, place, page = [], Place.of(snapshot.page), snapshot.page
     for entry in snapshot.entries:
         items.append(render.item(entry, place))
         yield ""
-    # The page is encoded without its entries, in whose places stands a text that no publisher can guess.
-    mark = Markup(secrets.token_hex(16))
     older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, [item._replace(html=mark) for item in items], older=older)
-    text = frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
-    before, *behind = text.split(mark)
+
+    def frame(items: list[Item]) -> str:
+        parts = render.parts(page, items, older=older)
+        return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(page), parts=parts)
+
+    before, *behind = render.around_items(items, frame)
     yield before
     for item, following in zip(items, behind, strict=True):
         yield dumps(item.html)[1:-1] + following
