@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from sys import maxsize
+from sys import getsizeof, maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -34,7 +34,6 @@ REST = 1.0  # a pass begins after a rest of so many times what the last one took
 MAX_REST = 0.02  # seconds
 PASSES_LIMIT = 0.05  # seconds that other work waits for passes
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
-TEXT_BYTES = 64  # of a text in memory, beside its characters
 OnLoss = Callable[[str | None], None]  # it is called with the id of an entry, or with None for all of them
 
 
@@ -208,7 +207,7 @@ class LiveStream:
 
     def snapshot_frame(self, snapshot: Snapshot) -> SnapshotFrame:
         """A snapshot as a frame."""
-        size = sum(len(entry) + TEXT_BYTES for entry in snapshot.entries)
+        size = sum(map(getsizeof, snapshot.entries))  # a character beyond Latin-1 doubles all others of its text
         frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_parts, snapshot), size=size)
         frame.encodings = self.ring.encodings
         self._snapshots[frame] = snapshot

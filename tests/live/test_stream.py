@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -147,6 +148,14 @@ def test_a_page_that_an_event_brought_takes_no_more_than_is_counted() -> None:
     counted = stream.account.bytes - sum(len(event.data) for event in events)
     assert used < 2 * counted  # the page as it is now is in memory once more
     assert stream.page["rev"] == 52
+
+
+@pytest.mark.parametrize("text", ["a", "日", "😀"])
+def test_a_snapshot_counts_with_the_width_of_its_characters(stream: LiveStream, text: str) -> None:
+    entry = dumps({"id": "one", "headline": text * 1_000})
+    page = model.unwritten_page("storm")
+    frame = stream.snapshot_frame(Snapshot(cursor(2), 2, page, [entry], False, page["updated_at"], []))
+    assert frame.size == getsizeof(entry)
 
 
 def test_a_snapshot_is_kept_until_the_next_event(stream: LiveStream) -> None:
