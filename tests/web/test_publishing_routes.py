@@ -174,6 +174,7 @@ TOMORROW = model.instant(model.now() + 86_400_000)
     ("entry", "code"),
     [
         ({"headline": "x", "published_at": TOMORROW}, "published-in-future"),
+        ({"headline": "x", "sort_at": TOMORROW}, "sorted-in-future"),
         ({"body": "# *x*\n\ny"}, "not-kept"),
         ({"body": "```sh\nx\n```"}, "not-kept"),
     ],
