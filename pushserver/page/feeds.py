@@ -5,13 +5,13 @@ They are written here and not with feedgen, which has neither tombstones nor JSO
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree as xml
 
 from ..codec import dumps
 from ..model import StoredEntry, StoredWithdrawal
-from .edition import Edition, present
+from .edition import Edition, credit, present
 
 ATOM, TOMBSTONES = "http://www.w3.org/2005/Atom", "http://purl.org/atompub/tombstones/1.0"
 
@@ -22,8 +22,8 @@ xml.register_namespace("at", TOMBSTONES)
 # --- Atom
 
 
-def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
-    """The Atom feed, and a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
+def atom(edition: Edition, entries: Iterable[bytes]) -> Iterator[bytes]:
+    """The Atom feed in parts, with a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
     page = edition.page
     feed = xml.Element(_atom("feed"), {"xml:lang": page["lang"]})
     _add(feed, "id", edition.feed_id)
@@ -43,7 +43,10 @@ def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
     text: bytes = xml.tostring(feed, "utf-8", xml_declaration=True)
-    return text.replace(b"<entry />", b"".join(entries), 1) + b"\n"
+    before, after = text.split(b"<entry />")
+    yield before
+    yield from entries
+    yield after + b"\n"
 
 
 def atom_entry(edition: Edition, entry: StoredEntry) -> bytes:
@@ -63,7 +66,7 @@ def _add_entry(feed: xml.Element, edition: Edition, entry: StoredEntry) -> None:
     _add(item, "published", entry["published_at"])
     _add(item, "updated", entry.get("updated_at") or entry["published_at"])
     for person in entry["bylines"]:
-        _add(_add(item, "author"), "name", person["name"])
+        _add(_add(item, "author"), "name", credit(person))
     _add(item, "link", rel="alternate", type="text/html", href=url)
     for tag in entry["tags"]:
         _add(item, "category", term=tag)
@@ -91,8 +94,8 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition, items: Sequence[str]) -> str:
-    """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
+def json_feed(edition: Edition, items: Iterable[str]) -> Iterator[str]:
+    """The JSON Feed in parts. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
 
     `items` are `feed_item` of each entry.
     """
@@ -119,7 +122,11 @@ def json_feed(edition: Edition, items: Sequence[str]) -> str:
             ]
         },
     }
-    return dumps(present(feed)).replace('"\\u0000"', ",".join(items), 1) + "\n"
+    before, after = dumps(present(feed)).split('"\\u0000"')
+    yield before
+    for number, item in enumerate(items):
+        yield f",{item}" if number else item
+    yield f"{after}\n"
 
 
 def feed_item(edition: Edition, entry: StoredEntry) -> str:
@@ -132,7 +139,7 @@ def feed_item(edition: Edition, entry: StoredEntry) -> str:
         "content_html": str(edition.content(entry)),
         "date_published": entry["published_at"],
         "date_modified": entry.get("updated_at"),
-        "authors": [{"name": person["name"]} for person in entry["bylines"]] or None,
+        "authors": [{"name": credit(person)} for person in entry["bylines"]] or None,
         "tags": entry["tags"] or None,
         "image": next((picture["src"] for picture in edition.pictures(entry)), None),
         "_pushserver": {"rev": entry["rev"], **entry["flags"]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from sys import getsizeof
 
 from ..model import StoredEntry
 from ..page import feeds, jsonld, render
@@ -54,7 +55,7 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """Bytes of the texts that it has made, nearly."""
+        """Bytes of the texts that it has made, as they are in memory."""
         texts: Sequence[str | bytes | None] = (
             self._entry_json,
             self._item.html if self._item else None,
@@ -62,7 +63,7 @@ class Piece:
             self._atom,
             self._feed_item,
         )
-        return sum(len(text) for text in texts if text is not None)
+        return sum(getsizeof(text) for text in texts if text is not None)
 
 
 class Pieces:
@@ -91,5 +92,5 @@ class Pieces:
 
     @property
     def size(self) -> int:
-        """Bytes of the texts of all pieces, nearly."""
+        """Bytes of the texts of all pieces."""
         return sum(piece.size for piece in self._pieces.values())

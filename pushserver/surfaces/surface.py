@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
 from ..codec import dumps
 from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
-from ..page.render import Place
+from ..page.render import Item, Place
 from ..page.site import FEED, PAGE, Site
 from ..store.log import Snapshot
-from ..stretch import Stretch
+from ..stretch import Stretch, in_stretches
 from .pieces import Piece
 
 JSON = "application/json"
@@ -70,13 +70,27 @@ async def make(
         await stretch.rest()
     match surface:
         case Surface.PAGE:
-            return _page(edition, snapshot, pieces, limit=limit, site=site, newer=newer, stale=stale).encode()
+            parts = _page(edition, snapshot, pieces, limit=limit, site=site, newer=newer, stale=stale)
         case Surface.ENTRIES:
-            return entries(snapshot).encode()
+            parts = _entries(snapshot)
         case Surface.ATOM:
-            return feeds.atom(edition, [piece.atom(edition) for piece in pieces])
+            parts = feeds.atom(edition, [piece.atom(edition) for piece in pieces])
         case Surface.JSON_FEED:
-            return feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces]).encode()
+            parts = feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces])
+    return await in_stretches(_joined(parts), STRETCH)
+
+
+def _joined(parts: Iterator[str | bytes]) -> Generator[None, None, bytes]:
+    """Join the parts of a surface as bytes, one a step.
+
+    Encoded as one text, a page of large entries would hold up everyone: a character beyond Latin-1 on it doubles all
+    others.
+    """
+    made = []
+    for part in parts:
+        made.append(part if isinstance(part, bytes) else part.encode())
+        yield
+    return b"".join(made)
 
 
 def _page(
@@ -88,16 +102,25 @@ def _page(
     site: Site,
     newer: bool,
     stale: str | None,
-) -> str:
+) -> Iterator[str]:
     place = Place.of(edition.page)
-    parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
     updates = [piece.update(edition) for piece in pieces]
     json_ld = jsonld.live_blog(edition, updates)
     tags = card.page_card(edition, [picture for update in updates for picture in update.pictures[:1]])
     late = render.timestamp(stale, place) if stale else None
     about: dict[str, Any] = {"json_ld": json_ld, "card": tags, "cursor": str(snapshot.cursor), "n": snapshot.n}
     options: dict[str, Any] = {"limit": limit, "newer": newer, "late": late, "site": site}
-    return render.page(edition.stream, edition.page, parts, **about, **options)
+
+    def show(items: list[Item]) -> str:
+        parts = render.parts(edition.page, items, older=older(snapshot))
+        return render.page(edition.stream, edition.page, parts, **about, **options)
+
+    items = [piece.item(place) for piece in pieces]
+    before, *behind = render.around_items(items, show)
+    yield before
+    for item, following in zip(items, behind, strict=True):
+        yield item.html
+        yield following
 
 
 def edition_of(site: Site, surface: Surface, stream: str, snapshot: Snapshot) -> Edition:
@@ -106,10 +129,13 @@ def edition_of(site: Site, surface: Surface, stream: str, snapshot: Snapshot) ->
     return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at, feed_id, site.masthead)
 
 
-def entries(snapshot: Snapshot) -> str:
+def _entries(snapshot: Snapshot) -> Iterator[str]:
     """A snapshot as JSON: {page, entries, cursor, n, older}."""
     tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": older(snapshot)}
-    return f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
+    yield f'{{"page":{dumps(snapshot.page)},"entries":['
+    for number, entry in enumerate(snapshot.entries):
+        yield f",{entry}" if number else entry
+    yield f"],{dumps(tail)[1:]}\n"
 
 
 def older(snapshot: Snapshot) -> str | None:

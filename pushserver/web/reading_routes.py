@@ -29,7 +29,7 @@ from ..store.log import Log, Snapshot
 from ..surfaces.cache import digest
 from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
-from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, entries, make
+from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
 from .openapi import document
@@ -139,7 +139,11 @@ class ReadingRoutes:
         least_n(request.query_params.get("n"))
         stream, snapshot = await self._snapshot(request, limit, after=_before(request))
         headers = {**self._cached(stream), "ETag": f'"{snapshot.cursor}"'}
-        return not_modified(request, headers) or Response(entries(snapshot), headers=headers, media_type=JSON)
+        unchanged = not_modified(request, headers)
+        if unchanged:
+            return unchanged
+        body = await self._make(Surface.ENTRIES, stream, snapshot)
+        return Response(body, headers=headers, media_type=JSON)
 
     async def events(self, request: Request) -> Response:
         """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts.

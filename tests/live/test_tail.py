@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Unavailable
-from pushserver.live.tail import RETRY_FIRST, Tail, TailState
+from pushserver.live.tail import RETRY_FIRST, SLICE, Tail, TailState
 from pushserver.model import Append, Event
 from pushserver.store.connection import within
 from pushserver.store.embedded import embedded
@@ -24,6 +24,7 @@ from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store, StoreError
 from pushserver.store.tail import TailConnection
 
+from ..support.rests import Rests
 from ..support.server import entry_append
 
 pytestmark = pytest.mark.anyio
@@ -183,6 +184,20 @@ async def test_what_was_appended_between_the_id_and_follow_arrives_first(
     await tail.follow(stream, answers[4].cursor.id)
     await recorder.until_delivered(stream, 475)
     assert recorder.numbers(stream) == list(range(6, 481))
+
+
+async def test_others_come_in_between_slices_of_what_a_read_returned(
+    log: Log, recorder: Recorder, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = Rests()
+    monkeypatch.setattr("pushserver.live.tail.Stretch", rests)
+    first = await log.append(put(stream))
+    for _ in range(4 * SLICE):
+        await log.append(put(stream))
+    async with tailing(log, recorder) as tail:
+        await tail.follow(stream, first.cursor.id)
+        await recorder.until_delivered(stream, 4 * SLICE)
+    assert rests.count >= 3
 
 
 async def test_a_stream_followed_while_the_read_blocks_is_read_at_once(

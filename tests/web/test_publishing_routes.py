@@ -174,6 +174,7 @@ TOMORROW = model.instant(model.now() + 86_400_000)
     ("entry", "code"),
     [
         ({"headline": "x", "published_at": TOMORROW}, "published-in-future"),
+        ({"headline": "x", "sort_at": TOMORROW}, "sorted-in-future"),
         ({"body": "# *x*\n\ny"}, "not-kept"),
         ({"body": "```sh\nx\n```"}, "not-kept"),
     ],
@@ -479,7 +480,7 @@ def test_a_page_that_is_not_valid_is_refused_by_field(
         (b'{"headline": "x"} {}', "body"),
         (b'{"headline": "\xff"}', "body"),
         (b'{"headline": "\xed\xa0\x80"}', "body"),
-        (b'\xef\xbb\xbf{"headline": "x"}', "body"),
+        (b' \xef\xbb\xbf{"headline": "x"}', "body"),
         (b'{"headline": NaN}', "body"),
         (b'{"headline": "x", "headline": "y"}', "headline"),
         (b"[" * 60_000, "body"),
