@@ -129,7 +129,7 @@ async def test_a_withdrawal_takes_the_pieces_of_its_entry_and_leaves_the_others(
     async with asyncio.timeout(30):
         while not shelf.cleared:
             await asyncio.sleep(0.01)
-    assert [entry for entry in shelf.pieces._pieces if "Withdrawn" in entry] == []
+    assert [entry for entry in shelf.pieces._pieces if b"Withdrawn" in entry] == []
     assert "Withdrawn" not in await read(cache, stream)
     assert sum(pieces.get(entry) is piece for entry, piece in shelf.pieces._pieces.items()) >= 1
     shelf.clear()
