@@ -27,7 +27,7 @@ from ..wire.memory import Account
 from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
-from .healing import Healer
+from .healing import LOG_GONE, Healer
 from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
@@ -182,7 +182,7 @@ class Hub:
                 self._healer.recover(stream, "the log has another event at its place")
                 continue
             except LogGone:
-                self._give_up(stream, "its log no longer exists")
+                self._give_up(stream, LOG_GONE)
                 raise
             except Deleted:
                 self._delete(stream)
@@ -309,6 +309,8 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            if why == LOG_GONE:
+                metrics.RESETS.inc("empty")
             self._dismiss(stream, Close.RESTART, "resync")
 
     async def delete(self, name: str, epoch: str) -> int:
@@ -415,17 +417,17 @@ class Hub:
                 await stream.renew(loop.time(), lambda: frames.bye("renew", own_retry_ms()))
 
     async def drain(self, drain: Drain, *, admit: bool = False) -> None:
-        """Send every reader away as a drain says that has begun; return when it goes on to its next phase.
+        """Send every reader away as a drain says that has begun; return when they have left.
 
         `admit` admits readers who come meanwhile: requests that have reached this worker, while new ones go to another.
         """
         loop = asyncio.get_running_loop()
-        while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
+        while drain.step(loop.time(), requests=0) is Phase.NOTICE:
             await asyncio.sleep(BETWEEN)
         self._admits = admit
         self._departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
         self.leaving.set()
-        while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
+        while not drain.has_left(loop.time(), self.readers):
             for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
                 if reader.place >= 0:
                     fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from ..model import StoredCorrection, StoredEntry
-from .edition import Edition, beginning, plain_text, present
+from .edition import Edition, opening, present
 
 UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
 
@@ -80,7 +80,7 @@ def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> di
             "url": f"{edition.url}#e-{entry['id']}",
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
-            "articleBody": beginning(plain_text(entry), BODY_LIMIT) or entry.get("headline"),
+            "articleBody": opening(entry, BODY_LIMIT) or entry.get("headline"),
             "author": _people(entry) or _organization(edition),
             "image": _pictures(edition, entry) or None,
             "keywords": entry["tags"] or None,

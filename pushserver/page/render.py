@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 import zoneinfo
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,9 @@ from .words import Words, words
 from .zones import zone_name
 
 NOWHERE = Site()
+# It stands for HTML that is put in later: to carry megabytes through every template and escape would hold up everyone
+# else. No publisher can guess it.
+MARK = Markup(secrets.token_hex(16))
 # Headlines in the lists of the latest and of the key events; static/entries.js has the same numbers.
 LATEST, KEY = 5, 10
 

@@ -7,19 +7,14 @@ such character would have the whole page encoded anew after each event.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
-
-from markupsafe import Markup
 
 from ..model import StoredEntry, StoredPage
 from ..page import feeds, jsonld, render
 from ..page.edition import Edition
 from ..page.jsonld import Credits
-from ..page.render import Item, Place
-
-MARK = Markup(secrets.token_hex(16))  # stands for the HTML of an item; no publisher can guess it
+from ..page.render import MARK, Item, Place
 
 
 class Shown(NamedTuple):

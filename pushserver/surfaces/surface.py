@@ -9,10 +9,10 @@ from typing import Any
 from ..codec import dumps
 from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
-from ..page.render import Place
+from ..page.render import MARK, Place
 from ..page.site import FEED, PAGE, Site
 from ..store.log import Snapshot
-from .pieces import MARK, Piece
+from .pieces import Piece
 
 JSON = "application/json"
 Steps = Generator[None, None, bytes]  # a surface is made in steps, between which the event loop does other work

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cached_property
 from importlib import metadata
 from typing import Any, Concatenate, ParamSpec
 
@@ -32,6 +33,7 @@ from ..surfaces.pieces import Piece
 from ..surfaces.surface import MEDIA_TYPES, STRETCH, Surface, edition_of, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
+from .openapi import document
 from .request import JSON
 
 VERSION = metadata.version("pushserver")
@@ -83,7 +85,6 @@ class ReadingRoutes:
         tokens: Tokens,
         site: Site,
         *,
-        description: str,
         cache_control: str,
         page_entries: int,
         replay_events: int,
@@ -94,7 +95,6 @@ class ReadingRoutes:
         self._tokens = tokens
         self._site = site
         self.turns = asyncio.Semaphore(TURNS)
-        self._description = description
         self._cache_control = cache_control
         self._page_entries = page_entries
         self._replay_events = replay_events
@@ -109,7 +109,16 @@ class ReadingRoutes:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
-        return _hashed(request, self._description)
+        return _hashed(request, await asyncio.shield(self._description))
+
+    @cached_property
+    def _description(self) -> asyncio.Future[str]:
+        """The description. It takes 0.2 s, in a thread, and is made when it is first asked for."""
+        return asyncio.ensure_future(asyncio.to_thread(self._describe))
+
+    def _describe(self) -> str:
+        most = {"page_entries": self._page_entries, "replay_events": self._replay_events}
+        return dumps(document.document(VERSION, **most)) + "\n"
 
     @_in_turn
     async def page(self, request: Request) -> Response:

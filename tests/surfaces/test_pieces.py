@@ -10,8 +10,8 @@ from pushserver.codec import dumps
 from pushserver.model import StoredPage
 from pushserver.page import render
 from pushserver.page.edition import Edition
-from pushserver.page.render import Place
-from pushserver.surfaces.pieces import MARK, Piece, Pieces
+from pushserver.page.render import MARK, Place
+from pushserver.surfaces.pieces import Piece, Pieces
 
 from ..support.samples import STORED_ENTRY, STORED_PAGE
 

@@ -11,9 +11,10 @@ import pytest
 from pushserver.codec import dumps
 from pushserver.model import Cursor
 from pushserver.page import card, jsonld, render
+from pushserver.page.render import MARK
 from pushserver.page.site import Site
 from pushserver.store.log import Snapshot
-from pushserver.surfaces.pieces import MARK, Piece
+from pushserver.surfaces.pieces import Piece
 from pushserver.surfaces.surface import Surface, edition_of, make
 
 from ..support.samples import STORED_ENTRY, STORED_PAGE
