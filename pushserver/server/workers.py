@@ -55,7 +55,7 @@ class Workers:
                 start=partial(self._start, number),
                 failed=self._failed,
                 forget=self._forget,
-                other=partial(self._serving_beside, number),
+                other=partial(self._worker_beside, number),
                 window=settings.drain_window,
             )
             for number in range(1, settings.workers + 1)
@@ -80,7 +80,7 @@ class Workers:
         self._cluster.join(worker)
         return worker
 
-    def _serving_beside(self, number: int) -> WorkerProcess | None:
+    def _worker_beside(self, number: int) -> WorkerProcess | None:
         """A worker that accepts, of another place than this one."""
         workers = [place.worker for place in self._places if place.worker is not None]
         return next((each for each in workers if each.place != number and not each.ended.done()), None)
