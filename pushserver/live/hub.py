@@ -27,7 +27,7 @@ from ..wire.memory import Account
 from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
-from .healing import Healer
+from .healing import LOG_GONE, Healer
 from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
@@ -182,7 +182,7 @@ class Hub:
                 self._healer.recover(stream, "the log has another event at its place")
                 continue
             except LogGone:
-                self._give_up(stream, "its log no longer exists")
+                self._give_up(stream, LOG_GONE)
                 raise
             except Deleted:
                 self._delete(stream)
@@ -309,6 +309,8 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            if why == LOG_GONE:
+                metrics.RESETS.inc("empty")
             self._dismiss(stream, Close.RESTART, "resync")
 
     async def delete(self, name: str, epoch: str) -> int:

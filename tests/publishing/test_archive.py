@@ -23,6 +23,7 @@ from pushserver.store.log import Appended, Log
 from ..support.commands import DONE, REFUSED, file_of
 from ..support.keys import create_key
 from ..support.proxy import Proxy, to_server
+from ..support.rests import Rests
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 from ..support.worker import Serve
 
@@ -228,6 +229,18 @@ async def test_an_export_is_begun_again_where_the_stream_changed_and_given_up_in
     restless.changes = archive.ATTEMPTS
     with pytest.raises(Unavailable, match="changed each time"):
         await archive.Archive(restless).export(stream)
+
+
+@pytest.mark.anyio
+async def test_others_come_in_between_the_lines_of_an_export(
+    log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = Rests()
+    monkeypatch.setattr(archive, "Stretch", rests)
+    for number in range(12):
+        await log.append(entry_append(stream, str(number)))
+    (await archive.Archive(log).export(stream)).close()
+    assert rests.count == 12
 
 
 class Doubled(Log):

@@ -15,14 +15,16 @@ from typing import ClassVar
 import httpx2
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from bench import deploys
 
 from ..support import confined
 from ..support.balancers import BALANCERS, DEPLOY, balancer, program
-from ..support.processes import free_port
-from ..support.server import KEY, LIMIT, ROOT, STOP_LIMIT, Running, clean_environment, receive, until
+from ..support.processes import eventually, free_port
+from ..support.server import KEY, LIMIT, ROOT, STOP_LIMIT, Running, clean_environment, reader, receive, until
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +70,36 @@ async def test_a_balancer_leaves_out_a_server_that_is_not_ready(
         other.stop()
         until(lambda: {http.get(f"/streams/{stream}").status_code for _ in range(4)} == {200})
         assert {http.get(f"/streams/{stream}").status_code for _ in range(40)} == {200}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "noticed"),
+    [("haproxy", "backend 'live' has no server available"), ("caddy", '"status code out of tolerances"')],
+)
+async def test_servers_that_are_all_full_take_publishes_and_say_themselves_when_to_come_back(
+    name: str, noticed: str, tmp_path: Path, server: Running, serve: Serve, stream: str
+) -> None:
+    """Each is not ready then: a balancer that leaves out all of them would refuse publishes for a storm of readers."""
+    server.publish_ok(stream, "Before")
+    both = [serve("--readers", "1"), serve("--readers", "1")]
+    key = {"Authorization": f"Bearer {server.key}"}
+    async with reader(both[0], stream) as one, reader(both[1], stream) as two:
+        for socket in (one, two):
+            await receive(socket, "snapshot")
+        with balancer(name, tmp_path, [each.url for each in both]) as proxy:
+            # HAProxy says it once, Caddy of each server.
+            await eventually(lambda: proxy.log.read_text().count(noticed) >= (1 if name == "haproxy" else len(both)))
+            async with httpx2.AsyncClient(base_url=proxy.url, timeout=LIMIT) as http:
+                answer = await http.post(f"/streams/{stream}/entries", json={"headline": "x"}, headers=key)
+                assert answer.status_code == 201
+                assert (await http.get(f"/streams/{stream}")).status_code == 200
+            address = f"{proxy.url.replace('http', 'ws')}/streams/{stream}/ws"
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address, proxy=None, open_timeout=LIMIT)
+            headers = refused.value.response.headers
+            assert (refused.value.response.status_code, headers["Content-Type"]) == (503, "application/problem+json")
+            assert int(headers["Retry-After"]) > 0
 
 
 class Mute(BaseHTTPRequestHandler):

@@ -10,6 +10,8 @@ import pytest
 
 from pushserver.errors import NotFound
 from pushserver.live.hub import Hub
+from pushserver.page.masthead import Masthead
+from pushserver.page.render import NOWHERE
 from pushserver.page.site import Site
 from pushserver.store.log import Log, Snapshot
 from pushserver.surfaces.cache import Copy, SurfaceCache
@@ -42,8 +44,10 @@ class CountedLog(Log):
         return await super().snapshot(*arguments, **options)
 
 
-def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20) -> SurfaceCache:
-    return SurfaceCache(log, hub, page_entries=100, limit_bytes=limit_bytes, stale_pages=300, site=Site(), version="1")
+def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20, *, site: Site = NOWHERE, version: str = "1") -> SurfaceCache:
+    return SurfaceCache(
+        log, hub, page_entries=100, limit_bytes=limit_bytes, stale_pages=300, site=site, version=version
+    )
 
 
 async def read(cache: SurfaceCache, stream: str, surface: Surface = Surface.PAGE) -> str:
@@ -62,6 +66,16 @@ async def test_a_surface_is_made_once_however_many_ask_for_it(log: Log, hub: Hub
     for surface in Surface:
         await read(cache, stream, surface)
     assert counted.snapshots == 3
+
+
+async def test_bytes_of_another_address_name_build_or_version_have_another_tag(log: Log, hub: Hub, stream: str) -> None:
+    await log.append(entry_append(stream, "One"))
+    named = Masthead(name="The Courier")
+    sites = [Site(), Site(public_url="https://news.example"), Site(build="b2"), Site(masthead=named)]
+    caches = [*(cache_of(log, hub, site=site) for site in sites), cache_of(log, hub, version="2")]
+    for surface in Surface:
+        copies = [await cache.read(stream, surface, IDENTITY) for cache in caches]
+        assert len({copy.etag for copy in copies}) == len(caches)
 
 
 async def test_the_least_recently_read_stream_makes_room(log: Log, hub: Hub, stream: str) -> None:
@@ -115,7 +129,7 @@ async def test_a_withdrawal_takes_the_pieces_of_its_entry_and_leaves_the_others(
     async with asyncio.timeout(30):
         while not shelf.cleared:
             await asyncio.sleep(0.01)
-    assert [entry for entry in shelf.pieces._pieces if "Withdrawn" in entry] == []
+    assert [entry for entry in shelf.pieces._pieces if b"Withdrawn" in entry] == []
     assert "Withdrawn" not in await read(cache, stream)
     assert sum(pieces.get(entry) is piece for entry, piece in shelf.pieces._pieces.items()) >= 1
     shelf.clear()
