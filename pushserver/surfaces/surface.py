@@ -68,6 +68,7 @@ async def make(
             case Surface.JSON_FEED:
                 piece.feed_item(edition)
         await stretch.rest()
+    parts: Iterator[str] | Iterator[bytes]
     match surface:
         case Surface.PAGE:
             parts = _page(edition, snapshot, pieces, limit=limit, site=site, newer=newer, stale=stale)
@@ -80,7 +81,7 @@ async def make(
     return await in_stretches(_joined(parts), STRETCH)
 
 
-def _joined(parts: Iterator[str | bytes]) -> Generator[None, None, bytes]:
+def _joined(parts: Iterator[str] | Iterator[bytes]) -> Generator[None, None, bytes]:
     """Join the parts of a surface as bytes, one a step.
 
     Encoded as one text, a page of large entries would hold up everyone: a character beyond Latin-1 on it doubles all
