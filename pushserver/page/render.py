@@ -49,9 +49,13 @@ class Place(NamedTuple):
         return cls(page["timezone"], page["lang"])
 
 
+@functools.lru_cache(maxsize=256)
+def _locale(lang: str) -> Locale:
+    return Locale.parse(lang, sep="-")
+
+
 def _local(at: str, place: Place) -> tuple[datetime, Locale]:
-    zone = zoneinfo.ZoneInfo(place.timezone)
-    return datetime.fromisoformat(at).astimezone(zone), Locale.parse(place.lang, sep="-")
+    return datetime.fromisoformat(at).astimezone(zoneinfo.ZoneInfo(place.timezone)), _locale(place.lang)
 
 
 def timestamp(at: str, place: Place, length: Any = "medium") -> str:
@@ -74,10 +78,11 @@ def day_of(entry: StoredEntry, place: Place) -> str:
     return _local(entry["sort_at"], place)[0].date().isoformat()
 
 
+@functools.lru_cache(maxsize=1_024)  # a page has few days, and shows them again after each event
 def _day_title(key: str, place: Place) -> str:
     if key == "pinned":
         return words(place.lang).say("Pinned")
-    return dates.format_date(datetime.fromisoformat(key), "full", Locale.parse(place.lang, sep="-"))
+    return dates.format_date(datetime.fromisoformat(key), "full", _locale(place.lang))
 
 
 _TEMPLATES = jinja2.Environment(
