@@ -103,6 +103,11 @@ class WorkerPlace:
             self._listener.close()
             self._listener = None
 
+    def end_with_worker(self) -> None:
+        """Have no successor start any more; where the worker dies, let another one accept what waits."""
+        if self.worker is not None:
+            self.worker.ended.add_done_callback(lambda _: self._hand_over())
+
     def refuse(self) -> None:
         """Refuse new connections; the worker accepts those that have begun."""
         if self._listener is not None:

@@ -256,19 +256,21 @@ class Server(uvicorn.Server):
             return
         await asyncio.sleep(HANDSHAKES)
         self._stop_accepting()
-        await self._accept_rest(listener)
+        connections = accept_rest(listener)
         if listener.family != socket.AF_UNIX:  # its file is gone, and other workers still accept what waits in it
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+        await self._serve_accepted(connections)
 
     async def _adopt(self, listener: socket.socket) -> None:
         """Accept what waits in the listener of a worker that has died, and close it."""
         with listener:
             await asyncio.sleep(HANDSHAKES)
-            await self._accept_rest(listener)
+            connections = accept_rest(listener)  # the kernel gives it new ones until it is closed: at once
+        await self._serve_accepted(connections)
 
-    async def _accept_rest(self, listener: socket.socket) -> None:
-        for connection in accept_rest(listener):
+    async def _serve_accepted(self, connections: list[socket.socket]) -> None:
+        for connection in connections:
             await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
 
     def _requests(self) -> int:

@@ -55,7 +55,7 @@ class Workers:
                 start=partial(self._start, number),
                 failed=self._failed,
                 forget=self._forget,
-                other=partial(self._serving_beside, number),
+                other=partial(self._worker_beside, number),
                 window=settings.drain_window,
             )
             for number in range(1, settings.workers + 1)
@@ -80,11 +80,10 @@ class Workers:
         self._cluster.join(worker)
         return worker
 
-    def _serving_beside(self, number: int) -> WorkerProcess | None:
-        """A worker that serves, of another place than this one."""
+    def _worker_beside(self, number: int) -> WorkerProcess | None:
+        """A worker that accepts, of another place than this one."""
         workers = [place.worker for place in self._places if place.worker is not None]
-        serving = (each for each in workers if each.state == "serving" and not each.ended.done())
-        return next((each for each in serving if each.place != number), None)
+        return next((each for each in workers if each.place != number and not each.ended.done()), None)
 
     def _forget(self, worker: WorkerProcess) -> None:
         """Let go of a worker that has ended."""
@@ -134,6 +133,8 @@ class Workers:
     async def _stop(self) -> None:
         """Drain all workers and wait until they have ended."""
         word = Word.STOP_NOW if self._signals.from_terminal else Word.STOP
+        for place in self._places:
+            place.end_with_worker()
         for worker in self._processes:
             if worker.ready.is_set():
                 worker.say(word)

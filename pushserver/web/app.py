@@ -78,8 +78,8 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     )
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
-    static = StaticSet(static_folder(), settings.public_url)
     cached = cache_control(settings.cache)
+    static = StaticSet(static_folder(), settings.public_url, cache_control=cached)
     masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
     site = static.site._replace(masthead=masthead)
     reading = ReadingRoutes(

@@ -26,10 +26,11 @@ from ..page.words import preferred
 from ..store.connection import within
 from ..store.listing import Listing
 from ..store.log import Log, Snapshot
+from ..stretch import in_stretches
 from ..surfaces.cache import digest
 from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
-from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, make
+from ..surfaces.surface import MEDIA_TYPES, STRETCH, Surface, edition_of, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
 from .openapi import document
@@ -222,8 +223,9 @@ class ReadingRoutes:
     async def _make(self, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False) -> bytes:
         """A surface that no cache has: of a private stream, or a slice of older entries."""
         edition = edition_of(self._site, surface, stream, snapshot)
-        pieces = [Piece(entry) for entry in snapshot.entries]
-        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, site=self._site, newer=newer)
+        pieces = [Piece(entry.encode()) for entry in snapshot.entries]
+        options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "newer": newer}
+        return await in_stretches(make(surface, edition, snapshot, pieces, **options), STRETCH)
 
     def _cached(self, stream: str) -> dict[str, str]:
         """The headers of an answer that shared caches may serve, and can drop by the name of its stream."""

@@ -132,7 +132,7 @@ def test_frames_that_nothing_else_refers_to_are_not_kept(stream: LiveStream) -> 
 def test_a_page_that_an_event_brought_takes_no_more_than_is_counted() -> None:
     """It stays as it came: read as JSON, a page of many topics is ten times as large."""
     stream = live([], max_events=100)
-    page = {**model.unwritten_page("storm"), "topics": [{"label": f"Topic {number}"} for number in range(100)]}
+    page: Any = {**model.unwritten_page("storm"), "topics": [{"label": f"Topic {number}"} for number in range(100)]}
     events = [
         Event(cursor(n), cursor(n - 1), n, "page.put", dumps({"page": {**page, "rev": n}}).encode(), page["updated_at"])
         for n in range(3, 53)

@@ -7,6 +7,7 @@ import socket
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from pushserver.server.listener import Listeners, listen
@@ -71,11 +72,13 @@ async def test_a_worker_that_stops_by_itself_is_replaced_before_it_has_left_and_
 @pytest.mark.full  # with one worker they wait for the next one
 async def test_connections_of_a_worker_that_is_killed_are_answered_by_another_one(start: Start) -> None:
     server = start("--workers", "2")
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))
     host, port = server.url.removeprefix("http://").split(":")
     first, other = workers_of(server)
     os.kill(first, signal.SIGKILL)
     await eventually(lambda: len({*workers_of(server)} - {first, other}) == 1)
     (victim,) = {*workers_of(server)} - {first, other}  # its successor is started only after a second
+    await eventually(lambda: b"worker" in Path(f"/proc/{victim}/cmdline").read_bytes())  # else it is still a fork
     await eventually(lambda: LISTENING in clients_of(victim))
     os.kill(victim, signal.SIGSTOP)
     await eventually(lambda: " T " in Path(f"/proc/{victim}/stat").read_text())  # it accepts nothing any more
@@ -86,6 +89,23 @@ async def test_connections_of_a_worker_that_is_killed_are_answered_by_another_on
         os.kill(victim, signal.SIGKILL)
         answers = [await asyncio.to_thread(wire.recv, 65_536) for wire in wires]
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+
+@pytest.mark.full  # it starts two workers
+async def test_no_connection_waits_for_a_worker_that_dies_while_its_server_stops(start: Start) -> None:
+    server = start("--workers", "2", "--drain-delay", "300")
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))
+    victim, _ = workers_of(server)
+    server.process.terminate()
+    await eventually(lambda: "server stopping" in server.log)
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: victim not in workers_of(server))
+    async with httpx2.AsyncClient(base_url=server.url, headers={"Connection": "close"}, timeout=LIMIT) as http:
+        answers = await asyncio.gather(*(http.get("/livez") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    server.process.terminate()
+    server.close()
+    assert server.process.returncode == 0
 
 
 @pytest.mark.full  # it waits for the back-off of each try
