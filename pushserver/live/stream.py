@@ -25,6 +25,7 @@ from ..wire.frames import FRAME_BYTES, EventFrame, Format, Frame, Notice, Snapsh
 from ..wire.memory import Account, Encodings
 from .fanout import Fanout
 from .memory import Memory
+from .passes import Passes
 
 logger = logging.getLogger(__name__)
 
@@ -32,37 +33,8 @@ HELLOS = 64  # hello frames that are kept for other readers who start at the sam
 STRETCH = 0.001  # seconds that a pass runs before the event loop does other work
 REST = 1.0  # a pass begins after a rest of so many times what the last one took: events meanwhile share its writes
 MAX_REST = 0.02  # seconds
-PASSES_LIMIT = 0.05  # seconds that other work waits for passes
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 OnLoss = Callable[[str | None], None]  # it is called with the id of an entry, or with None for all of them
-
-
-class Passes:
-    """Passes are the passes that are under way in a worker. Work that can wait lets them go first."""
-
-    def __init__(self) -> None:
-        self._under_way: set[LiveStream] = set()
-        self._over = asyncio.Event()
-        self._over.set()
-
-    def begin(self, stream: LiveStream) -> None:
-        """Note that a stream's pass is under way; a second call changes nothing."""
-        self._under_way.add(stream)
-        self._over.clear()
-
-    def end(self, stream: LiveStream) -> None:
-        """Note that it is over."""
-        self._under_way.discard(stream)
-        if not self._under_way:
-            self._over.set()
-
-    async def over(self) -> None:
-        """Let the event loop run, and wait until no pass is under way, PASSES_LIMIT seconds at most."""
-        await asyncio.sleep(0)
-        if self._under_way:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PASSES_LIMIT):
-                    await self._over.wait()
 
 
 class LiveStream:

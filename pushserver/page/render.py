@@ -49,9 +49,13 @@ class Place(NamedTuple):
         return cls(page["timezone"], page["lang"])
 
 
+@functools.lru_cache(maxsize=256)
+def _locale(lang: str) -> Locale:
+    return Locale.parse(lang, sep="-")
+
+
 def _local(at: str, place: Place) -> tuple[datetime, Locale]:
-    zone = zoneinfo.ZoneInfo(place.timezone)
-    return datetime.fromisoformat(at).astimezone(zone), Locale.parse(place.lang, sep="-")
+    return datetime.fromisoformat(at).astimezone(zoneinfo.ZoneInfo(place.timezone)), _locale(place.lang)
 
 
 def timestamp(at: str, place: Place, length: Any = "medium") -> str:
@@ -74,10 +78,11 @@ def day_of(entry: StoredEntry, place: Place) -> str:
     return _local(entry["sort_at"], place)[0].date().isoformat()
 
 
+@functools.lru_cache(maxsize=1_024)  # a page has few days, and shows them again after each event
 def _day_title(key: str, place: Place) -> str:
     if key == "pinned":
         return words(place.lang).say("Pinned")
-    return dates.format_date(datetime.fromisoformat(key), "full", Locale.parse(place.lang, sep="-"))
+    return dates.format_date(datetime.fromisoformat(key), "full", _locale(place.lang))
 
 
 _TEMPLATES = jinja2.Environment(
@@ -367,21 +372,29 @@ def _shell(place: Place) -> dict[str, Any]:
     return {"lang": place.lang, "dir": direction(place.lang), **_sayings(place)}
 
 
-def _refused(status: int) -> str:
+def _refused(status: int) -> tuple[str, bool]:
+    """The title of a page in the place of one that is not shown, and whether it says all that people need to know."""
+
     def _(message: str) -> str:
         return message
 
-    return {
+    titles = {
         401: _("Please sign in to read this page"),
         403: _("You may not read this page"),
         404: _("There is no page at this address"),
         410: _("This page has been taken down"),
         429: _("There were too many requests from your address; please try again in a moment"),
         503: _("This page cannot be shown right now; please try again in a moment"),
-    }.get(status, _("This page cannot be shown"))
+    }
+    return titles.get(status, _("This page cannot be shown")), status in titles
 
 
 def refusal_page(status: int, detail: str, lang: str = "en", *, depth: int, site: Site = NOWHERE) -> str:
-    """The page for people in the place of one that is not shown, so many folders down."""
+    """The page for people in the place of one that is not shown, so many folders down.
+
+    The detail is English: a page in another language shows it only where its title does not say what is wrong.
+    """
     shell = {**_links(site, depth), **_shell(Place("UTC", lang))}
-    return _TEMPLATES.get_template("refusal.html").render(title=shell["_"](_refused(status)), detail=detail, **shell)
+    title, is_enough = _refused(status)
+    shown = "" if is_enough and lang != "en" else detail
+    return _TEMPLATES.get_template("refusal.html").render(title=shell["_"](title), detail=shown, **shell)

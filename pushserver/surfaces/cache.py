@@ -158,9 +158,9 @@ class SurfaceCache:
     def read_soon(
         self, stream: str, surface: Surface, coding: ContentCoding, reply: Callable[[Copy | None], None]
     ) -> bool:
-        """Have `reply` called with a copy as `read` returns it, after a look; with None where there is none yet.
+        """Have `reply` called with a copy as `read` returns it, once it is made; with None where `read` has to do it.
 
-        False where nothing is in memory: then it is not called. It saves each read a task.
+        False where nothing of the stream is in memory: then it is not called. It saves each read a task.
         """
         if stream not in self._shelves:
             return False
@@ -168,13 +168,39 @@ class SurfaceCache:
 
         def looked(look: asyncio.Future[Found]) -> None:
             head = None if look.cancelled() or look.exception() else look.result()
-            copy = self._copy(stream, surface, coding, head, asked_at) if isinstance(head, Head) else None
-            if copy is not None:
+            if not isinstance(head, Head):
+                reply(None)
+                return
+            copy = self._copy(stream, surface, coding, head, asked_at)
+            if copy is None:
+                self._make_soon(stream, (surface, coding, None), head, reply)
+            else:
                 metrics.PAGE_LOADS.inc(surface.value, "memory")
-            reply(copy)
+                reply(copy)
 
         self._heads.ask(stream).add_done_callback(looked)
         return True
+
+    def _make_soon(self, stream: str, key: Key, head: Head, reply: Callable[[Copy | None], None]) -> None:
+        """Have `reply` called with a copy of this event once it is made, with None where it is not."""
+        shelf = self._shelves.get(stream)
+        try:
+            making = (shelf.making.get(key) or self._begin(shelf, key, head)) if shelf else None
+        except Unavailable:
+            making = None
+        if making is None:
+            reply(None)
+            return
+
+        def made(task: asyncio.Task[Copy]) -> None:
+            copy = None if task.cancelled() or task.exception() else task.result()
+            if copy is not None and copy.head == head:
+                metrics.PAGE_LOADS.inc(key[0].value, "made")
+                reply(copy)
+            else:
+                reply(None)
+
+        making[1].add_done_callback(made)
 
     def _copy(self, stream: str, surface: Surface, coding: ContentCoding, head: Head, asked_at: int) -> Copy | None:
         """The copy of this event, None where it has to be made."""
@@ -245,6 +271,7 @@ class SurfaceCache:
             if shelf.cleared == cleared:
                 shelf.show(snapshot)
                 shelf.verified_at = asked_at
+                await asyncio.sleep(0)  # to read a snapshot takes a stretch by itself
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 

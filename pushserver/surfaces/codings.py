@@ -13,7 +13,7 @@ import brotli
 from isal import isal_zlib
 
 LEAST = 1_024  # bytes; a shorter body goes out as it is
-STEP = 32_768  # bytes of a body that are compressed at once, in a part of a millisecond
+STEP = 16_384  # bytes of a body that are compressed at once, in a part of a millisecond
 GZIP_LEVEL = 2
 BROTLI_QUALITY = 2  # with 1, each step would be compressed by itself, which makes a page half as large again
 GZIP = 31  # window bits of zlib for a gzip header and trailer

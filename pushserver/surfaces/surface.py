@@ -16,7 +16,7 @@ from .pieces import Piece
 
 JSON = "application/json"
 Steps = Generator[None, None, bytes]  # a surface is made in steps, between which the event loop does other work
-STRETCH = 0.0005  # seconds of them in a row; a step takes as long at most
+STRETCH = 0.0004  # seconds of them in a row; the last one may take as long again
 
 
 class Surface(Enum):
