@@ -32,6 +32,7 @@ from .visitors import Visited, publisher
 
 LIFETIME = 20.0  # seconds, of a reader in the deploys after which the shares are measured
 SELDOM = 0.5  # seconds between two publishes in a storm, which the readers here have to keep up with
+PROBES, BETWEEN_PROBES = 4, 0.01  # clients that connect all the time while a server stops; seconds
 SETTLE = 2.0  # seconds of publishing before and after what is measured
 
 Work = Callable[[Running, Swarm], Any]
@@ -93,20 +94,26 @@ async def slow(server: Running, swarm: Swarm) -> str:
     delivery = await ask(server, f"GET /streams/{STREAM}/entries/{entry}/delivery?n=99&wait=10 {head}\r\n")
     server.process.terminate()
     counts: Counter[str] = Counter()
+    longest = max(await asyncio.gather(*(probe(server, counts) for _ in range(PROBES))))
+    swarm.is_over = True
+    ends = [(await answer.read()).decode()[9:12] for answer, _ in (upload, delivery)]
+    return f"{dict(counts)}, longest {longest:.2f} s; the upload and the delivery: {' and '.join(ends)}"
+
+
+async def probe(server: Running, counts: Counter[str]) -> float:
+    """Connect and ask again and again, until the server has ended; count how, and return the longest wait."""
     longest = 0.0
     while server.process.poll() is None:
         begun = time.monotonic()
         try:
-            answer, writer = await ask(server, f"GET /livez {head}Connection: close\r\n\r\n")
+            answer, writer = await ask(server, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             counts["answered" if await answer.read() else "silent"] += 1
             writer.close()
         except OSError as error:
             counts[type(error).__name__] += 1
         longest = max(longest, time.monotonic() - begun)
-        await asyncio.sleep(0.01)
-    swarm.is_over = True
-    ends = [(await answer.read()).decode()[9:12] for answer, _ in (upload, delivery)]
-    return f"{dict(counts)}, longest {longest:.2f} s; the upload and the delivery: {' and '.join(ends)}"
+        await asyncio.sleep(BETWEEN_PROBES)
+    return longest
 
 
 async def ask(server: Running, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

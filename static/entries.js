@@ -1,18 +1,18 @@
 // @ts-check
 /** The entries of a page, each at its place: pinned ones first, then by order, then by id, the greater first. */
 
-import { make, morph, parseHtml } from "./morph.js";
+import { make, morph } from "./morph.js";
 
 const WITHDRAWN_MOST = 1_000; // withdrawals that are remembered
-/** @type {[string, string, number][]} the list, its articles, headlines in it; render.py has the same */
-const LISTS = [["latest", ":not([data-day=pinned]) > ol article", 5], ["key", "[data-key]", 10]];
 
-/** @typedef {{id: string, rev: number, order: number, item: HTMLElement, day: HTMLElement}} Entry as the list item of a day */
+/** @typedef {{id: string, rev: number, order: number, isKey: boolean, title: HTMLElement | null, item: HTMLElement, day: HTMLElement}} Entry
+ * as the list item of a day */
 
 /** The entry of an article. @param {any} article @returns {Entry} */
 export function entryOf(article) {
-  const { rev, order } = article.dataset;
-  return { id: article.id.slice(2), rev: +rev, order: +order, item: article.parentElement, day: article.closest("section") };
+  const { rev, order, key } = article.dataset;
+  const [title, item, day] = [article.querySelector("h3"), article.parentElement, article.closest("section")];
+  return { id: article.id.slice(2), rev: +rev, order: +order, isKey: key === "", title, item, day };
 }
 
 /** Whether it is not pinned. @param {Entry} entry */
@@ -21,10 +21,11 @@ export const isOfDay = ({ day }) => day.dataset.day !== "pinned";
 /** The time of a correction. @param {Element | null} article @returns {HTMLTimeElement | null | undefined} */
 export const noteOf = (article) => article?.querySelector(".correction time");
 
-/** @param {any} frame @returns {Entry} */
-export const entryFrom = ({ html, day }) => entryOf(parseHtml(day.html.replace("</ol>", (/** @type {string} */ end) => html + end)).querySelector("article"));
+/** The lists of headlines: which entries are in one, and how many at most; render.py has the same.
+ * @type {[string, (entry: Entry) => boolean, number][]} */
+const LISTS = [["latest", isOfDay, 5], ["key", ({ isKey }) => isKey, 10]];
 
-/** The entries of a page's HTML. @param {Document} page */
+/** The entries of a page's HTML. @param {ParentNode} page */
 export const entriesOf = (page) => [...page.querySelectorAll("#entries article")].map(entryOf);
 
 /** Whether `a` stands above `b`. @param {Pick<Entry, "id" | "order">} a @param {Pick<Entry, "id" | "order">} b */
@@ -39,36 +40,40 @@ export class Entries {
     this.list = /** @type {HTMLElement} */ (root.querySelector("#entries"));
     this.older = /** @type {HTMLElement} */ (root.querySelector("#older"));
     this.next = /** @type {HTMLAnchorElement} */ (this.older.querySelector("a")); // the link to older ones
+    this.all = entriesOf(root); // from above; to read them of a long page anew for each event would take long
   }
 
-  /** All of them, from above. */
-  get all() {
-    return [...this.list.querySelectorAll("article")].map(entryOf);
-  }
-
-  /** @param {string} id @returns {HTMLElement | null} the article */
+  /** @param {string} id */
   find(id) {
-    return this.list.querySelector(`#e-${id}`);
+    return this.all.find((entry) => entry.id === id);
   }
 
-  /** Whether a revision was withdrawn. @param {Entry} entry */
-  isWithdrawn({ id, rev }) {
-    return Number(this.#withdrawn.get(id)) >= rev;
+  /** Whether it is not to be shown: it was withdrawn, is shown in a later revision, or is on an older page. @param {Entry} entry */
+  isOld(entry) {
+    const { id, rev } = entry;
+    const shown = this.find(id);
+    const last = this.all.at(-1);
+    return Number(this.#withdrawn.get(id)) >= rev || (shown ? shown.rev >= rev : last && !this.older.hidden && isAbove(last, entry));
   }
 
   /** Show an entry; of one that is shown only what is new. @param {Entry} entry @param {boolean} [always] whatever its revision
    * @returns whether it is shown now and was not */
   put(entry, always) {
+    if (!always && this.isOld(entry)) return false;
     const { all } = this;
-    const shown = all.find(({ id }) => id === entry.id);
-    const last = all[all.length - 1];
-    const isOlder = shown ? shown.rev >= entry.rev : last && !this.older.hidden && isAbove(last, entry); // that is on an older page
-    if (!always && (isOlder || this.isWithdrawn(entry))) return false;
-    const section = this.#section(entry.day);
-    if (shown) morph(shown.item, entry.item);
-    if (shown?.order === entry.order && shown.day === section) return false;
-    const below = all.find(({ id, day, order }) => day === section && id !== entry.id && isAbove(entry, { id, order }));
-    section.querySelector("ol")?.insertBefore(shown?.item ?? entry.item, below?.item ?? null);
+    const shown = this.find(entry.id);
+    const day = this.#section(entry.day);
+    if (shown) {
+      morph(shown.item, entry.item);
+      all.splice(all.indexOf(shown), 1);
+    }
+    const now = { ...entryOf((shown ?? entry).item.firstChild), day };
+    const isBelow = (/** @type {Entry} */ other) => isAbove(now, other);
+    const place = all.findIndex(isBelow);
+    const below = all.find((other) => other.day === day && isBelow(other));
+    all.splice(place < 0 ? all.length : place, 0, now);
+    if (shown?.order === now.order && shown.day === day) return false;
+    day.querySelector("ol")?.insertBefore(now.item, below?.item ?? null);
     if (shown) this.#tidy(shown.day);
     return !shown;
   }
@@ -94,9 +99,10 @@ export class Entries {
   }
 
   /** @param {Entry} entry */
-  remove({ item, day }) {
-    item.remove();
-    this.#tidy(day);
+  remove(entry) {
+    this.all.splice(this.all.indexOf(entry), 1);
+    entry.item.remove();
+    this.#tidy(entry.day);
   }
 
   /** @param {string} id @param {number} rev @returns whether it was shown */
@@ -104,17 +110,17 @@ export class Entries {
     this.#withdrawn.set(id, rev);
     const [first] = this.#withdrawn.keys();
     if (this.#withdrawn.size > WITHDRAWN_MOST) this.#withdrawn.delete(first);
-    const article = this.find(id);
-    const isShown = article && Number(article.dataset.rev) <= rev;
-    if (isShown) this.remove(entryOf(article));
-    return isShown;
+    const shown = this.find(id);
+    if (!shown || shown.rev > rev) return false;
+    this.remove(shown);
+    return true;
   }
 
   /** Remove what is not among the entries of a snapshot. @param {Entry[]} entries */
   reset(entries) {
     this.#withdrawn.clear();
     const ids = entries.map(({ id }) => id);
-    for (const shown of this.all) if (!ids.includes(shown.id)) this.remove(shown);
+    this.all.filter(({ id }) => !ids.includes(id)).forEach((shown) => this.remove(shown));
   }
 
   /** Leave as many as a fresh load has. @param {number} limit */
@@ -126,22 +132,22 @@ export class Entries {
 
   /** Make equal to what is shown what depends on it: the lists of headlines, and the link to the entries below the last one. */
   index() {
-    for (const [name, articles, most] of LISTS) {
+    for (const [name, isListed, most] of LISTS) {
       const list = /** @type {HTMLElement} */ (this.#root.querySelector(`#${name}`));
       const fresh = /** @type {HTMLElement} */ (list.cloneNode(true));
-      const titles = [...this.list.querySelectorAll(`${articles} > h3`)].slice(0, most);
-      fresh.querySelector("ol")?.replaceChildren(...titles.map((title) => headline(title, name === "key")));
-      fresh.hidden = !titles.length;
+      const listed = this.all.filter((entry) => entry.title && isListed(entry)).slice(0, most);
+      fresh.querySelector("ol")?.replaceChildren(...listed.map((entry) => headline(entry, name === "key")));
+      fresh.hidden = !listed.length;
       morph(list, fresh);
     }
-    const last = this.all.pop();
+    const last = this.all.at(-1);
     this.next.setAttribute("href", last && !this.older.hidden ? `?before=${last.order}.${last.id}` : "");
   }
 }
 
-/** @param {Element} title of an entry @param {boolean} isTimed */
-function headline(title, isTimed) {
-  const stamp = /** @type {HTMLTimeElement} */ (title.parentElement?.querySelector(".stamp time"));
+/** @param {Entry} entry @param {boolean} isTimed */
+function headline({ id, title, item }, isTimed) {
+  const stamp = /** @type {HTMLTimeElement} */ (item.querySelector(".stamp time"));
   const time = isTimed ? [make("time", { datetime: stamp.dateTime }, String(stamp.textContent)), " "] : [];
-  return make("li", {}, make("a", { href: `#e-${title.id.slice(2)}` }, ...time, String(title.textContent)));
+  return make("li", {}, make("a", { href: `#e-${id}` }, ...time, String(title?.textContent)));
 }

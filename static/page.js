@@ -11,13 +11,13 @@ const view = new LiveView(/** @type {HTMLElement} */ (document.querySelector("ma
 view.addEventListener("page", (event) => {
   const { headline, lang, dir } = /** @type {CustomEvent} */ (event).detail;
   document.title = (COUNT.exec(document.title)?.[0] ?? "") + headline;
-  document.documentElement.lang = lang;
-  document.documentElement.dir = dir;
+  const { documentElement } = document;
+  // To set what is the same would make the browser look at the style of every element again.
+  if (documentElement.lang !== lang) documentElement.lang = lang;
+  if (documentElement.dir !== dir) documentElement.dir = dir;
 });
-view.addEventListener("change", () => {
-  // They tell crawlers of the page as it was loaded.
-  document.querySelectorAll("#json-ld, [property], [name^=twitter], [name=description]").forEach((element) => element.remove());
-});
+const removeCards = () => document.querySelectorAll("#json-ld, [property], [name^=twitter], [name=description]").forEach((element) => element.remove());
+view.addEventListener("change", removeCards, { once: true }); // they tell crawlers of the page as it was loaded
 view.addEventListener("count", (event) => {
   const { detail: count } = /** @type {CustomEvent<number>} */ (event);
   document.title = (count ? `(${count}) ` : "") + document.title.replace(COUNT, "");

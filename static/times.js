@@ -41,9 +41,10 @@ export class Times {
     return minutes < 60 ? format.format(-minutes, "minute") : format.format(-Math.floor(minutes / 60), "hour");
   }
 
-  refresh() {
+  /** @param {ParentNode} [page] or what is to be shown on it */
+  refresh(page = this.#root) {
     const format = new Intl.RelativeTimeFormat(this.lang, { numeric: "auto", style: "short" });
-    for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (this.#root.querySelectorAll("#updated time, .stamp time"))) {
+    for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (page.querySelectorAll("#updated time, .stamp time"))) {
       set(time, "localAgo", this.#age(time.dateTime, format));
       set(time, "localTime", this.showsOwn ? this.text(time.dateTime, true) : "");
     }

@@ -7,7 +7,7 @@
  */
 
 import { Anchor, focusIn } from "./anchor.js";
-import { Entries, entriesOf, entryFrom, isOfDay, noteOf } from "./entries.js";
+import { Entries, entriesOf, entryOf, isOfDay, noteOf } from "./entries.js";
 import { Local } from "./local.js";
 import { morph, parseHtml } from "./morph.js";
 import { Queue } from "./queue.js";
@@ -18,6 +18,7 @@ import { Times } from "./times.js";
 
 const TICK_MS = 20_000; // between two looks at how long ago
 const ENTRIES_MOST = 200; // of an open page; from there on the link to older ones leads to another page
+const FRAMES_MOST = 100; // that are shown in one pass
 const LOADS_MOST = 3; // of a page, until one is not older than what is shown
 const PARTS = ["header", "updated", "latest", "key", "intro", "empty", "older", "topics", "words"]; // of a page beside its entries
 
@@ -29,6 +30,7 @@ export class LiveView extends EventTarget {
   /** @type {Set<string>} entries above what the reader has seen */ #unseen = new Set();
   /** @type {Set<string>} */ #corrected = new Set();
   /** @type {Set<string>} what came and was not announced yet */ #unsaid = new Set();
+  /** @type {object[]} that came and are not shown yet */ #frames = [];
   #options;
   #limit;
   #count = 0;
@@ -36,6 +38,7 @@ export class LiveView extends EventTarget {
   #pageRev = 0;
   #n; // the number of the newest event that is shown
   #life = new AbortController();
+  /** @type {number | undefined} */ #pass;
   /** @type {number | undefined} */ #ticker;
 
   /**
@@ -47,8 +50,8 @@ export class LiveView extends EventTarget {
     this.root = root;
     this.#options = options;
     this.url = new URL(options.url ?? location.pathname, location.href).href;
-    this.anchor = new Anchor(root);
     this.entries = new Entries(root);
+    this.anchor = new Anchor(root, this.entries);
     this.times = new Times(root);
     this.local = new Local(root, this.times);
     this.#limit = Number(root.dataset.limit);
@@ -75,6 +78,7 @@ export class LiveView extends EventTarget {
     this.stream.dispose();
     this.local.stop();
     this.anchor.stop();
+    clearTimeout(this.#pass);
     clearTimeout(this.#ticker);
   }
 
@@ -88,9 +92,12 @@ export class LiveView extends EventTarget {
     const { signal } = this.#life;
     const on = (/** @type {EventTarget} */ target, /** @type {string} */ types, /** @type {(event: any) => void} */ listener) =>
       types.split(" ").forEach((type) => target.addEventListener(type, listener, { signal }));
-    on(stream, "frame", ({ detail }) => this.apply(detail));
+    on(stream, "frame", ({ detail }) => this.#take(detail));
     on(stream, "head", ({ detail }) => local.hear(detail));
-    on(stream, "state", ({ detail }) => local.takeState(detail));
+    on(stream, "state", ({ detail }) => {
+      this.#flush();
+      local.takeState(detail);
+    });
     on(stream, "buffered", () => this.#catchUp());
     on(window, "scroll", () => this.anchor.note());
     on(window, "scroll resize", () => this.#settle());
@@ -102,44 +109,72 @@ export class LiveView extends EventTarget {
 
   // --- frames
 
-  /** @param {any} frame of the stream, in the html format */
-  apply(frame) {
-    this.local.hear();
-    const { type, n, page, parts } = frame;
-    this.#n = n ?? this.#n;
-    if (!parts) return; // of a later version
-    const fresh = parseHtml(Object.values(parts).join(""));
-    if (type === "snapshot") return this.#merge(fresh, page);
-    this.#change(() => {
-      if (type === "entry.put") this.#put(entryFrom(frame));
-      if (type === "entry.withdraw") this.#withdraw(frame);
-      this.#showPage(fresh, page);
-    });
+  /** Show a frame in a moment, with those that come until then. @param {object} frame */
+  #take(frame) {
+    this.#frames.push(frame);
+    // The timers of a hidden page are late.
+    if (document.hidden || this.#frames.length >= FRAMES_MOST) this.#flush();
+    else this.#pass ??= setTimeout(() => this.#flush());
   }
 
-  /** Change the page without moving what is being read, and let follow what depends on it. @param {() => void} change */
+  #flush() {
+    clearTimeout(this.#pass);
+    this.#pass = undefined;
+    if (this.#frames.length) this.apply(...this.#frames.splice(0));
+  }
+
+  /** @param {any[]} frames of the stream, in the html format */
+  apply(...frames) {
+    this.local.hear();
+    this.#change((isHeld) => frames.forEach((frame) => this.#show(frame, isHeld)));
+  }
+
+  /** @param {any} frame @param {boolean} isHeld */
+  #show(frame, isHeld) {
+    const { type, n, page, parts, html, day } = frame;
+    this.#n = n ?? this.#n;
+    if (!parts) return; // of a later version
+    const entry = day?.html.replace("</ol>", (/** @type {string} */ end) => html + end) ?? "";
+    const fresh = this.#parse(Object.values(parts).join("") + entry);
+    if (type === "snapshot") this.#merge(fresh, isHeld);
+    if (type === "entry.put") this.#put(entryOf(fresh.querySelector("article")), isHeld);
+    if (type === "entry.withdraw") this.#withdraw(frame);
+    this.#showPage(fresh, page);
+  }
+
+  /** @param {string} html that the server made */
+  #parse(html) {
+    const fresh = parseHtml(html);
+    this.times.refresh(fresh);
+    return fresh;
+  }
+
+  /** Change the page without moving what is being read, and let follow what depends on it.
+   * @param {(isHeld: boolean) => void} change is passed whether an entry that comes now would disturb */
   #change(change) {
+    const isHeld = this.#isHeld();
     this.anchor.keep(() => {
-      change();
+      change(isHeld);
       this.entries.index();
-      this.times.refresh();
     });
     this.#settle();
     this.#emit("change", 0);
   }
 
-  /** @param {Entry} entry */
-  #put(entry) {
+  /** @param {Entry} entry @param {boolean} isHeld */
+  #put(entry, isHeld) {
+    const { entries, local } = this;
     const { id } = entry;
-    const before = this.entries.find(id);
-    const note = noteOf(before)?.dateTime;
-    if (!before && this.entries.isWithdrawn(entry)) return;
-    if (!before) this.#announce(id);
-    if (!before && this.#isHeld()) return this.#queue.put(entry);
+    if (entries.isOld(entry)) return;
+    const item = entries.find(id)?.item;
+    if (!item) this.#announce(id);
+    if (!item && isHeld) return this.#queue.put(entry);
+    const note = noteOf(item)?.dateTime;
     this.#insert(entry);
-    if (!before || this.#unseen.has(id) || note === noteOf(before)?.dateTime) return;
+    if (!item) return entries.trim(this.#limit);
+    if (this.#unseen.has(id) || note === noteOf(item)?.dateTime) return;
     this.#corrected.add(id);
-    this.local.tell("corrected", this.local.word("corrected", { n: this.#corrected.size }), id);
+    local.tell("corrected", local.word("corrected", { n: this.#corrected.size }), id);
   }
 
   /** @param {Entry} entry */
@@ -147,7 +182,6 @@ export class LiveView extends EventTarget {
     if (!this.entries.put(entry)) return;
     entry.item.dataset.local = "new";
     this.#unseen.add(entry.id);
-    if (!this.#isHeld()) this.entries.trim(this.#limit);
   }
 
   /** @param {{id: string, rev: number}} frame */
@@ -169,26 +203,25 @@ export class LiveView extends EventTarget {
     }
     const after = updated(this.root);
     if (before && after && before.dateTime > after.dateTime) morph(after, before); // of a frame that came late
-    if (page) this.local.label();
+    if (!page) return;
+    this.local.label();
+    this.times.refresh(); // in another language or zone
   }
 
-  /** Show what a fresh load has, and nothing else. @param {Document} fresh @param {any} page */
-  #merge(fresh, page) {
+  /** Show the entries that a fresh load has, and no others. @param {Document} fresh @param {boolean} isHeld */
+  #merge(fresh, isHeld) {
     const all = entriesOf(fresh);
     const { entries } = this;
-    this.#change(() => {
-      const isHeld = this.#isHeld();
-      this.#queue.release();
-      entries.reset(all);
-      const [first] = entries.all.filter(isOfDay); // where nothing is left, all are shown
-      for (const entry of all) {
-        const { id, order } = entry;
-        if (!entries.find(id)) this.#announce(id);
-        if (isHeld && !entries.find(id) && order > first?.order) this.#queue.put(entry);
-        else if (entries.put(entry, true)) this.#unseen.add(id);
-      }
-      this.#showPage(fresh, page);
-    });
+    this.#queue.release();
+    entries.reset(all);
+    const [first] = entries.all.filter(isOfDay); // where nothing is left, all are shown
+    for (const entry of all) {
+      const { id, order } = entry;
+      const isNew = !entries.find(id);
+      if (isNew) this.#announce(id);
+      if (isNew && isHeld && order > first?.order) this.#queue.put(entry);
+      else if (entries.put(entry, true)) this.#unseen.add(id);
+    }
   }
 
   // --- loading
@@ -200,7 +233,7 @@ export class LiveView extends EventTarget {
     for (let tries = 0; tries < LOADS_MOST; tries++) {
       const response = await fetch(url, await request(this.#options)).catch(() => null);
       if (!response?.ok || this.#life.signal.aborted) return;
-      const fresh = parseHtml(await response.text());
+      const fresh = this.#parse(await response.text());
       // A cache on the way may have the page from before a withdrawal; and events may have come while this one was fetched.
       if (!(Number(fresh.querySelector("main")?.dataset.n) < this.#n)) return fresh;
     }
@@ -226,7 +259,10 @@ export class LiveView extends EventTarget {
     if (!fresh) return;
     const { n, cursor } = /** @type {HTMLElement} */ (fresh.querySelector("main")).dataset;
     const { lang, dir } = fresh.documentElement;
-    this.#merge(fresh, { headline: fresh.title, lang, dir });
+    this.#change((isHeld) => {
+      this.#merge(fresh, isHeld);
+      this.#showPage(fresh, { headline: fresh.title, lang, dir });
+    });
     this.#n = Number(n);
     this.stream.loaded(String(cursor));
   }
@@ -235,14 +271,15 @@ export class LiveView extends EventTarget {
 
   /** Whether an entry that comes now would disturb: the reader is elsewhere, selects, uses or plays something, or wants none. */
   #isHeld() {
-    const { list } = this.entries;
+    const { all, list } = this.entries;
+    const { activeElement } = document;
     const selection = getSelection();
     return (
       document.hidden ||
       !this.local.isAutomatic ||
-      Number(list.querySelector("article")?.getBoundingClientRect().top) < 0 ||
-      (selection && !selection.isCollapsed && this.root.contains(selection.anchorNode)) ||
-      list.querySelector(":focus-visible") ||
+      all[0]?.item.getBoundingClientRect().top < 0 ||
+      (!!selection && !selection.isCollapsed && this.root.contains(selection.anchorNode)) ||
+      (list.contains(activeElement) && !!activeElement?.matches(":focus-visible")) ||
       [.../** @type {NodeListOf<HTMLMediaElement>} */ (list.querySelectorAll("audio, video"))].some(({ paused }) => !paused)
     );
   }
@@ -253,7 +290,7 @@ export class LiveView extends EventTarget {
     if (!document.hidden) {
       if (this.#queue.size && !this.#isHeld()) return this.#release();
       for (const id of this.#unseen) {
-        const box = this.entries.find(id)?.getBoundingClientRect();
+        const box = this.entries.find(id)?.item.getBoundingClientRect();
         if (!box || (box.top > -1 && box.top < innerHeight)) this.#unseen.delete(id);
       }
     }
@@ -282,6 +319,7 @@ export class LiveView extends EventTarget {
     const waiting = this.#queue.release();
     this.#change(() => {
       if (!isWhole) entries.all.filter(isOfDay).forEach((entry) => entries.remove(entry));
+      this.times.refresh();
       entries.older.hidden ||= !isWhole; // they are the lowest then
       for (const entry of waiting) this.#insert(entry);
       entries.trim(this.#limit);

@@ -16,7 +16,7 @@ from ..wire import frames
 from ..wire.codes import Close
 from ..wire.frames import Batch, Notice
 from .drain import Departures
-from .healing import Healer
+from .healing import LOG_GONE, Healer
 from .options import HubOptions
 from .reader import Reader, ReaderState
 from .resume import LogDiffers, LogGone, Resumption, Start
@@ -83,7 +83,7 @@ class Arrivals:
                 self._healer.recover(stream, "the log has another event at its place")
                 continue
             except LogGone:
-                self._give_up(stream, "its log no longer exists")
+                self._give_up(stream, LOG_GONE)
                 raise
             except Deleted:
                 self._delete(stream)

@@ -27,7 +27,7 @@ from .arrivals import RETRY_MS, Arrivals
 from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
-from .healing import Healer
+from .healing import LOG_GONE, Healer
 from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
@@ -238,6 +238,8 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            if why == LOG_GONE:
+                metrics.RESETS.inc("empty")
             self._dismiss(stream, Close.RESTART, "resync")
 
     async def delete(self, name: str, epoch: str) -> int:
@@ -344,17 +346,17 @@ class Hub:
                 await stream.renew(loop.time(), lambda: frames.bye("renew", own_retry_ms()))
 
     async def drain(self, drain: Drain, *, admit: bool = False) -> None:
-        """Send every reader away as a drain says that has begun; return when it goes on to its next phase.
+        """Send every reader away as a drain says that has begun; return when they have left.
 
         `admit` admits readers who come meanwhile: requests that have reached this worker, while new ones go to another.
         """
         loop = asyncio.get_running_loop()
-        while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
+        while drain.step(loop.time(), requests=0) is Phase.NOTICE:
             await asyncio.sleep(BETWEEN)
         self.arrivals.are_open = admit
         self.arrivals.departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
         self.leaving.set()
-        while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
+        while not drain.has_left(loop.time(), self.readers):
             for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
                 if reader.place >= 0:
                     fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))

@@ -16,7 +16,7 @@ from .. import metrics
 from ..codec import dumps, loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
-from ..page.render import Item, Place
+from ..page.render import MARK, Place
 from ..store.log import Snapshot
 from ..stretch import in_stretches
 from ..wire import frames
@@ -369,11 +369,9 @@ def _snapshot_parts(snapshot: Snapshot, format: Format) -> Iterator[str]:
         yield ""
     older = render.older_link(snapshot.entries) if snapshot.older else None
 
-    def frame(items: list[Item]) -> str:
-        parts = render.parts(page, items, older=older)
-        return frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(page), parts=parts)
-
-    before, *behind = render.around_items(items, frame)
+    parts = render.parts(page, [item._replace(html=MARK) for item in items], older=older)
+    frame = frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(page), parts=parts)
+    before, *behind = frame.split(MARK)
     yield before
     for item, following in zip(items, behind, strict=True):
         yield dumps(item.html)[1:-1] + following

@@ -5,7 +5,7 @@ They are written here and not with feedgen, which has neither tombstones nor JSO
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as xml
 
@@ -22,8 +22,8 @@ xml.register_namespace("at", TOMBSTONES)
 # --- Atom
 
 
-def atom(edition: Edition, entries: Iterable[bytes]) -> Iterator[bytes]:
-    """The Atom feed in parts, with a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
+def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
+    """The Atom feed, and a tombstone for each withdrawal. `entries` are `atom_entry` of each entry."""
     page = edition.page
     feed = xml.Element(_atom("feed"), {"xml:lang": page["lang"]})
     _add(feed, "id", edition.feed_id)
@@ -43,10 +43,7 @@ def atom(edition: Edition, entries: Iterable[bytes]) -> Iterator[bytes]:
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
     text: bytes = xml.tostring(feed, "utf-8", xml_declaration=True)
-    before, after = text.split(b"<entry />")
-    yield before
-    yield from entries
-    yield after + b"\n"
+    return text.replace(b"<entry />", b"".join(entries), 1) + b"\n"
 
 
 def atom_entry(edition: Edition, entry: StoredEntry) -> bytes:
@@ -94,8 +91,8 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition, items: Iterable[str]) -> Iterator[str]:
-    """The JSON Feed in parts. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
+def json_feed(edition: Edition, items: Sequence[bytes]) -> bytes:
+    """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
 
     `items` are `feed_item` of each entry.
     """
@@ -122,11 +119,7 @@ def json_feed(edition: Edition, items: Iterable[str]) -> Iterator[str]:
             ]
         },
     }
-    before, after = dumps(present(feed)).split('"\\u0000"')
-    yield before
-    for number, item in enumerate(items):
-        yield f",{item}" if number else item
-    yield f"{after}\n"
+    return dumps(present(feed)).encode().replace(b'"\\u0000"', b",".join(items), 1) + b"\n"
 
 
 def feed_item(edition: Edition, entry: StoredEntry) -> str:

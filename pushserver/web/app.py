@@ -20,7 +20,6 @@ from ..access.keystore import KeyStore
 from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..access.tokens import Tokens
-from ..codec import dumps
 from ..live.expiry import Expiry
 from ..live.hub import Hub
 from ..live.options import HubOptions
@@ -40,7 +39,6 @@ from .echo_routes import EchoRoutes
 from .health import Health, HealthRoutes
 from .measures import Measures
 from .middleware import App
-from .openapi import document
 from .publishing_routes import PublishingRoutes
 from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
@@ -80,20 +78,18 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     )
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
-    static = StaticSet(static_folder(), settings.public_url)
-    most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     cached = cache_control(settings.cache)
-    description = dumps(document.document(VERSION, **most)) + "\n"
+    static = StaticSet(static_folder(), settings.public_url, cache_control=cached)
     masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
     site = static.site._replace(masthead=masthead)
     reading = ReadingRoutes(
         log,
         tokens,
         site,
-        description=description,
         cache_control=cached,
+        page_entries=settings.page_entries,
+        replay_events=settings.replay_events,
         replay_bytes=settings.replay_bytes,
-        **most,
     )
     surfaces = SurfaceCache(
         log,

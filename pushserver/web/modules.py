@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, product
 from string import ascii_lowercase
 
+from .local_names import shorten_locals
+
 _CAST = re.compile(
     r"/\*\* @type [^*]*\*/ \(([\w.]+(?:\([^()]*\))?)\)"
 )  # such as `/** @type {Element} */ (event.target)`
@@ -70,7 +72,7 @@ def join(first: str, modules: Mapping[str, str]) -> str:
     numbers = {name: value.replace("_", "") for name, value in _NUMBER.findall(whole)}
     whole = _any_of(numbers).sub(lambda match: numbers[match[0]], _NUMBER.sub("", whole))
     shared = _any_of([*_CONSTANT.findall(whole), *exported])
-    return _close_up(_shorten(shared, "$", _DECLARED.sub("let", whole)))
+    return shorten_locals(_close_up(_shorten(shared, "$", _DECLARED.sub("let", whole))))
 
 
 def _any_of(names: Iterable[str]) -> re.Pattern[str]:

@@ -16,12 +16,13 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Unavailable
-from pushserver.live.tail import SLICE, Tail, TailState
+from pushserver.live.tail import RETRY_FIRST, SLICE, Tail, TailState
 from pushserver.model import Append, Event
 from pushserver.store.connection import within
 from pushserver.store.embedded import embedded
 from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store, StoreError
+from pushserver.store.tail import TailConnection
 
 from ..support.rests import Rests
 from ..support.server import entry_append
@@ -410,6 +411,39 @@ async def test_a_verification_that_fails_is_made_again_before_anything_is_read(
     assert (tail.is_sound(), recorder.events) == (False, {})
     await recorder.until_delivered(stream, 1)
     assert (tail.is_sound(), recorder.verified) == (True, [stream] * 3)
+
+
+async def test_a_store_that_refuses_each_read_is_asked_less_often_and_logged_once(
+    log: Log,
+    tail: Tail,
+    recorder: Recorder,
+    stream: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It lets the tail connect, and verify: as a store whose user lost a right."""
+    caplog.set_level("INFO")
+    waits: list[float] = []
+    read = TailConnection.read
+
+    def waited(least: float, most: float) -> float:
+        waits.append(most)
+        return least
+
+    async def refused(connection: TailConnection, after: Mapping[str, str]) -> Any:
+        if len(waits) < 4:
+            raise StoreError("no permissions to run the 'xread' command")
+        return await read(connection, after)
+
+    monkeypatch.setattr("pushserver.live.tail.random.uniform", waited)
+    monkeypatch.setattr(TailConnection, "read", refused)
+    await log.append(put(stream))
+    await tail.follow(stream, BEGINNING)
+    await recorder.until_delivered(stream, 1)
+    assert waits == [RETRY_FIRST, 2 * RETRY_FIRST, 4 * RETRY_FIRST, 8 * RETRY_FIRST]
+    lost, again = caplog.messages
+    assert lost.startswith("tail lost: no permissions")
+    assert again.startswith("all tails are read again, after 4 failures")
 
 
 async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, stream: str) -> None:

@@ -194,6 +194,18 @@ def test_a_hidden_page_grows_by_nothing_and_shows_all_at_once(page: Page, server
     assert page.locator("article").count() == 5
 
 
+def test_a_correction_of_an_entry_on_an_older_page_is_not_counted(
+    page: Page, server: Running, stream: str, start: Any
+) -> None:
+    own = start("--page-entries", "3")
+    filled(page, own, stream, 5)
+    page.locator("#auto").click()
+    own.send("PATCH", f"/streams/{stream}/entries/e01", {"headline": "Corrected"})
+    put(own, stream, "new")
+    expect(page.locator("#notice")).to_have_text("1 new update")
+    expect(page).to_have_title(f"(1) {PAGE['headline']}")
+
+
 def test_older_entries_are_loaded_in_place(page: Page, server: Running, stream: str, start: Any) -> None:
     own = start("--page-entries", "3")
     filled(page, own, stream, 8)
@@ -262,6 +274,57 @@ def test_frames_in_any_order_and_twice_make_the_same_page(chromium: Browser, ser
         made = page.evaluate(ORDERS, [f"/streams/{stream}", html, orders])
     assert made[0][0] == 8
     assert all(each == made[0] for each in made)
+
+
+LOOKS = r"""async ([path, html, bursts]) => {
+    const { LiveView } = await import("/static/view.js");
+    const [doc, looks] = [new DOMParser().parseFromString(html, "text/html"), []];
+    const root = document.body.appendChild(doc.querySelector("main"));
+    const view = new LiveView(root, { url: path });
+    const { getBoundingClientRect } = Element.prototype;
+    Element.prototype.getBoundingClientRect = function () {
+        looks[0]++;
+        return getBoundingClientRect.call(this);
+    };
+    for (const ids of bursts) {
+        looks.unshift(0);
+        const article = root.querySelector("article");
+        const shown = new Promise((resolve) => view.addEventListener("change", resolve, { once: true }));
+        for (const id of ids) {
+            const html = article.parentElement.outerHTML
+                .replaceAll(article.id.slice(2), id).replace(/data-order="\d+"/, `data-order="${9e15 + looks.length}"`);
+            const section = article.closest("section").cloneNode().outerHTML;
+            const [day, parts] = [{ html: section.replace("><", "><h2></h2><ol></ol><") }, {}];
+            view.stream.dispatchEvent(new CustomEvent("frame", { detail: { type: "entry.put", html, day, parts } }));
+        }
+        const before = root.querySelectorAll("article").length;
+        await shown;
+        looks[0] = [looks[0], root.querySelectorAll("article").length - before];
+    }
+    view.dispose();
+    root.remove();
+    return looks.reverse();
+}"""
+
+
+def test_an_update_looks_at_what_is_on_the_screen_and_a_burst_looks_once(
+    chromium: Browser, server: Running, stream: str, start: Any
+) -> None:
+    server.put_page(stream, PAGE)
+    bursts = [["x1"], ["x2"], ["x3", "x4", "x5", "x6"]]
+    with chromium.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(f"{server.url}/")
+        looks = []
+        for entries in (10, 80):
+            lines = [f'{{"headline": "{number}"}}' for number in range(entries)]
+            server.publish(stream, "\n".join(lines).encode(), Content_Type="application/x-ndjson")
+            html = server.http.get(f"/streams/{stream}").text
+            looks.append(page.evaluate(LOOKS, [f"/streams/{stream}", html, bursts]))
+    (_, short, _), (_, long, burst) = looks
+    assert (short[1], long[1], burst[1]) == (1, 1, 4)
+    assert 0 < long[0] < short[0] + 10  # steps of a search by halves, twice
+    assert burst[0] < long[0] + 10
 
 
 SPOKEN = """() => {

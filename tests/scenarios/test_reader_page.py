@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ..support.pages import NEEDS_CHROMIUM
+from ..support.pages import NEEDS_CHROMIUM, PAGE, open_live, put
 from ..support.server import Running
 
 pytestmark = NEEDS_CHROMIUM
@@ -62,3 +62,23 @@ def test_an_empty_page_says_so_until_its_first_entry(chromium: Browser, server: 
         server.publish_ok(stream, "one")
         expect(page.locator("article")).to_have_count(1)
         expect(page.locator("#empty")).to_be_hidden()
+
+
+BOX = "css => { const { top, bottom } = document.querySelector(css).getBoundingClientRect(); return [top, bottom]; }"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_notice_covers_no_headline_and_the_lists_stand_together(
+    chromium: Browser, server: Running, stream: str, width: int
+) -> None:
+    server.put_page(stream, {**PAGE, "dek": "d " * 200})
+    put(server, stream, "first", flags={"key": True})
+    with chromium.new_context(viewport={"width": width, "height": 800}) as context:
+        page = context.new_page()
+        open_live(page, server, stream)
+        page.locator("#auto").click()  # what comes waits, although the page is at its top
+        put(server, stream, "next")
+        expect(page.locator("#notice")).to_be_visible()
+        notice, title, latest, key = (page.evaluate(BOX, css) for css in ("#notice", "h1", "#latest", "#key"))
+    assert title[1] < notice[0] < notice[1] < 800
+    assert 0 < key[0] - latest[1] < 40

@@ -33,6 +33,7 @@ class State(NamedTuple):
     metric: Callable[[Samples, Samples], bool]  # of a scrape before it, and one meanwhile
     line: str
     last_line: str
+    alert: str  # `test_alerts_caused.py` causes it
 
 
 STATES = {
@@ -43,6 +44,7 @@ STATES = {
         lambda before, now: now["pushserver_check,fast"] == 0 and now["pushserver_store_up"] == 1,
         "store slow: a check took",
         "the store is fast again",
+        "PushserverStoreSlow",
     ),
     "frozen": State(
         Server.freeze,
@@ -55,6 +57,7 @@ STATES = {
         ),
         "store check failed: no answer within",
         "store check passes again, after",
+        "PushserverStoreAway",
     ),
     "away": State(
         Server.kill,
@@ -67,6 +70,7 @@ STATES = {
         ),
         "tail lost",
         "all tails are read again, after",
+        "PushserverStoreAway",
     ),
     "full": State(
         lambda store: store.ask("CONFIG", "SET", "maxmemory", "1"),
@@ -78,6 +82,7 @@ STATES = {
         ),
         "store check failed: command not allowed",
         "store check passes again, after",
+        "PushserverStoreAway",
     ),
 }
 
@@ -139,3 +144,4 @@ def test_the_table_names_every_state() -> None:
         (row,) = [line for line in section.splitlines() if line.startswith(f"| {name}")]
         assert state.line in row
         assert f"`{state.failing}`" in row
+        assert row.endswith(f"| {state.alert} |")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.server.signals import Signals
+from pushserver.server.signals import NUMBERS, Signals
 
 from ..support.processes import eventually
 from ..support.server import ROOT, STOP_LIMIT, clean_environment
@@ -58,6 +58,18 @@ async def test_what_a_terminal_sends_stops_and_waits_for_no_balancer(
     signals = Signals(in_terminal=True)
     signals.take(number)
     assert (signals.stop.is_set(), signals.from_terminal) == (stops, waits_for_nobody)
+
+
+async def test_a_signal_after_the_end_changes_nothing() -> None:
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    try:
+        signals = Signals.install()
+        signals.ignore()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert state(signals) == (False, False, False, False)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def test_a_terminal_that_is_closed_stops_the_server(tmp_path: Path) -> None:

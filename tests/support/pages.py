@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from .judge import CHROMIUM
 from .proxy import Proxy
-from .server import Running
+from .server import Running, Served
 
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 PAGE = {
@@ -93,7 +93,7 @@ def assert_same_as_fresh(page: Page, server: Running | Proxy, stream: str) -> No
     fresh.close()
 
 
-def put(server: Running, stream: str, id: str, **fields: Any) -> None:
+def put(server: Served, stream: str, id: str, **fields: Any) -> None:
     """Publish an entry of some lines under an id."""
     entry = {"headline": f"Entry {id}", **({} if "blocks" in fields else {"body": TEXT}), **fields}
     assert server.send("PUT", f"/streams/{stream}/entries/{id}", entry).status_code in (200, 201)

@@ -530,6 +530,27 @@ def test_an_id_with_a_slash_is_refused_as_an_id(server: Running, stream: str, id
     assert fault["field"] == "id"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "%2fentries%2F{id}"),
+        ("DELETE", "/entries%2F{id}"),
+        ("PATCH", "%2Fentries/{id}"),
+        ("GET", "%2Fentries%2F{id}"),
+        ("GET", "%2Fexport"),
+        ("GET", "%2F"),
+    ],
+)
+def test_an_encoded_slash_leads_to_no_other_address(server: Running, stream: str, method: str, path: str) -> None:
+    """Who deletes the stream `a/entries/b` must not withdraw the entry b of the stream a."""
+    id = server.publish_ok(stream, "One")["id"]
+    before = server.snapshot(stream)
+    address = f"/streams/{stream}{path.format(id=id)}"
+    (fault,) = problem(server.send(method, address, b"" if method == "GET" else ENTRY), 422)
+    assert fault["field"] == "stream"
+    assert server.snapshot(stream)["cursor"] == before["cursor"]
+
+
 def test_there_is_no_entry_whose_id_has_a_slash(server: Running, stream: str) -> None:
     server.publish_ok(stream, "One")
     answer = server.http.get(f"/streams/{stream}/entries/a/b")

@@ -180,4 +180,11 @@ def test_a_page_for_people_is_in_the_language_of_the_browser() -> None:
     page = client_of(NEVER["unknown"]).get("/streams/a/b", headers=headers).text
     assert '<html lang="ar" dir="rtl">' in page
     assert "<h1>لا توجد صفحة في هذا العنوان</h1>" in page
-    assert '<p lang="en" dir="ltr">No such stream.</p>' in page
+    assert "No such stream." not in page  # it is English, and the title says it
+
+
+def test_a_page_for_people_shows_the_detail_in_english_or_where_its_title_says_little() -> None:
+    headers = {"Accept": BROWSER, "Accept-Language": "en"}
+    assert '<p lang="en" dir="ltr">No such stream.</p>' in client_of(NEVER["unknown"]).get("/", headers=headers).text
+    headers["Accept-Language"] = "ar"
+    assert '<p lang="en" dir="ltr">No name.</p>' in client_of(NEVER["name"]).get("/", headers=headers).text
