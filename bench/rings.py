@@ -162,7 +162,7 @@ async def behind(server: Running, stream: str, cursor: Cursor, variant: Variant)
 
 
 class Reading:
-    """What a reader received: up to which event, and whether events or a snapshot."""
+    """Reading is what a reader received: up to which event, and whether events or a snapshot."""
 
     def __init__(self, n: int, cursor: str) -> None:
         self.n = n
