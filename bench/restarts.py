@@ -25,6 +25,7 @@ import httpx2
 from tests.support.balancers import BALANCERS
 from tests.support.processes import workers_of
 from tests.support.server import Running, clients_of, running
+from tests.support.server import until as wait_until
 
 from . import deploys
 from .returning import STREAM, Swarm, until
@@ -33,6 +34,7 @@ from .visitors import Visited, publisher
 LIFETIME = 20.0  # seconds, of a reader in the deploys after which the shares are measured
 SELDOM = 0.5  # seconds between two publishes in a storm, which the readers here have to keep up with
 PROBES, BETWEEN_PROBES = 4, 0.01  # clients that connect all the time while a server stops; seconds
+LISTENING = 0  # where /proc has the port at the other end of a connection
 SETTLE = 2.0  # seconds of publishing before and after what is measured
 
 Work = Callable[[Running, Swarm], Any]
@@ -154,6 +156,7 @@ def served(workers: int) -> Iterator[Running]:
         options = ("--workers", str(workers), "--drain-window", f"{WINDOW:g}", "--heartbeat", "5")
         with running(Path(folder) / "data", *options) as server:
             server.publish_ok(STREAM, "first")
+            wait_until(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))  # each gets its readers
             yield server
 
 
