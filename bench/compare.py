@@ -109,7 +109,8 @@ def main(
 
 def as_lines(report: dict[str, Any]) -> str:
     """Return a report as JSON, with a line for each round."""
-    head = json.dumps({**report, "results": []}).removesuffix("]}")
+    about = {name: value for name, value in report.items() if name != "results"}
+    head = json.dumps({**about, "results": []}).removesuffix("]}")
     return head + "\n" + ",\n".join(json.dumps(result) for result in report["results"]) + "\n]}\n"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
@@ -194,6 +195,7 @@ def _lifespan(store: Store, health: Health, *parts: Part) -> Callable[[Starlette
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        anyio.get_cancelled_exc_class()  # loads what streamed answers need: the first one would hold up everyone
         answers = True
         try:
             await store.check()

@@ -128,10 +128,10 @@ def test_others_come_in_between_the_lines_of_a_restore(
     serve: Serve, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests = Rests()
-    monkeypatch.setattr("pushserver.web.archive_routes.Stretch", rests)
     server = serve()
     batch(server, stream, [b'{"headline": "a"}'] * 8)
     lines = server.send("GET", f"/streams/{stream}/export", b"").content
+    monkeypatch.setattr("pushserver.web.archive_routes.Stretch", rests)
     for _ in range(2):  # lines that are stored already take a look at the store alone
         answer = server.send("POST", f"/streams/{stream}/restore", lines, Content_Type="application/x-ndjson")
         assert answer.status_code == 200

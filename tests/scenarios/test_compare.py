@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench import contenders, table
+from bench.compare import as_lines
 from bench.contenders import CONTENDERS, Contender, Rig, entry
 from bench.page_contenders import PAGE_CONTENDERS
 from bench.page_workloads import page_loads
@@ -123,6 +124,7 @@ def test_a_run_of_some_workloads_takes_the_place_of_theirs_alone() -> None:
         assert "| (h) page loads: page: CPU us/GET | 90 | x 0.667 |\n\nMade by `z` on y." in shown
         assert "the bare application's | at most 2 | 1.5 | met |" in shown
         assert len(joined["results"]) == 4
+        assert json.loads(as_lines(joined)) == joined
     again = {**pages, "command": "later"}
     assert [run["command"] for run in table.joined(both, again)["runs"]] == ["x", "later"]
 
