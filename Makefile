@@ -33,7 +33,7 @@ test: $(VENV)/dev packages
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-all: $(VENV)/dev all-packages
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder --hypothesis-profile test-all
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder --hypothesis-profile test-all --timeout 900
 
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak $(MINUTES) $(SEED)

@@ -134,7 +134,8 @@ def inputs(examples: int) -> Iterator[Input]:
     yield Input("batch of small lines", "POST", "/streams/small/entries", b'{"headline": "a"}\n' * 1_000, NDJSON)
     yield Input("batch of refused lines", "POST", "/streams/small/entries", b'{"nope": 1}\n' * 1_000, NDJSON)
     yield Input("batch that is no JSON", "POST", "/streams/small/entries", b"[" * 5_000 + b"\n" + b"{\n" * 900, NDJSON)
-    large = encoded({"blocks": [{"type": "paragraph", "html": "word <b>word</b> &amp; " * 800}] * 3})
+    html = ("word <b>word</b> &amp; " + "word " * 8) * 300
+    large = encoded({"blocks": [{"type": "paragraph", "html": html}] * 3})
     for number in range(LARGE):
         yield Input("large entry", "PUT", f"/streams/large/entries/e{number}", large)
     for path in (
@@ -172,7 +173,7 @@ def send(http: httpx2.Client, input: Input) -> None:
         lines = http.get(f"{input.path}/export").content.replace(b'"large"', b'"again"')
         http.post(
             "/streams/again/restore", content=lines[: 5 * 2**20].rpartition(b"\n")[0], headers={"Content-Type": NDJSON}
-        )
+        ).raise_for_status()
     elif "/sse" in input.path:
         with http.stream("GET", input.path) as response:
             for line in response.iter_lines():
@@ -180,7 +181,9 @@ def send(http: httpx2.Client, input: Input) -> None:
                     return
     else:
         headers = {"Content-Type": input.type, "Accept": "text/html"} if input.content else {"Accept": "text/html"}
-        http.request(input.method, input.path, content=input.content or None, headers=headers)
+        answer = http.request(input.method, input.path, content=input.content or None, headers=headers)
+        if input.method != "POST":  # a stream that is not there, or not large, would hold up nobody
+            answer.raise_for_status()
 
 
 # --- the canaries

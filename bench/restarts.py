@@ -25,6 +25,7 @@ import httpx2
 from tests.support.balancers import BALANCERS
 from tests.support.processes import workers_of
 from tests.support.server import Running, clients_of, running
+from tests.support.server import until as wait_until
 
 from . import deploys
 from .returning import STREAM, Swarm, until
@@ -32,6 +33,8 @@ from .visitors import Visited, publisher
 
 LIFETIME = 20.0  # seconds, of a reader in the deploys after which the shares are measured
 SELDOM = 0.5  # seconds between two publishes in a storm, which the readers here have to keep up with
+PROBES, BETWEEN_PROBES = 4, 0.01  # clients that connect all the time while a server stops; seconds
+LISTENING = 0  # where /proc has the port at the other end of a connection
 SETTLE = 2.0  # seconds of publishing before and after what is measured
 
 Work = Callable[[Running, Swarm], Any]
@@ -93,20 +96,26 @@ async def slow(server: Running, swarm: Swarm) -> str:
     delivery = await ask(server, f"GET /streams/{STREAM}/entries/{entry}/delivery?n=99&wait=10 {head}\r\n")
     server.process.terminate()
     counts: Counter[str] = Counter()
+    longest = max(await asyncio.gather(*(probe(server, counts) for _ in range(PROBES))))
+    swarm.is_over = True
+    ends = [(await answer.read()).decode()[9:12] for answer, _ in (upload, delivery)]
+    return f"{dict(counts)}, longest {longest:.2f} s; the upload and the delivery: {' and '.join(ends)}"
+
+
+async def probe(server: Running, counts: Counter[str]) -> float:
+    """Connect and ask again and again, until the server has ended; count how, and return the longest wait."""
     longest = 0.0
     while server.process.poll() is None:
         begun = time.monotonic()
         try:
-            answer, writer = await ask(server, f"GET /livez {head}Connection: close\r\n\r\n")
+            answer, writer = await ask(server, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             counts["answered" if await answer.read() else "silent"] += 1
             writer.close()
         except OSError as error:
             counts[type(error).__name__] += 1
         longest = max(longest, time.monotonic() - begun)
-        await asyncio.sleep(0.01)
-    swarm.is_over = True
-    ends = [(await answer.read()).decode()[9:12] for answer, _ in (upload, delivery)]
-    return f"{dict(counts)}, longest {longest:.2f} s; the upload and the delivery: {' and '.join(ends)}"
+        await asyncio.sleep(BETWEEN_PROBES)
+    return longest
 
 
 async def ask(server: Running, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -147,6 +156,7 @@ def served(workers: int) -> Iterator[Running]:
         options = ("--workers", str(workers), "--drain-window", f"{WINDOW:g}", "--heartbeat", "5")
         with running(Path(folder) / "data", *options) as server:
             server.publish_ok(STREAM, "first")
+            wait_until(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))  # each gets its readers
             yield server
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 OURS = "pushserver"
@@ -47,24 +47,61 @@ class Results:
         return sorted(theirs[number] / ours[number] for number in ours.keys() & theirs.keys() if ours[number])
 
 
+def joined(former: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """Return a report that also has the results of a former one, but for those of the same workloads."""
+    again = letters_of(report["results"])
+    rest = [result for result in former["results"] if result["workload"] not in again]
+    runs = [
+        {**run, "workloads": [letter for letter in run["workloads"] if letter not in again]} for run in runs_of(former)
+    ]
+    return {
+        **report,
+        "skipped": list(dict.fromkeys([*former["skipped"], *report["skipped"]])),
+        "contenders": list(dict.fromkeys([*former["contenders"], *report["contenders"]])),
+        "runs": [*(run for run in runs if run["workloads"]), *runs_of(report)],
+        "results": [*rest, *report["results"]],
+    }
+
+
+def runs_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs of which a report has results: the command, the machine, and the workloads."""
+    own = {"command": report["command"], "on": report["on"], "workloads": letters_of(report["results"])}
+    return report.get("runs") or [own]
+
+
+def letters_of(results: list[dict[str, Any]]) -> list[str]:
+    """Return the letters of the workloads that these results are of."""
+    return list(dict.fromkeys(result["workload"] for result in results))
+
+
 def markdown(report: dict[str, Any]) -> str:
-    """Return the table: our figures, and the others' as ratios to ours; the median, and the range over rounds."""
-    results = Results(report)
-    others = [name for name in results.names if name != OURS]
+    """Return the tables: our figures, and the others' as ratios to ours; the median, and the range over rounds.
+
+    The workloads of each run have a table of their own, with the contenders that took part.
+    """
+    results, lines = Results(report), []
+    for run in runs_of(report):
+        lines += [*_table(results, run["workloads"]), ""]
+        own = [result for result in report["results"] if result["workload"] in run["workloads"]]
+        lines += [f"Made by `{run['command']}` on {run['on']}. {_others(own)}", ""]
+    remarks = [f"* {remark}" for remark in results.remarks]
+    return "\n".join([*lines, *targets(results), *([""] if remarks else []), *remarks])
+
+
+def _table(results: Results, letters: Sequence[str]) -> list[str]:
+    names = {name for letter, _, name in results.values if letter in letters}
+    others = [name for name in results.names if name in names and name != OURS]
     rows = [["", OURS, *others], ["---"] * (len(others) + 2)]
-    for letter, title in results.titles.items():
+    for letter in letters:
         for figure in results.figures[letter]:
             cells = [_ratio(results.ratios(letter, figure, name)) for name in others]
-            rows.append([f"({letter}) {title}: {figure}", _own(results, letter, figure), *cells])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    remarks = [f"* {remark}" for remark in results.remarks]
-    made = f"Made by `{report['command']}` on {report['on']}. {_others(report)}"
-    return "\n".join([*lines, "", *targets(results), "", *remarks, *([""] if remarks else []), made])
+            rows.append([f"({letter}) {results.titles[letter]}: {figure}", _own(results, letter, figure), *cells])
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _others(report: dict[str, Any]) -> str:
+def _others(own: list[dict[str, Any]]) -> str:
     """Return how much of the processors other programs used."""
-    shares = [result["others"] for result in report["results"]]
+    shares = [result["others"] for result in own]
     return f"Others took {statistics.median(shares):.0%} of the processors (median), {max(shares):.0%} at most."
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "delete": "desk.delete",
     "erase": "desk.erase",
     "streams": "desk.streams",
+    "history": "desk.history",
     "import": "transfer.import_",
     "export": "transfer.export",
     "backup": "backup.backup",

@@ -25,14 +25,18 @@ class Stretch:
             await asyncio.sleep(0)
             self._over = self._clock() + self._seconds
 
+    async def take(self, steps: Generator[None, None, T]) -> T:
+        """Take the steps of a generator, and rest after one where the stretch is over. The result is its own."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if self._clock() >= self._over:
+                await self.rest()
+
 
 async def in_stretches(steps: Generator[None, None, T], seconds: float = STRETCH) -> T:
-    """Take the steps of a generator, and rest between two of them where a stretch is over. The result is its own."""
-    stretch = Stretch(seconds)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await stretch.rest()
+    """Take the steps of a generator in stretches of so many seconds. The result is its own."""
+    return await Stretch(seconds).take(steps)

@@ -86,7 +86,13 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest() -> None:
 
 
 def test_an_unknown_variable_is_named_at_start(start: Callable[..., Running]) -> None:
-    env = {"PUSHSERVER_WORKRES": "4", "WEB_CONCURRENCY": "", "PORT": "", "REDIS_URL": "", "HTTP_PROXY": ""}
+    env = {
+        "PUSHSERVER_WORKRES": "4",
+        "WEB_CONCURRENCY": "",
+        "PORT": "",
+        "REDIS_URL": "",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }
     server = start("--workers", "2", env=env)
     assert server.log.count("PUSHSERVER_WORKRES is no setting") == 1
     assert "the nearest is PUSHSERVER_WORKERS" in server.log

@@ -40,6 +40,22 @@ async def test_nobody_comes_in_before_a_stretch_is_over() -> None:
 
 
 @pytest.mark.anyio
+async def test_steps_of_several_kinds_share_a_stretch() -> None:
+    seen: list[int] = []
+    stretch = Stretch(0.0)
+
+    async def other() -> None:
+        for _ in range(4):
+            seen.append(-1)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert [await stretch.take(numbers(2, seen)), await stretch.take(numbers(2, seen))] == ["done", "done"]
+    await task
+    assert seen == [0, -1, 1, -1, 0, -1, 1, -1]
+
+
+@pytest.mark.anyio
 async def test_a_rest_begins_another_stretch() -> None:
     stretch, turns = Stretch(0.0), 0
 

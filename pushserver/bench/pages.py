@@ -103,13 +103,15 @@ class PageLoads:
 
     async def run(self) -> None:
         """Load on all connections. Raises ServerUnavailable."""
+        connections = [PageConnection() for _ in range(self._orders.connections)]
+        for connection in connections:
+            await self._orders.endpoint.connect(connection)
+        self._begun_at = time.monotonic()  # a load that is due while connections are opened would count as late
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(self._orders.connections):
-                tasks.create_task(self._load())
+            for connection in connections:
+                tasks.create_task(self._load(connection))
 
-    async def _load(self) -> None:
-        connection = PageConnection()
-        await self._orders.endpoint.connect(connection)
+    async def _load(self, connection: PageConnection) -> None:
         for number in self._numbers:
             due = time.monotonic()
             if self._orders.rate:  # a load that cannot begin when it is due is late by that, too

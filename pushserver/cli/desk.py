@@ -1,4 +1,4 @@
-"""These commands take things out of a server for good: delete, erase; and list what there is: streams."""
+"""These commands take things out of a server for good: delete, erase; and show what there is: streams, history."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 
 import click
 
+from .. import logs
 from ..client import Publisher
 from .options import json_option, publishes
+from .output import erasure_line
 
 
 @click.command()
@@ -44,9 +46,7 @@ def erase(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
     A withdrawal for legal reasons does so itself. The key needs the right withdraw.
     """
     answer = publisher.erase(stream, id)
-    files = {True: "its files have the text no more", False: "its files are still being rewritten; ask again"}
-    own = files.get(answer["erased"]["files"], "have its files rewritten: see docs/operations.md")
-    click.echo(json.dumps(answer) if as_json else f"erased {id} at {answer['erased']['at']}; the store: {own}")
+    click.echo(json.dumps(answer) if as_json else erasure_line(stream, id, answer["erased"]))
 
 
 @click.command()
@@ -60,3 +60,26 @@ def streams(publisher: Publisher, as_json: bool) -> None:
         else:
             counts = f"{stream['entries']} entries  {stream['bytes']} bytes"
             click.echo(f"{stream['stream']}  {stream['state']}  {counts}  {stream['updated_at']}")
+
+
+@click.command()
+@click.argument("stream")
+@click.argument("id")
+@json_option
+@publishes
+def history(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
+    """Show which keys made the newest revisions of the entry ID of STREAM, the oldest first. Never a text.
+
+    Each line has the revision, its time, the key's id and name, what was done, and the fields that changed. The key
+    needs the right audit.
+    """
+    answer = publisher.history(stream, id)
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    for revision in answer["revisions"]:
+        key = " ".join(dict.fromkeys([revision["key"]["id"], logs.one_line(revision["key"]["name"])]))
+        columns = [str(revision["rev"]), revision["at"], key, revision["action"], ",".join(revision["changed"])]
+        click.echo("  ".join(column for column in columns if column))
+    if not answer["revisions"]:
+        click.echo(f"nothing is known of who made {id}")

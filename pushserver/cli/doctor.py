@@ -10,7 +10,7 @@ import click
 from .. import findings, settings, values
 from ..doctor.examination import examine
 from ..findings import Finding
-from .options import chosen_key, configure_logging, data_option, json_option, key_file_option, key_option
+from .options import chosen_key, configure_logging, data_option, json_option, key_file_option, key_option, token_option
 from .output import REFUSED
 
 
@@ -19,23 +19,24 @@ from .output import REFUSED
 @key_option
 @key_file_option
 @data_option
-@click.option("--stream", default="", help="Stream to read; without it one is made with the key, and ended.")
+@click.option("--stream", default="", help="Stream to read; without it one is made with the key, and deleted.")
+@token_option
 @json_option
-def doctor(url: str, key: str, key_file: str, data: str, stream: str, as_json: bool) -> None:
+def doctor(url: str, key: str, key_file: str, data: str, stream: str, token: str, as_json: bool) -> None:
     """Look at the server behind URL through every proxy on the way, and print what to change in which.
 
     It takes two heartbeats (30 s) and some seconds. Exit status 0: nothing is wrong. 1: something is.
     """
     configure_logging("error")
-    results = asyncio.run(_examined(url, chosen_key(key, key_file, data), stream, is_shown=not as_json))
+    results = asyncio.run(_examined(url, chosen_key(key, key_file, data), stream, token, is_shown=not as_json))
     if as_json:
         click.echo(findings.as_json(results))
     sys.exit(REFUSED if findings.has_errors(results) else 0)
 
 
-async def _examined(url: str, key: str, stream: str, *, is_shown: bool) -> list[Finding]:
+async def _examined(url: str, key: str, stream: str, token: str, *, is_shown: bool) -> list[Finding]:
     results = []
-    async for finding in examine(url, key, stream):
+    async for finding in examine(url, key, stream, token):
         results.append(finding)
         if is_shown:
             click.echo(findings.listing([finding]))

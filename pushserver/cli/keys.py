@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .. import logs, settings, values
+from .. import logs, model, settings, values
 from ..access.keys import RIGHTS, new_key
 from ..access.keystore import KeyStore
 from ..content import fields, plaintext
@@ -92,13 +92,22 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
         patterns = values.stream_patterns(streams)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--streams") from None
-    try:
-        ends = fields.instant_of(expires) if expires else None
-    except plaintext.Unsafe as error:
-        raise click.BadParameter(str(error), param_hint="--expires") from None
+    ends = _end(expires) if expires else None
     id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
+
+
+def _end(text: str) -> str:
+    """The instant at which a key expires. Raises BadParameter for one that is past: nothing would accept the key."""
+    try:
+        ends = fields.instant_of(text)
+    except plaintext.Unsafe as error:
+        raise click.BadParameter(str(error), param_hint="--expires") from None
+    at = model.instant(model.now())
+    if ends <= at:
+        raise click.BadParameter(f"expected a time after now ({at}), got {ends}", param_hint="--expires")
+    return ends
 
 
 def _check_name(name: str) -> None:

@@ -41,6 +41,24 @@ url_option = click.option(
 key_option = click.option(
     "--key", cls=settings.Option, envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key."
 )
+
+
+def _visible(ctx: click.Context, param: click.Parameter, token: str) -> str:
+    """Refuse a token that no header can have."""
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise click.BadParameter("expected a JWT, which has visible ASCII characters alone")
+    return token
+
+
+token_option = click.option(
+    "--token",
+    cls=settings.Option,
+    callback=_visible,
+    envvar="PUSHSERVER_TOKEN",
+    default="",
+    show_envvar=True,
+    help="Token for a private stream.",
+)
 key_file_option = click.option("--key-file", cls=settings.Option, **settings.option_of("key_file"))
 data_option = click.option(
     "--data",

@@ -1,10 +1,10 @@
-"""The commands end alike: with these exit statuses, and errors in one form."""
+"""The commands end alike: with these exit statuses, and errors in one form; and say alike what several of them do."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -22,3 +22,12 @@ def fail(message: str, status: int) -> NoReturn:
 def discard_output() -> None:
     """Let nothing more be written to standard output, which failed: Python would try again at its end, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def erasure_line(stream: str, id: str, erased: dict[str, Any] | None) -> str:
+    """Say since when the text of an entry has left the store, and what is left to do; None where it is still there."""
+    if erased is None:
+        return f"its text may still be in the store: pushserver erase {stream} {id}"
+    files = {True: "its files have the text no more", False: "its files are still being rewritten; ask again"}
+    own = files.get(erased["files"], "have its files rewritten: see docs/operations.md")
+    return f"erased {id} at {erased['at']}; the store: {own}"

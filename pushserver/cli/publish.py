@@ -16,11 +16,10 @@ from typing import Any, TextIO
 
 import click
 
-from .. import settings
 from ..client import Gone, Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
-from .options import configure_logging, exit_status, json_option, publishes, url_option
-from .output import NOT_REACHED, REFUSED, discard_output, fail
+from .options import configure_logging, exit_status, json_option, publishes, token_option, url_option
+from .output import NOT_REACHED, REFUSED, discard_output, erasure_line, fail
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
 QUIET = 1.0  # seconds without a byte on standard input, after which it is said what is waited for
@@ -242,6 +241,8 @@ def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str 
             fail(f"{gone}\n  To erase its text from the store: {erase}", exit_status(gone))
         raise
     _print_answer(answer, "withdrawn", as_json)
+    if "erased" in answer and not as_json:
+        click.echo(erasure_line(stream, id, answer["erased"]))
 
 
 @click.command(name="page")
@@ -269,14 +270,7 @@ def change_page(publisher: Publisher, stream: str, end: bool, as_json: bool, **f
 @click.argument("stream")
 @click.option("--cursor", default="", help="Start after this cursor. Default: show the newest entries.")
 @click.option("--json", "as_json", is_flag=True, help="Print each frame as JSON, one a line.")
-@click.option(
-    "--token",
-    cls=settings.Option,
-    envvar="PUSHSERVER_TOKEN",
-    default="",
-    show_envvar=True,
-    help="Token for a private stream.",
-)
+@token_option
 @url_option
 def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     """Show the entries of STREAM as they are published, until Ctrl-C."""

@@ -94,8 +94,9 @@ def _check_isolates(text: str) -> None:
         raise Unsafe("the end of each bidi isolate, U+2069", f"U+{ord(openings[0]):04X}")
 
 
-# Characters of other categories that show nothing: the fillers of Hangul, and the blank pattern of Braille.
-_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+# Characters of other categories that show nothing: the fillers of Hangul, the blank pattern of Braille, a note of music
+# and the blanks of hieroglyphs.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159\U00013441\U00013442")
 _UNSEEN = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me"))
 _RESERVED = re.compile("[\u2065\ufff0-\ufff8\U000e0000-\U000e0fff]")  # default ignorable code points (UAX 44)
 

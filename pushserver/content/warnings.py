@@ -28,7 +28,13 @@ class EntryWarning(NamedTuple):
 
 def of_input(entry_in: EntryIn, at: int) -> list[EntryWarning]:
     """The warnings about an entry that is sent at the instant `at`, in milliseconds."""
-    return [*_headline(entry_in), *_pictures(entry_in), *_clock(entry_in, at), *_losses(entry_in)]
+    return [
+        *_headline(entry_in),
+        *_pictures(entry_in),
+        *_clock(entry_in, at),
+        *_place(entry_in, at),
+        *_losses(entry_in),
+    ]
 
 
 def of_page(page: StoredPage) -> list[EntryWarning]:
@@ -62,6 +68,14 @@ def _clock(entry_in: EntryIn, at: int) -> Iterator[EntryWarning]:
     elif milliseconds(published_at) < at - DAY:
         expected = f"within a day of the server's clock, {instant(at)}"
         yield EntryWarning("published-long-ago", "published_at", expected, published_at)
+
+
+def _place(entry_in: EntryIn, at: int) -> Iterator[EntryWarning]:
+    """Warn of a place above every entry that will come for a while."""
+    sort_at = entry_in.sort_at
+    if sort_at is not None and milliseconds(sort_at) > at + SKEW:
+        expected = f"now, {instant(at)}, or before: until then the entry stands above every new one"
+        yield EntryWarning("sorted-in-future", "sort_at", expected, sort_at)
 
 
 def _losses(entry_in: EntryIn) -> Iterator[EntryWarning]:

@@ -1,7 +1,7 @@
 """The examination of a public address: what is tried in which order, each step with a deadline.
 
-With a key it makes a stream of its own, publishes two entries to it and ends it. Without one it reads a stream that
-there is, and cannot see what the server believes of a request.
+With a key it makes a stream of its own, publishes to it, and deletes it, or ends it where the key may not delete.
+Without one it reads a stream that there is, and cannot see what the server believes of a request.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ NO_STREAM = "not tried: expected a key (--key, --key-file) or --stream"
 HEADLINE = "A check of this site"
 
 
-async def examine(url: str, key: str, stream: str) -> AsyncIterator[Finding]:
-    """The findings about a public address, as they come. An empty `stream` has one made with the key."""
-    async with Target.opened(url, key) as target:
+async def examine(url: str, key: str, stream: str, token: str = "") -> AsyncIterator[Finding]:
+    """The findings about a public address, as they come. An empty `stream` has one made with the key.
+
+    `token` is for readers of a private stream.
+    """
+    async with Target.opened(url, key, token) as target:
         examination = Examination(target)
         if not await examination.reach():
             for finding in examination.findings:
@@ -94,7 +97,7 @@ class Examination:
 
     @asynccontextmanager
     async def probed(self, stream: str) -> AsyncIterator[str]:
-        """The name of a stream to read; where none is named, one that is made and ended; '' where neither can be."""
+        """The name of a stream to read; where none is named, one that is made and deleted; '' where neither can be."""
         if stream or not self._target.key:
             yield stream
             return
@@ -121,17 +124,22 @@ class Examination:
             do = f"use a key of the server; or let the header through:\n{remedy('authorization', self.proxy)}"
             self._add(findings.error("publish", f"{judgements.NO_KEY} ({detail})", do))
         else:
-            do = f"pushserver keys create doctor --streams '{PREFIX}*' --can publish,page"
+            do = f"pushserver keys create doctor --streams '{PREFIX}*' --can publish,page,delete"
             self._add(findings.error("publish", detail, do))
         return False
 
     async def _end(self, name: str) -> None:
+        """Delete the stream; end it where the key may not delete."""
         try:
+            if (await self._ask("DELETE", f"/streams/{name}?forget=true", keyed=True)).status in (200, 202):
+                return
             answer = await self._ask("POST", f"/streams/{name}/end", keyed=True)
         except Unanswered as error:
-            self._add(findings.warning("end", f"the stream {name} is not ended: {error}"))
+            self._add(findings.warning("end", f"the stream {name} is neither deleted nor ended: {error}"))
             return
-        if answer.status not in (200, 201, 202):
+        if answer.status in (200, 201, 202):
+            self._add(findings.ok("end", f"the stream {name} stays listed as ended: the key lacks the right delete"))
+        else:
             self._add(findings.warning("end", f"the stream {name} is not ended: status {answer.status}"))
 
     async def steps(self, stream: str, *, own: bool) -> AsyncIterator[None]:
@@ -181,7 +189,8 @@ class Examination:
     async def _pages(self, stream: str) -> None:
         if stream:
             page = await self._ask("GET", f"/streams/{stream}", Accept="text/html", Accept_Encoding="gzip")
-            if page.status == 200:  # a refusal is short, and not compressed
+            is_shared = "private" not in page.headers.get("cache-control", "")
+            if page.status == 200 and is_shared:  # the server compresses neither refusals nor pages of private streams
                 self._add(judgements.judge_coding(page.headers, self.proxy))
 
     async def _readers(self, stream: str, *, own: bool) -> None:
@@ -310,4 +319,6 @@ class Examination:
 
 
 def _no_such_reader(subject: str, stream: str, refused: Unanswered) -> Finding:
-    return findings.error(subject, f"{refused} for the stream {stream}", "name a public stream: --stream")
+    return findings.error(
+        subject, f"{refused} for the stream {stream}", "name a public stream: --stream, or give a token for it: --token"
+    )

@@ -14,6 +14,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+TOKEN_COOKIE = "pushserver_token"  # in which browsers send the token of a private stream
 STEP_LIMIT = 10.0  # seconds for one request, one handshake, or one close
 FRAME_BYTES = 4 * 2**20  # of one frame of a WebSocket
 BODY_BYTES = 8 * 2**20  # of one answer
@@ -88,20 +89,24 @@ class FollowingReader:
 
 
 class Target:
-    """Target is the public address of a server, and the key with which it is asked."""
+    """Target is the public address of a server, with the key of its publisher and the token of its readers.
 
-    def __init__(self, url: str, key: str, http: httpx2.AsyncClient) -> None:
+    The token is sent as browsers send it by themselves, in a cookie: some proxies take cookies away.
+    """
+
+    def __init__(self, url: str, key: str, token: str, http: httpx2.AsyncClient) -> None:
         parts = urlsplit(url)
         self.url = url
         self.scheme = parts.scheme
         self.netloc = parts.netloc
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.key = key
+        self._read = {"Cookie": f"{TOKEN_COOKIE}={token}"} if token else {}
         self._http = http
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, url: str, key: str) -> AsyncIterator[Target]:
+    async def opened(cls, url: str, key: str, token: str = "") -> AsyncIterator[Target]:
         """A target with a client of its own. Proxies of the environment are not asked for this machine."""
         limits = httpx2.Limits(
             max_connections=64, max_keepalive_connections=0
@@ -110,13 +115,12 @@ class Target:
         async with httpx2.AsyncClient(
             limits=limits, timeout=STEP_LIMIT, trust_env=not is_local or url.startswith("https"), mounts=_direct(url)
         ) as http:
-            yield cls(url, key, http)
+            yield cls(url, key, token, http)
 
     async def ask(self, method: str, path: str, value: Any = None, *, keyed: bool = False, **headers: str) -> Answered:
         """Send a request; a `value` is its JSON. Raises Unanswered."""
         sent = {name.replace("_", "-"): text for name, text in headers.items()}
-        if keyed:
-            sent["Authorization"] = f"Bearer {self.key}"
+        sent |= {"Authorization": f"Bearer {self.key}"} if keyed else self._read
         try:
             async with asyncio.timeout(STEP_LIMIT):
                 async with self._http.stream(method, f"{self.url}{path}", json=value, headers=sent) as response:
@@ -135,6 +139,7 @@ class Target:
         opening = connect(
             address,
             origin=origin or None,  # type: ignore[arg-type]
+            additional_headers=self._read,
             open_timeout=STEP_LIMIT,
             close_timeout=1,
             max_size=FRAME_BYTES,
@@ -161,7 +166,7 @@ class Target:
         request = self._http.build_request(
             "GET",
             f"{self.url}/streams/{stream}/sse?cursor={cursor}",
-            headers={"Accept": "text/event-stream", "Accept-Encoding": "gzip, deflate, br"},
+            headers={"Accept": "text/event-stream", "Accept-Encoding": "gzip, deflate, br", **self._read},
             timeout=httpx2.Timeout(STEP_LIMIT, read=None),
         )
         try:

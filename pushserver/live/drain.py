@@ -5,6 +5,7 @@
                          v
                        LEAVING    readers are sent away evenly, in random order                `window` seconds,
                          |                                                                     or until none is left
+                       finish     once no worker of the server has readers
                          v
                        FINISHING  requests that came before it end, new connections are refused   FINISH seconds,
                          |                                                                     or until none is left
@@ -23,9 +24,11 @@ import math
 import random
 from collections.abc import Iterable
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
-from .fanout import Fanout
-from .reader import Reader
+if TYPE_CHECKING:  # a supervisor, which has no readers, asks how long a drain takes
+    from .fanout import Fanout
+    from .reader import Reader
 
 CLOSE_WAIT = 2.0  # seconds beyond the window for the last readers to answer their close; then they are cut
 FINISH = 5.0  # seconds for requests that are under way
@@ -71,16 +74,27 @@ class Drain:
         self._delay = self._window = 0.0
         self._close_wait = self._finish = HURRIED
 
-    def step(self, at: float, *, readers: int, requests: int) -> Phase:
-        """Return the phase at this instant, with so many readers and requests left. It moves by one phase at most."""
+    def step(self, at: float, *, requests: int) -> Phase:
+        """Return the phase at this instant, with so many requests left. It moves by one phase at most."""
         waited = at - self._since
         if self.phase is Phase.NOTICE and waited >= self._delay:
             self._enter(Phase.LEAVING, at)
-        elif self.phase is Phase.LEAVING and (not readers or waited >= self._window + self._close_wait):
-            self._enter(Phase.FINISHING, at)
         elif self.phase is Phase.FINISHING and (not requests or waited >= self._finish):
             self._enter(Phase.OVER, at)
         return self.phase
+
+    def has_left(self, at: float, readers: int) -> bool:
+        """Whether none of the readers is left in LEAVING, or the last ones have had their time."""
+        return not readers or self.leaving_for(at) == 0.0
+
+    def leaving_for(self, at: float) -> float:
+        """The seconds that LEAVING takes at most from this instant on."""
+        return max(0.0, self._since + self._window + self._close_wait - at)
+
+    def finish(self, at: float) -> None:
+        """End LEAVING: the readers of all workers have left."""
+        if self.phase is Phase.LEAVING:
+            self._enter(Phase.FINISHING, at)
 
     def due(self, at: float, readers: int) -> int:
         """Return how many of so many readers should have been sent away at this instant of LEAVING."""
@@ -91,9 +105,14 @@ class Drain:
         self.phase, self._since = phase, at
 
 
+def longest_leaving(delay: float, window: float) -> float:
+    """The seconds from the begin of a drain until its readers have left, at most."""
+    return delay + window + CLOSE_WAIT
+
+
 def longest(delay: float, window: float) -> float:
     """The seconds that a drain takes at most."""
-    return delay + window + CLOSE_WAIT + FINISH
+    return longest_leaving(delay, window) + FINISH
 
 
 class Departures:

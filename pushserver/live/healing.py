@@ -29,6 +29,7 @@ from .tail import Tails
 
 logger = logging.getLogger(__name__)
 
+LOG_GONE = "its log no longer exists"  # why a stream is given up; counted as a reset for the reason `empty`
 ATTEMPTS = 5  # to append an event again while other publishers change its entry
 RETRY_WITHIN = 0.5  # seconds until a recovery that failed is tried again
 ROUNDS = 3  # of healing in one recovery, where the store loses more meanwhile
@@ -100,7 +101,7 @@ class Healer:
         except Deleted:
             self._delete(stream)
         except LogGone:
-            self._give_up(stream, "its log no longer exists")
+            self._give_up(stream, LOG_GONE)
         except (StoreError, Unavailable) as error:
             # The stream keeps its events: they may be all that is left of them. The tail's next event or check finds
             # the loss again, and begins another recovery.

@@ -19,34 +19,31 @@ from ..errors import Deleted, NotFound, Unavailable
 from ..model import Cursor, Event
 from ..store.listing import Listing
 from ..store.log import Log, Snapshot
-from ..store.store import StoreError
 from ..wire import frames
 from ..wire.codes import Close
-from ..wire.frames import Batch, Notice
+from ..wire.frames import Notice
 from ..wire.memory import Account
+from .arrivals import RETRY_MS, Arrivals
 from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import SWEEPS, Fanout
-from .healing import Healer
+from .healing import LOG_GONE, Healer
 from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
-from .reader import Reader, ReaderState
+from .passes import Passes
 from .renewal import Renewals
-from .resume import LogDiffers, LogGone, Resumption, Start
+from .resume import Resumption
 from .ring import BrokenChain, Ring
 from .slowest import slowest
-from .stream import LiveStream, OnLoss, Passes, report
+from .stream import LiveStream, OnLoss, report
 from .tail import Tails
 
 logger = logging.getLogger(__name__)
 
-RELOAD_MS = 60_000  # milliseconds over which pages of another build are loaded anew
-RETRY_MS = 1_000  # milliseconds over which readers who are sent away spread their return
 RENEWED_EVERY = 1.0  # seconds between two looks for readers at the end of their lifetime
 Kind = tuple[str, str]  # of a reader: one of `metrics.KINDS`
 PUBLIC_SOCKET: Kind = ("websocket", "public")
-JITTER = 0.2  # of a lifetime: readers stay for 0.8 to 1.2 of it
 
 
 class Hub:
@@ -78,8 +75,14 @@ class Hub:
             delete=self._delete,
         )
         self._renewals = Renewals(self._resumption, memory_events=options.ring_events)
-        self._admits = True  # new readers
-        self._departures: Departures | None = None  # while readers are being sent away
+        self.arrivals = Arrivals(
+            self._resumption,
+            self._healer,
+            options,
+            on_drop=self._count_dropped,
+            give_up=self._give_up,
+            delete=self._delete,
+        )
         self.leaving = asyncio.Event()  # set when they begin to be: answers that wait for something end, too
         self._farewells: set[asyncio.Task[None]] = set()  # the loop alone would let the collector take them
         self._too_slow = 0  # readers that this worker closed because they took nothing
@@ -148,83 +151,9 @@ class Hub:
         return self.readers < self._options.readers
 
     def _check_room(self) -> None:
-        if not self._admits or not self.has_room:
+        if not self.arrivals.are_open or not self.has_room:
             metrics.LIMITED.inc("readers")
             raise Unavailable("This worker takes no more readers.", retry_after=2)
-
-    async def welcome(
-        self, stream: LiveStream, reader: Reader, cursor: Cursor | None, *, outdated: bool = False
-    ) -> None:
-        """Let a reader join, or close it where the store or the stream does not allow that now.
-
-        A reader that is `outdated` is a page that another build made: it learns so, and is to be loaded anew.
-        """
-        if outdated:
-            self._send_to_reload(stream, reader)
-            return
-        try:
-            await self.join(stream, reader, cursor)
-        except (Deleted, Unavailable, StoreError) as error:
-            if reader.state is not ReaderState.CLOSED:
-                is_deleted = isinstance(error, Deleted)
-                self._turn_away(reader, *((Close.ENDED, "deleted") if is_deleted else (Close.OVERLOADED, "store")))
-
-    async def join(self, stream: LiveStream, reader: Reader, cursor: Cursor | None) -> None:
-        """Start a reader: `hello`, all it missed or a snapshot, then live events.
-
-        Raises Deleted, Unavailable, StoreError.
-        """
-        for _ in range(2):
-            await self._healer.wait(stream)
-            try:
-                start = await self._resumption.start(stream, reader.format, cursor, reader.coding)
-            except LogDiffers:
-                self._healer.recover(stream, "the log has another event at its place")
-                continue
-            except LogGone:
-                self._give_up(stream, "its log no longer exists")
-                raise
-            except Deleted:
-                self._delete(stream)
-                raise
-            if start is not None:
-                self._admit(stream, reader, start)
-                return
-        raise Unavailable("The stream is recovering from data loss in the store; retry.")
-
-    def _admit(self, stream: LiveStream, reader: Reader, start: Start) -> None:
-        """Add a reader to its stream, unless the reader, the stream or the worker has gone while the store was read."""
-        if reader.state is ReaderState.CLOSED:
-            return
-        if not self._admits:
-            self._turn_away(reader, Close.RESTART, "drain")
-        elif not stream.is_open:
-            self._turn_away(reader, Close.RESTART, "resync")
-        else:
-            reader.renew_at = self._renewal()
-            stream.fanout.join(reader, *start)
-            if self._departures is not None:
-                self._departures.add(stream.fanout, reader)
-
-    def _renewal(self) -> float:
-        """When a reader that joins now is to come anew: at random, else those who came together would come so again."""
-        lifetime = self._options.lifetime
-        return asyncio.get_running_loop().time() + random.uniform(1 - JITTER, 1 + JITTER) * lifetime
-
-    def _send_to_reload(self, stream: LiveStream, reader: Reader) -> None:
-        """Say hello to a reader, and when its page is to be loaded anew: at random, else all pages would be at once."""
-        if reader.state is not ReaderState.CLOSED:
-            hello = stream.hello(stream.ring.n, None, self._options.heartbeat)
-            reader.write(Batch([hello], reader.format, reader.coding))
-            farewell = frames.bye("build", RETRY_MS, reload_ms=random.randrange(RELOAD_MS))
-            self._count_dropped(Close.RESTART, farewell)
-            reader.close(Close.RESTART, farewell)
-
-    def _turn_away(self, reader: Reader, code: Close, why: str) -> None:
-        """Close a reader that has not joined yet."""
-        farewell = frames.bye(why, RETRY_MS)
-        self._count_dropped(code, farewell)
-        reader.close(code, farewell)
 
     def _count_dropped(self, code: Close, farewell: Notice | None) -> None:
         reason = farewell.reason if farewell is not None and code is Close.RESTART else ""
@@ -309,6 +238,8 @@ class Hub:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
             logger.warning("stream %s: its readers are sent to reconnect: %s", stream.name, why)
+            if why == LOG_GONE:
+                metrics.RESETS.inc("empty")
             self._dismiss(stream, Close.RESTART, "resync")
 
     async def delete(self, name: str, epoch: str) -> int:
@@ -415,22 +346,22 @@ class Hub:
                 await stream.renew(loop.time(), lambda: frames.bye("renew", own_retry_ms()))
 
     async def drain(self, drain: Drain, *, admit: bool = False) -> None:
-        """Send every reader away as a drain says that has begun; return when it goes on to its next phase.
+        """Send every reader away as a drain says that has begun; return when they have left.
 
         `admit` admits readers who come meanwhile: requests that have reached this worker, while new ones go to another.
         """
         loop = asyncio.get_running_loop()
-        while drain.step(loop.time(), readers=self.readers, requests=0) is Phase.NOTICE:
+        while drain.step(loop.time(), requests=0) is Phase.NOTICE:
             await asyncio.sleep(BETWEEN)
-        self._admits = admit
-        self._departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
+        self.arrivals.are_open = admit
+        self.arrivals.departures = departures = Departures.of([stream.fanout for stream in self._streams.values()])
         self.leaving.set()
-        while drain.step(loop.time(), readers=self.readers, requests=1) is Phase.LEAVING:
+        while not drain.has_left(loop.time(), self.readers):
             for fanout, reader in departures.next(drain.due(loop.time(), len(departures))):
                 if reader.place >= 0:
                     fanout.drop(reader, Close.RESTART, frames.bye("drain", own_retry_ms()))
             await asyncio.sleep(BETWEEN)
-        self._admits = False
+        self.arrivals.are_open = False
 
 
 def own_retry_ms() -> int:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from sys import maxsize
+from sys import getsizeof, maxsize
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
-
-from markupsafe import Markup
 
 from .. import metrics
 from ..codec import dumps, loads
 from ..model import Cursor, Event, StoredPage
 from ..page import render
-from ..page.render import Place
+from ..page.render import MARK, Place
 from ..store.log import Snapshot
 from ..stretch import in_stretches
 from ..wire import frames
@@ -28,6 +25,7 @@ from ..wire.frames import FRAME_BYTES, EventFrame, Format, Frame, Notice, Snapsh
 from ..wire.memory import Account, Encodings
 from .fanout import Fanout
 from .memory import Memory
+from .passes import Passes
 
 logger = logging.getLogger(__name__)
 
@@ -35,38 +33,8 @@ HELLOS = 64  # hello frames that are kept for other readers who start at the sam
 STRETCH = 0.001  # seconds that a pass runs before the event loop does other work
 REST = 1.0  # a pass begins after a rest of so many times what the last one took: events meanwhile share its writes
 MAX_REST = 0.02  # seconds
-PASSES_LIMIT = 0.05  # seconds that other work waits for passes
 IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
-TEXT_BYTES = 64  # of a text in memory, beside its characters
 OnLoss = Callable[[str | None], None]  # it is called with the id of an entry, or with None for all of them
-
-
-class Passes:
-    """Passes are the passes that are under way in a worker. Work that can wait lets them go first."""
-
-    def __init__(self) -> None:
-        self._under_way: set[LiveStream] = set()
-        self._over = asyncio.Event()
-        self._over.set()
-
-    def begin(self, stream: LiveStream) -> None:
-        """Note that a stream's pass is under way; a second call changes nothing."""
-        self._under_way.add(stream)
-        self._over.clear()
-
-    def end(self, stream: LiveStream) -> None:
-        """Note that it is over."""
-        self._under_way.discard(stream)
-        if not self._under_way:
-            self._over.set()
-
-    async def over(self) -> None:
-        """Let the event loop run, and wait until no pass is under way, PASSES_LIMIT seconds at most."""
-        await asyncio.sleep(0)
-        if self._under_way:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PASSES_LIMIT):
-                    await self._over.wait()
 
 
 class LiveStream:
@@ -93,7 +61,9 @@ class LiveStream:
         self.account = fanout.ring.account
         self.page: StoredPage = {**page}
         self.past: Sequence[Event] = ()
-        self._written = page  # the page without the instants of the entries since: all their frames refer to it
+        # The page without the instants of the entries since: all their frames refer to it. One that came as an event is
+        # read from the event's data, since it takes ten times as much memory once it is read.
+        self._written: Callable[[], StoredPage] = lambda: page
         self.users = 0  # readers that have a place in it, whether they have joined yet or not
         self.is_open = True  # until the worker stops following it
         self._give_up = give_up
@@ -209,7 +179,7 @@ class LiveStream:
 
     def snapshot_frame(self, snapshot: Snapshot) -> SnapshotFrame:
         """A snapshot as a frame."""
-        size = sum(len(entry) + TEXT_BYTES for entry in snapshot.entries)
+        size = sum(map(getsizeof, snapshot.entries))  # a character beyond Latin-1 doubles all others of its text
         frame = SnapshotFrame(snapshot.cursor, partial(_snapshot_parts, snapshot), size=size)
         frame.encodings = self.ring.encodings
         self._snapshots[frame] = snapshot
@@ -276,8 +246,8 @@ class LiveStream:
     def _advance_page(self, event: Event) -> None:
         """Make the page that of after an event, from the page of before it."""
         if event.type in ("page.put", "stream.end"):
-            self._written = loads(event.data)["page"]
-            self.page = {**self._written, "updated_at": event.shown_at}
+            self._written = partial(_page_in, event.data)
+            self.page = {**self._written(), "updated_at": event.shown_at}
         else:
             self.page["updated_at"] = max(self.page["updated_at"], event.shown_at)
 
@@ -306,8 +276,9 @@ class LiveStream:
 
     def restart(self, snapshot: Snapshot, first: Sequence[Frame], past: Sequence[Event]) -> None:
         """Go on from a snapshot. Every reader receives these frames in place of what it had not received yet."""
-        self._written = snapshot.page
-        self.page = {**snapshot.page}
+        page = snapshot.page
+        self._written = lambda: page
+        self.page = {**page}
         self._keep_past(past)
         self.fanout.restart(snapshot.cursor, snapshot.n, first)
         self.begin_pass()
@@ -376,9 +347,15 @@ def report(state: str, readers: int = 0, *, behind: int = 0, late: Sequence[tupl
     return {"state": state, "readers": readers, "behind": behind, "late": late}
 
 
-def _html_fields(event: Event, written: StoredPage, updated_at: str) -> dict[str, Any]:
+def _page_in(data: bytes) -> StoredPage:
+    """The page in the data of an event that changed it."""
+    page: StoredPage = loads(data)["page"]
+    return page
+
+
+def _html_fields(event: Event, written: Callable[[], StoredPage], updated_at: str) -> dict[str, Any]:
     """The fields of an event's frame in the html format; the page was updated last at the instant `updated_at`."""
-    return render.frame(event, {**written, "updated_at": updated_at})
+    return render.frame(event, {**written(), "updated_at": updated_at})
 
 
 def _snapshot_parts(snapshot: Snapshot, format: Format) -> Iterator[str]:
@@ -386,16 +363,15 @@ def _snapshot_parts(snapshot: Snapshot, format: Format) -> Iterator[str]:
     if format is Format.JSON:
         yield frames.snapshot(snapshot.cursor, snapshot.n, page=snapshot.page, entries=snapshot.entries)
         return
-    items, place = [], Place.of(snapshot.page)
+    items, place, page = [], Place.of(snapshot.page), snapshot.page
     for entry in snapshot.entries:
         items.append(render.item(entry, place))
         yield ""
-    # The page is encoded without its entries, in whose places stands a text that no publisher can guess.
-    mark = Markup(secrets.token_hex(16))
     older = render.older_link(snapshot.entries) if snapshot.older else None
-    parts = render.parts(snapshot.page, [item._replace(html=mark) for item in items], older=older)
-    text = frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(snapshot.page), parts=parts)
-    before, *behind = text.split(mark)
+
+    parts = render.parts(page, [item._replace(html=MARK) for item in items], older=older)
+    frame = frames.snapshot(snapshot.cursor, snapshot.n, page=render.page_head(page), parts=parts)
+    before, *behind = frame.split(MARK)
     yield before
     for item, following in zip(items, behind, strict=True):
         yield dumps(item.html)[1:-1] + following

@@ -75,6 +75,7 @@ class Tail:
         self.heard_at = 0  # when the store last answered a read, in milliseconds since 1970
         self._verified_at = 0.0
         self.stale_since: int | None = None
+        self._delay = RETRY_FIRST  # until the next connection, where this one is lost
 
     def is_sound(self) -> bool:
         """Whether the followed streams are being read, and were verified within SILENCE."""
@@ -105,7 +106,6 @@ class Tail:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        delay = RETRY_FIRST
         while True:
             if not self._after:
                 self.state = TailState.IDLE
@@ -120,9 +120,7 @@ class Tail:
                 try:
                     await self._verify_all()
                     self.state = TailState.READING
-                    self._trouble.over(str(self._partition))
                     self.stale_since = None
-                    delay = RETRY_FIRST
                     await self._read(connection)
                 finally:
                     self._reading = None
@@ -133,9 +131,9 @@ class Tail:
                 self._answered_at = float("-inf")
                 self.stale_since = self.stale_since or now()
                 words = "tail lost: %s; partition %d is read again within %.1f s, as all that are lost"
-                self._trouble.failed(words, error, self._partition, delay, reason=error, key=str(self._partition))
-                await asyncio.sleep(random.uniform(0, delay))
-                delay = min(delay * 2, RETRY_MOST)
+                wait, self._delay = self._delay, min(self._delay * 2, RETRY_MOST)
+                self._trouble.failed(words, error, self._partition, wait, reason=error, key=str(self._partition))
+                await asyncio.sleep(random.uniform(0, wait))
 
     async def _verify_all(self) -> None:
         await self._verify(dict(self._after))
@@ -150,6 +148,9 @@ class Tail:
             answer = await connection.read(reading)
             self._reading = None
             self._answered_at = self._spoke_at = loop.time()
+            # Not once it is connected: a store that refuses each read would be asked at once, and logged each time.
+            self._delay = RETRY_FIRST
+            self._trouble.over(str(self._partition))
             self.heard_at = now()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:
                 await self._verify_all()

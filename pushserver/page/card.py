@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..model import StoredEntry
-from .edition import Edition, beginning, plain_text
+from .edition import Edition, opening
 from .words import words
 
 DESCRIPTION_LIMIT = 200  # characters of an entry's text; the sites that show cards cut longer ones
@@ -22,7 +22,7 @@ def page_card(edition: Edition, pictures: Sequence[Mapping[str, Any]]) -> Markup
 
 def entry_card(edition: Edition, entry: StoredEntry) -> Markup:
     """The tags of an entry's own page, and its description."""
-    text = beginning(plain_text(entry), DESCRIPTION_LIMIT)
+    text = opening(entry, DESCRIPTION_LIMIT)
     pictures = [{"url": picture["src"], **picture} for picture in edition.pictures(entry)]
     description = Markup('<meta name="description" content="{}">\n').format(text) if text else Markup("")
     return description + _tags(edition, edition.title(entry), text, edition.entry_url(entry["id"]), pictures)

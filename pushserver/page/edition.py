@@ -65,7 +65,7 @@ class Edition(NamedTuple):
     def title(self, entry: StoredEntry) -> str:
         """The headline, or the beginning of the text."""
         headline: str | None = entry.get("headline")
-        return headline or beginning(plain_text(entry), TITLE_LIMIT)
+        return headline or opening(entry, TITLE_LIMIT)
 
     def content(self, entry: StoredEntry) -> Markup:
         """The entry as HTML for other sites: with its pictures, and with its direction."""
@@ -82,9 +82,19 @@ class Edition(NamedTuple):
         return {**block, "src": urljoin(self.base, block["src"])} if is_local else block
 
 
-def plain_text(entry: StoredEntry) -> str:
-    """The words of an entry, without its headline."""
-    return " ".join(words for block in entry["blocks"] for words in _words(block))
+def opening(entry: StoredEntry, limit: int) -> str:
+    """The beginning of an entry's words, without its headline. Blocks behind it are not read."""
+    text = ""
+    for words in (words for block in entry["blocks"] for words in _words(block) if words):
+        text = f"{text} {words}" if text else words
+        if len(text) > limit:
+            break
+    return beginning(text, limit)
+
+
+def credit(person: Mapping[str, str]) -> str:
+    """The name of a byline with its organisation, for formats whose authors have a name alone."""
+    return ", ".join(filter(None, (person["name"], person.get("org"))))
 
 
 def beginning(text: str, limit: int) -> str:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as xml
 
 from ..codec import dumps
 from ..model import StoredEntry, StoredWithdrawal
-from .edition import Edition, present
+from .edition import Edition, credit, present
 
 ATOM, TOMBSTONES = "http://www.w3.org/2005/Atom", "http://purl.org/atompub/tombstones/1.0"
 
@@ -63,7 +63,7 @@ def _add_entry(feed: xml.Element, edition: Edition, entry: StoredEntry) -> None:
     _add(item, "published", entry["published_at"])
     _add(item, "updated", entry.get("updated_at") or entry["published_at"])
     for person in entry["bylines"]:
-        _add(_add(item, "author"), "name", person["name"])
+        _add(_add(item, "author"), "name", credit(person))
     _add(item, "link", rel="alternate", type="text/html", href=url)
     for tag in entry["tags"]:
         _add(item, "category", term=tag)
@@ -91,7 +91,7 @@ def _add(parent: xml.Element, name: str, text: str | None = None, /, **attribute
 # --- JSON Feed
 
 
-def json_feed(edition: Edition, items: Sequence[str]) -> str:
+def json_feed(edition: Edition, items: Sequence[bytes]) -> bytes:
     """The JSON Feed. Fields that the format does not define, such as withdrawals, are under `_pushserver`.
 
     `items` are `feed_item` of each entry.
@@ -119,7 +119,7 @@ def json_feed(edition: Edition, items: Sequence[str]) -> str:
             ]
         },
     }
-    return dumps(present(feed)).replace('"\\u0000"', ",".join(items), 1) + "\n"
+    return dumps(present(feed)).encode().replace(b'"\\u0000"', b",".join(items), 1) + b"\n"
 
 
 def feed_item(edition: Edition, entry: StoredEntry) -> str:
@@ -132,7 +132,7 @@ def feed_item(edition: Edition, entry: StoredEntry) -> str:
         "content_html": str(edition.content(entry)),
         "date_published": entry["published_at"],
         "date_modified": entry.get("updated_at"),
-        "authors": [{"name": person["name"]} for person in entry["bylines"]] or None,
+        "authors": [{"name": credit(person)} for person in entry["bylines"]] or None,
         "tags": entry["tags"] or None,
         "image": next((picture["src"] for picture in edition.pictures(entry)), None),
         "_pushserver": {"rev": entry["rev"], **entry["flags"]},

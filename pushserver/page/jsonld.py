@@ -12,24 +12,25 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from ..model import StoredCorrection, StoredEntry
-from .edition import Edition, beginning, plain_text, present
+from .edition import Edition, opening, present
 
 UPDATES, BODY_LIMIT = 50, 1_000  # entries, and characters of each: every reader of the page loads them
 
 
-class Update(NamedTuple):
-    """Update is an entry as the JSON of a live blog, its pictures and its authors, each as schema.org has it."""
+class Credits(NamedTuple):
+    """Credits are what a live blog takes from every entry: its authors, each as JSON, and its first picture."""
 
-    script: Markup
-    pictures: list[dict[str, Any]]
-    authors: list[dict[str, Any]]
+    authors: tuple[Markup, ...]
+    picture: dict[str, Any] | None
 
 
-def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
-    """The LiveBlogPosting for the head of the stream's page. `updates` are `update` of each entry."""
+def live_blog(edition: Edition, updates: Sequence[Markup], credits: Sequence[Credits]) -> Markup:
+    """The LiveBlogPosting for the head of the stream's page, joined of texts that are made once per revision.
+
+    `updates` are `update` of the first UPDATES entries, `credits` are `credits_of` of each entry.
+    """
     page, zone = edition.page, zoneinfo.ZoneInfo(edition.page["timezone"])
-    pictures = [picture for update in updates for picture in update.pictures]
-    authors = {json.dumps(author): author for update in updates for author in update.authors}
+    authors = dict.fromkeys(author for named in credits for author in named.authors)
     blog = _script(
         {
             "@context": "https://schema.org",
@@ -45,20 +46,23 @@ def live_blog(edition: Edition, updates: Sequence[Update]) -> Markup:
             "coverageEndTime": _at(page.get("coverage_end"), zone),
             "about": [_thing(topic) for topic in page["topics"]] or None,
             "keywords": [topic["label"] for topic in page["topics"]] or None,
-            "image": pictures[:1] or None,
-            "author": [*authors.values()] or _organization(edition),
+            "image": [named.picture for named in credits if named.picture][:1] or None,
+            "author": None if authors else _organization(edition),
             "publisher": _organization(edition),
-            "liveBlogUpdate": [],
         }
     )
-    # It is the last member: each update was made as text, once per revision.
-    return blog[: -len("]}")] + Markup(", ").join(update.script for update in updates[:UPDATES]) + Markup("]}")
+    names = f', "author": [{", ".join(authors)}]' if authors else ""
+    return Markup(f'{blog[:-1]}{names}, "liveBlogUpdate": [{", ".join(updates[:UPDATES])}]}}')
 
 
-def update(edition: Edition, entry: StoredEntry) -> Update:
+def update(edition: Edition, entry: StoredEntry) -> Markup:
     """An entry as an update of the live blog."""
-    zone = zoneinfo.ZoneInfo(edition.page["timezone"])
-    return Update(_script(_update(edition, entry, zone)), _pictures(edition, entry), _people(entry))
+    return _script(_update(edition, entry, zoneinfo.ZoneInfo(edition.page["timezone"])))
+
+
+def credits_of(edition: Edition, entry: StoredEntry) -> Credits:
+    """The authors and the first picture of an entry."""
+    return Credits(tuple(map(_script, _people(entry))), next(iter(_pictures(edition, entry)), None))
 
 
 def posting(edition: Edition, entry: StoredEntry) -> Markup:
@@ -76,7 +80,7 @@ def _update(edition: Edition, entry: StoredEntry, zone: zoneinfo.ZoneInfo) -> di
             "url": f"{edition.url}#e-{entry['id']}",
             "datePublished": _at(entry["published_at"], zone),
             "dateModified": _at(entry.get("updated_at"), zone),
-            "articleBody": beginning(plain_text(entry), BODY_LIMIT) or entry.get("headline"),
+            "articleBody": opening(entry, BODY_LIMIT) or entry.get("headline"),
             "author": _people(entry) or _organization(edition),
             "image": _pictures(edition, entry) or None,
             "keywords": entry["tags"] or None,

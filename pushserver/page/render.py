@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 import zoneinfo
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from sys import getsizeof
+from sys import getsizeof, intern
 from typing import Any, NamedTuple
 
 import jinja2
@@ -30,6 +31,9 @@ from .words import Words, words
 from .zones import zone_name
 
 NOWHERE = Site()
+# It stands for HTML that is put in later: to carry megabytes through every template and escape would hold up everyone
+# else. No publisher can guess it.
+MARK = Markup(secrets.token_hex(16))
 # Headlines in the lists of the latest and of the key events; static/entries.js has the same numbers.
 LATEST, KEY = 5, 10
 
@@ -45,9 +49,13 @@ class Place(NamedTuple):
         return cls(page["timezone"], page["lang"])
 
 
+@functools.lru_cache(maxsize=256)
+def _locale(lang: str) -> Locale:
+    return Locale.parse(lang, sep="-")
+
+
 def _local(at: str, place: Place) -> tuple[datetime, Locale]:
-    zone = zoneinfo.ZoneInfo(place.timezone)
-    return datetime.fromisoformat(at).astimezone(zone), Locale.parse(place.lang, sep="-")
+    return datetime.fromisoformat(at).astimezone(zoneinfo.ZoneInfo(place.timezone)), _locale(place.lang)
 
 
 def timestamp(at: str, place: Place, length: Any = "medium") -> str:
@@ -70,10 +78,11 @@ def day_of(entry: StoredEntry, place: Place) -> str:
     return _local(entry["sort_at"], place)[0].date().isoformat()
 
 
+@functools.lru_cache(maxsize=1_024)  # a page has few days, and shows them again after each event
 def _day_title(key: str, place: Place) -> str:
     if key == "pinned":
         return words(place.lang).say("Pinned")
-    return dates.format_date(datetime.fromisoformat(key), "full", Locale.parse(place.lang, sep="-"))
+    return dates.format_date(datetime.fromisoformat(key), "full", _locale(place.lang))
 
 
 _TEMPLATES = jinja2.Environment(
@@ -163,7 +172,7 @@ def make_item(entry_json: str, place: Place) -> Item:
     link = fields["url"].removeprefix("/streams/")
     html = Markup(_parts(place).entry(fields, order, link))
     headline, is_key = fields.get("headline"), bool(fields["flags"].get("key"))
-    return Item(html, fields["id"], order, day_of(fields, place), headline, fields["published_at"], is_key)
+    return Item(html, fields["id"], order, intern(day_of(fields, place)), headline, fields["published_at"], is_key)
 
 
 class Items:
@@ -186,6 +195,10 @@ class Items:
         while self.bytes > self.MAX_BYTES:
             self.bytes -= _size(*self._items.popitem(last=False))
         return made
+
+    def made(self, entry_json: str, place: Place) -> Item | None:
+        """The item if it has been made, such as for a frame."""
+        return self._items.get((entry_json, place))
 
     def cache_clear(self) -> None:
         """Let all go."""
@@ -216,17 +229,22 @@ def _day(key: str, place: Place, entries: Markup) -> Markup:
     return Markup(_parts(place).day(key, _day_title(key, place), entries))
 
 
+def _joined(html: Iterable[str]) -> Markup:
+    """HTML as one text. `Markup.join` would look at each piece for what it has to escape, on every page load."""
+    return Markup("".join(html))
+
+
 def parts(page: StoredPage, items: Sequence[Item], *, older: str | None) -> dict[str, Markup]:
     """Every part of a page by its element's id. `items` are in the page's order; `older` links to more."""
     place = Place.of(page)
     days = groupby(items, key=lambda item: item.day)
-    sections = [_day(key, place, Markup("").join(item.html for item in group)) for key, group in days]
+    sections = [_day(key, place, _joined(item.html for item in group)) for key, group in days]
     titled, macros = [item for item in items if item.headline], _parts(place)
     latest = [item for item in titled if item.day != "pinned"]  # a pinned entry may be days old
     return {
         **page_parts(page),
         "latest": Markup(macros.latest(latest[:LATEST])),
-        "entries": Markup('<div id="entries">{}</div>').format(Markup("").join(sections)),
+        "entries": _joined(['<div id="entries">', *sections, "</div>"]),
         "older": Markup(macros.older(older)),
         # Pages of before these were added stop at a part that they do not have.
         "key": Markup(macros.key([item for item in titled if item.is_key][:KEY])),
@@ -258,7 +276,7 @@ def page_head(page: StoredPage) -> dict[str, Any]:
     return {name: page[name] for name in ("rev", "headline", "timezone", "lang", "dir")}
 
 
-def older_link(entries: Sequence[str]) -> str:
+def older_link(entries: Sequence[str | bytes]) -> str:
     """The link to the entries after these in the page's order, relative to the stream's address."""
     last = json.loads(entries[-1])
     return f"?before={order_of(last)}.{last['id']}"

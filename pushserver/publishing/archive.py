@@ -6,6 +6,7 @@ line that would change something is refused.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -62,12 +63,14 @@ class Archive:
                 if head != contents.head:
                     return False
                 histories = await self._histories.of(stream, [value["id"] for value in values]) if with_history else {}
+                lines = []
                 for value in values:
-                    file.write(export.line(kind, value).encode())
+                    lines.append(export.line(kind, value))
                     if rows := histories.get(value["id"]):
                         shown = [revision.shown() for revision in history.revisions(rows)]
-                        file.write(export.line("history", {"id": value["id"], "revisions": shown}).encode())
+                        lines.append(export.line("history", {"id": value["id"], "revisions": shown}))
                     await stretch.rest()
+                await asyncio.to_thread(file.write, "".join(lines).encode())  # a disk that is busy keeps nobody waiting
         if contents.page:
             file.write(export.line("page", contents.page).encode())
         return True

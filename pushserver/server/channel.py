@@ -3,11 +3,14 @@
     worker                                supervisor
       | --- READY ----------------------->  |   it has started; once in its life
       | <-- LISTEN, with the listener ----  |
+      | <-- ADOPT, with the listener -----  |   of a worker that has died: accept what waits there
       | --- ALIVE, once a second -------->  |
       | --- a summary, once a second ---->  |   what it has counted (`metrics.summary`)
       | --- LEAVING --------------------->  |   it drains by itself (SIGTERM, a bug): replace it
       | <-- REPLACED, STOP, STOP_NOW, ----  |
       |     HURRY                           |
+      | --- LEFT ------------------------>  |   its readers have left; it goes on accepting
+      | <-- CLOSE ------------------------  |   those of all workers have; new connections are refused from now on
 
 The sockets keep the bounds of what is sent (SOCK_SEQPACKET): each word, and each summary, comes whole or not at all.
 The channel ends for the worker when its supervisor is gone: no other process has the supervisor's end.
@@ -32,10 +35,13 @@ class Word(Enum):
     ALIVE = b"."
     LEAVING = b"d"
     LISTEN = b"l"
+    ADOPT = b"a"
     REPLACED = b"p"  # another worker has the place: accept no more, and leave
     STOP = b"s"  # the server stops
     STOP_NOW = b"n"  # the server stops, and no balancer has to notice it
     HURRY = b"h"
+    LEFT = b"e"  # its readers have left; it goes on accepting
+    CLOSE = b"c"  # new connections are refused: accept what waits, and close the listener
 
 
 WORDS = {word.value: word for word in Word}

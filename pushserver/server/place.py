@@ -4,8 +4,9 @@
                                    |
                                    '---it is to be replaced--> SERVED   its successor is ready before it leaves
 
-While a place is empty again, connections wait in its listener for PLACE_OPEN seconds; then it is closed, so that they
-go to the other places or are refused.
+When a place is empty again, the worker of another place accepts what waits in its listener, which is closed then: new
+connections go to the other places. Where no other worker serves, connections wait for PLACE_OPEN seconds, and are
+refused after them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class WorkerPlace:
     """WorkerPlace keeps a worker on one listener. `start` starts a process, `forget` lets go of one that has ended.
 
     `failed` is called after each that does not become ready, with its exit status and how many there were in a row.
+    `other` returns a worker of another place that serves, or None.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class WorkerPlace:
         start: Callable[[], Awaitable[WorkerProcess]],
         failed: Callable[[int, int], None],
         forget: Callable[[WorkerProcess], None],
+        other: Callable[[], WorkerProcess | None],
         window: float,
     ) -> None:
         self.worker: WorkerProcess | None = None  # the one that serves
@@ -66,6 +69,7 @@ class WorkerPlace:
         self._start = start
         self._failed = failed
         self._forget = forget
+        self._other = other
         self._window = window
         self._back_off = BackOff()
         self._lived: float | None = None  # seconds, of the last worker; None before the first one
@@ -99,6 +103,16 @@ class WorkerPlace:
             self._listener.close()
             self._listener = None
 
+    def end_with_worker(self) -> None:
+        """Have no successor start any more; where the worker dies, let another one accept what waits."""
+        if self.worker is not None:
+            self.worker.ended.add_done_callback(lambda _: self._hand_over())
+
+    def refuse(self) -> None:
+        """Refuse new connections; the worker accepts those that have begun."""
+        if self._listener is not None:
+            self._listeners.refuse(self._listener)
+
     async def _until_changed(self, worker: WorkerProcess) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (worker.leaving, self._asked)]
         try:
@@ -116,8 +130,17 @@ class WorkerPlace:
             logger.info("worker %s has stopped by itself; starting another", worker.pid)
         else:
             logger.error("worker %s ended with status %s; starting another", worker.pid, status)
-        asyncio.get_running_loop().call_later(PLACE_OPEN, self._close_if_empty)
+        self._hand_over()
         self._lived = asyncio.get_running_loop().time() - worker.started_at
+
+    def _hand_over(self) -> None:
+        """Have another worker accept what waits in the listener; where there is none, let it wait."""
+        other = self._other()
+        if other is None or self._listener is None or self._listeners.is_one:
+            asyncio.get_running_loop().call_later(PLACE_OPEN, self._close_if_empty)
+            return
+        other.adopt(self._listener)
+        self.close()
 
     def _close_if_empty(self) -> None:
         if self.worker is None:

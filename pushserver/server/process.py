@@ -26,6 +26,7 @@ class WorkerProcess:
         self.ready = asyncio.Event()
         self.is_sent_away = False
         self.leaving = asyncio.Event()  # it drains by itself
+        self.left = asyncio.Event()  # its readers have left
         self.ended = asyncio.create_task(process.wait())
         self._process = process
         self._channel = Channel(end, self._hear, lambda summary: take(self, summary))
@@ -61,6 +62,10 @@ class WorkerProcess:
         """Give it a listener, from which it accepts from now on."""
         self._channel.say(Word.LISTEN, listener)
 
+    def adopt(self, listener: socket.socket) -> None:
+        """Have it accept what waits in the listener of a worker that has died, and close it."""
+        self._channel.say(Word.ADOPT, listener)
+
     def say(self, word: Word) -> None:
         """Send it a word."""
         self.is_sent_away = True  # each of them has it leave
@@ -85,15 +90,15 @@ class WorkerProcess:
 
     async def until_ready(self, limit: float) -> bool:
         """Wait until it is ready; False where it ends before, or is not within so many seconds, and was killed."""
-        ready = asyncio.create_task(self.ready.wait())
-        try:
-            await asyncio.wait([ready, self.ended], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
+        await self._until(self.ready, limit)
         if not self.ready.is_set():
             self.kill()
             await self.ended
         return self.ready.is_set()
+
+    async def until_left(self, limit: float) -> None:
+        """Wait until its readers have left, it has ended, or so many seconds have passed."""
+        await self._until(self.left, limit)
 
     async def until_ended(self, limit: float) -> bool:
         """Wait until it has ended; False where it did not within so many seconds, and was killed."""
@@ -110,9 +115,19 @@ class WorkerProcess:
         self._channel.read_rest()
         self._channel.close()
 
+    async def _until(self, event: asyncio.Event, limit: float) -> None:
+        """Wait for an event of its life, which may end before."""
+        happening = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait([happening, self.ended], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            happening.cancel()
+
     def _hear(self, word: Word | None) -> None:
         if word is Word.READY:
             self.ready.set()
         elif word is Word.LEAVING:
             self.leaving.set()
+        elif word is Word.LEFT:
+            self.left.set()
         self._silent = 0

@@ -13,6 +13,8 @@ import asyncio
 import os
 import signal
 
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
 
 class Signals:
     """Signals turns signals into events."""
@@ -30,10 +32,18 @@ class Signals:
         """Handle the signals of this process."""
         signals = cls(in_terminal=has_terminal())
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        for number in NUMBERS:
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, signals.take, number)
         return signals
+
+    @staticmethod
+    def ignore() -> None:
+        """Ignore them, now that the server has stopped: one more would end the process with itself as the status."""
+        loop = asyncio.get_running_loop()
+        for number in NUMBERS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def take(self, number: int) -> None:
         """Do what a signal says."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ from ..values import unix_path
 from . import checks
 from .cluster import WorkerCluster
 from .files import file_limit, most_readers, raise_file_limit
-from .listener import Listeners, address_of, listen_when_free
+from .listener import Listeners, address_of, listen_when_free, passed
 from .secret_files import with_secrets
 from .signals import Signals
 from .workers import Workers
@@ -59,9 +60,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         condition = stack.enter_context(shared())
         data = Path(settings.data)
-        address = address_of(settings.host, settings.port)
-        first = await listen_when_free(address, settings.patience, signals.stop)
-        listeners = Listeners(first, settings.patience)
+        listeners = await _listeners(settings, signals)
         stack.callback(listeners.close)
         cluster = WorkerCluster(clock=asyncio.get_running_loop().time)
         settings = await _monitor(stack, cluster, settings, signals)
@@ -71,6 +70,7 @@ async def serve(
             or await stack.enter_async_context(embedded(data, accept_empty=accept_empty_store, condition=condition)),
             # Servers that share a store must accept the same keys: a key of one server's folder is no such key.
             key=settings.key or ("" if settings.redis else _local_key(data)),
+            host=_host(listeners, settings.host),
             port=settings.port if listeners.is_unix else listeners.address[1],
             readers=most_readers(settings.readers, file_limit()),
         )
@@ -91,7 +91,27 @@ async def serve(
             hello.cancel()
             await asyncio.gather(hello, return_exceptions=True)
             logger.info("server stopping")
+    signals.ignore()
     return workers.status
+
+
+async def _listeners(settings: Settings, signals: Signals) -> Listeners:
+    """The server's address: of a listener that the service manager passes, or of the settings. Raises OSError."""
+    listener = passed(os.environ, settings.patience)
+    if listener is not None:
+        logger.info(
+            "listening on what the service manager passes, not on --host and --port: %s", listener.getsockname()
+        )
+        return Listeners(listener, settings.patience, is_passed=True)
+    address = address_of(settings.host, settings.port)
+    return Listeners(await listen_when_free(address, settings.patience, signals.stop), settings.patience)
+
+
+def _host(listeners: Listeners, chosen: str) -> str:
+    """The setting `host`, as the listeners have it."""
+    if not listeners.is_passed:
+        return chosen
+    return f"unix:{listeners.address}" if listeners.is_unix else str(listeners.address[0])
 
 
 async def _monitor(stack: AsyncExitStack, cluster: WorkerCluster, settings: Settings, signals: Signals) -> Settings:

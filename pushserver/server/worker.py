@@ -7,8 +7,8 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..web.app import create_app
 from ..web.measures import Measures
 from .channel import Channel, Word
 from .files import file_limit, last_file
-from .listener import BACKLOG, accept_rest, take_no_more
+from .listener import BACKLOG, accept_rest
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 COLLECT_AFTER = (20_000, 50, 20)
 ALIVE_EVERY = 1.0  # seconds between two signs of life
 HANDSHAKES = 0.05  # seconds for connections that have begun to be complete, before a listener is closed
+OTHERS = 2.0  # seconds, beyond the end of LEAVING, until new connections are refused: then the supervisor hangs
 LAST_ANSWERS = 1.0  # seconds for clients to take the refusals of what did not end in time
 UNHEARD = (signal.SIGHUP, signal.SIGUSR2)  # for the supervisor alone, while a manager may send them to all processes
 
@@ -98,8 +99,10 @@ class Server(uvicorn.Server):
         self.servers = []
         self._is_replaced = False
         self._closes = False  # the listener, at the end: nobody else is to accept from it
+        self._may_close = asyncio.Event()
         self._listener: socket.socket | None = None  # once the supervisor has sent it
         self._draining: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop alone would let go of them
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -161,22 +164,29 @@ class Server(uvicorn.Server):
     def _hear(self, word: Word | None) -> None:
         """Do what the supervisor says."""
         if word is Word.LISTEN and self._channel.listener is not None:
-            self._listening = asyncio.get_running_loop().create_task(self._listen(self._channel.listener))
+            self._run(self._listen(self._channel.listener))
+        elif word is Word.ADOPT and self._channel.listener is not None:
+            self._run(self._adopt(self._channel.listener))
         elif word is Word.REPLACED:
-            self._is_replaced = True
-            self._drain.skip_delay()
-            self._stop_accepting()
+            self._hand_over()
             self._begin(is_ready=True)
         elif word in (Word.STOP, Word.STOP_NOW):
             if word is Word.STOP_NOW:
                 self._drain.skip_delay()
             self._closes = not self._is_replaced
             self._begin()
+        elif word is Word.CLOSE:
+            self._may_close.set()
         elif word is Word.HURRY:
             self._drain.hurry(asyncio.get_running_loop().time())
             self._begin()
         elif word is None:
             self._orphaned()
+
+    def _run(self, steps: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(steps)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _stop_by_itself(self) -> None:
         """Drain as nobody but the manager of the processes or a bug says so; the supervisor learns it."""
@@ -187,12 +197,17 @@ class Server(uvicorn.Server):
     def _orphaned(self) -> None:
         """Stop, since the supervisor is gone. The port is free at once: the next server may be starting already."""
         logger.error("supervisor gone; stopping the worker")
-        self._is_replaced = True
-        self._drain.skip_delay()
-        self._stop_accepting()
+        self._hand_over()
         if self._listener is not None:
             self._listener.close()
         self._begin()
+
+    def _hand_over(self) -> None:
+        """Accept no more: what waits in the listener is another process's."""
+        self._is_replaced, self._closes = True, False
+        self._may_close.set()
+        self._drain.skip_delay()
+        self._stop_accepting()
 
     def _begin(self, *, is_ready: bool = False) -> None:
         """Begin to drain; `is_ready` where another worker of the same address serves on."""
@@ -210,10 +225,15 @@ class Server(uvicorn.Server):
     async def _leave(self) -> None:
         """Go through the phases of the drain."""
         self._retire()
-        await self._hub.drain(self._drain, admit=self._is_replaced)
-        await self._close_listener()
         loop = asyncio.get_running_loop()
-        while self._drain.step(loop.time(), readers=0, requests=self._requests()) is Phase.FINISHING:
+        await self._hub.drain(self._drain, admit=self._is_replaced)
+        self._channel.say(Word.LEFT)
+        if self._closes:
+            with suppress(TimeoutError):  # the supervisor hangs, or is of an earlier version and says nothing
+                await asyncio.wait_for(self._may_close.wait(), self._drain.leaving_for(loop.time()) + OTHERS)
+        self._drain.finish(loop.time())
+        await self._close_listener()
+        while self._drain.step(loop.time(), requests=self._requests()) is Phase.FINISHING:
             await asyncio.sleep(BETWEEN)
         await self._give_up()
 
@@ -234,13 +254,24 @@ class Server(uvicorn.Server):
         if not self._closes or listener is None:
             self._stop_accepting()
             return
-        take_no_more(listener)
         await asyncio.sleep(HANDSHAKES)
         self._stop_accepting()
-        for connection in accept_rest(listener):
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
-        listener.shutdown(socket.SHUT_RDWR)
+        connections = accept_rest(listener)
+        if listener.family != socket.AF_UNIX:  # its file is gone, and other workers still accept what waits in it
+            listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+        await self._serve_accepted(connections)
+
+    async def _adopt(self, listener: socket.socket) -> None:
+        """Accept what waits in the listener of a worker that has died, and close it."""
+        with listener:
+            await asyncio.sleep(HANDSHAKES)
+            connections = accept_rest(listener)  # the kernel gives it new ones until it is closed: at once
+        await self._serve_accepted(connections)
+
+    async def _serve_accepted(self, connections: list[socket.socket]) -> None:
+        for connection in connections:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
 
     def _requests(self) -> int:
         return sum(connection.is_busy() for connection in self._connections())

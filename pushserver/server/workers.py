@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from uvicorn.config import STARTUP_FAILURE
-
-from ..live.drain import longest
+from ..live.drain import longest, longest_leaving
 from ..settings import Settings
 from ..store.folder import CannotStart
 from .channel import Word
@@ -23,6 +21,7 @@ from .signals import Signals
 logger = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds
+REPORTED = 1.0  # seconds for a worker to say that its readers have left; those of one that hangs hold up no other
 CUT_OFF = 1  # the exit status of a server whose drain was cut off
 
 
@@ -44,6 +43,7 @@ class Workers:
     ) -> None:
         self.status = 0
         self._settings = settings
+        self._listeners = listeners
         self._condition = condition
         self._signals = signals
         self._read_anew = read_anew
@@ -55,6 +55,7 @@ class Workers:
                 start=partial(self._start, number),
                 failed=self._failed,
                 forget=self._forget,
+                other=partial(self._worker_beside, number),
                 window=settings.drain_window,
             )
             for number in range(1, settings.workers + 1)
@@ -79,6 +80,11 @@ class Workers:
         self._cluster.join(worker)
         return worker
 
+    def _worker_beside(self, number: int) -> WorkerProcess | None:
+        """A worker that accepts, of another place than this one."""
+        workers = [place.worker for place in self._places if place.worker is not None]
+        return next((each for each in workers if each.place != number and not each.ended.done()), None)
+
     def _forget(self, worker: WorkerProcess) -> None:
         """Let go of a worker that has ended."""
         self._processes.discard(worker)
@@ -87,6 +93,8 @@ class Workers:
 
     def _failed(self, status: int, tries: int) -> None:
         """Log that a worker did not become ready; stop a server on which none serves, if more tries cannot help."""
+        from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415 - a supervisor needs it here alone
+
         logger.error("a worker did not become ready: it ended with status %s, try %d of %d", status, tries, TRIES)
         if any(place.worker for place in self._places) or (status != STARTUP_FAILURE and tries < TRIES):
             return
@@ -125,12 +133,14 @@ class Workers:
     async def _stop(self) -> None:
         """Drain all workers and wait until they have ended."""
         word = Word.STOP_NOW if self._signals.from_terminal else Word.STOP
+        for place in self._places:
+            place.end_with_worker()
         for worker in self._processes:
             if worker.ready.is_set():
                 worker.say(word)
             else:
                 worker.kill()  # it has nobody to send away, and might be given connections
-        helpers = [asyncio.create_task(self._hurry()), asyncio.create_task(self._cut())]
+        helpers = [asyncio.create_task(step) for step in (self._close(), self._hurry(), self._cut())]
         try:
             limit = longest(self._settings.drain_delay, self._settings.drain_window) + KILL_AFTER
             await asyncio.gather(*(worker.until_ended(limit) for worker in self._processes))
@@ -141,6 +151,20 @@ class Workers:
                 place.close()
             for worker in tuple(self._processes):
                 self._forget(worker)
+
+    async def _close(self) -> None:
+        """Refuse new connections once the readers of all workers have left, at one instant for all listeners.
+
+        Of those that share an address, the kernel gives connections to each one until it is closed, and resets the ones
+        whose handshake is under way then.
+        """
+        limit = longest_leaving(self._settings.drain_delay, self._settings.drain_window) + REPORTED
+        await asyncio.gather(*(worker.until_left(limit) for worker in self._processes))
+        for place in self._places:
+            place.refuse()
+        word = Word.REPLACED if self._listeners.is_passed else Word.CLOSE  # by the next server, which accepts the rest
+        for worker in self._processes:
+            worker.say(word)
 
     async def _hurry(self) -> None:
         await self._signals.hurry.wait()

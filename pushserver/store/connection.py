@@ -11,6 +11,7 @@ import builtins
 import re
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import hiredis
@@ -18,10 +19,21 @@ import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, ConnectionError, MovedError, RedisError, TimeoutError, TryAgainError
+from redis.commands.core import AsyncScript
+from redis.exceptions import (
+    AskError,
+    ConnectionError,
+    MovedError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
 
 from .. import metrics
 
+READS = 4  # connections to a server for scripts that only read; more at a time go by way of the pool
 CONNECTIONS = 64  # in a server's pool; a request that finds none free waits a second, then is answered 503
 COMMAND_TIMEOUT = 5.0  # seconds
 CLOCK_SAMPLES = 16  # answers, one every two seconds, of which the clock of a server is estimated
@@ -130,7 +142,9 @@ class Node:
         self.durability = "memory"  # until `Store.ping` has verified more
         self.clock = StoreClock()
         self.replicas = 0  # that acknowledged the last write for which they were asked
+        self.reads = Reads(self)
         self._own: set[AbstractConnection] = set()
+        self._is_closed = False
 
     def check(self) -> None:
         """Read the files of TLS. Raises ValueError for options of the URL that redis-py or OpenSSL does not accept."""
@@ -143,7 +157,12 @@ class Node:
             raise ValueError(f"expected options of the URL that fit its scheme and each other, got {error}") from None
 
     async def connect(self) -> AbstractConnection:
-        """Open a connection outside the pool, for the caller to `disconnect`. Raises StoreError."""
+        """Open a connection outside the pool, for the caller to `disconnect`. Raises StoreError.
+
+        None is opened after `close`: the server may go on answering, and no longer be the primary.
+        """
+        if self._is_closed:
+            raise ConnectionError("the server is no longer the primary")
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         self._own.add(connection)
         try:
@@ -161,9 +180,72 @@ class Node:
 
     async def close(self) -> None:
         """Close every connection. A command that waits for its answer fails with StoreError."""
+        self._is_closed = True
         for connection in tuple(self._own):
             await self.disconnect(connection)
         await self._pool.disconnect(inuse_connections=True)
+
+
+async def exchange(connection: AbstractConnection, packed: bytes) -> Any:
+    """Send a command and await its answer. Raises StoreError."""
+    await connection.send_packed_command([packed])
+    return await connection.read_response()
+
+
+class Reads:
+    """Reads runs scripts that only read, each on a connection that no other command uses meanwhile.
+
+    redis-py's pool costs a worker several times what such a script does, and page loads look at the store hundreds of
+    times a second.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._idle: list[AbstractConnection] = []
+        self._count = 0  # of open connections
+
+    async def run(self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """The answer of a script. Raises StoreError."""
+        if not self._idle and self._count >= READS:
+            return await script(keys, arguments, client=self._node.redis)
+        packed: Any = hiredis.pack_command(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        try:
+            return await self._run(packed)
+        except NoScriptError:  # the server has just started; redis-py sends it the script
+            return await script(keys, arguments, client=self._node.redis)
+
+    async def _run(self, packed: bytes) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            # The server may have closed it since; a read may be sent again. redis-py would connect it again, also to a
+            # server that is no longer the primary.
+            with suppress(ConnectionError):
+                if connection.is_connected:
+                    return await self._use(connection, packed)
+                await self._drop(connection)
+        self._count += 1
+        try:
+            connection = await self._node.connect()
+        except BaseException:
+            self._count -= 1
+            raise
+        return await self._use(connection, packed)
+
+    async def _use(self, connection: AbstractConnection, packed: bytes) -> Any:
+        try:
+            answer = await exchange(connection, packed)
+        except ResponseError:
+            self._idle.append(connection)
+            raise
+        except BaseException:  # its answer may still come, and would be taken for that of the next read
+            await self._drop(connection)
+            raise
+        self._idle.append(connection)
+        return answer
+
+    async def _drop(self, connection: AbstractConnection) -> None:
+        self._count -= 1
+        await self._node.disconnect(connection)
 
 
 class BlockingConnection:
@@ -192,8 +274,7 @@ class BlockingConnection:
 
     async def _execute(self, command: tuple[str | bytes | int, ...]) -> Any:
         # A tail's XREAD names every followed stream: redis-py's own packing, in Python, takes several times as long.
-        await self._connection.send_packed_command([hiredis.pack_command(command)])  # type: ignore[arg-type]
-        return await self._connection.read_response()
+        return await exchange(self._connection, hiredis.pack_command(command))  # type: ignore[arg-type]
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         """Subscribe to sharded channels of one hash slot. Raises StoreError."""

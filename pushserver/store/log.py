@@ -235,7 +235,7 @@ class Log:
         """
         keys = [self.key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone", MARK)]
         arguments = [limit, *(after or ("", "")), withdrawals]
-        answer = await self.store.call(keys[0], lambda redis: self._snapshot(keys, arguments, client=redis))
+        answer = await self.store.read(self._snapshot, keys, arguments)
         if answer is None:
             return None
         if len(answer) == 1:
@@ -283,7 +283,7 @@ class Log:
         Raises StoreError.
         """
         keys = [self.key(stream, name) for name in ("log", MARK) for stream in streams]
-        return [_head(row) for row in await self.store.call(keys[0], lambda redis: self._heads(keys, client=redis))]
+        return [_head(row) for row in await self.store.read(self._heads, keys)]
 
     async def resume(
         self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int, in_part: bool = False

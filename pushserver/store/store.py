@@ -10,12 +10,13 @@ import logging
 import re
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import redis.asyncio as aioredis
+from redis.commands.core import AsyncScript
 from redis.crc import key_slot
 from redis.exceptions import (
     ClusterDownError,
@@ -152,6 +153,10 @@ class Store:
     async def call(self, key: str, command: Callable[[aioredis.Redis], Awaitable[T]]) -> T:
         """Run a command on the primary of a key. Raises StoreError."""
         return await self._at(key, lambda node: command(node.redis))
+
+    async def read(self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        """Run a script that only reads on the primary of its keys. Raises StoreError."""
+        return await self._at(keys[0], lambda node: node.reads.run(script, keys, arguments))
 
     async def keep(self, key: str, command: Callable[[aioredis.Redis], Awaitable[T]]) -> tuple[T, Durability]:
         """Run a command that writes, or that finds its write done: its answer and durability. Raises StoreError."""

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import metrics, model
 from ..errors import NotFound, Refused, Unavailable, deleted
@@ -21,15 +21,15 @@ from ..model import Deletion
 from ..page.site import Site
 from ..store.log import Head, Log, Snapshot
 from ..store.store import StoreError
+from ..stretch import Stretch
 from .codings import LEAST, ContentCoding, compress
 from .heads import Found, Heads
-from .pieces import Pieces
-from .surface import FEEDS, Surface, edition_of, make
+from .pieces import Piece, Pieces
+from .surface import FEEDS, STRETCH, Surface, edition_of, make
 
 STREAMS = 1_000  # with bytes in the cache; the one that was asked for least recently goes first
 MAKING = 4  # surfaces that are being made at a time
 WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
-INLINE = 16_384  # bytes; a body up to this size is compressed without a thread
 COPIES = 32  # of one stream: surfaces and codings
 ROUNDS = 10  # reads of a snapshot during which an entry was withdrawn
 
@@ -53,6 +53,7 @@ class Shelf:
     def __init__(self, name: str) -> None:
         self.name = name
         self.pieces = Pieces()
+        self.newest: list[Piece] = []  # of the entries of the snapshot, which has no entries itself
         self.snapshot: Snapshot | None = None
         self.head: Head | None = None
         self.copies: dict[Key, Copy] = {}
@@ -66,13 +67,14 @@ class Shelf:
         """Let everything go that was made of the stream; of an entry that is withdrawn, all that may have its text."""
         self.cleared += 1
         self.snapshot = self.head = None
-        self.copies = {}
+        self.newest, self.copies = [], {}
         self.pieces.clear(entry_id)
         self.measure()
 
     def show(self, snapshot: Snapshot) -> None:
         """Take the place of what was made of an older event."""
-        self.snapshot, self.head = snapshot, Head(snapshot.cursor, snapshot.n)
+        self.newest = self.pieces.renew(snapshot.page, snapshot.entries)
+        self.snapshot, self.head = snapshot._replace(entries=[]), Head(snapshot.cursor, snapshot.n)
         self.copies = {}
 
     def measure(self) -> int:
@@ -156,9 +158,9 @@ class SurfaceCache:
     def read_soon(
         self, stream: str, surface: Surface, coding: ContentCoding, reply: Callable[[Copy | None], None]
     ) -> bool:
-        """Have `reply` called with a copy as `read` returns it, after a look; with None where there is none yet.
+        """Have `reply` called with a copy as `read` returns it, once it is made; with None where `read` has to do it.
 
-        False where nothing is in memory: then it is not called. It saves each read a task.
+        False where nothing of the stream is in memory: then it is not called. It saves each read a task.
         """
         if stream not in self._shelves:
             return False
@@ -166,13 +168,39 @@ class SurfaceCache:
 
         def looked(look: asyncio.Future[Found]) -> None:
             head = None if look.cancelled() or look.exception() else look.result()
-            copy = self._copy(stream, surface, coding, head, asked_at) if isinstance(head, Head) else None
-            if copy is not None:
+            if not isinstance(head, Head):
+                reply(None)
+                return
+            copy = self._copy(stream, surface, coding, head, asked_at)
+            if copy is None:
+                self._make_soon(stream, (surface, coding, None), head, reply)
+            else:
                 metrics.PAGE_LOADS.inc(surface.value, "memory")
-            reply(copy)
+                reply(copy)
 
         self._heads.ask(stream).add_done_callback(looked)
         return True
+
+    def _make_soon(self, stream: str, key: Key, head: Head, reply: Callable[[Copy | None], None]) -> None:
+        """Have `reply` called with a copy of this event once it is made, with None where it is not."""
+        shelf = self._shelves.get(stream)
+        try:
+            making = (shelf.making.get(key) or self._begin(shelf, key, head)) if shelf else None
+        except Unavailable:
+            making = None
+        if making is None:
+            reply(None)
+            return
+
+        def made(task: asyncio.Task[Copy]) -> None:
+            copy = None if task.cancelled() or task.exception() else task.result()
+            if copy is not None and copy.head == head:
+                metrics.PAGE_LOADS.inc(key[0].value, "made")
+                reply(copy)
+            else:
+                reply(None)
+
+        making[1].add_done_callback(made)
 
     def _copy(self, stream: str, surface: Surface, coding: ContentCoding, head: Head, asked_at: int) -> Copy | None:
         """The copy of this event, None where it has to be made."""
@@ -243,6 +271,7 @@ class SurfaceCache:
             if shelf.cleared == cleared:
                 shelf.show(snapshot)
                 shelf.verified_at = asked_at
+                await asyncio.sleep(0)  # to read a snapshot takes a stretch by itself
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 
@@ -251,21 +280,16 @@ class SurfaceCache:
 
         None if the text of the copy may be gone, as an entry was withdrawn meanwhile.
         """
-        snapshot, head, cleared = shelf.snapshot, shelf.head, shelf.cleared
+        snapshot, pieces, head, cleared = shelf.snapshot, shelf.newest, shelf.head, shelf.cleared
         if snapshot is None or head is None:
             return None
-        surface, coding, stale_since = key
+        (surface, coding, stale_since), stretch = key, Stretch(STRETCH)
         snapshot = await self._with_feed_id(shelf, snapshot) if surface in FEEDS else snapshot
         edition = edition_of(self._site, surface, shelf.name, snapshot)
-        pieces = shelf.pieces.of(edition, snapshot.entries)
-        body = await make(
-            surface, edition, snapshot, pieces, limit=self._page_entries, site=self._site, stale=stale_since
-        )
+        options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "stale": stale_since}
+        body = await stretch.take(make(surface, edition, snapshot, pieces, **options))
         coding = coding if len(body) >= LEAST else ContentCoding.IDENTITY
-        if len(body) > INLINE and coding is not ContentCoding.IDENTITY:
-            data = await asyncio.to_thread(compress, body, coding)
-        else:
-            data = compress(body, coding)
+        data = await stretch.take(compress(body, coding))
         mark = f".{digest(stale_since)}" if stale_since else ""
         etag = f'"{self._build}.{head.cursor}.{coding.value}{mark}"'
         copy = Copy(data, coding, etag, head, stale_since)

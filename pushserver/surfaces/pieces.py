@@ -1,68 +1,83 @@
-"""Pieces are what each surface shows of one revision of an entry; a surface after an event is a join of them."""
+"""Pieces are what each surface shows of one revision of an entry; a surface after an event is a join of them.
+
+They are bytes. As texts they would take twice the memory where an entry has a character such as a curly quote, and one
+such character would have the whole page encoded anew after each event.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from ..model import StoredEntry
+from ..model import StoredEntry, StoredPage
 from ..page import feeds, jsonld, render
 from ..page.edition import Edition
-from ..page.jsonld import Update
-from ..page.render import Item, Place
+from ..page.jsonld import Credits
+from ..page.render import MARK, Item, Place
+
+
+class Shown(NamedTuple):
+    """Shown is an entry in the list of a page, with MARK in the place of its HTML, and its credits."""
+
+    item: Item
+    html: bytes
+    credits: Credits
 
 
 class Piece:
     """Piece is one revision of an entry, with its part of each surface, made on first use."""
 
-    __slots__ = ("_atom", "_entry_json", "_feed_item", "_item", "_update")
+    __slots__ = ("_atom", "_feed_item", "_shown", "_update", "entry_json")
 
-    def __init__(self, entry_json: str) -> None:
-        self._entry_json = entry_json
-        self._item: Item | None = None
-        self._update: Update | None = None
-        self._atom: bytes | None = None
-        self._feed_item: str | None = None
+    def __init__(self, entry_json: bytes) -> None:
+        self.entry_json = entry_json
+        self._shown: Shown | None = None
+        self._update = self._atom = self._feed_item = b""
 
-    def item(self, place: Place) -> Item:
-        """The entry in the list of a page."""
-        if self._item is None:
-            self._item = render.make_item(self._entry_json, place)
-        return self._item
+    @property
+    def is_shown(self) -> bool:
+        """Whether what a page shows of it has been made."""
+        return self._shown is not None
 
-    def update(self, edition: Edition) -> Update:
-        """The entry in the structured data of a page."""
-        if self._update is None:
-            self._update = jsonld.update(edition, self._entry())
+    def shown(self, edition: Edition) -> Shown:
+        """The entry as a page shows it."""
+        if self._shown is None:
+            entry_json, place = self.entry_json.decode(), Place.of(edition.page)
+            item = render.item.made(entry_json, place) or render.make_item(entry_json, place)
+            credits = jsonld.credits_of(edition, self._entry())
+            self._shown = Shown(item._replace(html=MARK), item.html.encode(), credits)
+        return self._shown
+
+    def update(self, edition: Edition) -> bytes:
+        """The entry in the structured data of a page, which describes the newest ones alone."""
+        if not self._update:
+            self._update = jsonld.update(edition, self._entry()).encode()
         return self._update
 
     def atom(self, edition: Edition) -> bytes:
         """The entry in the Atom feed."""
-        if self._atom is None:
+        if not self._atom:
             self._atom = feeds.atom_entry(edition, self._entry())
         return self._atom
 
-    def feed_item(self, edition: Edition) -> str:
+    def feed_item(self, edition: Edition) -> bytes:
         """The entry in the JSON Feed."""
-        if self._feed_item is None:
-            self._feed_item = feeds.feed_item(edition, self._entry())
+        if not self._feed_item:
+            self._feed_item = feeds.feed_item(edition, self._entry()).encode()
         return self._feed_item
 
     def _entry(self) -> StoredEntry:
-        entry: StoredEntry = json.loads(self._entry_json)
+        entry: StoredEntry = json.loads(self.entry_json)
         return entry
 
     @property
     def size(self) -> int:
-        """Bytes of the texts that it has made, nearly."""
-        texts: Sequence[str | bytes | None] = (
-            self._entry_json,
-            self._item.html if self._item else None,
-            self._update.script if self._update else None,
-            self._atom,
-            self._feed_item,
+        """Bytes of what it has made, nearly."""
+        made = (
+            len(self._shown.html if self._shown else b"") + len(self._update) + len(self._atom) + len(self._feed_item)
         )
-        return sum(len(text) for text in texts if text is not None)
+        return len(self.entry_json) + made
 
 
 class Pieces:
@@ -70,26 +85,25 @@ class Pieces:
 
     def __init__(self) -> None:
         self._context: object = None
-        self._pieces: dict[str, Piece] = {}
+        self._pieces: dict[bytes, Piece] = {}
 
-    def of(self, edition: Edition, entries: Sequence[str]) -> list[Piece]:
+    def renew(self, page: StoredPage, entries: Sequence[str]) -> list[Piece]:
         """The pieces of entries, in their order. The fields of the page on which a piece depends make all anew."""
-        page = edition.page
         context = (page["timezone"], page["lang"], page["dir"], page["headline"])
         former = self._pieces if context == self._context else {}
-        self._context = context
-        self._pieces = {entry: former.get(entry) or Piece(entry) for entry in entries}
-        return list(self._pieces.values())
+        pieces = [former.get(entry) or Piece(entry) for entry in map(str.encode, entries)]
+        self._context, self._pieces = context, {piece.entry_json: piece for piece in pieces}
+        return pieces
 
     def clear(self, entry_id: str | None = None) -> None:
         """Let the pieces of an entry go, or every piece.
 
         Whichever entry names the id goes too. The others stay: a withdrawal would else cost as much as a new page.
         """
-        name = f'"{entry_id}"'
+        name = f'"{entry_id}"'.encode()
         self._pieces = {} if entry_id is None else {e: p for e, p in self._pieces.items() if name not in e}
 
     @property
     def size(self) -> int:
-        """Bytes of the texts of all pieces, nearly."""
+        """Bytes of what all pieces have made, nearly."""
         return sum(piece.size for piece in self._pieces.values())

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from enum import Enum
 from typing import Any
 
 from ..codec import dumps
 from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
-from ..page.render import Place
+from ..page.render import MARK, Place
 from ..page.site import FEED, PAGE, Site
 from ..store.log import Snapshot
-from ..stretch import Stretch
 from .pieces import Piece
 
 JSON = "application/json"
-STRETCH = 0.001  # seconds in which pieces are made before the event loop does other work
+Steps = Generator[None, None, bytes]  # a surface is made in steps, between which the event loop does other work
+STRETCH = 0.0004  # seconds of them in a row; the last one may take as long again
 
 
 class Surface(Enum):
@@ -41,7 +41,7 @@ FEEDS = (Surface.ATOM, Surface.JSON_FEED)
 DEPTHS = {Surface.PAGE: PAGE, Surface.ENTRIES: PAGE, Surface.ATOM: FEED, Surface.JSON_FEED: FEED}  # as site.py has them
 
 
-async def make(
+def make(
     surface: Surface,
     edition: Edition,
     snapshot: Snapshot,
@@ -51,67 +51,83 @@ async def make(
     site: Site,
     newer: bool = False,
     stale: str | None = None,
-) -> bytes:
-    """The bytes of a surface, joined of the pieces of the snapshot's entries, which are made here if they are new.
+) -> Steps:
+    """The bytes of a surface, joined of the pieces of a snapshot's entries. What a piece lacks is made here.
 
     `limit` is the number of entries of a page; `newer` marks a slice of older ones. Since the instant `stale` the page
     may be late: the store does not answer.
     """
-    stretch, place = Stretch(STRETCH), Place.of(edition.page)
-    for piece in pieces:
-        match surface:
-            case Surface.PAGE:
-                piece.item(place)
-                piece.update(edition)
-            case Surface.ATOM:
-                piece.atom(edition)
-            case Surface.JSON_FEED:
-                piece.feed_item(edition)
-        await stretch.rest()
     match surface:
         case Surface.PAGE:
-            return _page(edition, snapshot, pieces, limit=limit, site=site, newer=newer, stale=stale).encode()
+            return _page(edition, snapshot, pieces, limit=limit, newer=newer, stale=stale, site=site)
         case Surface.ENTRIES:
-            return entries(snapshot).encode()
+            return _entries(snapshot, pieces)
         case Surface.ATOM:
-            return feeds.atom(edition, [piece.atom(edition) for piece in pieces])
+            return _atom(edition, pieces)
         case Surface.JSON_FEED:
-            return feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces]).encode()
+            return _json_feed(edition, pieces)
 
 
-def _page(
-    edition: Edition,
-    snapshot: Snapshot,
-    pieces: Sequence[Piece],
-    *,
-    limit: int,
-    site: Site,
-    newer: bool,
-    stale: str | None,
-) -> str:
-    place = Place.of(edition.page)
-    parts = render.parts(edition.page, [piece.item(place) for piece in pieces], older=older(snapshot))
-    updates = [piece.update(edition) for piece in pieces]
-    json_ld = jsonld.live_blog(edition, updates)
-    tags = card.page_card(edition, [picture for update in updates for picture in update.pictures[:1]])
-    late = render.timestamp(stale, place) if stale else None
+def _page(edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, stale: str | None, **options: Any) -> Steps:
+    described = pieces[: jsonld.UPDATES]
+    for piece in pieces:
+        if not piece.is_shown:
+            piece.shown(edition)
+            yield
+    updates = []
+    for piece in described:
+        updates.append(piece.update(edition))
+        yield
+    shown = [piece.shown(edition) for piece in pieces]
+    parts = render.parts(edition.page, [each.item for each in shown], older=_older(snapshot, pieces))
+    yield
+    credits = [each.credits for each in shown]
+    json_ld = jsonld.live_blog(edition, [MARK] * len(updates), credits)
+    tags = card.page_card(edition, [named.picture for named in credits if named.picture])
+    yield
+    late = render.timestamp(stale, Place.of(edition.page)) if stale else None
     about: dict[str, Any] = {"json_ld": json_ld, "card": tags, "cursor": str(snapshot.cursor), "n": snapshot.n}
-    options: dict[str, Any] = {"limit": limit, "newer": newer, "late": late, "site": site}
-    return render.page(edition.stream, edition.page, parts, **about, **options)
+    frame = render.page(edition.stream, edition.page, parts, late=late, **about, **options)
+    yield
+    # The structured data stands in the head of the page, and the items in its body.
+    return _filled(frame, [*updates, *(each.html for each in shown)])
+
+
+def _filled(frame: str, texts: Sequence[bytes]) -> bytes:
+    """A page with these texts, each in the place of a MARK."""
+    first, *behind = frame.encode().split(MARK.encode())
+    return first + b"".join(part for pair in zip(texts, behind, strict=True) for part in pair)
+
+
+def _entries(snapshot: Snapshot, pieces: Sequence[Piece]) -> Steps:
+    """A snapshot as JSON: {page, entries, cursor, n, older}."""
+    tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": _older(snapshot, pieces)}
+    entries = b",".join(piece.entry_json for piece in pieces)
+    yield
+    head, end = f'{{"page":{dumps(snapshot.page)},"entries":[', f"],{dumps(tail)[1:]}\n"
+    return b"".join((head.encode(), entries, end.encode()))
+
+
+def _atom(edition: Edition, pieces: Sequence[Piece]) -> Steps:
+    for piece in pieces:
+        piece.atom(edition)
+        yield
+    return feeds.atom(edition, [piece.atom(edition) for piece in pieces])
+
+
+def _json_feed(edition: Edition, pieces: Sequence[Piece]) -> Steps:
+    for piece in pieces:
+        piece.feed_item(edition)
+        yield
+    return feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces])
+
+
+def _older(snapshot: Snapshot, pieces: Sequence[Piece]) -> str | None:
+    """The link to the entries after a snapshot's, None where there are none."""
+    return render.older_link([pieces[-1].entry_json]) if snapshot.older else None
 
 
 def edition_of(site: Site, surface: Surface, stream: str, snapshot: Snapshot) -> Edition:
     """The edition of which a surface of a snapshot is made."""
     base, feed_id = site.base(DEPTHS[surface]), snapshot.feed_id or ""
     return Edition(base, stream, snapshot.page, snapshot.withdrawals, snapshot.began_at, feed_id, site.masthead)
-
-
-def entries(snapshot: Snapshot) -> str:
-    """A snapshot as JSON: {page, entries, cursor, n, older}."""
-    tail = {"cursor": str(snapshot.cursor), "n": snapshot.n, "older": older(snapshot)}
-    return f'{{"page":{dumps(snapshot.page)},"entries":[{",".join(snapshot.entries)}],{dumps(tail)[1:]}\n'
-
-
-def older(snapshot: Snapshot) -> str | None:
-    """The link to the entries after a snapshot's, None where there are none."""
-    return render.older_link(snapshot.entries) if snapshot.older else None

@@ -206,7 +206,7 @@ async def attend(
         sending = tasks.create_task(reader.run())
         expiry = _expire(fanout, reader)
         try:
-            await hub.welcome(stream, reader, cursor, outdated=outdated)
+            await hub.arrivals.welcome(stream, reader, cursor, outdated=outdated)
             await gone
         finally:
             if reader.state is not ReaderState.CLOSED:

@@ -11,6 +11,7 @@ import httptools
 from ..errors import Fault, Malformed, Refused, shorten
 
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2.2 and 3.2.3
+ENCODED_SLASH = re.compile("%2[Ff]")
 CLOSE = {"Connection": "close"}
 
 Fields = list[tuple[bytes, bytes]]
@@ -38,9 +39,14 @@ def locate(scope: Any, target: bytes, root_path: str) -> None:
     """Put the address that a request is for into its scope. Raises HttpParserError, UnicodeError."""
     url = httptools.parse_url(target)
     path = url.path.decode("ascii")
-    scope["path"] = root_path + (unquote(path) if "%" in path else path)
+    scope["path"] = root_path + (_decoded(path) if "%" in path else path)
     scope["raw_path"] = root_path.encode("ascii") + url.path
     scope["query_string"] = url.query or b""
+
+
+def _decoded(path: str) -> str:
+    """A path without its escapes, but for slashes: `/streams/a%2Fentries%2Fb` is a stream with a bad name, no entry."""
+    return "%2F".join(map(unquote, ENCODED_SLASH.split(path)))
 
 
 def late_upgrade() -> Refused:

@@ -273,7 +273,7 @@ async def detach(
     reader.note_address(websocket.client)
     metrics.OPENED.inc(*kind)
     try:
-        await hub.welcome(stream, reader, cursor, outdated=outdated)
+        await hub.arrivals.welcome(stream, reader, cursor, outdated=outdated)
     except BaseException:
         metrics.CLOSED.inc("internal")
         reader.close(Close.RESTART)

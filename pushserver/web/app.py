@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
@@ -20,7 +21,6 @@ from ..access.keystore import KeyStore
 from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..access.tokens import Tokens
-from ..codec import dumps
 from ..live.expiry import Expiry
 from ..live.hub import Hub
 from ..live.options import HubOptions
@@ -40,7 +40,6 @@ from .echo_routes import EchoRoutes
 from .health import Health, HealthRoutes
 from .measures import Measures
 from .middleware import App
-from .openapi import document
 from .publishing_routes import PublishingRoutes
 from .reading_routes import VERSION, ReadingRoutes
 from .routes import Handler, make_routes
@@ -80,20 +79,18 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     )
     tokens = Tokens.of(settings)
     origins = Origins(settings.origins, settings.public_url)
-    static = StaticSet(static_folder(), settings.public_url)
-    most = {"page_entries": settings.page_entries, "replay_events": settings.replay_events}
     cached = cache_control(settings.cache)
-    description = dumps(document.document(VERSION, **most)) + "\n"
+    static = StaticSet(static_folder(), settings.public_url, cache_control=cached)
     masthead = Masthead(settings.site_name, settings.site_logo, settings.site_handle)
     site = static.site._replace(masthead=masthead)
     reading = ReadingRoutes(
         log,
         tokens,
         site,
-        description=description,
         cache_control=cached,
+        page_entries=settings.page_entries,
+        replay_events=settings.replay_events,
         replay_bytes=settings.replay_bytes,
-        **most,
     )
     surfaces = SurfaceCache(
         log,
@@ -198,6 +195,7 @@ def _lifespan(store: Store, health: Health, *parts: Part) -> Callable[[Starlette
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        anyio.get_cancelled_exc_class()  # loads what streamed answers need: the first one would hold up everyone
         answers = True
         try:
             await store.check()

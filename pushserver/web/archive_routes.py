@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -71,5 +72,5 @@ class ArchiveRoutes:
 async def _chunks(file: SpooledTemporaryFile[bytes]) -> AsyncIterator[bytes]:
     with file:
         file.seek(0)
-        while chunk := file.read(CHUNK):
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
             yield chunk

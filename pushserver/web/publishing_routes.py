@@ -36,6 +36,7 @@ from .request import (
     erased_fields,
     outcome,
     status_of,
+    was_enough,
 )
 
 logger = logging.getLogger(__name__)
@@ -167,12 +168,19 @@ class PublishingRoutes:
         return publish.answer(appended, is_new=False, receipt=receipt, **erased)
 
     async def _erase(self, publish: PublishRequest, id: str) -> dict[str, Any] | None:
-        """Erase the text at rest of an entry that was withdrawn; None where the store does not let that happen now."""
+        """Erase the text at rest of an entry that was withdrawn.
+
+        None where the store does not let that happen now, or where a failover could bring the text back.
+        """
         try:
-            return erased_fields(await self._erasures.erase(publish.stream, id, history.by(publish.author, "erase")))
+            erased = await self._erasures.erase(publish.stream, id, history.by(publish.author, "erase"))
         except (Refused, StoreError) as error:
             logger.warning("stream %s: the text of entry %s was not erased: %s", publish.stream, id, error)
             return None
+        if not was_enough(erased.durability):
+            logger.warning("stream %s: a replica may have the text of entry %s", publish.stream, id)
+            return None
+        return erased_fields(erased)
 
     async def delivery(self, request: Request) -> Response:
         """`GET /streams/{stream}/entries/{id}/delivery?n=&wait=`: the receipt of event `n`, or of the newest."""

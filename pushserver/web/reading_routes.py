@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cached_property
 from importlib import metadata
 from typing import Any, Concatenate, ParamSpec
 
@@ -25,12 +26,14 @@ from ..page.words import preferred
 from ..store.connection import within
 from ..store.listing import Listing
 from ..store.log import Log, Snapshot
+from ..stretch import in_stretches
 from ..surfaces.cache import digest
 from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
-from ..surfaces.surface import MEDIA_TYPES, Surface, edition_of, entries, make
+from ..surfaces.surface import MEDIA_TYPES, STRETCH, Surface, edition_of, make
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
+from .openapi import document
 from .request import JSON
 
 VERSION = metadata.version("pushserver")
@@ -82,7 +85,6 @@ class ReadingRoutes:
         tokens: Tokens,
         site: Site,
         *,
-        description: str,
         cache_control: str,
         page_entries: int,
         replay_events: int,
@@ -93,7 +95,6 @@ class ReadingRoutes:
         self._tokens = tokens
         self._site = site
         self.turns = asyncio.Semaphore(TURNS)
-        self._description = description
         self._cache_control = cache_control
         self._page_entries = page_entries
         self._replay_events = replay_events
@@ -108,7 +109,16 @@ class ReadingRoutes:
 
     async def openapi(self, request: Request) -> Response:
         """`GET /openapi.json`: the description of every operation."""
-        return _hashed(request, self._description)
+        return _hashed(request, await asyncio.shield(self._description))
+
+    @cached_property
+    def _description(self) -> asyncio.Future[str]:
+        """The description. It takes 0.2 s, in a thread, and is made when it is first asked for."""
+        return asyncio.ensure_future(asyncio.to_thread(self._describe))
+
+    def _describe(self) -> str:
+        most = {"page_entries": self._page_entries, "replay_events": self._replay_events}
+        return dumps(document.document(VERSION, **most)) + "\n"
 
     @_in_turn
     async def page(self, request: Request) -> Response:
@@ -130,7 +140,11 @@ class ReadingRoutes:
         least_n(request.query_params.get("n"))
         stream, snapshot = await self._snapshot(request, limit, after=_before(request))
         headers = {**self._cached(stream), "ETag": f'"{snapshot.cursor}"'}
-        return not_modified(request, headers) or Response(entries(snapshot), headers=headers, media_type=JSON)
+        unchanged = not_modified(request, headers)
+        if unchanged:
+            return unchanged
+        body = await self._make(Surface.ENTRIES, stream, snapshot)
+        return Response(body, headers=headers, media_type=JSON)
 
     async def events(self, request: Request) -> Response:
         """`GET /streams/{stream}/events?after=&limit=`: the events after a cursor, or from the first, in parts.
@@ -209,8 +223,9 @@ class ReadingRoutes:
     async def _make(self, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False) -> bytes:
         """A surface that no cache has: of a private stream, or a slice of older entries."""
         edition = edition_of(self._site, surface, stream, snapshot)
-        pieces = [Piece(entry) for entry in snapshot.entries]
-        return await make(surface, edition, snapshot, pieces, limit=self._page_entries, site=self._site, newer=newer)
+        pieces = [Piece(entry.encode()) for entry in snapshot.entries]
+        options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "newer": newer}
+        return await in_stretches(make(surface, edition, snapshot, pieces, **options), STRETCH)
 
     def _cached(self, stream: str) -> dict[str, str]:
         """The headers of an answer that shared caches may serve, and can drop by the name of its stream."""

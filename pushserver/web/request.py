@@ -35,6 +35,8 @@ RETRY_AFTER = 2  # seconds, of a batch that the store took nothing of
 QUOTA = "pushserver.quota"  # in the scope of a request, once its key was accepted
 KEY_FRESH = 1.0  # seconds that the body may take before the key is looked up again: it may have been revoked
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # at the start of files that editors and shells of Windows write
+
 logger = logging.getLogger(__name__)
 
 
@@ -154,6 +156,8 @@ class PublishRequest:
     async def _body(self, kinds: tuple[str, ...], limit: int) -> bytes:
         """The body, up to the limit: an upload that understates its length is stopped there as well.
 
+        A byte order mark at its start is dropped, as a reader of JSON may do (RFC 8259, 8.1).
+
         A key that was revoked while the body came is refused.
         """
         if self.kind not in kinds:
@@ -168,7 +172,7 @@ class PublishRequest:
                 raise _too_large(limit, "more")
         if time.monotonic() - begin > KEY_FRESH:
             await self._check_key()
-        return bytes(body)
+        return bytes(body).removeprefix(BYTE_ORDER_MARK)
 
 
 async def _check_key(keys: Keys, key_of: tuple[str | None, tuple[str, ...], str], *more: str) -> None:

@@ -101,7 +101,6 @@ async def without_slash(request: Request, prefix: str) -> Response:
     Publishers are not redirected: many programs would take the redirect for success, and nothing would be stored.
     """
     query = request.scope.get("query_string", b"").decode("latin-1")
-    # Made of the decoded path: with `%2F` at its end the address would be redirected to itself.
     address = prefix + quote(request.scope["path"].rstrip("/")) + (f"?{quote(query, safe=_QUERY)}" if query else "")
     return Response(status_code=308, headers={"Location": address, "Cache-Control": "no-cache"})
 

@@ -1,7 +1,7 @@
 """Static files are read and compressed when a worker starts, and answered from memory, before any routing.
 
     /static/<hash>/page.js    this build's file, immutable; of another build's hash, this build's file for now
-    /static/stream.js         the file, for pages of other sites
+    /static/stream.js         the file, for pages of other sites; shared caches have it as long as a page
 
 One hash stands for the whole set, so that modules import each other by relative names and always get their own build.
 """
@@ -36,7 +36,7 @@ STYLE = "page.css"
 BEST, QUICK = 11, 5
 MEMORIES = (6, 8)  # of zlib; with less it adapts to the text more often, which makes some files shorter
 FIXED = {**HEADERS, "Vary": "Accept-Encoding", "Access-Control-Allow-Origin": "*"}
-# A browser asks each time whether its copy is current: it would else run an old script on a new page.
+# Of a file of another build: during an upgrade a cache that has it would send it after its own has come, too.
 REVALIDATED = "no-cache"
 IMMUTABLE = "public, max-age=31536000, immutable"
 _HASHED = re.compile(r"/static/([0-9a-f]{16})/(.+)")
@@ -58,15 +58,19 @@ Codings = dict[ContentCoding, StaticFile]
 
 
 class StaticSet:
-    """StaticSet is the files of a folder in every coding. `site` has its hash, and the modules of a live page."""
+    """StaticSet is the files of a folder in every coding. `site` has its hash, and the modules of a live page.
 
-    def __init__(self, folder: Path, public_url: str = "") -> None:
+    `cache_control` says how long shared caches may answer under the names that stay.
+    """
+
+    def __init__(self, folder: Path, public_url: str = "", *, cache_control: str = REVALIDATED) -> None:
         paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         bodies = _sent({name: paths[name].read_bytes() for name in sorted(paths)})
         self.site = Site(public_url, _hash_of(bodies), _modules(bodies))
         loaded = {PAGE, STYLE, *self.site.modules}
         compressed = {name: _codings(body, BEST if name in loaded else QUICK) for name, body in bodies.items()}
-        self._files = {f"/static/{name}": _files(name, each, REVALIDATED) for name, each in compressed.items()}
+        self._files = {f"/static/{name}": _files(name, each, cache_control) for name, each in compressed.items()}
+        self._for_now = {name: _files(name, each, REVALIDATED) for name, each in compressed.items()}
         self._own = {
             f"/static/{self.site.build}/{name}": _files(name, each, IMMUTABLE) for name, each in compressed.items()
         }
@@ -75,7 +79,7 @@ class StaticSet:
         """The file at an address, None for no such file. A build that is not this one has this one's files."""
         codings = self._own.get(path) or self._files.get(path)
         if codings is None and (match := _HASHED.fullmatch(path)):
-            codings = self._files.get(f"/static/{match[2]}")
+            codings = self._for_now.get(match[2])
         return codings
 
 

@@ -19,6 +19,8 @@ from .websocket import RSV1, TEXT, deflate_steps, deflated, message
 PROTOCOL = 1  # the version of the reader protocol, as `hello` names it
 PIECE = 65_536  # bytes; a piece is written at once, and ends with the frame that makes it this long
 DEFLATED_FROM = 256  # bytes; compressing a shorter text costs more than it saves
+STEP = 65_536  # characters that are encoded in one step
+EVENT_END = b"\n\n"  # of a Server-Sent Event
 FRAME_BYTES = 1_792  # of an event in memory, beside its data and its encodings: `python -m bench.rings --frame`
 
 
@@ -294,25 +296,44 @@ class Batch:
 
 def encode_text(text: str, coding: Coding, cursor: Cursor | None) -> bytes:
     """The bytes of a text in a coding. `cursor` becomes the id of a Server-Sent Event (WHATWG HTML, 9.2)."""
+    payload = _payload(text, coding)
     if coding is Coding.EVENT:
-        # The text is JSON on one line. U+2028 and U+2029 end no line by the standard, but many clients split there.
-        data = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-        id = f"id: {cursor}\n" if cursor else ""
-        return f"{id}data: {data}\n\n".encode()
-    payload = text.encode()
+        return _event_start(cursor) + payload + EVENT_END
     if coding is Coding.DEFLATED and len(payload) >= DEFLATED_FROM:
         return message(deflated(payload), TEXT | RSV1)
     return message(payload, TEXT)
 
 
 def encode_steps(text: str, coding: Coding, cursor: Cursor | None) -> Generator[None, None, bytes]:
-    """Encode as `encode_text` does. To compress a long text takes many steps."""
+    """Encode as `encode_text` does. A long text takes many steps."""
     yield
-    if coding is not Coding.DEFLATED or len(text) < DEFLATED_FROM:
+    if len(text) <= STEP:
         return encode_text(text, coding, cursor)
-    payload = text.encode()
+    parts = []
+    for at in range(0, len(text), STEP):
+        parts.append(_payload(text[at : at + STEP], coding))
+        yield
+    if coding is Coding.EVENT:
+        return b"".join((_event_start(cursor), *parts, EVENT_END))
+    payload = b"".join(parts)
     yield
-    return message((yield from deflate_steps(payload)), TEXT | RSV1)
+    if coding is Coding.DEFLATED:
+        return message((yield from deflate_steps(payload)), TEXT | RSV1)
+    return message(payload, TEXT)
+
+
+def _payload(text: str, coding: Coding) -> bytes:
+    """The bytes of a text. That of a Server-Sent Event is JSON on one line.
+
+    U+2028 and U+2029 end no line by the standard (WHATWG HTML, 9.2), but many clients split there.
+    """
+    if coding is Coding.EVENT:
+        text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return text.encode()
+
+
+def _event_start(cursor: Cursor | None) -> bytes:
+    return (f"id: {cursor}\n" if cursor else "").encode() + b"data: "
 
 
 # --- the frames that are about no event, and snapshots

@@ -116,9 +116,9 @@ def test_a_slice_and_a_page_that_is_held_already_need_the_token_too(server: Serv
     server.publish_ok(stream, "one")
     good = bearer(token(stream))
     etag = server.http.get(f"/streams/{stream}", headers=good).headers["etag"]
-    held = {"If-None-Match": etag}
-    assert server.http.get(f"/streams/{stream}", headers={**held, **good}).status_code == 304
-    assert server.http.get(f"/streams/{stream}", headers=held).status_code == 401
+    known = {"If-None-Match": etag}
+    assert server.http.get(f"/streams/{stream}", headers={**known, **good}).status_code == 304
+    assert server.http.get(f"/streams/{stream}", headers=known).status_code == 401
     for path in (f"/streams/{stream}?before=9999999999999.x", f"/streams/{stream}/entries?limit=1"):
         assert server.http.get(path).status_code == 401
         assert server.http.get(path, headers=good).status_code == 200
@@ -229,10 +229,10 @@ async def test_a_websocket_takes_the_token_by_every_road_but_its_address(server:
 @pytest.mark.anyio
 async def test_a_page_of_elsewhere_does_not_read_with_its_visitors_cookie(server: Served, stream: str) -> None:
     server.publish_ok(stream, "one")
-    held = cookie(token(stream))
-    assert await refusal(server, stream, additional_headers={**held, "Origin": "https://evil.example"}) == 403
-    assert await refusal(server, stream, additional_headers={**held, "Origin": "null"}) == 403
-    async with reader(server, stream, additional_headers={**held, "Origin": NAMED}) as socket:
+    signed_in = cookie(token(stream))
+    assert await refusal(server, stream, additional_headers={**signed_in, "Origin": "https://evil.example"}) == 403
+    assert await refusal(server, stream, additional_headers={**signed_in, "Origin": "null"}) == 403
+    async with reader(server, stream, additional_headers={**signed_in, "Origin": NAMED}) as socket:
         assert (await receive(socket))["type"] == "hello"
 
 

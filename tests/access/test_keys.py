@@ -10,7 +10,7 @@ from pushserver.access.keystore import KeyStore
 from pushserver.errors import Forbidden, TooMany, Unauthorized
 from pushserver.store.store import Store
 
-from ..support.keys import as_key, create_key
+from ..support.keys import as_key, create_key, expired_key
 from ..support.server import LIMIT, Running
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +103,7 @@ def test_a_key_that_may_correct_gets_what_is_current(server: Running, stream: st
 
 
 def test_a_key_ends_at_its_expiry(server: Running, stream: str) -> None:
-    past = create_key(server, "--expires", "2020-01-01T00:00:00Z")
+    past = expired_key(server, "2020-01-01T00:00:00.000Z")
     future = create_key(server, "--expires", "2999-01-01T00:00:00+02:00")
     refused = server.publish(stream, {"headline": "x"}, **as_key(past))
     assert (refused.status_code, "2020-01-01" in refused.text) == (401, True)

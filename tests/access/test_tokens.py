@@ -22,14 +22,14 @@ from pushserver.errors import BadToken, Forbidden
 from pushserver.settings import Settings
 
 from ..support import issuer
-from ..support.issuer import ED25519, P256, RSA, SECRET, STRANGER, token, told
+from ..support.issuer import ED25519, P256, RSA, SECRET, STRANGER, settings_with, token
 from ..support.server import LIMIT, ROOT, clean_environment
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     """With a key of each kind, each with its id."""
-    return Tokens.of(told(tmp_path_factory.mktemp("tokens") / "keys", issuer.ALL))
+    return Tokens.of(settings_with(tmp_path_factory.mktemp("tokens") / "keys", issuer.ALL))
 
 
 # --- good tokens
@@ -58,7 +58,7 @@ def test_these_claims_are_as_good(tokens: Tokens, claims: dict[str, Any]) -> Non
 
 
 def test_a_secret_is_shared_where_it_is_named(tmp_path: Path) -> None:
-    tokens = Tokens.of(told(tmp_path / "keys", f"{SECRET}\n".encode(), token_algorithms="HS256"))
+    tokens = Tokens.of(settings_with(tmp_path / "keys", f"{SECRET}\n".encode(), token_algorithms="HS256"))
     assert tokens.admit(token("desk-*", algorithm="HS256"), "desk-7") > time.time()
 
 
@@ -68,7 +68,7 @@ def test_the_keys_of_a_rotation_are_good_at_once(tmp_path: Path) -> None:
         issuer.jwks(issuer.jwk(STRANGER, kid="old"), issuer.jwk(ED25519, kid="new")),
         issuer.pem(STRANGER) + b"\n" + issuer.pem(ED25519),
     ):
-        tokens = Tokens.of(told(tmp_path / "keys", content))
+        tokens = Tokens.of(settings_with(tmp_path / "keys", content))
         assert tokens.admit(token("desk-*"), "desk-7") > time.time()
         assert tokens.admit(token("desk-*", kid="new"), "desk-7") > time.time()
         assert tokens.admit(token("desk-*", key=STRANGER), "desk-7") > time.time()
@@ -192,7 +192,7 @@ def test_a_token_for_other_streams_is_not_for_this_one(tokens: Tokens, streams: 
 
 
 def test_a_shared_secret_takes_no_other_signature(tmp_path: Path) -> None:
-    tokens = Tokens.of(told(tmp_path / "keys", SECRET.encode(), token_algorithms="HS256"))
+    tokens = Tokens.of(settings_with(tmp_path / "keys", SECRET.encode(), token_algorithms="HS256"))
     others = [token("desk-*"), token("desk-*", algorithm="HS256", key="x" * 32), BAD["alg none"][0]]
     for other in others:
         with pytest.raises(BadToken):
@@ -279,14 +279,16 @@ oct_key = {"kty": "oct", "k": encoded(SECRET.encode())}
 )
 def test_keys_that_are_not_fit_are_refused(tmp_path: Path, content: bytes, algorithms: str, said: str) -> None:
     with pytest.raises(ValueError) as refused:
-        Tokens.of(told(tmp_path / "keys", content, token_algorithms=algorithms))
+        Tokens.of(settings_with(tmp_path / "keys", content, token_algorithms=algorithms))
     assert said in str(refused.value)
     assert SECRET not in str(refused.value)
 
 
 def test_keys_for_something_else_are_passed_over(tmp_path: Path) -> None:
     others = [{"kty": "future"}, {}, issuer.jwk(RSA, use="enc"), issuer.jwk(ED25519, crv="Ed448"), oct_key]
-    tokens = Tokens.of(told(tmp_path / "keys", issuer.jwks(*others, issuer.jwk(ED25519, use="sig", alg="EdDSA"))))
+    tokens = Tokens.of(
+        settings_with(tmp_path / "keys", issuer.jwks(*others, issuer.jwk(ED25519, use="sig", alg="EdDSA")))
+    )
     assert tokens.admit(token("desk-*"), "desk-7") > time.time()
     for other in (token("desk-*", algorithm="HS256"), token("desk-*", algorithm="RS256")):
         with pytest.raises(BadToken):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 from click.testing import CliRunner, Result
 
 from pushserver.__main__ import main
@@ -140,6 +141,18 @@ def test_a_folder_whose_log_or_key_is_gone_is_found(tmp_path: Path) -> None:
     assert "publish.key: expected 16 to 512" in wrong
 
 
+def test_a_limit_of_open_files_and_a_disk_that_are_too_small_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushserver.server.checks.file_limit", lambda: 4_096)
+    monkeypatch.setattr("pushserver.store.folder.DataFolder.free", lambda self: 10 * 2**20)
+    doubtful = lines(check("--data", str(tmp_path)), "warning")
+    assert "a worker accepts 3584 readers, not 20000: it may open 4096 files" in doubtful
+    assert "raise the hard limit to 20512 (ulimit -Hn, LimitNOFILE=), or set --readers 3584" in doubtful
+    assert "disk: disk almost full" in doubtful
+    assert "(10 MiB free, reserve 64 MiB) > make room on the disk of the data folder" in doubtful
+
+
 def test_a_server_that_runs_is_looked_at_as_it_is(server: Running) -> None:
     report = check("--data", str(server.data), "--port", server.url.rpartition(":")[2])
     assert report["ok"]
@@ -226,6 +239,24 @@ def test_a_store_that_evicts_or_is_newer_is_found_and_left_as_it_is(redis_server
     finally:
         redis_server.ask("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
         redis_server.ask("FLUSHALL")
+
+
+def test_a_store_that_is_too_old_is_found(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = aioredis.Redis.info
+
+    async def old(self: aioredis.Redis, *sections: str) -> dict[str, Any]:
+        fields: dict[str, Any] = await info(self, *sections)
+        return {
+            **{name: value for name, value in fields.items() if name != "valkey_version"},
+            "redis_version": "6.2.14",
+        }
+
+    monkeypatch.setattr(aioredis.Redis, "info", old)
+    url = f"redis://127.0.0.1:{redis_server.port}"
+    named = "expected Redis 7.0 or Valkey 7.2 or later, got 6.2.14"
+    assert named in lines(check("--redis", url, env={"PUSHSERVER_KEY": KEY}), "error")
+    refused = run("serve", "--redis", url, env={"PUSHSERVER_KEY": KEY})
+    assert (refused.exit_code, named in refused.stderr) == (NOT_REACHED, True)
 
 
 def test_a_store_that_promises_less_is_found(redis_server: Server) -> None:

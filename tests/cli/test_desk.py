@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 
 from pushserver.__main__ import main
 
-from ..support.keys import create_key
+from ..support.keys import as_key, create_key
 from ..support.server import Running
+from ..support.worker import Serve
 
 Command = Callable[..., Result]
 
@@ -49,6 +50,32 @@ def test_erase_says_since_when_and_what_is_left_to_do(server: Running, command: 
     done = command("erase", stream, id)
     assert (done.exit_code, done.output.startswith(f"erased {id} at 20")) == (0, True)
     assert done.output.endswith("the store: its files have the text no more\n")
+
+
+def test_a_legal_withdrawal_says_whether_its_text_has_left_the_store(
+    server: Running, command: Command, serve: Serve, stream: str
+) -> None:
+    ids = [server.publish_ok(stream, headline)["id"] for headline in ("one", "two")]
+    done = command("withdraw", stream, ids[0], "--reason", "legal")
+    assert done.output.splitlines()[-1].endswith("the store: its files have the text no more")
+    done = command("withdraw", stream, ids[1], "--reason", "legal", "--url", serve("--replicas", "1").url)
+    assert done.output.splitlines()[-1] == f"its text may still be in the store: pushserver erase {stream} {ids[1]}"
+
+
+def test_history_names_the_keys_and_never_a_text(server: Running, command: Command, stream: str) -> None:
+    id = server.publish_ok(stream, "a text")["id"]
+    key = create_key(server, "--streams", stream)
+    corrected = server.send("PATCH", f"/streams/{stream}/entries/{id}", {"headline": "another"}, **as_key(key))
+    assert corrected.status_code == 200
+    done = command("history", stream, id)
+    assert done.exit_code == 0, done.output
+    first, second = (line.split("  ") for line in done.output.splitlines())
+    assert (first[0], first[2:]) == ("1", ["server", "publish"])
+    assert (second[0], second[2:]) == ("2", [f"{key.split('_')[1]} desk", "correct", "headline"])
+    assert [row["rev"] for row in json.loads(command("history", stream, id, "--json").output)["revisions"]] == [1, 2]
+    refused = command("history", stream, id, "--key", key)
+    assert (refused.exit_code, "lacks the right `audit`" in refused.output) == (1, True)
+    assert command("history", stream, "none").exit_code == 1
 
 
 def test_streams_are_listed_for_people_and_for_programs(server: Running, command: Command, stream: str) -> None:

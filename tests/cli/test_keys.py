@@ -16,6 +16,7 @@ from ..support.server import ROOT, Running, clean_environment
     [
         ("create", "x", "--can", "everything"),
         ("create", "x", "--expires", "soon"),
+        ("create", "x", "--expires", "2026-07-01T00:00:00Z"),  # past: nothing would accept the key
         ("create", "x", "--streams", "Desk-*"),
         ("create", "x", "--streams", "desk-*,desk_*"),
         ("list", "--redis", "redis://u:p/w@localhost"),

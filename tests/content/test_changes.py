@@ -55,6 +55,16 @@ def test_text_is_stored_composed_and_trimmed() -> None:
     assert body["bylines"] == [{"name": "Zoë"}]
 
 
+def test_text_of_windows_forms_and_translations_is_stored() -> None:
+    text = "\u2068Ada\u2069 said:\r\n\r\nit holds\rstill"
+    entry_in = an_entry(headline="one\r\ntwo", blocks=[{"type": "paragraph", "html": text}])
+    body = stored(entry_in)
+    assert body["headline"] == "one\ntwo"
+    assert body["blocks"][0]["html"] == "\u2068Ada\u2069 said:\n\nit holds\nstill"
+    page = validation.read(schema.PageIn, {"headline": "\u2067x\u2069", "dek": "one\r\ntwo"})
+    assert (page.headline, page.dek) == ("\u2067x\u2069", "one\ntwo")
+
+
 @pytest.mark.parametrize(
     "entry",
     [

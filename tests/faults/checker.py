@@ -28,17 +28,19 @@ class Violation(NamedTuple):
 
 def judge(outcomes: list[Outcome], logs: list[list[Frame]], stored: Frame, withdrawn: set[str]) -> list[Violation]:
     """Every violation in a run; `stored` is the whole stream as it is served in the end."""
-    found = [*_lost(outcomes, stored, withdrawn), *_doubled(outcomes)]
+    violations = [*_lost(outcomes, stored, withdrawn), *_doubled(outcomes)]
     for number, log in enumerate(logs):
-        found += [Violation(promise, f"reader {number}: {what}") for promise, what in _told(log)]
+        violations += [Violation(promise, f"reader {number}: {what}") for promise, what in _out_of_order(log)]
         if log and log[-1].get("n") is not None and _state(log) != _revisions(stored):
-            found.append(Violation("state", f"reader {number} holds {_difference(_state(log), _revisions(stored))}"))
-    return found
+            violations.append(
+                Violation("state", f"reader {number} shows {_difference(_state(log), _revisions(stored))}")
+            )
+    return violations
 
 
 def _lost(outcomes: list[Outcome], stored: Frame, withdrawn: set[str]) -> list[Violation]:
-    held = {entry["id"] for entry in stored["entries"]} | withdrawn
-    gone = [outcome for outcome in outcomes if outcome.entry_id not in held]
+    known = {entry["id"] for entry in stored["entries"]} | withdrawn
+    gone = [outcome for outcome in outcomes if outcome.entry_id not in known]
     back = [outcome for outcome in outcomes if outcome.withdrawn and outcome.entry_id not in withdrawn]
     return [Violation("lost", f"{outcome.key} was acknowledged") for outcome in gone] + [
         Violation("lost", f"the withdrawal of {outcome.entry_id} was acknowledged") for outcome in back
@@ -53,13 +55,13 @@ def _doubled(outcomes: list[Outcome]) -> list[Violation]:
     return [Violation("doubled", f"{key} became {ids}") for key, ids in entries.items() if len(ids) > 1]
 
 
-def _told(log: list[Frame]) -> list[Violation]:
+def _out_of_order(log: list[Frame]) -> list[Violation]:
     """Each event after the one before it, by number and name; anything else only after the reader was told."""
-    held = Held()
-    return [violation for frame in log if (violation := held.take(frame))]
+    position = Position()
+    return [violation for frame in log if (violation := position.take(frame))]
 
 
-class Held:
+class Position:
     """What a reader has: the last event, and the frame that has to come before the next one."""
 
     def __init__(self) -> None:
@@ -99,24 +101,24 @@ class Held:
 
 def _state(log: list[Frame]) -> dict[str, int]:
     """The revision of each entry that a reader shows in the end."""
-    held: dict[str, int] = {}
+    revisions: dict[str, int] = {}
     for frame in log:
         match frame["type"]:
             case "snapshot":
-                held = {entry["id"]: entry["rev"] for entry in frame["entries"]}
+                revisions = {entry["id"]: entry["rev"] for entry in frame["entries"]}
             case "entry.put":
-                held[frame["entry"]["id"]] = frame["entry"]["rev"]
+                revisions[frame["entry"]["id"]] = frame["entry"]["rev"]
             case "entry.withdraw":
-                held.pop(frame["id"], None)
-    return held
+                revisions.pop(frame["id"], None)
+    return revisions
 
 
 def _revisions(stored: Frame) -> dict[str, int]:
     return {entry["id"]: entry["rev"] for entry in stored["entries"]}
 
 
-def _difference(held: dict[str, int], stored: dict[str, int]) -> str:
-    return f"{dict(held.items() - stored.items())} instead of {dict(stored.items() - held.items())}"
+def _difference(shown: dict[str, int], stored: dict[str, int]) -> str:
+    return f"{dict(shown.items() - stored.items())} instead of {dict(stored.items() - shown.items())}"
 
 
 def summary(violations: list[Violation]) -> Counter[str]:

@@ -138,7 +138,7 @@ async def the_store_loses_its_newest_events(run: Run) -> None:
             pipeline.dump(key)
         dumps = await pipeline.execute()
         await run.more(15)
-        async with run.held():  # what no worker has read cannot be healed
+        async with run.paused():  # what no worker has read cannot be healed
             for key, dump in zip(keys, dumps, strict=True):
                 pipeline.delete(key)
                 if dump is not None:
@@ -165,7 +165,7 @@ async def events_of_the_log_are_deleted(run: Run) -> None:
 
 async def everything_is_flushed(run: Run) -> None:
     await run.more(20)
-    async with store_of(run) as store, run.held():
+    async with store_of(run) as store, run.paused():
         run.forget()
         await store.flushall()
 
@@ -173,7 +173,7 @@ async def everything_is_flushed(run: Run) -> None:
 async def everything_is_evicted(run: Run) -> None:
     """As a store does that was told to, once it is full. It is refused at start, and unready when it is told later."""
     await run.more(20)
-    async with store_of(run) as store, run.held():
+    async with store_of(run) as store, run.paused():
         run.forget()
         await _configured(store, "maxmemory", "1", "maxmemory-policy", "allkeys-lru")
         try:

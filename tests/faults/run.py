@@ -145,8 +145,8 @@ class Run:
             await asyncio.sleep(0.01)
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """While nobody publishes, and the readers who are there have been given what was stored."""
+    async def paused(self) -> AsyncIterator[None]:
+        """While nobody publishes, and the readers who are there have got what was stored."""
         self._may_send.clear()
         try:
             while self._sending:

@@ -77,7 +77,7 @@ async def test_what_a_failover_lost_comes_back_and_everyone_is_told(
         answer = await asyncio.to_thread(server.publish, stream, {"headline": "On one server alone"})
         assert (answer.status_code, answer.json()["durability"], answer.json()["replicas"]) == (202, "memory", 0)
         away["cursor"] = answer.json()["cursor"]
-        async with run.held():  # what no worker has read cannot come back
+        async with run.paused():  # what no worker has read cannot come back
             await fail_over(store)
 
     assert await run.of(fault) == []
@@ -95,9 +95,9 @@ async def test_a_replica_that_never_had_anything_begins_a_new_log_and_everyone_i
 ) -> None:
     store, server = serve("--replicas", "1")
     (replica,) = store.replicas
-    held = server.publish_ok(stream, "Lost with its server")
-    assert held["durability"] == "replica"
-    async with reader(server, stream, cursor=held["cursor"]) as socket:
+    stored = server.publish_ok(stream, "Lost with its server")
+    assert stored["durability"] == "replica"
+    async with reader(server, stream, cursor=stored["cursor"]) as socket:
         assert (await receive(socket, "hello"))["complete"]
         store.cut_off_replicas()
         replica.ask("CONFIG", "SET", "replica-read-only", "no")
@@ -107,10 +107,10 @@ async def test_a_replica_that_never_had_anything_begins_a_new_log_and_everyone_i
         assert await _published_again(server, stream)
         with suppress(ConnectionClosed):  # where the worker looked before there was a new one
             assert (await receive(socket, "reset"))["reason"] == "epoch"
-    assert await _told(server, stream, held["cursor"]) == ("epoch", ["Published again"])
+    assert await _answer_to_return(server, stream, stored["cursor"]) == ("epoch", ["Published again"])
 
 
-async def _told(server: Running, stream: str, cursor: str) -> tuple[str, list[str]]:
+async def _answer_to_return(server: Running, stream: str, cursor: str) -> tuple[str, list[str]]:
     """Why a reader who comes back with a cursor is given a snapshot, and what is in it."""
     why = ""
     async with asyncio.timeout(LIMIT):

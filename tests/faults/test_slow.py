@@ -85,7 +85,7 @@ async def test_stalled_and_slow_readers_are_let_go_and_counted_and_the_others_ha
         assert await sipping < ENTRIES * len(BODY) / 2
     for raw in stalled:
         raw.close()
-    await told(server, STALLED + 1)
+    await until_logged(server, STALLED + 1)
 
 
 async def sip(raw: sockets.socket) -> int:
@@ -100,15 +100,15 @@ async def sip(raw: sockets.socket) -> int:
     return taken
 
 
-async def told(server: Running, readers: int) -> None:
+async def until_logged(server: Running, readers: int) -> None:
     """Wait until the log has counted so many, as the metrics have."""
     async with asyncio.timeout(LIMIT):
-        while (found := re.findall(r"cut off \d+ readers that were too slow; (\d+) so far", server.log)) == []:
+        while (counts := re.findall(r"cut off \d+ readers that were too slow; (\d+) so far", server.log)) == []:
             await asyncio.sleep(0.1)
-        while int(found[-1]) < readers:
+        while int(counts[-1]) < readers:
             await asyncio.sleep(0.1)
-            found = re.findall(r"cut off \d+ readers that were too slow; (\d+) so far", server.log)
-    assert int(found[-1]) == readers
+            counts = re.findall(r"cut off \d+ readers that were too slow; (\d+) so far", server.log)
+    assert int(counts[-1]) == readers
     until_scraped(server, lambda now: now["pushserver_readers_closed_total,too_slow"] == readers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pushserver.errors import Deleted
 from pushserver.live import expiry
 from pushserver.live.expiry import Expiry
 from pushserver.store.deletion import Deletions
+from pushserver.store.embedded import embedded
 from pushserver.store.log import Log
 
 from ..support.logs import put
@@ -19,8 +21,15 @@ from ..support.logs import put
 pytestmark = pytest.mark.anyio
 
 
-class Told:
-    """Told takes the place of the receipts, and notes which streams the workers would be told of."""
+@pytest.fixture(scope="module")
+async def store_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A store of this test alone: expiry deletes what other tests ended, too."""
+    async with embedded(tmp_path_factory.mktemp("store")) as url:
+        yield url
+
+
+class Notices:
+    """Notices takes the place of the receipts, and notes which streams the workers would be told of."""
 
     def __init__(self) -> None:
         self.streams: list[str] = []
@@ -37,13 +46,13 @@ async def test_streams_that_ended_expire_behind_any_number_that_go_on(
     partition = model.partition_of(stream, 16)
     same = [name for number in range(200) if model.partition_of(name := f"{stream}-{number}", 16) == partition][:5]
     for number, name in enumerate([*same, stream]):
-        await log.append(put(name)._replace(at=number))  # the oldest of all that other tests left
+        await log.append(put(name)._replace(at=number))
     await log.append(changes.end_stream(stream, None, schema.EndIn(), at=7))
-    told = Told()
-    looks = Expiry(Deletions(log), told, partitions=16, after=1_000)  # type: ignore[arg-type]
+    notices = Notices()
+    looks = Expiry(Deletions(log), notices, partitions=16, after=1_000)  # type: ignore[arg-type]
     for _ in range(4):
         await looks.look()
-    assert told.streams == [stream]
+    assert notices.streams == [stream]
     with pytest.raises(Deleted):
         await log.snapshot(stream, limit=1)
     assert all([await log.snapshot(name, limit=1) for name in same])

@@ -146,6 +146,20 @@ async def test_readers_of_a_stream_that_cannot_be_recovered_are_sent_to_reconnec
         assert reader.code is Close.RESTART
 
 
+async def test_a_log_that_is_gone_is_counted_and_its_readers_are_sent_to_reconnect(
+    hub: Hub, log: Log, store_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where somebody emptied the store: no event is left to be healed, and an operator has to hear of it."""
+    monkeypatch.setattr("pushserver.live.tail.VERIFIED_EVERY", 0.1)
+    first = await append(log, stream, "first")
+    before = metrics.RESETS.value("empty")
+    async with reading(hub, stream, first.cursor) as reader:
+        await delete_log(store_url, stream)
+        await reader.until_closed()
+        assert reader.code is Close.RESTART
+    assert metrics.RESETS.value("empty") == before + 1
+
+
 async def test_what_cannot_be_healed_yet_is_healed_later(
     tmp_path: Path, stream: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from pushserver.errors import Deleted, NotFound, Unavailable
-from pushserver.live.drain import Drain
-from pushserver.live.hub import RETRY_MS, Hub
+from pushserver.errors import NotFound, Unavailable
+from pushserver.live.arrivals import RETRY_MS
+from pushserver.live.hub import Hub
 from pushserver.live.reader import ReaderState
 from pushserver.live.stream import IDLE_BEATS, LiveStream
-from pushserver.model import Cursor, Event, StoredPage, partition_of
+from pushserver.model import Event, StoredPage, partition_of
 from pushserver.page import render
-from pushserver.store.deletion import Deletions
 from pushserver.store.log import Log, Snapshot
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format
 
+from ..support.drains import begun, hurried
 from ..support.hubs import LIMIT, RecordingReader, append, append_and_read, append_at_once, delete_log, reading, running
 
 pytestmark = pytest.mark.anyio
@@ -78,24 +78,6 @@ async def test_a_stream_without_readers_is_let_go_after_some_heartbeats(hub: Hub
             await reader.until_read(3)
 
 
-async def test_a_reader_who_joins_detects_a_log_that_began_anew(
-    hub: Hub, log: Log, store_url: str, stream: str
-) -> None:
-    """The tail has not delivered the first event of the new log yet."""
-    old = (await append(log, stream)).cursor
-    async with hub.follow(stream) as live, reading(hub, stream, old) as first:
-        await delete_log(store_url, stream)
-        reader = RecordingReader()
-        with pytest.raises(Unavailable):
-            await hub.join(live, reader, None)
-        assert (reader.frames, reader.state) == ([], ReaderState.OPEN)
-        await first.until_closed()
-        assert (first.code, first.kinds()[-1]) == (Close.RESTART, "bye")
-    with pytest.raises(NotFound):
-        async with hub.follow(stream):
-            pass
-
-
 async def test_a_burst_of_more_than_the_ring_holds_drops_nobody_who_keeps_up(
     log: Log, store_url: str, stream: str
 ) -> None:
@@ -105,52 +87,6 @@ async def test_a_burst_of_more_than_the_ring_holds_drops_nobody_who_keeps_up(
         await append_at_once(store_url, stream, second, events=100, size=60_000)
         await reader.until(lambda: 102 in reader.numbers() or reader.state is ReaderState.CLOSED)
         assert (reader.code, reader.numbers()) == (None, list(range(2, 103)))
-
-
-@pytest.mark.parametrize("with_cursor", [True, False])
-async def test_nobody_joins_a_stream_that_was_given_up(
-    hub: Hub, log: Log, store_url: str, stream: str, with_cursor: bool
-) -> None:
-    """Between follow and join a reader's handshake is answered, and the stream may be given up meanwhile."""
-    old = (await append(log, stream)).cursor
-    async with hub.follow(stream) as live:
-        async with reading(hub, stream, old) as first:
-            await delete_log(store_url, stream)
-            with pytest.raises(Unavailable):
-                await hub.join(live, RecordingReader(), None)
-            await append(log, stream)
-            await first.until_closed()
-        await expect_turned_away(hub, live, old if with_cursor else None)
-
-
-@pytest.mark.parametrize("with_cursor", [True, False])
-async def test_nobody_joins_a_stream_that_is_drained(log: Log, stream: str, with_cursor: bool) -> None:
-    cursor = (await append(log, stream)).cursor
-    async with running(log) as hub, hub.follow(stream) as live:
-        await hub.drain(hurried())
-        await expect_turned_away(hub, live, cursor if with_cursor else None)
-
-
-def begun(*, window: float) -> Drain:
-    drain = Drain(window=window)
-    drain.begin(asyncio.get_running_loop().time())
-    return drain
-
-
-def hurried() -> Drain:
-    drain = Drain(window=300.0)
-    drain.hurry(asyncio.get_running_loop().time())
-    return drain
-
-
-async def expect_turned_away(hub: Hub, live: LiveStream, cursor: Cursor | None) -> None:
-    """Either way the transport says bye; what must not be is a reader whom nothing reaches any more."""
-    reader = RecordingReader()
-    try:
-        await hub.join(live, reader, cursor)
-    except Unavailable:
-        return
-    assert (reader.code, reader.kinds()[-1:]) == (Close.RESTART, ["bye"])
 
 
 async def test_drain_closes_every_reader_and_takes_no_more(hub: Hub, log: Log, stream: str) -> None:
@@ -202,20 +138,6 @@ async def test_a_reader_is_sent_to_come_anew_at_the_end_of_its_lifetime(log: Log
             assert again.kinds()[0] == "hello"
 
 
-async def test_a_request_that_is_here_already_is_admitted_while_another_worker_takes_over(
-    log: Log, stream: str
-) -> None:
-    await append(log, stream)
-    async with running(log) as hub, hub.follow(stream) as live:
-        leaving = asyncio.create_task(hub.drain(begun(window=1.0), admit=True))
-        await hub.leaving.wait()
-        late = RecordingReader()
-        await hub.join(live, late, None)
-        await late.until_closed()
-        assert (late.kinds()[0], late.frames[-1]["reason"]) == ("hello", "drain")
-        leaving.cancel()
-
-
 async def test_no_more_readers_than_the_worker_takes(log: Log, stream: str) -> None:
     await append(log, stream)
     async with running(log, readers=2) as hub:
@@ -243,7 +165,7 @@ async def test_an_event_is_rendered_once_however_many_read_it(
     async with hub.follow(stream) as live:
         readers = [RecordingReader(Format.HTML) for _ in range(300)]
         for reader in readers:
-            await hub.join(live, reader, None)
+            await hub.arrivals.join(live, reader, None)
         for n in (2, 3):
             await append(log, stream, f"headline {n}")
             for reader in readers:
@@ -314,16 +236,3 @@ async def test_readers_of_a_deleted_stream_are_closed_and_those_of_a_new_epoch_s
         assert await hub.delete(stream, first.cursor.epoch) == 1
         assert (reader.code, reader.frames[-1]["type"], reader.frames[-1]["reason"]) == (Close.ENDED, "bye", "deleted")
     assert await hub.delete(stream, first.cursor.epoch) == 0
-
-
-async def test_a_reader_whose_stream_is_deleted_while_it_joins_is_closed(hub: Hub, log: Log, stream: str) -> None:
-    await append(log, stream)
-    live = await hub.enter(stream)
-    await Deletions(log).delete(stream)
-    reader = RecordingReader()
-    await hub.welcome(live, reader, None)
-    hub.leave(live)
-    assert (reader.code, reader.frames[-1]["reason"]) == (Close.ENDED, "deleted")
-    with pytest.raises(Deleted):
-        await hub.enter(stream)
-    assert hub.readers == 0

@@ -6,13 +6,14 @@ import asyncio
 import json
 import random
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
 from pushserver.live.hub import Hub
 from pushserver.model import Cursor
-from pushserver.store.log import Log
+from pushserver.store.log import Log, Resumed
 
 from ..support.hubs import LIMIT, append, append_and_read, joined, reading, running
 from ..support.server import withdrawal_append
@@ -160,3 +161,38 @@ async def test_what_was_read_for_the_first_does_not_outlive_its_withdrawal(log: 
         for cursor in (first.cursor, None):
             async with reading(hub, stream, cursor) as reader:
                 assert "regretted" not in json.dumps(reader.frames)
+
+
+class CountedLog(Log):
+    """A log that counts what is read of it for readers who come back."""
+
+    def __init__(self, log: Log) -> None:
+        self.__dict__ |= log.__dict__
+        self.replays = 0
+
+    async def resume(self, *arguments: Any, **options: Any) -> Resumed:
+        self.replays += 1
+        return await super().resume(*arguments, **options)
+
+
+async def test_where_memory_is_short_one_read_gets_a_reader_all_that_it_missed(log: Log, stream: str) -> None:
+    """What is read has room in the ring only in the place of events that the reader misses as well."""
+    counted = CountedLog(log)
+    first = await append(log, stream)
+    others = [f"{stream}-{number}" for number in range(3)]
+    for other in others:
+        await append(log, other)
+    async with running(counted, rings_bytes=160_000, heartbeat=30.0) as hub, AsyncExitStack() as stack:
+        for other in others:
+            await joined(hub, stack, other, None)
+        reader = await joined(hub, stack, stream, first.cursor)
+        for n in range(2, 101):
+            await append(log, stream, f"{n} " + "x" * 200)
+        await reader.until_read(100)
+        late = await joined(hub, stack, stream, first.cursor)
+        assert late.numbers() == list(range(2, 101))
+        assert counted.replays == 1
+        assert hub._memory.bytes <= 160_000
+        await append(log, stream, "101")
+        await late.until_read(101)
+        assert late.numbers() == list(range(2, 102))

@@ -129,7 +129,7 @@ def test_an_event_that_is_replaced_counts_with_its_new_bytes() -> None:
 # --- memory
 
 
-def kept(ring: Ring, event: EventFrame) -> EventFrame:
+def stored(ring: Ring, event: EventFrame) -> EventFrame:
     """A frame whose encodings the ring counts."""
     event.encodings = ring.encodings
     return event
@@ -137,7 +137,7 @@ def kept(ring: Ring, event: EventFrame) -> EventFrame:
 
 def test_all_that_it_keeps_is_counted_and_all_is_given_back() -> None:
     ring = ring_of(0)
-    events = [kept(ring, frame(n, size=1_000)) for n in range(1, 4)]
+    events = [stored(ring, frame(n, size=1_000)) for n in range(1, 4)]
     for event in events:
         ring.append(event)
     assert ring.account.bytes == sum(event.size for event in events)
@@ -156,7 +156,7 @@ def test_all_that_it_keeps_is_counted_and_all_is_given_back() -> None:
 def test_a_frame_that_leaves_the_ring_forgets_what_it_made() -> None:
     ring = ring_of(0, max_events=1)
     for n in (1, 2):
-        ring.append(kept(ring, frame(n)))
+        ring.append(stored(ring, frame(n)))
         next(ring.newest()).encoded(Format.JSON, Coding.MESSAGE)
     ring.trim(ring.end)
     (left,) = ring.newest()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -127,12 +129,41 @@ def test_frames_that_nothing_else_refers_to_are_not_kept(stream: LiveStream) -> 
 # --- what readers share
 
 
+def test_a_page_that_an_event_brought_takes_no_more_than_is_counted() -> None:
+    """It stays as it came: read as JSON, a page of many topics is ten times as large."""
+    stream = live([], max_events=100)
+    page: Any = {**model.unwritten_page("storm"), "topics": [{"label": f"Topic {number}"} for number in range(100)]}
+    events = [
+        Event(cursor(n), cursor(n - 1), n, "page.put", dumps({"page": {**page, "rev": n}}).encode(), page["updated_at"])
+        for n in range(3, 53)
+    ]
+    stream.append(events[0])
+    tracemalloc.start()
+    try:
+        for event in events[1:]:
+            stream.append(event)
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    counted = stream.account.bytes - sum(len(event.data) for event in events)
+    assert used < 2 * counted  # the page as it is now is in memory once more
+    assert stream.page["rev"] == 52
+
+
+@pytest.mark.parametrize("text", ["a", "日", "😀"])
+def test_a_snapshot_counts_with_the_width_of_its_characters(stream: LiveStream, text: str) -> None:
+    entry = dumps({"id": "one", "headline": text * 1_000})
+    page = model.unwritten_page("storm")
+    frame = stream.snapshot_frame(Snapshot(cursor(2), 2, page, [entry], False, page["updated_at"], []))
+    assert frame.size == getsizeof(entry)
+
+
 def test_a_snapshot_is_kept_until_the_next_event(stream: LiveStream) -> None:
     snapshot = Snapshot(cursor(2), 2, stream.page, [], False, model.instant(0), [])
     assert stream.latest_snapshot() is None
     stream.keep_snapshot(snapshot, stream.snapshot_frame(snapshot))
-    kept: Any = stream.latest_snapshot()
-    assert kept[0] is snapshot
+    latest: Any = stream.latest_snapshot()
+    assert latest[0] is snapshot
     stream.append(put(3, "one"))
     assert stream.latest_snapshot() is None
 

@@ -16,13 +16,15 @@ import redis.asyncio as aioredis
 
 from pushserver import model
 from pushserver.errors import Unavailable
-from pushserver.live.tail import Tail, TailState
+from pushserver.live.tail import RETRY_FIRST, SLICE, Tail, TailState
 from pushserver.model import Append, Event
 from pushserver.store.connection import within
 from pushserver.store.embedded import embedded
 from pushserver.store.log import Appended, Log
 from pushserver.store.store import Store, StoreError
+from pushserver.store.tail import TailConnection
 
+from ..support.rests import Rests
 from ..support.server import entry_append
 
 pytestmark = pytest.mark.anyio
@@ -99,12 +101,12 @@ async def tailing(log: Log, recorder: Recorder) -> AsyncIterator[Tail]:
 
 async def end(task: asyncio.Task[None]) -> int:
     """Cancel a task until it has ended; how often it had to be told."""
-    told = 0
+    cancels = 0
     while not task.done():
-        told += 1
+        cancels += 1
         task.cancel()
         await asyncio.wait([task], timeout=LIMIT)
-    return told
+    return cancels
 
 
 @pytest.fixture
@@ -184,6 +186,20 @@ async def test_what_was_appended_between_the_id_and_follow_arrives_first(
     assert recorder.numbers(stream) == list(range(6, 481))
 
 
+async def test_others_come_in_between_slices_of_what_a_read_returned(
+    log: Log, recorder: Recorder, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = Rests()
+    monkeypatch.setattr("pushserver.live.tail.Stretch", rests)
+    first = await log.append(put(stream))
+    for _ in range(4 * SLICE):
+        await log.append(put(stream))
+    async with tailing(log, recorder) as tail:
+        await tail.follow(stream, first.cursor.id)
+        await recorder.until_delivered(stream, 4 * SLICE)
+    assert rests.count >= 3
+
+
 async def test_a_stream_followed_while_the_read_blocks_is_read_at_once(
     log: Log, tail: Tail, recorder: Recorder, store: aioredis.Redis, stream: str
 ) -> None:
@@ -231,8 +247,8 @@ async def test_30_streams_of_a_partition_followed_at_once_are_all_read(
 async def test_unfollow_stops_delivery(
     log: Log, tail: Tail, recorder: Recorder, store: aioredis.Redis, stream: str
 ) -> None:
-    left, kept = neighbours(stream, 2)
-    for name in (left, kept):
+    left, followed = neighbours(stream, 2)
+    for name in (left, followed):
         await tail.follow(name, BEGINNING)
         await log.append(put(name))
         await recorder.until_delivered(name, 1)
@@ -240,9 +256,9 @@ async def test_unfollow_stops_delivery(
     tail.unfollow(left)
     for events in (2, 3):
         await log.append(put(left))
-        await log.append(put(kept))
-        await recorder.until_delivered(kept, events)
-    assert (recorder.numbers(left), recorder.numbers(kept)) == ([1], [1, 2, 3])
+        await log.append(put(followed))
+        await recorder.until_delivered(followed, events)
+    assert (recorder.numbers(left), recorder.numbers(followed)) == ([1], [1, 2, 3])
 
 
 async def test_a_stream_followed_anew_goes_on_from_the_new_id(
@@ -397,9 +413,42 @@ async def test_a_verification_that_fails_is_made_again_before_anything_is_read(
     assert (tail.is_sound(), recorder.verified) == (True, [stream] * 3)
 
 
+async def test_a_store_that_refuses_each_read_is_asked_less_often_and_logged_once(
+    log: Log,
+    tail: Tail,
+    recorder: Recorder,
+    stream: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It lets the tail connect, and verify: as a store whose user lost a right."""
+    caplog.set_level("INFO")
+    waits: list[float] = []
+    read = TailConnection.read
+
+    def waited(least: float, most: float) -> float:
+        waits.append(most)
+        return least
+
+    async def refused(connection: TailConnection, after: Mapping[str, str]) -> Any:
+        if len(waits) < 4:
+            raise StoreError("no permissions to run the 'xread' command")
+        return await read(connection, after)
+
+    monkeypatch.setattr("pushserver.live.tail.random.uniform", waited)
+    monkeypatch.setattr(TailConnection, "read", refused)
+    await log.append(put(stream))
+    await tail.follow(stream, BEGINNING)
+    await recorder.until_delivered(stream, 1)
+    assert waits == [RETRY_FIRST, 2 * RETRY_FIRST, 4 * RETRY_FIRST, 8 * RETRY_FIRST]
+    lost, again = caplog.messages
+    assert lost.startswith("tail lost: no permissions")
+    assert again.startswith("all tails are read again, after 4 failures")
+
+
 async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, stream: str) -> None:
     """Told once is enough, wherever between an event and the next read it is."""
-    told = []
+    cancels = []
     for turns in range(12):
         tail = Tail(log, 0, deliver=recorder.deliver, verify=recorder.verify)
         task = asyncio.create_task(tail.run())
@@ -409,5 +458,5 @@ async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, strea
         await recorder.until_delivered(stream, turns + 1)
         for _ in range(turns):
             await asyncio.sleep(0)
-        told.append(await end(task))
-    assert told == [1] * 12
+        cancels.append(await end(task))
+    assert cancels == [1] * 12

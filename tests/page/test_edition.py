@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pushserver.page.edition import Edition, beginning, plain_text, present
+from pushserver.page.edition import Edition, beginning, credit, opening, present
 
 from ..support.samples import STORED_ENTRY, STORED_PAGE
 
@@ -46,9 +46,19 @@ def test_the_words_of_an_entry_are_those_of_all_its_blocks() -> None:
         {"type": "social_post", "text": "nine", "author_name": "no"},
     ]
     assert (
-        plain_text({**STORED_ENTRY, "blocks": blocks})
+        opening({**STORED_ENTRY, "blocks": blocks}, 1_000)
         == "Heading One two & three four five a b c d e f g six seven eight nine"
     )
+
+
+def test_blocks_behind_the_beginning_are_not_read() -> None:
+    blocks: list[dict[str, Any]] = [{"type": "paragraph", "html": "one two"}, {"type": "heading"}]  # without its text
+    assert opening({**STORED_ENTRY, "blocks": blocks}, 5) == "one…"
+
+
+def test_a_byline_is_a_name_with_its_organisation() -> None:
+    assert credit({"name": "Ada Brook", "org": "The Courier", "role": "Editor"}) == "Ada Brook, The Courier"
+    assert credit({"name": "Cy Roe"}) == "Cy Roe"
 
 
 def test_addresses_are_absolute() -> None:

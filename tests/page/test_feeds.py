@@ -43,7 +43,7 @@ def test_a_feed_reader_reads_the_atom_feed(server: Served, stream: str) -> None:
     assert (first.id, first.link) == (uuid5(UUID(feed_id), "first").urn, f"{url}/entries/first")
     assert first.title == ENTRY["headline"]
     assert (first.published, first.updated) == ("2023-07-11T15:53:00.000Z",) * 2
-    assert [author.name for author in first.authors] == ["Ada Brook", "Cy Roe"]
+    assert [author.name for author in first.authors] == ["Ada Brook, The Courier", "Cy Roe"]
     assert [tag.term for tag in first.tags] == ["bridge", "sea"]
     assert 'src="/static/demo/harbour.svg"' in first.content[0].value
     assert "three &amp; four" in first.content[0].value
@@ -76,7 +76,7 @@ def test_the_json_feed_has_what_its_version_asks_for(server: Served, stream: str
     (item,) = feed["items"]
     assert item["url"] == f"{feed['home_page_url']}/entries/first"
     assert item["id"] == read_atom(server, stream).entries[0].id
-    assert (item["tags"], item["authors"][0]) == (["bridge"], {"name": "Ada Brook"})
+    assert (item["tags"], item["authors"][0]) == (["bridge"], {"name": "Ada Brook, The Courier"})
     assert item["image"] == "/static/demo/harbour.svg"
     assert "<b>two</b>" in item["content_html"]
     server.send("POST", f"/streams/{stream}/end", {})

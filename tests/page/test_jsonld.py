@@ -25,6 +25,12 @@ def read_json_ld(server: Served, path: str) -> dict[str, Any]:
     return fields
 
 
+def blog_of(edition: Edition, entries: list[StoredEntry]) -> str:
+    """The description of a live blog with these entries."""
+    updates = [jsonld.update(edition, entry) for entry in entries]
+    return jsonld.live_blog(edition, updates, [jsonld.credits_of(edition, entry) for entry in entries])
+
+
 def test_the_page_tells_crawlers_what_it_is(server: Running, stream: str) -> None:
     server.put_page(stream, PAGE)
     path = f"/streams/{stream}"
@@ -78,7 +84,7 @@ def test_a_stream_with_nothing_but_a_page_is_described(server: Running, stream: 
 @pytest.mark.parametrize("text", ["</script><script>", "<!--", "a & b", "one\u2028two\u2029three", '"\\'])
 def test_no_text_ends_the_script_element_that_it_stands_in(text: str) -> None:
     page: StoredPage = {**STORED_PAGE, "headline": text, "updated_at": "2023-07-11T15:53:00.000Z"}
-    html = jsonld.live_blog(Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z"), [])
+    html = blog_of(Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z"), [])
     assert not set(html) & set("<>&\u2028\u2029")
     assert json.loads(html)["headline"] == text
 
@@ -93,9 +99,23 @@ def test_authors_have_the_organisations_of_their_bylines() -> None:
         {"@type": "Person", "name": "Ada", "affiliation": {"@type": "Organization", "name": "Post"}},
         {"@type": "Person", "name": "Ben"},
     ]
-    blog = json.loads(jsonld.live_blog(edition, [jsonld.update(edition, entry)] * 2))
+    blog = json.loads(blog_of(edition, [entry, entry]))
     assert blog["author"] == blog["liveBlogUpdate"][0]["author"] == expected
     assert json.loads(jsonld.posting(edition, entry))["author"] == expected
+
+
+@pytest.mark.parametrize("text", ["</script>", "“Ada” & \\", "[]"])
+def test_authors_and_the_first_picture_come_from_every_entry(text: str) -> None:
+    """Also from entries that are too old to be described themselves."""
+    picture = {"type": "image", "src": "/a.jpg", "width": 12, "height": 8, "alt": "", "caption": text, "credit": "x"}
+    plain: StoredEntry = {**STORED_ENTRY, "blocks": [], "bylines": [{"name": "Cy"}]}
+    last: StoredEntry = {**STORED_ENTRY, "blocks": [picture], "bylines": [{"name": text}]}
+    html = blog_of(EDITION, [plain] * jsonld.UPDATES + [last])
+    blog = json.loads(html)
+    assert [author["name"] for author in blog["author"]] == ["Cy", text]
+    assert [image["caption"] for image in blog["image"]] == [text]
+    assert len(blog["liveBlogUpdate"]) == jsonld.UPDATES
+    assert not set(html) & set("<>&")
 
 
 def test_a_page_describes_its_newest_entries_alone() -> None:
@@ -105,8 +125,7 @@ def test_a_page_describes_its_newest_entries_alone() -> None:
         {**STORED_ENTRY, "id": f"e{number}", "published_at": "2023-07-11T15:53:00.000Z"} for number in range(60)
     ]
     edition = Edition("https://news.example", "storm", page, [], "2023-07-11T15:53:00.000Z")
-    html = jsonld.live_blog(edition, [jsonld.update(edition, entry) for entry in entries])
-    updates = json.loads(html)["liveBlogUpdate"]
+    updates = json.loads(blog_of(edition, entries))["liveBlogUpdate"]
     assert [update["url"].rpartition("#")[2] for update in updates] == [f"e-e{number}" for number in range(50)]
 
 
@@ -117,7 +136,7 @@ EDITION = Edition("https://news.example", "storm", STORED_PAGE, [], "2023-07-11T
 def test_the_publisher_is_named_as_the_site_is() -> None:
     logo = {"@type": "ImageObject", "url": "https://news.example/logo.png"}
     publisher = {"@type": "Organization", "name": "The Courier", "url": "https://news.example/", "logo": logo}
-    blog = json.loads(jsonld.live_blog(EDITION, []))
+    blog = json.loads(blog_of(EDITION, []))
     assert blog["publisher"] == blog["author"] == publisher
     assert json.loads(jsonld.posting(EDITION, STORED_ENTRY))["publisher"] == publisher
 
@@ -126,7 +145,7 @@ def test_authors_have_their_organisation_and_pictures_their_credit() -> None:
     picture = {"src": "/a.jpg", "width": 12, "height": 8, "alt": "x", "caption": "The quay", "credit": "Ada/Wire"}
     people = [{"name": "Ada", "org": "Wire", "role": "Reporter"}, {"name": "Ben"}]
     entry: StoredEntry = {**STORED_ENTRY, "blocks": [{"type": "image", **picture}], "bylines": people, "tags": ["sea"]}
-    update = json.loads(jsonld.update(EDITION, entry).script)
+    update = json.loads(jsonld.update(EDITION, entry))
     assert update["author"] == [
         {
             "@type": "Person",

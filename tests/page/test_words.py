@@ -23,14 +23,16 @@ PAGE = Path(module.__file__).parent
 
 def messages() -> dict[str, tuple[str, ...]]:
     """Every message of the code and the templates, by its English text, with its plural if it has one."""
-    found: list[Any] = []
+    names_of: list[Any] = []
     for path in sorted(PAGE.rglob("*")):
         if path.suffix == ".html":
-            found += [names for _, _, names, _ in babel_extract(BytesIO(path.read_bytes()), ("_",), [], {})]
+            names_of += [names for _, _, names, _ in babel_extract(BytesIO(path.read_bytes()), ("_",), [], {})]
         elif path.suffix == ".py":
             code = BytesIO(path.read_bytes())
-            found += [names for _, names, _, _ in extract("python", code, {"_": None, "say": None, "ngettext": (1, 2)})]
-    tuples = [(names,) if isinstance(names, str) else tuple(filter(None, names)) for names in found]
+            names_of += [
+                names for _, names, _, _ in extract("python", code, {"_": None, "say": None, "ngettext": (1, 2)})
+            ]
+    tuples = [(names,) if isinstance(names, str) else tuple(filter(None, names)) for names in names_of]
     return {names[0]: names for names in tuples}
 
 

@@ -23,6 +23,7 @@ from pushserver.store.log import Appended, Log
 from ..support.commands import DONE, REFUSED, file_of
 from ..support.keys import create_key
 from ..support.proxy import Proxy, to_server
+from ..support.rests import Rests
 from ..support.server import ROOT, Run, Running, entry_append, reader, receive
 from ..support.worker import Serve
 
@@ -163,12 +164,12 @@ def test_the_command_line_carries_a_stream_to_an_empty_store(
     one = run("export", stream)
     assert (one.returncode, one.stderr) == (DONE, "")
     empty = start()
-    told = {"PUSHSERVER_URL": empty.url, "PUSHSERVER_DATA": str(empty.data)}
+    environment = {"PUSHSERVER_URL": empty.url, "PUSHSERVER_DATA": str(empty.data)}
     count = one.stdout.count("\n")
     file = file_of(tmp_path, one.stdout.encode())
-    assert run("import", stream, file, **told).stdout == f"{stream}: {count} added, 0 known already\n"
-    assert run("export", stream, **told).stdout == one.stdout
-    assert run("import", stream, file, **told).stdout == f"{stream}: 0 added, {count} known already\n"
+    assert run("import", stream, file, **environment).stdout == f"{stream}: {count} added, 0 known already\n"
+    assert run("export", stream, **environment).stdout == one.stdout
+    assert run("import", stream, file, **environment).stdout == f"{stream}: 0 added, {count} known already\n"
     assert shown(empty, stream) == shown(server, stream)
     for path in ("", "/entries/wrong", f"/entries/{server.snapshot(stream)['entries'][0]['id']}"):
         here, there = (
@@ -228,6 +229,18 @@ async def test_an_export_is_begun_again_where_the_stream_changed_and_given_up_in
     restless.changes = archive.ATTEMPTS
     with pytest.raises(Unavailable, match="changed each time"):
         await archive.Archive(restless).export(stream)
+
+
+@pytest.mark.anyio
+async def test_others_come_in_between_the_lines_of_an_export(
+    log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = Rests()
+    monkeypatch.setattr(archive, "Stretch", rests)
+    for number in range(12):
+        await log.append(entry_append(stream, str(number)))
+    (await archive.Archive(log).export(stream)).close()
+    assert rests.count == 12
 
 
 class Doubled(Log):

@@ -58,8 +58,8 @@ def test_a_patch_changes_what_it_names_and_nothing_else(server: Served, stream: 
     assert "headline" not in after
     assert after["blocks"] == [{"type": "paragraph", "html": "Other <em>text</em>"}]
     assert after["flags"] == {"key": True}
-    kept = ("id", "bylines", "tags", "published_at", "sort_at", "url")
-    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    unchanged = ("id", "bylines", "tags", "published_at", "sort_at", "url")
+    assert {name: after[name] for name in unchanged} == {name: before[name] for name in unchanged}
 
 
 @pytest.mark.parametrize(

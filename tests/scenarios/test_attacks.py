@@ -155,7 +155,7 @@ def courts(browser: Browser, shown: Running) -> Iterator[list[Judge]]:
 def send_entries(server: Running, stream: str, texts: list[str], entries: Entries) -> dict[str, list[str]]:
     """Every attack in every one of the entries; those that were stored, by field."""
     sent = [(names, text, fill(entry, text)) for text in texts for names, entry in entries.items()]
-    held: dict[str, list[str]] = {name: [] for name in FIELDS}
+    stored: dict[str, list[str]] = {name: [] for name in FIELDS}
     for start in range(0, len(sent), 1_000):
         batch = sent[start : start + 1_000]
         lines = "\n".join(json.dumps(entry) for _, _, entry in batch).encode()
@@ -165,10 +165,10 @@ def send_entries(server: Running, stream: str, texts: list[str], entries: Entrie
             assert outcome["status"] in (201, 400, 422), outcome
             if outcome["status"] == 201:
                 for name in names:
-                    held[name].append(text)
+                    stored[name].append(text)
             else:
                 assert outcome["errors"], outcome
-    return held
+    return stored
 
 
 def send_page(server: Running, stream: str, page: dict[str, Any]) -> dict[str, Any]:
@@ -183,34 +183,34 @@ def send_page(server: Running, stream: str, page: dict[str, Any]) -> dict[str, A
 
 
 def without(page: dict[str, Any], faults: set[str]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
+    accepted: dict[str, Any] = {}
     for name, value in page.items():
         bad = [fault.split(".")[1:] for fault in faults if fault.split(".")[0] == name]
         if isinstance(value, list):
-            kept[name] = [item for at, item in enumerate(value) if not any(path[0] == str(at) for path in bad)]
+            accepted[name] = [item for at, item in enumerate(value) if not any(path[0] == str(at) for path in bad)]
         elif not bad:
-            kept[name] = value
-    return kept
+            accepted[name] = value
+    return accepted
 
 
 def chunks(texts: list[str]) -> list[list[str]]:
     """Attacks that stand together in one line, as many as it may hold."""
-    found: list[list[str]] = []
+    together: list[list[str]] = []
     for text in texts:
-        if not found or len(found[-1]) == 8 or len(" ".join([*found[-1], text])) > 300:
-            found.append([])
-        found[-1].append(text)
-    return found
+        if not together or len(together[-1]) == 8 or len(" ".join([*together[-1], text])) > 300:
+            together.append([])
+        together[-1].append(text)
+    return together
 
 
-def send_together(server: Running, stream: str, held: dict[str, list[str]]) -> list[str]:
+def send_together(server: Running, stream: str, stored: dict[str, list[str]]) -> list[str]:
     """What was stored one by one, together: entries with a correction, withdrawals, a page. The entries' addresses."""
     paths = []
-    for number, chunk in enumerate(chunks(held["headline"])):
+    for number, chunk in enumerate(chunks(stored["headline"])):
         line = " ".join(chunk)
         entry = {
             "headline": line,
-            "blocks": [fill(block, text) for text in chunk for name, block in BLOCKS.items() if text in held[name]],
+            "blocks": [fill(block, text) for text in chunk for name, block in BLOCKS.items() if text in stored[name]],
             "bylines": [{"name": text, "org": text, "role": text} for text in chunk],
             "tags": chunk,
         }
@@ -222,7 +222,7 @@ def send_together(server: Running, stream: str, held: dict[str, list[str]]) -> l
         assert server.send("DELETE", f"{gone}?note={quote(line)}", b"").status_code == 200
         assert server.send("PATCH", f"/streams/{stream}", {"headline": line, "kicker": line}).status_code == 200
         paths += [path, gone]
-    labels, urls, all_texts = held["headline"], held["embed url"], " ".join(held["post text"])
+    labels, urls, all_texts = stored["headline"], stored["embed url"], " ".join(stored["post text"])
     links = [*({"label": text, "url": URL} for text in labels), *({"label": "a", "url": url} for url in urls)]
     rest = {"dek": all_texts, "intro": all_texts, "previous": links[:20], "topics": links}
     if labels:
@@ -235,20 +235,20 @@ def send_together(server: Running, stream: str, held: dict[str, list[str]]) -> l
 
 def words(entry: dict[str, Any]) -> list[str]:
     """What a page has to show of an entry as text, in the order of the page."""
-    found = [entry["headline"]] if "headline" in entry else []
+    fields = [entry["headline"]] if "headline" in entry else []
     for block in entry["blocks"]:
         match block["type"]:
             case "heading":
-                found.append(block["text"])
+                fields.append(block["text"])
             case "quote" if "cite" in block:
-                found.append(block["cite"])
+                fields.append(block["cite"])
             case "image":
-                found += [block["src"], block["alt"], block["credit"]]
+                fields += [block["src"], block["alt"], block["credit"]]
             case "social_post":
-                found += [block["text"], *([block["url"]] if "url" in block else [])]
+                fields += [block["text"], *([block["url"]] if "url" in block else [])]
             case "embed":
-                found += [block["title"], block["url"]]
-    return found + [byline["name"] for byline in entry["bylines"]]
+                fields += [block["title"], block["url"]]
+    return fields + [byline["name"] for byline in entry["bylines"]]
 
 
 def judge_live_and_fresh(court: Judge, server: Running, stream: str) -> None:
@@ -292,11 +292,11 @@ def test_nothing_that_is_published_runs_or_loads(shown: Running, courts: list[Ju
     stream, texts = f"attacks-{number}", BUNDLES[number][1]
     assert shown.put_page(stream, {"headline": "a"}).status_code == 201
     open_live(courts, stream)
-    held = send_entries(shown, stream, texts, TOGETHER)
+    stored = send_entries(shown, stream, texts, TOGETHER)
     for text in texts:
         for fields in PAGES:
             send_page(shown, stream, fill(fields, text))
-    paths = send_together(shown, stream, held)
+    paths = send_together(shown, stream, stored)
     assert shown.send("PUT", f"/streams/{stream}/entries/last", {"headline": "Last"}).status_code == 201
     for court in courts:
         judge_live_and_fresh(court, shown, stream)
@@ -320,13 +320,13 @@ def judge_feeds(court: Judge, server: Running, stream: str) -> None:
 
 
 def test_every_field_of_the_table_takes_what_is_good_and_refuses_what_is_not(shown: Running) -> None:
-    held = send_entries(shown, "attacks-table", ["\0", URL], BY_THEMSELVES)
-    assert held == {name: [] if name in ALWAYS_REFUSED else [URL] for name in FIELDS}
+    stored = send_entries(shown, "attacks-table", ["\0", URL], BY_THEMSELVES)
+    assert stored == {name: [] if name in ALWAYS_REFUSED else [URL] for name in FIELDS}
     for page in PAGES:
-        kept = send_page(shown, "attacks-table", fill(page, URL))
-        assert kept == without(fill(page, URL), {"timezone", "lang", "dir", "state"})
-        kept = send_page(shown, "attacks-table", fill(page, "\0"))
-        assert "\0" not in json.dumps(kept)
+        page_sent = send_page(shown, "attacks-table", fill(page, URL))
+        assert page_sent == without(fill(page, URL), {"timezone", "lang", "dir", "state"})
+        page_sent = send_page(shown, "attacks-table", fill(page, "\0"))
+        assert "\0" not in json.dumps(page_sent)
 
 
 @pytest.mark.full

@@ -7,10 +7,12 @@ import json
 
 import pytest
 
-from ..support.server import Running, reader, receive
+from ..support.rests import Rests
+from ..support.server import Running, Served, reader, receive
+from ..support.worker import Serve
 
 
-def batch(server: Running, stream: str, lines: list[bytes], **headers: str) -> tuple[int, list[dict[str, object]]]:
+def batch(server: Served, stream: str, lines: list[bytes], **headers: str) -> tuple[int, list[dict[str, object]]]:
     given = {"Content_Type": "application/x-ndjson", **headers}
     response = server.publish(stream, b"\n".join(lines) + b"\n", **given)
     results = [json.loads(line) for line in response.text.splitlines()]
@@ -110,6 +112,30 @@ def test_a_batch_that_is_too_large_is_refused_whole(server: Running, stream: str
     response = server.publish(stream, b"\n".join([line] * lines), Content_Type="application/x-ndjson")
     assert response.status_code == 413
     assert server.http.get(f"/streams/{stream}").status_code == 404
+
+
+def test_others_come_in_between_the_lines_of_a_batch(
+    serve: Serve, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = Rests()
+    monkeypatch.setattr("pushserver.web.publishing_routes.Stretch", rests)
+    server = serve()
+    status, results = batch(server, stream, [b"[" * 40_000, b'{"headline": "a"}', *[b'{"nope": 1}'] * 8])
+    assert (status, len(results), rests.count) == (200, 10, 10)
+
+
+def test_others_come_in_between_the_lines_of_a_restore(
+    serve: Serve, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests = Rests()
+    server = serve()
+    batch(server, stream, [b'{"headline": "a"}'] * 8)
+    lines = server.send("GET", f"/streams/{stream}/export", b"").content
+    monkeypatch.setattr("pushserver.web.archive_routes.Stretch", rests)
+    for _ in range(2):  # lines that are stored already take a look at the store alone
+        answer = server.send("POST", f"/streams/{stream}/restore", lines, Content_Type="application/x-ndjson")
+        assert answer.status_code == 200
+    assert rests.count == 2 * len(lines.splitlines())
 
 
 @pytest.mark.anyio

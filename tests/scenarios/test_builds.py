@@ -34,8 +34,8 @@ def build(folder: Path, name: str) -> Path:
         shutil.copytree(ROOT / part, folder / name / part, ignore=shutil.ignore_patterns("__pycache__"))
     script = folder / name / "static/view.js"
     script.write_text(f'{script.read_text()}\nconsole.debug("{name}");\n')  # a comment would not be sent
-    hub = folder / name / "pushserver/live/hub.py"
-    hub.write_text(hub.read_text().replace("RELOAD_MS = 60_000", "RELOAD_MS = 1"))
+    arrivals = folder / name / "pushserver/live/arrivals.py"
+    arrivals.write_text(arrivals.read_text().replace("RELOAD_MS = 60_000", "RELOAD_MS = 1"))
     return folder / name
 
 

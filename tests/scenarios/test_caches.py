@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 from websockets.sync.client import connect
 
+from pushserver.web.static_files import StaticSet
+
 from ..support.judge import CHROMIUM
 from ..support.pages import PAGE, assert_same_as_fresh, open_live
-from ..support.server import LIMIT, Running, running
+from ..support.server import LIMIT, ROOT, Running, running
 from ..support.shipped_nginx import NGINX, Nginx, shipped, unused_ports
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -105,6 +108,26 @@ def test_a_worker_is_asked_about_once_a_second_however_many_ask(nginx: Nginx, pa
         # Asked for one after the other, an answer is asked for again when it is older than a second, and never sooner.
         asked = sum(count for line, count in reached.items() if line.split()[1].rstrip("?") == path and coding in line)
         assert 1 <= asked <= elapsed + 2, reached
+
+
+@full
+@needs_nginx
+def test_files_come_from_the_cache_but_for_those_of_another_build(nginx: Nginx) -> None:
+    build = StaticSet(ROOT / "static").site.build
+    stay, own, other = (
+        ["/static/page.js", "/static/stream.js"],
+        f"/static/{build}/page.js",
+        f"/static/{'0' * 16}/page.js",
+    )
+    before, begin = nginx.reached(), time.monotonic()
+    with httpx2.Client(base_url=nginx.url, timeout=LIMIT) as http:
+        for path in [*stay, own, other] * 100:
+            assert http.get(path, headers={"Accept-Encoding": "br"}).status_code == 200
+    elapsed, asked = time.monotonic() - begin, Counter[str]()
+    for line, count in (nginx.reached() - before).items():
+        asked[line.split()[1].rstrip("?")] += count
+    assert all(1 <= asked[path] <= elapsed + 2 for path in stay), asked
+    assert (asked[own], asked[other]) == (1, 100)
 
 
 @full

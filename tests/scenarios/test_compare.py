@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench import contenders, table
+from bench.compare import as_lines
 from bench.contenders import CONTENDERS, Contender, Rig, entry
 from bench.page_contenders import PAGE_CONTENDERS
 from bench.page_workloads import page_loads
@@ -106,6 +107,26 @@ def test_ratios_are_those_within_a_round() -> None:
     assert "* (a) Bun, round 1 does not count: 5 of 100 missing" in shown
     assert "* (a) Bun, round 2: the load was the limit" in shown
     assert "Others took 10% of the processors (median), 50% at most." in shown
+
+
+def test_a_run_of_some_workloads_takes_the_place_of_theirs_alone() -> None:
+    former = report(("pushserver", 0, {"deliveries/s": 100.0}), ("floor", 0, {"deliveries/s": 50.0}))
+    pages = report(("pushserver", 0, {"page: CPU us/GET": 90.0}), ("bare", 0, {"page: CPU us/GET": 60.0}))
+    for result in pages["results"]:
+        result |= {"workload": "h", "title": "page loads"}
+    pages |= {"command": "z", "contenders": ["pushserver", "bare"]}
+    both = table.joined(former, pages)
+    for joined in (both, table.joined(both, pages)):
+        shown = table.markdown(joined)
+        assert "|  | pushserver | floor |\n" in shown
+        assert "| (a) flood: deliveries/s | 100 | x 0.5 |\n\nMade by `x` on y." in shown
+        assert "|  | pushserver | bare |\n" in shown
+        assert "| (h) page loads: page: CPU us/GET | 90 | x 0.667 |\n\nMade by `z` on y." in shown
+        assert "the bare application's | at most 2 | 1.5 | met |" in shown
+        assert len(joined["results"]) == 4
+        assert json.loads(as_lines(joined)) == joined
+    again = {**pages, "command": "later"}
+    assert [run["command"] for run in table.joined(both, again)["runs"]] == ["x", "later"]
 
 
 def test_the_table_of_the_docs_is_made_from_what_was_measured() -> None:

@@ -12,20 +12,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import click
 import httpx2
 import pytest
-from click.testing import CliRunner
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from bench import deploys
-from pushserver.__main__ import main
 
 from ..support import confined
 from ..support.balancers import BALANCERS, DEPLOY, balancer, program
-from ..support.processes import free_port
-from ..support.server import KEY, LIMIT, ROOT, STOP_LIMIT, Running, clean_environment, receive, until
+from ..support.processes import eventually, free_port
+from ..support.server import KEY, LIMIT, ROOT, STOP_LIMIT, Running, clean_environment, reader, receive, until
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +70,36 @@ async def test_a_balancer_leaves_out_a_server_that_is_not_ready(
         other.stop()
         until(lambda: {http.get(f"/streams/{stream}").status_code for _ in range(4)} == {200})
         assert {http.get(f"/streams/{stream}").status_code for _ in range(40)} == {200}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "noticed"),
+    [("haproxy", "backend 'live' has no server available"), ("caddy", '"status code out of tolerances"')],
+)
+async def test_servers_that_are_all_full_take_publishes_and_say_themselves_when_to_come_back(
+    name: str, noticed: str, tmp_path: Path, server: Running, serve: Serve, stream: str
+) -> None:
+    """Each is not ready then: a balancer that leaves out all of them would refuse publishes for a storm of readers."""
+    server.publish_ok(stream, "Before")
+    both = [serve("--readers", "1"), serve("--readers", "1")]
+    key = {"Authorization": f"Bearer {server.key}"}
+    async with reader(both[0], stream) as one, reader(both[1], stream) as two:
+        for socket in (one, two):
+            await receive(socket, "snapshot")
+        with balancer(name, tmp_path, [each.url for each in both]) as proxy:
+            # HAProxy says it once, Caddy of each server.
+            await eventually(lambda: proxy.log.read_text().count(noticed) >= (1 if name == "haproxy" else len(both)))
+            async with httpx2.AsyncClient(base_url=proxy.url, timeout=LIMIT) as http:
+                answer = await http.post(f"/streams/{stream}/entries", json={"headline": "x"}, headers=key)
+                assert answer.status_code == 201
+                assert (await http.get(f"/streams/{stream}")).status_code == 200
+            address = f"{proxy.url.replace('http', 'ws')}/streams/{stream}/ws"
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address, proxy=None, open_timeout=LIMIT)
+            headers = refused.value.response.headers
+            assert (refused.value.response.status_code, headers["Content-Type"]) == (503, "application/problem+json")
+            assert int(headers["Retry-After"]) > 0
 
 
 class Mute(BaseHTTPRequestHandler):
@@ -133,15 +162,17 @@ async def test_servers_that_are_restarted_one_after_another_cost_no_publish_no_p
     assert max(deployed.shares) <= 1.1 * FEW / (deploys.SERVERS - 1)
 
 
-def test_a_unit_of_systemd_is_right_and_shut_tight(tmp_path: Path) -> None:
+def test_the_units_of_systemd_are_right_and_shut_tight(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
     unit = tmp_path / "pushserver.service"
     text = (DEPLOY / "pushserver.service").read_text()
     unit.write_text(text.replace("/opt/pushserver/bin/pushserver", program("true")))  # it is not installed here
-    verified = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
+    socket = tmp_path / "pushserver.socket"
+    socket.write_text((DEPLOY / "pushserver.socket").read_text())
+    verified = subprocess.run([analyze, "verify", str(unit), str(socket)], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
     rated = subprocess.run(
-        [analyze, "security", "--offline=true", "--threshold=20", str(unit)],
+        [analyze, "security", "--offline=true", "--threshold=15", str(unit)],
         capture_output=True,
         text=True,
         check=False,
@@ -196,34 +227,3 @@ def test_each_file_that_is_mounted_is_shipped() -> None:
     mounted = re.findall(r'"\./([^:]+):', (DEPLOY / "compose.yaml").read_text())
     assert mounted
     assert all((DEPLOY / name).is_file() for name in mounted), mounted
-
-
-RUN = ("keys", "withdraw", "backup", "export")
-COMMAND = re.compile(r"(?:^    |`)pushserver ([a-z][^`#\n]*)", re.MULTILINE)
-
-
-def test_each_command_of_the_page_runs_and_each_setting_exists(
-    server: Running, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The page says which commands no test runs: those of systemd and of Redis."""
-    text = (ROOT / "docs" / "operations.md").read_text()
-    entry = server.publish_ok(stream, "Here")
-    monkeypatch.setenv("PUSHSERVER_URL", server.url)
-    monkeypatch.setenv("PUSHSERVER_KEY", server.key)
-    monkeypatch.chdir(tmp_path)
-    lines = COMMAND.findall(text)
-    assert {line.split()[0] for line in lines} >= {"keys", "withdraw", "backup", "export"}
-    for line in lines:
-        words = {"STREAM": stream, "ID": entry["id"], "NAME": "desk", "/var/lib/pushserver": str(server.data)}
-        arguments = [words.get(word, word) for word in line.partition(" > ")[0].split()]
-        if arguments[0] == "keys":
-            arguments += ["--data", str(server.data)]
-        if arguments[0] not in RUN or "--all" in arguments:  # the tests of the command itself run it
-            arguments = [arguments[0], "--help"]
-        done = CliRunner().invoke(main, arguments)
-        assert done.exit_code == 0, (line, done.output)
-    context = click.Context(main)
-    commands = [command for name in main.list_commands(context) if (command := main.get_command(context, name))]
-    flags = {flag for command in commands for option in command.params for flag in option.opts}
-    for flag in re.findall(r"`(--[a-z-]+)`", text):
-        assert flag in flags, flag

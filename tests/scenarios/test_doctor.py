@@ -15,12 +15,15 @@ from click.testing import CliRunner
 
 from pushserver.__main__ import main
 
+from ..support import issuer
 from ..support.balancers import BALANCERS, balancer, is_listening_on, program
 from ..support.certificates import Authority
-from ..support.commands import DONE, REFUSED
+from ..support.commands import DONE, REFUSED, WRONG_USAGE
+from ..support.keys import as_key, create_key
 from ..support.nginx import MAP, UPGRADES, nginx
 from ..support.processes import free_port
 from ..support.server import STOP_LIMIT, Running, running, until
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.full
 
@@ -232,6 +235,35 @@ def test_without_a_key_a_stream_is_read_and_the_rest_is_named(servers: list[Runn
     done = CliRunner().invoke(main, arguments, env={"PUSHSERVER_KEY": ""})
     assert faults(json.loads(done.stdout)).keys() == {"websocket", "events", "time-out"}
     assert "expected a key" in done.stdout
+
+
+def test_the_stream_of_a_look_is_gone_after_it_or_ended(servers: list[Running]) -> None:
+    def probes() -> dict[str, str]:
+        listed = servers[0].http.get("/streams", headers=as_key(servers[0].key)).json()["streams"]
+        return {row["stream"]: row["state"] for row in listed if row["stream"].startswith("doctor-")}
+
+    before = probes()
+    examine(servers[0].url, servers, DONE)
+    assert probes() == before
+    key = create_key(servers[0], "--streams", "doctor-*", "--can", "publish,page")
+    report = examine(servers[0].url, servers, DONE, PUSHSERVER_KEY=key)
+    assert "stays listed as ended: the key lacks the right delete" in json.dumps(report)
+    assert [state for name, state in probes().items() if name not in before] == ["ended"]
+
+
+def test_a_private_stream_is_read_with_a_token(server: Running, serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(issuer.ALL)
+    private = serve("--private", "desk-*", "--token-keys", str(tmp_path / "keys"), "--heartbeat", "0.5")
+    private.publish_ok("desk-doctor", "One")
+    command = ["doctor", private.url, "--data", str(tmp_path), "--json", "--stream", "desk-doctor"]
+
+    def run(token: str) -> dict[str, str]:
+        done = CliRunner().invoke(main, command, env={"PUSHSERVER_KEY": "", "PUSHSERVER_TOKEN": token})
+        return faults(json.loads(done.stdout))
+
+    assert "or give a token for it: --token" in run("")["websocket"]
+    assert run(issuer.token("desk-doctor")) == {}
+    assert CliRunner().invoke(main, [*command, "--token", "two words"]).exit_code == WRONG_USAGE
 
 
 def test_a_stream_that_is_not_there_is_no_fault_of_a_proxy(servers: list[Running], tmp_path: Path) -> None:

@@ -250,12 +250,12 @@ def test_the_back_button_brings_back_the_page_that_was_left_and_it_goes_on(
     server.put_page(stream, PAGE)
     server.publish_ok(stream, "Before")
     open_live(page, server, stream)
-    page.evaluate("window.kept = true")
+    page.evaluate("window.sameDocument = true")
     page.goto(f"{server.url}/")
     server.publish_ok(stream, "Meanwhile")
     page.go_back(wait_until="commit")
     expect(page.locator("article h3")).to_have_text(["Meanwhile", "Before"])
-    assert page.evaluate("window.kept"), "it was loaded anew"
+    assert page.evaluate("window.sameDocument"), "it was loaded anew"
     page.go_forward(wait_until="commit")
     page.go_back(wait_until="commit")
     server.publish_ok(stream, "Live")

@@ -184,9 +184,9 @@ def test_who_has_no_key_is_told_how_to_get_one_and_it_works(start: Callable[...,
     server = start()
     refused = server.publish("storm", {"headline": "One"}, Authorization="Bearer none")
     assert refused.status_code == 401
-    (told,) = re.findall("`(.*)`", refused.json()["detail"])
+    (command,) = re.findall("`(.*)`", refused.json()["detail"])
     done = subprocess.run(
-        ["sh", "-c", told],
+        ["sh", "-c", command],
         cwd=server.data.parent,
         env=environment(server, folder),
         capture_output=True,

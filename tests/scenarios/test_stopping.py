@@ -7,21 +7,30 @@ import json
 import os
 import signal
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx2
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 from websockets.typing import Origin
 
+from pushserver.server.listener import listen
+
 from ..support.keys import as_key, create_key
 from ..support.processes import Start, eventually, workers_of
-from ..support.server import LIMIT, Running, reader, receive
+from ..support.server import LIMIT, Running, reader, receive, until
 
 pytestmark = pytest.mark.anyio
 
 BODY = b'{"headline": "one"}'
+UPGRADE = (
+    b"GET /streams/%b/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 def raw(server: Running) -> socket.socket:
@@ -168,11 +177,54 @@ async def test_a_worker_that_hangs_is_replaced(start: Start, stream: str) -> Non
     assert other in workers_of(server)
 
 
+@pytest.mark.full  # `server/test_listener.py` has it of listeners without a server
+@pytest.mark.parametrize("is_unix", [True, False])
+def test_no_publish_fails_while_a_server_restarts_whose_listener_is_the_service_managers(
+    tmp_path: Path, is_unix: bool
+) -> None:
+    path = tmp_path / "push.sock" if is_unix else None
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def publish(url: str, key: str) -> None:
+        once = {"Authorization": f"Bearer {key}", "Connection": "close"}
+        transport = httpx2.HTTPTransport(uds=str(path)) if path else None
+        with httpx2.Client(base_url=url, timeout=LIMIT, headers=once, transport=transport) as http:
+            while not over.is_set():  # none is sent again
+                statuses.append(http.post("/streams/storm/entries", json={"headline": "x"}).status_code)
+
+    with listen(str(path) if path else ("127.0.0.1", 0), 30.0) as listener, ExitStack() as stack:
+
+        def start() -> Running:
+            env, passed = {"PASSED": str(listener.fileno())}, (listener.fileno(),)
+            module = "tests.support.passing"
+            server = Running(tmp_path / "data", "--workers", "2", env=env, module=module, unix=path, passed=passed)
+            stack.callback(server.stop)
+            return server
+
+        server = start()
+        publisher = stack.enter_context(ThreadPoolExecutor()).submit(publish, server.url, server.key)
+        stack.callback(over.set)
+        until(lambda: len(statuses) > 1)
+        assert server.stop() == 0
+        again = start()
+        assert again.url == server.url
+        published = len(statuses)
+        until(lambda: publisher.done() or len(statuses) > published + 1)
+        over.set()
+        publisher.result(LIMIT)
+        assert {*statuses} == {201}
+        assert again.snapshot("storm")["n"] == len(statuses)
+        assert "not on --host and --port" in again.log
+
+
 def test_a_proxy_on_the_same_machine_comes_over_a_unix_socket(tmp_path: Path, stream: str) -> None:
     path = tmp_path / "push.sock"
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))  # the file of a server that was killed
-    server = Running(tmp_path / "data", "--host", f"unix:{path}", "--workers", "2", unix=path)
+    options = ("--workers", "2", "--drain-window", "300")
+    server = Running(tmp_path / "data", "--host", f"unix:{path}", *options, unix=path)
+    stubborn = socket.socket(socket.AF_UNIX)
     try:
         assert path.stat().st_mode & 0o777 == 0o660
         server.publish_ok(stream, "one")
@@ -185,6 +237,13 @@ def test_a_proxy_on_the_same_machine_comes_over_a_unix_socket(tmp_path: Path, st
             pass
         with pytest.raises(InvalidStatus, match="403"):  # the page came over https, says the proxy
             unix_connect(str(path), uri, origin=insecure, additional_headers=proto)
+        stubborn.connect(str(path))
+        stubborn.sendall(UPGRADE % stream.encode())
+        assert stubborn.recv(12) == b"HTTP/1.1 101"
+        server.process.terminate()
+        until(lambda: "server stopping" in server.log)
+        assert {server.http.get("/livez").status_code for _ in range(100)} == {200}, "one worker has a reader yet"
     finally:
-        assert server.stop() == 0
+        assert server.stop() == 0, "the second signal hurries"
+        stubborn.close()
     assert not path.exists()

@@ -33,6 +33,7 @@ class State(NamedTuple):
     metric: Callable[[Samples, Samples], bool]  # of a scrape before it, and one meanwhile
     line: str
     last_line: str
+    alert: str  # `test_alerts_caused.py` causes it
 
 
 STATES = {
@@ -43,6 +44,7 @@ STATES = {
         lambda before, now: now["pushserver_check,fast"] == 0 and now["pushserver_store_up"] == 1,
         "store slow: a check took",
         "the store is fast again",
+        "PushserverStoreSlow",
     ),
     "frozen": State(
         Server.freeze,
@@ -55,6 +57,7 @@ STATES = {
         ),
         "store check failed: no answer within",
         "store check passes again, after",
+        "PushserverStoreAway",
     ),
     "away": State(
         Server.kill,
@@ -67,6 +70,7 @@ STATES = {
         ),
         "tail lost",
         "all tails are read again, after",
+        "PushserverStoreAway",
     ),
     "full": State(
         lambda store: store.ask("CONFIG", "SET", "maxmemory", "1"),
@@ -78,6 +82,7 @@ STATES = {
         ),
         "store check failed: command not allowed",
         "store check passes again, after",
+        "PushserverStoreAway",
     ),
 }
 
@@ -90,7 +95,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, store: Server) -> Iterator[Running]:
+def watched(tmp_path_factory: pytest.TempPathFactory, store: Server) -> Iterator[Running]:
     """A server on a store of the tests' own."""
     folder: Path = tmp_path_factory.mktemp("told") / "data"
     url = f"redis://127.0.0.1:{store.port}"
@@ -104,32 +109,32 @@ def ready(server: Running) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", STATES)
-async def test_an_operator_is_told(told: Running, store: Server, stream: str, name: str) -> None:
+async def test_an_operator_is_told(watched: Running, store: Server, stream: str, name: str) -> None:
     state = STATES[name]
-    cursor = told.publish_ok(stream, "one")["cursor"]
-    await asyncio.to_thread(until, lambda: ready(told)["ready"])
-    assert told.http.get(f"/streams/{stream}").status_code == 200  # it is in memory
-    async with reader(told, stream, cursor=cursor) as socket:
+    cursor = watched.publish_ok(stream, "one")["cursor"]
+    await asyncio.to_thread(until, lambda: ready(watched)["ready"])
+    assert watched.http.get(f"/streams/{stream}").status_code == 200  # it is in memory
+    async with reader(watched, stream, cursor=cursor) as socket:
         await receive(socket, "hello")
-        before, lines = scrape(told), len(told.log.splitlines())
+        before, lines = scrape(watched), len(watched.log.splitlines())
         state.begin(store)
         try:
-            await asyncio.to_thread(until, lambda: not ready(told)[state.failing])
-            assert ready(told)["reasons"]
-            assert told.http.get("/livez").status_code == 200
-            assert told.http.get("/readyz/read").status_code == 200
-            await asyncio.to_thread(until_scraped, told, lambda now: state.metric(before, now))
+            await asyncio.to_thread(until, lambda: not ready(watched)[state.failing])
+            assert ready(watched)["reasons"]
+            assert watched.http.get("/livez").status_code == 200
+            assert watched.http.get("/readyz/read").status_code == 200
+            await asyncio.to_thread(until_scraped, watched, lambda now: state.metric(before, now))
         finally:
             state.end(store)
-        await asyncio.to_thread(until, lambda: ready(told)["ready"])
+        await asyncio.to_thread(until, lambda: ready(watched)["ready"])
 
         def new() -> list[str]:
-            return told.log.splitlines()[lines:]
+            return watched.log.splitlines()[lines:]
 
         await asyncio.to_thread(until, lambda: any(state.last_line in line for line in new()))
         assert 1 <= sum(state.line in line for line in new()) <= REASONS, new()
         assert len(new()) <= MOST_LINES, new()
-        await asyncio.to_thread(until_scraped, told, lambda now: now["pushserver_store_up"] == 1)
+        await asyncio.to_thread(until_scraped, watched, lambda now: now["pushserver_store_up"] == 1)
 
 
 def test_the_table_names_every_state() -> None:
@@ -139,3 +144,4 @@ def test_the_table_names_every_state() -> None:
         (row,) = [line for line in section.splitlines() if line.startswith(f"| {name}")]
         assert state.line in row
         assert f"`{state.failing}`" in row
+        assert row.endswith(f"| {state.alert} |")

@@ -61,10 +61,10 @@ def listen(format: str, *, replay: bool) -> Callable[[Running, str, str], str]:
         async with reader(server, stream, format=format, cursor=cursor if replay else "") as socket:
             hello = await receive(socket)
             assert hello["complete"] is replay
-            told = [hello]
-            while told[-1].get("n", 0) < hello["head"]["n"]:
-                told.append(await receive(socket))
-        return json.dumps(told, ensure_ascii=False)
+            frames = [hello]
+            while frames[-1].get("n", 0) < hello["head"]["n"]:
+                frames.append(await receive(socket))
+        return json.dumps(frames, ensure_ascii=False)
 
     return lambda server, stream, cursor: asyncio.run(hear(server, stream, cursor))
 
@@ -74,16 +74,16 @@ def listen_sse(format: str, *, replay: bool) -> Callable[[Running, str, str], st
 
     def hear(server: Running, stream: str, cursor: str) -> str:
         query = f"format={format}&cursor={cursor if replay else ''}"
-        told: list[str] = []
+        lines: list[str] = []
         with server.http.stream("GET", f"/streams/{stream}/sse?{query}", headers={"Connection": "close"}) as response:
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     frame = json.loads(line.removeprefix("data: "))
-                    told.append(line)
-                    first = json.loads(told[0].removeprefix("data: "))
+                    lines.append(line)
+                    first = json.loads(lines[0].removeprefix("data: "))
                     if frame.get("n", 0) == first["head"]["n"]:
                         break
-        return "\n".join(told)
+        return "\n".join(lines)
 
     return hear
 
@@ -91,8 +91,8 @@ def listen_sse(format: str, *, replay: bool) -> Callable[[Running, str, str], st
 def json_ld(server: Running, stream: str, cursor: str) -> str:
     """The page's structured data, its escapes read."""
     html = get("/streams/{stream}")(server, stream, cursor)
-    (found,) = re.findall(r'<script id="json-ld" type="application/ld\+json">(.*?)</script>', html, re.DOTALL)
-    return str(json.loads(found))
+    (script,) = re.findall(r'<script id="json-ld" type="application/ld\+json">(.*?)</script>', html, re.DOTALL)
+    return str(json.loads(script))
 
 
 def sent_again(server: Running, stream: str, cursor: str) -> str:
@@ -179,31 +179,31 @@ def test_what_was_withdrawn_is_told_by_no_surface(
 ) -> None:
     stream, cursor = withdrawn
     for server in two:
-        told = SURFACES[name](server, stream, cursor)
+        text = SURFACES[name](server, stream, cursor)
         if "legal" not in stream and name in KEEP_THE_HEADLINE:
-            assert "xq-second" in told
-            told = told.replace("xq-second", "")
-        assert "xq-" not in told
+            assert "xq-second" in text
+            text = text.replace("xq-second", "")
+        assert "xq-" not in text
 
 
 @pytest.fixture(scope="module")
-def told(two: tuple[Running, Running]) -> tuple[str, str]:
+def published(two: tuple[Running, Running]) -> tuple[str, str]:
     """The same stream before the withdrawal."""
     return "surfaces-before", tell(two[0], "surfaces-before")
 
 
 @pytest.mark.parametrize("name", [name for name in SURFACES if name.startswith("/streams") and name not in TEXTLESS])
-def test_every_surface_told_it_before(two: tuple[Running, Running], told: tuple[str, str], name: str) -> None:
+def test_every_surface_told_it_before(two: tuple[Running, Running], published: tuple[str, str], name: str) -> None:
     for server in two:
-        assert "xq-second" in SURFACES[name](server, *told)
+        assert "xq-second" in SURFACES[name](server, *published)
 
 
 @pytest.mark.parametrize("name", ["/streams/{stream}/feed.atom", "/streams/{stream}/feed.json"])
 def test_feeds_tell_that_it_was_withdrawn(two: tuple[Running, Running], withdrawn: tuple[str, str], name: str) -> None:
     for server in two:
-        told = SURFACES[name](server, *withdrawn)
-        assert ID in told
-        assert "Taken back." in told
+        text = SURFACES[name](server, *withdrawn)
+        assert ID in text
+        assert "Taken back." in text
 
 
 def test_every_address_that_can_be_read_is_in_the_table() -> None:

@@ -203,9 +203,9 @@ async def test_what_an_unknown_event_says_of_an_entry_goes_with_the_entry(
         await receive(socket, "hello")
         replayed = [await receive(socket) for _ in range(3)]
     events = server.http.get(f"/streams/{stream}/events").json()["events"][1:]  # from the log
-    for told in (replayed, events):
-        assert [(frame["type"], frame["n"]) for frame in told] == [("entry.withdraw", n) for n in (2, 3, 4)]
-        assert "Secret" not in json.dumps(told)
+    for frames in (replayed, events):
+        assert [(frame["type"], frame["n"]) for frame in frames] == [("entry.withdraw", n) for n in (2, 3, 4)]
+        assert "Secret" not in json.dumps(frames)
 
 
 async def test_one_that_the_store_lost_is_not_published_again(start: Callable[..., Running], stream: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket as sockets
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -14,8 +15,9 @@ from pushserver.server.listener import (
     accept_rest,
     listen,
     listen_when_free,
+    passed,
+    refuse,
     reserve,
-    take_no_more,
 )
 
 from ..support.processes import Start, eventually, workers_of
@@ -91,13 +93,13 @@ def test_an_ipv6_address_is_reserved_for_ipv6_alone() -> None:
         assert reserved.getsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY) == 1
 
 
-def test_a_listener_that_takes_no_more_has_what_came_before_and_nothing_else() -> None:
+def test_a_listener_that_refuses_has_what_came_before_and_says_at_once_that_nobody_listens() -> None:
     with listen(("127.0.0.1", 0), 30.0) as listener:
         address = listener.getsockname()
-        with sockets.create_connection(address) as early, sockets.socket() as late:
-            take_no_more(listener)
-            late.setblocking(False)
-            assert late.connect_ex(address) == errno.EINPROGRESS
+        with sockets.create_connection(address) as early:
+            refuse(listener)
+            with pytest.raises(ConnectionRefusedError):
+                sockets.create_connection(address)
             (accepted,) = accept_rest(listener)
             with accepted:
                 assert accepted.getpeername() == early.getsockname()
@@ -105,6 +107,20 @@ def test_a_listener_that_takes_no_more_has_what_came_before_and_nothing_else() -
                 accepted.setblocking(True)
                 assert accepted.recv(1) == b"x"
             assert accept_rest(listener) == []
+
+
+def test_an_old_kernel_drops_the_first_packet_of_a_connection_until_the_listener_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pushserver.server.listener.NO_DEVICE", -1)  # refused, as by a kernel before 5.7
+    with listen(("127.0.0.1", 0), 30.0) as listener:
+        address = listener.getsockname()
+        with sockets.create_connection(address), sockets.socket() as late:
+            refuse(listener)
+            late.setblocking(False)
+            assert late.connect_ex(address) == errno.EINPROGRESS
+            (accepted,) = accept_rest(listener)
+            accepted.close()
             listener.shutdown(sockets.SHUT_RDWR)
             with pytest.raises(ConnectionRefusedError):
                 sockets.create_connection(address)  # of this very client, once its first packet was dropped
@@ -126,12 +142,23 @@ def test_a_unix_socket_is_for_its_group_and_goes_with_its_server(tmp_path: Path)
     path = tmp_path / "s"
     with closing(Listeners(listen(str(path), 30.0), 30.0)) as listeners, listeners.open() as listener:
         assert path.stat().st_mode & 0o777 == 0o660
-        with sockets.socket(sockets.AF_UNIX) as client:
-            client.connect(str(path))
-            (accepted,) = accept_rest(listener)
-            accepted.close()
-        with pytest.raises(OSError, match="in use"):
-            listen(str(path), 30.0)
+        with sockets.socket(sockets.AF_UNIX) as early, sockets.socket(sockets.AF_UNIX) as late:
+            early.connect(str(path))
+            with pytest.raises(OSError, match="in use"):
+                listen(str(path), 30.0)
+            listeners.refuse(listener)
+            with pytest.raises(FileNotFoundError):
+                late.connect(str(path))
+            accepted = accept_rest(listener)
+            assert len(accepted) == 2, "with the one that asked whether somebody listens"
+            for connection in accepted:
+                connection.close()
+        with listen(str(path), 30.0):  # the next server's
+            listeners.close()
+            assert path.exists()
+    path.unlink()
+    with closing(Listeners(listen(str(path), 30.0), 30.0)):
+        pass
     assert not path.exists()
 
 
@@ -146,6 +173,43 @@ def test_the_file_of_a_server_that_is_gone_is_replaced_and_no_other_file_is(tmp_
     with pytest.raises(FileExistsError):
         listen(str(other), 30.0)
     assert other.read_text() == "mine"
+
+
+def test_a_listener_of_the_service_manager_is_taken_over_with_its_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    variables = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "pushserver.socket"}
+    other = {**variables, "LISTEN_PID": "1", "PATH": "/bin"}
+    assert passed(other, 30.0) is None
+    assert other == {"PATH": "/bin"}, "they are for another process, and for none of ours"
+    with pytest.raises(OSError, match="got 2: have one"):
+        passed({**variables, "LISTEN_FDS": "2"}, 30.0)
+    its = listen(str(tmp_path / "s"), 30.0)
+    monkeypatch.setattr("pushserver.server.listener.PASSED", its.detach())
+    with closing(passed(variables, 30.0)) as listener:  # type: ignore[type-var]
+        assert listener is not None
+        assert listener.getsockname() == str(tmp_path / "s")
+        assert not listener.get_inheritable()
+    assert variables == {}
+    deaf = sockets.socket()
+    monkeypatch.setattr("pushserver.server.listener.PASSED", deaf.detach())
+    with pytest.raises(OSError, match="does not listen"):
+        passed({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}, 30.0)
+
+
+@pytest.mark.parametrize("is_unix", [True, False])
+def test_what_comes_to_a_passed_listener_after_a_server_waits_for_the_next_one(tmp_path: Path, is_unix: bool) -> None:
+    address = str(tmp_path / "s") if is_unix else ("127.0.0.1", 0)
+    with listen(address, 30.0) as manager, sockets.socket(manager.family) as client:
+        listeners = Listeners(manager.dup(), 30.0, is_passed=True)
+        with listeners.open() as listener:
+            listeners.refuse(listener)
+        listeners.close()
+        client.connect(manager.getsockname())
+        listeners = Listeners(manager.dup(), 30.0, is_passed=True)
+        with closing(listeners), listeners.open() as listener:
+            (accepted,) = accept_rest(listener)
+            accepted.close()
 
 
 async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:

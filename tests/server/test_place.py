@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from pushserver.server.listener import Listeners, listen
@@ -13,9 +15,11 @@ from pushserver.server.place import MOST_BACK_OFF, STABLE, TRIES, BackOff, Worke
 from pushserver.server.process import WorkerProcess
 
 from ..support.processes import Start, eventually, workers_of
-from ..support.server import reader, receive
+from ..support.server import LIMIT, clients_of, reader, receive
 
 pytestmark = pytest.mark.anyio
+
+LISTENING = 0  # where /proc has the port at the other end of a connection
 
 
 def test_the_first_end_is_followed_at_once_and_each_next_one_later_up_to_a_bound() -> None:
@@ -33,7 +37,9 @@ def test_connections_are_refused_until_the_first_worker_is_ready() -> None:
         raise AssertionError
 
     with closing(Listeners(listen(("127.0.0.1", 0), 30.0), 30.0)) as listeners:
-        WorkerPlace(listeners, start=start, failed=lambda *_: None, forget=lambda _: None, window=0.0)
+        WorkerPlace(
+            listeners, start=start, failed=lambda *_: None, forget=lambda _: None, other=lambda: None, window=0.0
+        )
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(listeners.address)
 
@@ -61,6 +67,45 @@ async def test_a_worker_that_stops_by_itself_is_replaced_before_it_has_left_and_
     server.process.terminate()
     await eventually(lambda: "server stopping" in server.log)
     assert server.stop() == 0, "the second signal ends the delay"
+
+
+@pytest.mark.full  # with one worker they wait for the next one
+async def test_connections_of_a_worker_that_is_killed_are_answered_by_another_one(start: Start) -> None:
+    server = start("--workers", "2")
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))
+    host, port = server.url.removeprefix("http://").split(":")
+    first, other = workers_of(server)
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: len({*workers_of(server)} - {first, other}) == 1)
+    (victim,) = {*workers_of(server)} - {first, other}  # its successor is started only after a second
+    await eventually(lambda: b"worker" in Path(f"/proc/{victim}/cmdline").read_bytes())  # else it is still a fork
+    await eventually(lambda: LISTENING in clients_of(victim))
+    os.kill(victim, signal.SIGSTOP)
+    await eventually(lambda: " T " in Path(f"/proc/{victim}/stat").read_text())  # it accepts nothing any more
+    with ExitStack() as stack:
+        wires = [stack.enter_context(socket.create_connection((host, int(port)), LIMIT)) for _ in range(20)]
+        for wire in wires:
+            wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        os.kill(victim, signal.SIGKILL)
+        answers = [await asyncio.to_thread(wire.recv, 65_536) for wire in wires]
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+
+@pytest.mark.full  # it starts two workers
+async def test_no_connection_waits_for_a_worker_that_dies_while_its_server_stops(start: Start) -> None:
+    server = start("--workers", "2", "--drain-delay", "300")
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))
+    victim, _ = workers_of(server)
+    server.process.terminate()
+    await eventually(lambda: "server stopping" in server.log)
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: victim not in workers_of(server))
+    async with httpx2.AsyncClient(base_url=server.url, headers={"Connection": "close"}, timeout=LIMIT) as http:
+        answers = await asyncio.gather(*(http.get("/livez") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    server.process.terminate()
+    server.close()
+    assert server.process.returncode == 0
 
 
 @pytest.mark.full  # it waits for the back-off of each try

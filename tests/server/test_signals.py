@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import signal
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.server.signals import Signals
+from pushserver.server.signals import NUMBERS, Signals
 
 from ..support.processes import eventually
 from ..support.server import ROOT, STOP_LIMIT, clean_environment
 
 pytestmark = pytest.mark.anyio
+
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 def state(signals: Signals) -> tuple[bool, bool, bool, bool]:
@@ -56,6 +60,18 @@ async def test_what_a_terminal_sends_stops_and_waits_for_no_balancer(
     assert (signals.stop.is_set(), signals.from_terminal) == (stops, waits_for_nobody)
 
 
+async def test_a_signal_after_the_end_changes_nothing() -> None:
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    try:
+        signals = Signals.install()
+        signals.ignore()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert state(signals) == (False, False, False, False)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_a_terminal_that_is_closed_stops_the_server(tmp_path: Path) -> None:
     """The kernel sends SIGHUP to the process that the terminal controls; --drain-delay is not waited out."""
     master, terminal = pty.openpty()
@@ -78,3 +94,21 @@ async def test_a_terminal_that_is_closed_stops_the_server(tmp_path: Path) -> Non
         os.close(master)
     assert process.wait(STOP_LIMIT) == 0
     assert "server stopping" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGUSR2])
+async def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number: int) -> None:
+    """`nohup` has SIGHUP ignored, and a shell SIGINT for what runs in the background."""
+    before = {each: signal.getsignal(each) for each in (*HANDLED, number)}
+    signal.signal(number, signal.SIG_IGN)
+    loop = asyncio.get_running_loop()
+    try:
+        Signals.install()
+        assert signal.getsignal(number) is signal.SIG_IGN
+        assert [each for each in HANDLED if signal.getsignal(each) is not signal.SIG_IGN] == [
+            each for each in HANDLED if each != number
+        ]
+    finally:
+        for each, handler in before.items():
+            loop.remove_signal_handler(each)
+            signal.signal(each, handler)

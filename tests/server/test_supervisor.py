@@ -24,7 +24,7 @@ from pushserver.client import Publisher, PublishError
 from pushserver.client.reader import follow
 from pushserver.wire.codes import Close
 
-from ..support.keys import create_key
+from ..support.keys import create_key, expired_key
 from ..support.processes import Start, eventually, free_port, read_to_close, stored, stores_on, worker_of, workers_of
 from ..support.scrapes import ready_workers
 from ..support.server import (
@@ -395,7 +395,7 @@ def test_servers_that_share_a_store_need_a_key_that_they_share_and_take_the_keys
     assert (status, "Traceback" in said) == (3, False), said
     assert "PUSHSERVER_KEY" in said
     assert "pushserver keys create NAME --redis URL" in said
-    create_key(first, "--expires", "2020-01-01T00:00:00Z")
+    expired_key(first, "2020-01-01T00:00:00.000Z")
     expired, said = serve("--port", "0", "--data", str(tmp_path / "two"), "--redis", url)
     assert (expired, "PUSHSERVER_KEY" in said) == (3, True)
     key = create_key(first)
@@ -507,11 +507,11 @@ def is_ready(url: str) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    found = []
+    pids = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
+            pids += [int(child), *descendants(int(child))]
+    return pids
 
 
 @pytest.mark.parametrize(

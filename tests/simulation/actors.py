@@ -113,15 +113,15 @@ async def _put(log: Log, stream: str, key: str) -> Appended:
 async def _correct(log: Log, stream: str, id: str, key: str) -> Appended:
     if first := await log.first_answer(stream, key, HASH):
         return first
-    held, at = await _held(log, stream, id), model.now()
-    return await log.append(entry_append(stream, {**held, "rev": held["rev"] + 1, "headline": key}, at, key))
+    current, at = await _stored_entry(log, stream, id), model.now()
+    return await log.append(entry_append(stream, {**current, "rev": current["rev"] + 1, "headline": key}, at, key))
 
 
 async def _withdraw(log: Log, stream: str, id: str, key: str) -> Appended:
     if first := await log.first_answer(stream, key, HASH):
         return first
-    held, at = await _held(log, stream, id), model.now()
-    entry = cast(StoredEntry, held)
+    current, at = await _stored_entry(log, stream, id), model.now()
+    entry = cast(StoredEntry, current)
     append = changes.withdraw_entry(
         stream, entry, WithdrawalIn(), at=at, idempotency=Idempotency(key, HASH, from_client=True)
     )
@@ -131,18 +131,18 @@ async def _withdraw(log: Log, stream: str, id: str, key: str) -> Appended:
 async def _page(log: Log, stream: str, key: str) -> Appended:
     if first := await log.first_answer(stream, key, HASH):
         return first
-    held, at = await log.page_of(stream) or model.unwritten_page(stream), model.now()
-    page: StoredPage = {**held, "rev": held["rev"] + 1, "headline": key, "updated_at": model.instant(at)}
+    current, at = await log.page_of(stream) or model.unwritten_page(stream), model.now()
+    page: StoredPage = {**current, "rev": current["rev"] + 1, "headline": key, "updated_at": model.instant(at)}
     return await log.append(changes.put_page(stream, page, at=at, idempotency=Idempotency(key, HASH)))
 
 
-async def _held(log: Log, stream: str, id: str) -> dict[str, Any]:
-    found, withdrawal = await log.entry(stream, id)
+async def _stored_entry(log: Log, stream: str, id: str) -> dict[str, Any]:
+    stored, withdrawal = await log.entry(stream, id)
     if withdrawal:
         raise Gone("It was withdrawn.")
-    if not found:
+    if not stored:
         raise Missing
-    return loads(found.encode())
+    return loads(stored.encode())
 
 
 def entry_append(stream: str, entry: dict[str, Any], at: int, key: str) -> Append:

@@ -91,12 +91,12 @@ class Memory:
     # --- commands
 
     def get(self, key: str) -> bytes | None:
-        held = self.keys.get(key)
-        return held.encode() if held is not None else None
+        value = self.keys.get(key)
+        return value.encode() if value is not None else None
 
     def hget(self, key: str, field: str) -> bytes | None:
-        held = self._hash(key).get(field)
-        return held.encode() if held is not None else None
+        value = self._hash(key).get(field)
+        return value.encode() if value is not None else None
 
     def xadd(self, key: str, fields: dict[str, str]) -> Id:
         records = self.keys.setdefault(key, Records())
@@ -129,7 +129,9 @@ class Memory:
         if mark in self.keys:
             return _words(["deleted", self.keys[mark]])
         kind, data, at, epoch, nonce, entry, rev, state, score, shown_at = map(str, arguments[:10])
-        stream, kept, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id, by = map(str, arguments[10:])
+        stream, retained, allowed, key, body_hash, _, page_state, replaces, began_at, feed_id, by = map(
+            str, arguments[10:]
+        )
         if key and idem in self.keys:
             held_hash, *first = json.loads(self.keys[idem])
             return _words(["replayed", *first] if held_hash == body_hash else ["reused"])
@@ -142,7 +144,7 @@ class Memory:
         request = f"{key} {body_hash}" if key else ""
         fields = {"e": epoch, "n": str(n + 1), "p": prev, "u": nonce, "t": kind, "s": shown_at, "k": entry}
         id = text_of(self.xadd(log_key, {**fields, "d": data, "i": request, **({"b": by} if by else {})}))
-        self.trim(log_key, max(int(kept), self._trim(len(self.keys[log_key].all))))
+        self.trim(log_key, max(int(retained), self._trim(len(self.keys[log_key].all))))
         if not entry:
             self._hash(page).update(json=state, rev=rev, state=page_state)
         elif kind == "entry.withdraw":
@@ -170,8 +172,8 @@ class Memory:
     ) -> list[str] | None:
         if entry and entry in self._hash(withdrawn):
             return ["gone"]
-        held = self._hash(entries).get(entry) if entry else None
-        current = int(json.loads(held)["rev"] if held else 0) if entry else int(self._hash(page).get("rev", 0))
+        stored = self._hash(entries).get(entry) if entry else None
+        current = int(json.loads(stored)["rev"] if stored else 0) if entry else int(self._hash(page).get("rev", 0))
         if current != replaces:
             return ["rev", str(current)]
         if kind == "entry.put" and not current:
@@ -193,8 +195,8 @@ class Memory:
         places = _newest(self._hash(order))
         if score != "":
             places = [place for place in places if place < (int(score), str(id))]
-        held, shown = self._hash(entries), self._hash(page)
-        texts = [held[entry].encode() for _, entry in places[: int(limit)]]
+        stored, shown = self._hash(entries), self._hash(page)
+        texts = [stored[entry].encode() for _, entry in places[: int(limit)]]
         taken = [self._hash(withdrawn)[entry].encode() for _, entry in _newest(self._hash(gone))[: int(withdrawals)]]
         parts = [shown[name].encode() if name in shown else None for name in ("json", "updated_at", "began_at")]
         feed_id = shown["feed_id"].encode() if "feed_id" in shown else None
@@ -211,27 +213,27 @@ class Memory:
             return [b"empty"]
         if last.fields["e"] != epoch:
             return [b"epoch"]
-        held = records.at(id)
-        if (held and held.fields.get("u") != nonce) or (not held and last.id < id):
+        at = records.at(id)
+        if (at and at.fields.get("u") != nonce) or (not at and last.id < id):
             return [b"rollback"]
         later = [record for record in records.after(id) if record.is_event]
-        n = int(held.fields["n"]) if held else int((later[0] if later else last).fields["n"]) - bool(later)
-        told: list[Record] = []
+        n = int(at.fields["n"]) if at else int((later[0] if later else last).fields["n"]) - bool(later)
+        answered: list[Record] = []
         size, link = 0, f"{id_text}.{nonce}"
         for record in later:
             if record.fields["p"] != link:
-                is_first = not held and record is later[0]
+                is_first = not at and record is later[0]
                 return [b"trimmed" if is_first and id < records.all[0].id else b"rollback"]
             link, size = f"{text_of(record.id)}.{record.fields['u']}", size + len(record.fields["d"].encode())
-            if in_part and (len(told) == limit or (size > most_bytes and told)):
+            if in_part and (len(answered) == limit or (size > most_bytes and answered)):
                 break
             if not in_part and (int(last.fields["n"]) - n > limit or size > most_bytes):
                 return [b"too_far"]
-            told.append(record)
+            answered.append(record)
         withdrawn = self._hash(keys[1])
-        about = dict.fromkeys(record.fields["k"] for record in told)
+        about = dict.fromkeys(record.fields["k"] for record in answered)
         gone = [[entry.encode(), withdrawn[entry].encode()] for entry in about if entry in withdrawn]
-        return [b"ok", n, [record.reply() for record in told], gone, int(len(told) < len(later))]
+        return [b"ok", n, [record.reply() for record in answered], gone, int(len(answered) < len(later))]
 
     def delete(self, keys: Sequence[str], arguments: Sequence[Any]) -> list[bytes]:
         mark, streams, page, log_key = keys[:4]

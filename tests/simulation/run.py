@@ -41,7 +41,7 @@ def run(seed: int) -> Result:
         story = Story(world)
         with listening(world):
             try:
-                violations = loop.run_until_complete(story.told())
+                violations = loop.run_until_complete(story.violations())
             except Stuck as stuck:
                 violations = [Violation("stuck", str(stuck))]
         violations += [Violation("error", error) for error in loop.errors]
@@ -75,7 +75,7 @@ class Story:
         self.publishers = [Publisher(world, number) for number in range(chance.choice((1, 3)))]
         self.readers = [Reader(world, number) for number in range(chance.choice((2, 5)))]
 
-    async def told(self) -> list[Violation]:
+    async def violations(self) -> list[Violation]:
         world, chance = self._world, self._world.chance
         reading = [asyncio.create_task(reader.run()) for reader in self.readers]
         async with asyncio.TaskGroup() as tasks:
@@ -137,12 +137,12 @@ class Story:
         logs = [*(reader.shown for reader in readers), *(reader.frames for reader in readers if not reader.lossy)]
         stored = {"entries": [entry for entry in world.entries(stream) if entry["id"] not in moot]}
         # Of what a page was changed to nothing is left that has a name.
-        kept = [outcome for outcome in self._kept(stream) if outcome.entry_id]
-        yield from judge(kept, [without(moot, log) for log in logs], stored, world.withdrawn(stream) | moot)
+        acknowledged = [outcome for outcome in self._acknowledged(stream) if outcome.entry_id]
+        yield from judge(acknowledged, [without(moot, log) for log in logs], stored, world.withdrawn(stream) | moot)
         for reader in readers:
-            held = shown(without(moot, reader.shown))
-            if held != (world.page(stream), {entry["id"]: entry for entry in stored["entries"]}):
-                yield Violation("state", f"reader {reader.number} shows {held}")
+            shows = shown(without(moot, reader.shown))
+            if shows != (world.page(stream), {entry["id"]: entry for entry in stored["entries"]}):
+                yield Violation("state", f"reader {reader.number} shows {shows}")
 
     def _judged_taken(self, stream: str) -> Iterator[Violation]:
         """What the store took, and has not lost: each key once, each revision once, and all that was acknowledged."""
@@ -152,16 +152,16 @@ class Story:
         for what, count in (*keys.items(), *revisions.items()):
             if count > 1:
                 yield Violation("doubled", f"{what} was taken {count} times")
-        kept = self._kept(stream)
+        acknowledged = self._acknowledged(stream)
         for outcome in self._known(stream):
-            if outcome not in kept and (stream, outcome.key) not in self._world.losses:
+            if outcome not in acknowledged and (stream, outcome.key) not in self._world.losses:
                 yield Violation("lost", f"{outcome.key} was acknowledged")
 
     def _known(self, stream: str) -> list[Outcome]:
         """What was acknowledged."""
         return [outcome for publisher in self.publishers for of, outcome in publisher.known if of == stream]
 
-    def _kept(self, stream: str) -> list[Outcome]:
+    def _acknowledged(self, stream: str) -> list[Outcome]:
         """What was acknowledged and not lost.
 
         A store that was flushed and comes back to what it was before has under a key what the key was first.
@@ -174,15 +174,15 @@ def without(moot: set[str], frames: list[Frame]) -> list[Frame]:
     """The frames in their order, as if these entries did not matter."""
     if not moot:
         return frames
-    found = []
+    others = []
     for frame in frames:
         if frame["type"] == "snapshot":
-            found.append({**frame, "entries": [entry for entry in frame["entries"] if entry["id"] not in moot]})
+            others.append({**frame, "entries": [entry for entry in frame["entries"] if entry["id"] not in moot]})
         elif frame["type"] == "entry.put" and frame["entry"]["id"] in moot:
-            found.append({**frame, "type": "moot"})
+            others.append({**frame, "type": "moot"})
         else:
-            found.append(frame)
-    return found
+            others.append(frame)
+    return others
 
 
 def shown(frames: list[Frame]) -> tuple[Any, dict[str, Frame]]:

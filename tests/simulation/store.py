@@ -170,17 +170,7 @@ class Client:
         self._line = line
 
     def evalsha(self, sha: str, count: int, *words: Any) -> Awaitable[Any]:
-        server, writes = self._line.server, sha in (APPEND, DELETE)
-
-        def act() -> Any:
-            if writes and server.is_full:
-                raise ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
-            answer = server.memory.script(sha)(words[:count], words[count:])
-            if writes:
-                server.look()
-            return answer
-
-        return server.ask(self._line, act)
+        return evalsha(self._line, sha, count, words)
 
     def get(self, key: str) -> Awaitable[bytes | None]:
         return self._ask(lambda memory: memory.get(key))
@@ -225,11 +215,15 @@ class Pipeline:
 
 
 class Connecting:
-    """A connection before it is one, and then what a tail sends on it."""
+    """A connection before it is one, and then what a tail or a script that only reads sends on it."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self._connection: Connection | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
 
     async def connect(self) -> None:
         self._connection = await self._line.server.connect(self._line)
@@ -240,7 +234,7 @@ class Connecting:
 
     async def send_packed_command(self, chunks: list[bytes]) -> None:
         words = b"".join(chunks).split(b"\r\n")[2::2]
-        await self.send_command(*[int(word) if word.isdigit() else word.decode() for word in words])
+        await self.send_command(*[word.decode() for word in words])
 
     async def read_response(self) -> Any:
         assert self._connection is not None
@@ -273,8 +267,10 @@ class Connection:
                 server.later(give, self.answer, self.client_id)
             case ["XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS", *rest]:
                 keys, ids = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-                self.asked, self.count = [(key, id_of(id)) for key, id in zip(keys, ids, strict=True)], count
-                server.later(self._arrive, self.answer, milliseconds)
+                self.asked, self.count = [(key, id_of(id)) for key, id in zip(keys, ids, strict=True)], int(count)
+                server.later(self._arrive, self.answer, int(milliseconds))
+            case ["EVALSHA", sha, count, *rest]:
+                self.answer = evalsha(self.line, sha, int(count), rest)
             case _:
                 raise AssertionError(f"a command that the model does not know: {words}")
 
@@ -285,6 +281,21 @@ class Connection:
     def lose(self) -> None:
         self._is_lost = True
         self.line.server.later(fail, self.answer, ConnectionError("the connection was lost"))
+
+
+def evalsha(line: Line, sha: str, count: int, words: Sequence[Any]) -> Future[Any]:
+    """Run a script of the log: `count` keys, and then its arguments."""
+    server, writes = line.server, sha in (APPEND, DELETE)
+
+    def act() -> Any:
+        if writes and server.is_full:
+            raise ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
+        answer = server.memory.script(sha)(words[:count], words[count:])
+        if writes:
+            server.look()
+        return answer
+
+    return server.ask(line, act)
 
 
 def give(answer: Future[Any], value: Any) -> None:

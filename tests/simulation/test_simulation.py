@@ -96,7 +96,7 @@ def replay_in_part(patch: pytest.MonkeyPatch) -> None:
 def forget_the_reset(patch: pytest.MonkeyPatch) -> None:
     restart = Fanout.restart
 
-    def broken(fanout: Fanout, head: Any, n: int, told: list[Frame]) -> None:
+    def broken(fanout: Fanout, head: Any, n: int, sent: list[Frame]) -> None:
         restart(fanout, head, n, [])
 
     patch.setattr(Fanout, "restart", broken)

@@ -222,8 +222,8 @@ class World:
 
     def page(self, stream: str) -> str:
         """The headline of the page."""
-        held = self.memory.keys.get(self.key(stream, "page"), {}).get("json")
-        headline: str = (json.loads(held) if held else model.unwritten_page(stream))["headline"]
+        page = self.memory.keys.get(self.key(stream, "page"), {}).get("json")
+        headline: str = (json.loads(page) if page else model.unwritten_page(stream))["headline"]
         return headline
 
     # --- what it lost
@@ -248,20 +248,20 @@ class World:
         """Note what the store does not have any more, of what it had taken, after this change."""
         before = {stream: (self._epoch(stream), self.memory.taken(stream)) for stream in self.streams}
         change()
-        found = []
+        lost = []
         for stream, (epoch, taken) in before.items():
-            kept = set(self.memory.taken(stream))
+            remaining = set(self.memory.taken(stream))
             # Then it is not put back, as somebody may have meant it.
             is_anew = self._epoch(stream) is None or self._epoch(stream) != epoch
             for stored in taken:
-                if stored not in kept:
-                    found.append(stored)
+                if stored not in remaining:
+                    lost.append(stored)
                     self._lose_one(stored, [] if is_anew else self._holders(stored, taken))
             if is_anew:
                 for key, loss in self.losses.items():
                     if key[0] == stream:
                         self.losses[key] = loss._replace(holders=[])
-        return found
+        return lost
 
     def trimmed(self, key: str) -> None:
         """Whose last event is older than all that is left in a log cannot tell what was lost from what was trimmed."""

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import redis.asyncio as aioredis
+from redis.exceptions import MovedError
 
 from pushserver.store import topology
-from pushserver.store.connection import CLOCK_SAMPLES, BlockingConnection, Node, StoreClock, within
+from pushserver.store.connection import CLOCK_SAMPLES, READS, BlockingConnection, Node, StoreClock, within
 from pushserver.store.log import Log
 from pushserver.store.store import Store, StoreError
 
@@ -256,3 +258,70 @@ def test_a_store_s_clock_is_estimated_by_its_fastest_answers() -> None:
     assert clock.ahead_ms == 15
     clock.note(5_000, 5_000, 4_000)  # ours was, in between
     assert clock.ahead_ms == 500
+
+
+# --- scripts that only read
+
+
+@pytest.fixture
+async def node(store_url: str) -> AsyncIterator[Node]:
+    node = Node(store_url)
+    yield node
+    await node.close()
+
+
+ECHO = aioredis.Redis().register_script("return {KEYS[1], ARGV[1]}")
+
+
+async def echo(node: Node, word: str) -> Any:
+    return await node.reads.run(ECHO, ["key"], [word])
+
+
+async def clients_of(node: Node) -> int:
+    return len(await node.redis.client_list())
+
+
+async def test_reads_share_a_few_connections(node: Node) -> None:
+    assert await echo(node, "first") == [b"key", b"first"]  # its script was not on the server
+    await echo(node, "next")
+    clients = await clients_of(node)
+    for number in range(10):
+        assert await echo(node, str(number)) == [b"key", str(number).encode()]
+    assert await clients_of(node) == clients
+    answers = await asyncio.gather(*(echo(node, str(number)) for number in range(10 * READS)))
+    assert answers == [[b"key", str(number).encode()] for number in range(10 * READS)]
+
+
+async def test_a_read_whose_connection_the_server_has_closed_is_sent_again(node: Node) -> None:
+    await echo(node, "before")
+    await echo(node, "before")
+    await node.redis.client_kill_filter(_type="normal", skipme=True)
+    assert await echo(node, "after") == [b"key", b"after"]
+
+
+async def test_a_read_that_is_given_up_leaves_no_answer_to_the_next(node: Node) -> None:
+    await echo(node, "loads the script")
+    for number in range(5):
+        reading = asyncio.create_task(echo(node, "given up"))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert await echo(node, "next") == [b"key", b"next"]
+
+
+async def test_a_refused_read_keeps_its_connection(node: Node) -> None:
+    wrong = aioredis.Redis().register_script("return redis.error_reply('MOVED 1 127.0.0.1:1')")
+    for _ in range(3 * READS):
+        with pytest.raises(MovedError):
+            await node.reads.run(wrong, ["key"], [])
+    assert await echo(node, "after") == [b"key", b"after"]
+
+
+async def test_a_server_that_is_left_is_not_read_any_more(node: Node) -> None:
+    """It may go on answering, without what its successor has acknowledged."""
+    await echo(node, "before")
+    await echo(node, "before")
+    await node.close()
+    with pytest.raises(StoreError, match="no longer the primary"):
+        await echo(node, "after")

@@ -322,8 +322,8 @@ async def test_the_verdict_on_a_cursor(
         answers.append(await log.append(put(stream, str(number))))
     await execute(store, "XTRIM", log_key(stream), "MAXLEN", 3)
     cursor = answers[n - 1].cursor
-    told = {name: value if isinstance(value, str) else value(cursor) for name, value in change.items()}
-    resumed = await log.resume(stream, cursor._replace(**told), limit=limit, limit_bytes=10**6)
+    changed = {name: value if isinstance(value, str) else value(cursor) for name, value in change.items()}
+    resumed = await log.resume(stream, cursor._replace(**changed), limit=limit, limit_bytes=10**6)
     assert (resumed.reason, resumed.n, [event.n for event in resumed.events]) == expected
 
 

@@ -299,11 +299,13 @@ def test_views_that_differ(views: list[View], expected: list[tuple[int, int, str
     assert owners(views) == expected
 
 
-async def test_a_slot_that_no_server_has_is_named(nodes: list[Server]) -> None:
+async def test_a_slot_that_no_server_has_is_named(nodes: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     async with store_on(url_of(nodes)) as store:
-        store._shards = [shard for shard in store._shards if not shard[0] <= 5_061 <= shard[1]]
-        with pytest.raises(StoreError, match="no server has slot 5061, which is that of bar"):
-            await store.node("bar")
+        shards = [shard for shard in store._shards if not shard[0] <= 5_061 <= shard[1]]
+        with monkeypatch.context() as patch:  # the store closes the connections of all its shards in the end
+            patch.setattr(store, "_shards", shards)
+            with pytest.raises(StoreError, match="no server has slot 5061, which is that of bar"):
+                await store.node("bar")
 
 
 @pytest.mark.full

@@ -31,6 +31,8 @@ async def answering(answers: dict[str, Any] | None) -> AsyncIterator[int]:
                         encoded(next((value for name, value in answers.items() if line.startswith(name)), "OK"))
                     )
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -53,6 +53,8 @@ async def listening(faulty: FaultyServer) -> AsyncIterator[Endpoint]:
         try:
             await faulty.serve(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

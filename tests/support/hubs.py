@@ -98,7 +98,7 @@ async def reading(
     """A reader that follows a stream, until the end or until it is closed."""
     async with hub.follow(stream) as live:
         reader = RecordingReader(**options)
-        await hub.join(live, reader, cursor)
+        await hub.arrivals.join(live, reader, cursor)
         try:
             yield reader
         finally:

@@ -24,10 +24,10 @@ SIGNED_WITH: dict[str, Any] = {"EdDSA": ED25519, "ES256": P256, "RS256": RSA, "H
 
 def token(*streams: str, algorithm: str = "EdDSA", kid: Any = None, key: Any = None, **claims: Any) -> str:
     """A token for these streams that is good for a minute, unless a claim says otherwise; None leaves a claim out."""
-    said = {"aud": "pushserver", "exp": time.time() + 60, "streams": list(streams), **claims}
-    kept = {name: value for name, value in said.items() if value is not None}
+    all_claims = {"aud": "pushserver", "exp": time.time() + 60, "streams": list(streams), **claims}
+    claims = {name: value for name, value in all_claims.items() if value is not None}
     headers = {"kid": kid} if kid is not None else None
-    return signed(json.dumps(kept).encode(), algorithm=algorithm, headers=headers, key=key)
+    return signed(json.dumps(claims).encode(), algorithm=algorithm, headers=headers, key=key)
 
 
 def signed(payload: bytes, *, algorithm: str = "EdDSA", headers: dict[str, Any] | None = None, key: Any = None) -> str:
@@ -64,7 +64,7 @@ def jwks(*members: dict[str, Any]) -> bytes:
 ALL = jwks(jwk(ED25519, kid="ed"), jwk(P256, kid="ec"), jwk(RSA, kid="rsa"))
 
 
-def told(path: Path, content: bytes, **more: Any) -> settings.Settings:
+def settings_with(path: Path, content: bytes, **more: Any) -> settings.Settings:
     """The settings of a server whose `desk-*` are private, with this file of keys."""
     path.write_bytes(content)
     return settings.Settings(private="desk-*", token_keys=str(path), **more)

@@ -20,7 +20,7 @@
       data-timezone data-day data-rev data-order data-key data-words data-local data-local-ago data-local-time data-local-still tabindex scope start
       aria-label aria-pressed`);
     const ids = words(`json-ld live status header updated latest latest-title intro entries empty older topics local key key-title
-      words since notice auto zone announcer readers`);
+      words since notice auto zone announcer readers side`);
     const ours = /^<script type="module" src="\.\.\/static\/[0-9a-f]{16}\/boot\.js"><\/script>$/;
     const found = [];
     const seen = new Set();

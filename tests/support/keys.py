@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from subprocess import CompletedProcess
+from typing import Any
 
+import redis
 from click.testing import CliRunner
 
+from pushserver.access.keystore import KEYS
 from pushserver.cli.keys import keys
+from pushserver.store.folder import SOCKET
 
 from .server import Running
 
@@ -29,6 +34,16 @@ def create_key(server: Running, *arguments: str) -> str:
     done = keys_command(server, "create", "desk", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def expired_key(server: Running, expires: str) -> str:
+    """The text of a key that expired at an instant that is past: no command makes one."""
+    key = create_key(server)
+    id = key.split("_")[1]
+    with redis.Redis(unix_socket_path=str(server.data / SOCKET)) as store:
+        stored: Any = store.hget(KEYS, id)
+        store.hset(KEYS, id, json.dumps({**json.loads(stored), "expires": expires}))
+    return key
 
 
 def as_key(key: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ class Running(Served):
         env: dict[str, str] | None = None,
         module: str = "pushserver",
         unix: Path | None = None,
+        passed: Sequence[int] = (),  # file descriptors
     ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +111,7 @@ class Running(Served):
                 text=True,
                 errors="surrogateescape",  # the name of a folder may be no UTF-8
                 start_new_session=True,
+                pass_fds=passed,
             )
         self.greeting = self._greeting()
         if unix is not None:

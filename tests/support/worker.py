@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import uvicorn
@@ -29,6 +29,7 @@ from pushserver.web.app import create_app
 from .server import LIMIT, STOP_LIMIT, Running, Served
 
 Serve = Callable[..., "Worker"]
+Loop = Literal["uvloop", "asyncio"]
 
 
 class Worker(Served):
@@ -60,12 +61,12 @@ class Server(uvicorn.Server):
 
 
 @contextmanager
-def working(beside: Running, *arguments: str) -> Iterator[Worker]:
+def working(beside: Running, *arguments: str, loop: Loop = "uvloop") -> Iterator[Worker]:
     """Run a worker with these arguments of `pushserver serve`, without a supervisor."""
     parsed = serve.make_context("serve", list(arguments)).params
     settings = Settings(**{field.name: parsed[field.name] for field in fields(Settings)})
     with reachable(beside.data.absolute() / SOCKET) as path, _logged(settings) as written:
-        with _serving(replace(settings, redis=socket_url(path), key=beside.key)) as url:
+        with _serving(replace(settings, redis=socket_url(path), key=beside.key), loop) as url:
             worker = Worker(url, beside, written)
             try:
                 yield worker
@@ -74,7 +75,7 @@ def working(beside: Running, *arguments: str) -> Iterator[Worker]:
 
 
 @contextmanager
-def _serving(settings: Settings) -> Iterator[str]:
+def _serving(settings: Settings, loop: Loop) -> Iterator[str]:
     app = create_app(settings)
     http: Any = partial(
         HttpProtocol,
@@ -84,7 +85,7 @@ def _serving(settings: Settings) -> Iterator[str]:
     )
     config = uvicorn.Config(
         app,
-        loop="uvloop",
+        loop=loop,
         http=http,
         log_config=None,
         access_log=False,

@@ -10,9 +10,12 @@ import pytest
 
 from pushserver.errors import NotFound
 from pushserver.live.hub import Hub
+from pushserver.page.masthead import Masthead
+from pushserver.page.render import NOWHERE
 from pushserver.page.site import Site
+from pushserver.store.deletion import Deletions
 from pushserver.store.log import Log, Snapshot
-from pushserver.surfaces.cache import Copy, SurfaceCache
+from pushserver.surfaces.cache import MAKING, WAITING, Copy, SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
 from pushserver.surfaces.surface import Surface
 
@@ -42,8 +45,10 @@ class CountedLog(Log):
         return await super().snapshot(*arguments, **options)
 
 
-def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20) -> SurfaceCache:
-    return SurfaceCache(log, hub, page_entries=100, limit_bytes=limit_bytes, stale_pages=300, site=Site(), version="1")
+def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20, *, site: Site = NOWHERE, version: str = "1") -> SurfaceCache:
+    return SurfaceCache(
+        log, hub, page_entries=100, limit_bytes=limit_bytes, stale_pages=300, site=site, version=version
+    )
 
 
 async def read(cache: SurfaceCache, stream: str, surface: Surface = Surface.PAGE) -> str:
@@ -62,6 +67,16 @@ async def test_a_surface_is_made_once_however_many_ask_for_it(log: Log, hub: Hub
     for surface in Surface:
         await read(cache, stream, surface)
     assert counted.snapshots == 3
+
+
+async def test_bytes_of_another_address_name_build_or_version_have_another_tag(log: Log, hub: Hub, stream: str) -> None:
+    await log.append(entry_append(stream, "One"))
+    named = Masthead(name="The Courier")
+    sites = [Site(), Site(public_url="https://news.example"), Site(build="b2"), Site(masthead=named)]
+    caches = [*(cache_of(log, hub, site=site) for site in sites), cache_of(log, hub, version="2")]
+    for surface in Surface:
+        copies = [await cache.read(stream, surface, IDENTITY) for cache in caches]
+        assert len({copy.etag for copy in copies}) == len(caches)
 
 
 async def test_the_least_recently_read_stream_makes_room(log: Log, hub: Hub, stream: str) -> None:
@@ -115,7 +130,7 @@ async def test_a_withdrawal_takes_the_pieces_of_its_entry_and_leaves_the_others(
     async with asyncio.timeout(30):
         while not shelf.cleared:
             await asyncio.sleep(0.01)
-    assert [entry for entry in shelf.pieces._pieces if "Withdrawn" in entry] == []
+    assert [entry for entry in shelf.pieces._pieces if b"Withdrawn" in entry] == []
     assert "Withdrawn" not in await read(cache, stream)
     assert sum(pieces.get(entry) is piece for entry, piece in shelf.pieces._pieces.items()) >= 1
     shelf.clear()
@@ -123,7 +138,7 @@ async def test_a_withdrawal_takes_the_pieces_of_its_entry_and_leaves_the_others(
 
 
 async def test_a_read_soon_is_a_read_of_bytes_that_are_there(log: Log, hub: Hub, stream: str) -> None:
-    """It answers None where they have to be made, and is refused where the stream was not read yet."""
+    """It is refused where the stream was not read yet."""
     cache = cache_of(log, hub)
     await log.append(entry_append(stream, "One"))
     copies: asyncio.Queue[Copy | None] = asyncio.Queue()
@@ -131,7 +146,42 @@ async def test_a_read_soon_is_a_read_of_bytes_that_are_there(log: Log, hub: Hub,
     copy = await cache.read(stream, Surface.PAGE, IDENTITY)
     assert cache.read_soon(stream, Surface.PAGE, IDENTITY, copies.put_nowait)
     assert await copies.get() is copy
-    for surface in (Surface.ATOM, Surface.PAGE):
-        await log.append(entry_append(stream, "Two"))
-        assert cache.read_soon(stream, surface, IDENTITY, copies.put_nowait)
-        assert await copies.get() is None
+
+
+@pytest.mark.parametrize("surface", [Surface.ATOM, Surface.PAGE])
+async def test_reads_soon_share_what_one_makes(log: Log, hub: Hub, stream: str, surface: Surface) -> None:
+    counted = CountedLog(log)
+    cache = cache_of(counted, hub)
+    await log.append(entry_append(stream, "One"))
+    await read(cache, stream)
+    copies: asyncio.Queue[Copy | None] = asyncio.Queue()
+    await log.append(entry_append(stream, "Two"))
+    for _ in range(20):
+        assert cache.read_soon(stream, surface, GZIP, copies.put_nowait)
+    first, *others = [await copies.get() for _ in range(20)]
+    assert first
+    assert (first.head.n, counted.snapshots) == (2, 2)
+    assert all(copy is first for copy in others)
+
+
+async def test_a_read_soon_leaves_to_the_read_what_it_cannot_answer(log: Log, hub: Hub, stream: str) -> None:
+    cache = cache_of(log, hub)
+    copies: asyncio.Queue[Copy | None] = asyncio.Queue()
+
+    async def answered() -> Copy | None:
+        assert cache.read_soon(stream, Surface.PAGE, GZIP, copies.put_nowait)
+        return await copies.get()
+
+    await log.append(entry_append(stream, "One"))
+    await read(cache, stream)
+    await log.append(entry_append(stream, "Two"))
+    cache._queued = MAKING + WAITING
+    assert await answered() is None  # as many pages are being made as may wait
+    cache._queued = 0
+    shelf = cache._shelves[stream]
+    former = await cache.read(stream, Surface.PAGE, GZIP)
+    await log.append(entry_append(stream, "Three"))
+    shelf.making[Surface.PAGE, GZIP, None] = 0, asyncio.create_task(asyncio.sleep(0, former))
+    assert await answered() is None  # what is being made is of the event before
+    await Deletions(log).delete(stream)
+    assert await answered() is None

@@ -6,7 +6,7 @@ import random
 import brotli
 import pytest
 
-from pushserver.surfaces.codings import ContentCoding, accepted, compress
+from pushserver.surfaces.codings import STEP, ContentCoding, accepted, compress
 
 BROTLI, GZIP, IDENTITY = ContentCoding.BROTLI, ContentCoding.GZIP, ContentCoding.IDENTITY
 
@@ -38,9 +38,30 @@ def test_the_client_chooses_the_coding(field: bytes, coding: ContentCoding) -> N
     assert accepted(field) is coding
 
 
-@pytest.mark.parametrize("size", [0, 1, 1_000, 100_000])
+def compressed(body: bytes, coding: ContentCoding) -> tuple[bytes, int]:
+    """The body in a coding, and in how many steps it was made."""
+    steps, count = compress(body, coding), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, count
+        count += 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_000, 300_000])
 def test_a_body_in_a_coding_is_the_body(size: int) -> None:
     body = random.Random(size).randbytes(size // 2) * 2
-    assert gzip.decompress(compress(body, GZIP)) == body
-    assert brotli.decompress(compress(body, BROTLI)) == body
-    assert compress(body, IDENTITY) is body
+    assert gzip.decompress(compressed(body, GZIP)[0]) == body
+    assert brotli.decompress(compressed(body, BROTLI)[0]) == body
+    assert compressed(body, IDENTITY)[0] is body
+
+
+@pytest.mark.parametrize("coding", [GZIP, BROTLI])
+def test_a_body_is_compressed_in_steps_and_as_well_as_at_once(coding: ContentCoding) -> None:
+    words = [f"word{number}" for number in range(2_000)]
+    body = " ".join(random.Random(1).choices(words, k=40_000)).encode()
+    data, count = compressed(body, coding)
+    assert count == -(-len(body) // STEP)
+    at_once = brotli.compress(body, quality=1) if coding is BROTLI else gzip.compress(body, 1)
+    assert len(data) < 1.05 * len(at_once)

@@ -256,6 +256,14 @@ def test_an_upgrade_has_no_body(server: Serving, field: bytes, upgrade: bytes) -
         assert wire.rest() == b""
 
 
+def test_an_upgrade_of_another_method_has_no_body_either(server: Serving) -> None:
+    with server.wire() as wire:
+        fields = HOST + UPGRADE.replace(b"websocket", b"h2c") + b"Content-Length: 5\r\n\r\nhello"
+        wire.send(b"POST /short HTTP/1.1\r\n" + fields)
+        status, body = wire.answer()
+        assert (status, json.loads(body)["errors"][0]["field"]) == (400, "body")
+
+
 def test_an_upgrade_to_something_else_is_answered_without_it(server: Serving) -> None:
     with server.wire() as wire:
         for _ in range(2):

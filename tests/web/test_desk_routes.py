@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ..support.keys import as_key, create_key
 from ..support.server import LIMIT, Running, reader, receive
+from ..support.worker import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -194,6 +195,16 @@ def test_a_legal_withdrawal_erases_by_itself_and_says_when(server: Running, stre
     events = server.http.get(f"/streams/{stream}/events?after={cursor}").json()
     assert (events["complete"], [event["type"] for event in events["events"]]) == (True, ["entry.withdraw"])
     assert "erased_at" not in json.dumps(events), "readers are not told"
+
+
+def test_a_text_that_a_failover_could_bring_back_is_not_called_erased(serve: Serve, stream: str) -> None:
+    """The store has no replica, which is to have it erased, too."""
+    worker = serve("--replicas", "1")
+    id = worker.publish(stream, {"headline": "a text"}).json()["id"]
+    answer = worker.send("DELETE", f"/streams/{stream}/entries/{id}?reason=legal", b"")
+    assert (answer.status_code, answer.json()["erased"]) == (202, None)
+    again = worker.send("POST", f"/streams/{stream}/desk/entries/{id}/erase", b"")
+    assert (again.status_code, again.json()["replicas"]) == (202, 0)
 
 
 def test_an_entry_that_was_withdrawn_before_is_erased_on_request(server: Running, stream: str) -> None:

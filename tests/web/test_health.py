@@ -170,12 +170,12 @@ class Store:
         self.condition = StoreCondition()
         self.error: Exception | None = None
         self.pinged = asyncio.Event()
-        self.held = asyncio.get_running_loop().create_future()  # a ping waits for it
-        self.held.set_result(None)
+        self.answer = asyncio.get_running_loop().create_future()  # a ping waits for it
+        self.answer.set_result(None)
 
     async def ping(self) -> None:
         self.pinged.set()
-        await self.held
+        await self.answer
         if self.error:
             raise self.error
 
@@ -220,14 +220,14 @@ async def test_a_store_that_keeps_a_check_waiting_is_slow_before_it_answers_and_
     task = asyncio.create_task(checked.run())
     await asked(store)
     assert checked.checks()["fast"]
-    store.held = asyncio.get_running_loop().create_future()
+    store.answer = asyncio.get_running_loop().create_future()
     store.pinged.clear()
     await store.pinged.wait()
     assert checked.checks()["fast"]
     monkeypatch.setattr(checked, "_slow", 0.0)
     assert [name for name, passes in checked.checks().items() if not passes] == ["fast"]
     assert all(checked.reading_checks().values())
-    store.held.set_result(None)
+    store.answer.set_result(None)
     await asked(store)
     assert caplog.text.count("store slow") == 1
     monkeypatch.setattr(checked, "_slow", float("inf"))

@@ -174,6 +174,7 @@ TOMORROW = model.instant(model.now() + 86_400_000)
     ("entry", "code"),
     [
         ({"headline": "x", "published_at": TOMORROW}, "published-in-future"),
+        ({"headline": "x", "sort_at": TOMORROW}, "sorted-in-future"),
         ({"body": "# *x*\n\ny"}, "not-kept"),
         ({"body": "```sh\nx\n```"}, "not-kept"),
     ],
@@ -479,7 +480,7 @@ def test_a_page_that_is_not_valid_is_refused_by_field(
         (b'{"headline": "x"} {}', "body"),
         (b'{"headline": "\xff"}', "body"),
         (b'{"headline": "\xed\xa0\x80"}', "body"),
-        (b'\xef\xbb\xbf{"headline": "x"}', "body"),
+        (b' \xef\xbb\xbf{"headline": "x"}', "body"),
         (b'{"headline": NaN}', "body"),
         (b'{"headline": "x", "headline": "y"}', "headline"),
         (b"[" * 60_000, "body"),
@@ -527,6 +528,27 @@ def test_a_name_that_is_not_one_of_a_stream_is_refused(server: Running, name: st
 def test_an_id_with_a_slash_is_refused_as_an_id(server: Running, stream: str, id: str, method: str) -> None:
     (fault,) = problem(server.send(method, f"/streams/{stream}/entries/{id}", ENTRY), 422)
     assert fault["field"] == "id"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("DELETE", "%2fentries%2F{id}"),
+        ("DELETE", "/entries%2F{id}"),
+        ("PATCH", "%2Fentries/{id}"),
+        ("GET", "%2Fentries%2F{id}"),
+        ("GET", "%2Fexport"),
+        ("GET", "%2F"),
+    ],
+)
+def test_an_encoded_slash_leads_to_no_other_address(server: Running, stream: str, method: str, path: str) -> None:
+    """Who deletes the stream `a/entries/b` must not withdraw the entry b of the stream a."""
+    id = server.publish_ok(stream, "One")["id"]
+    before = server.snapshot(stream)
+    address = f"/streams/{stream}{path.format(id=id)}"
+    (fault,) = problem(server.send(method, address, b"" if method == "GET" else ENTRY), 422)
+    assert fault["field"] == "stream"
+    assert server.snapshot(stream)["cursor"] == before["cursor"]
 
 
 def test_there_is_no_entry_whose_id_has_a_slash(server: Running, stream: str) -> None:

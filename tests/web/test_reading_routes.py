@@ -294,7 +294,7 @@ async def counting(log_store: Store, stream: str) -> tuple[Counting, ReadingRout
     log = Counting(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     await log.append(put(stream))
     options: dict[str, Any] = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
-    return log, ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)
+    return log, ReadingRoutes(log, Tokens.of(Settings()), Site(), cache_control="no-cache", **options)
 
 
 def request_for(stream: str) -> Request:
@@ -351,7 +351,7 @@ async def test_no_read_waits_for_a_store_that_is_silent(
     monkeypatch.setattr(Listing, "places", places)
     log = Silent(log_store, log_events=1_000, entry_limit=500, idempotency=60)
     options = {"page_entries": 10, "replay_events": 10, "replay_bytes": 1_000}
-    routes = ReadingRoutes(log, Tokens.of(Settings()), Site(), description="", cache_control="no-cache", **options)
+    routes = ReadingRoutes(log, Tokens.of(Settings()), Site(), cache_control="no-cache", **options)
     request = request_for(stream)
     request.path_params["id"] = "x"
     with pytest.raises(StoreError):

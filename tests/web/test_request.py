@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from pushserver.access.keys import Keys, PublishKey, new_key
 from pushserver.access.keystore import KeyStore
-from pushserver.errors import Forbidden, Unauthorized
+from pushserver.errors import Forbidden, Malformed, Unauthorized
 from pushserver.model import instant
 from pushserver.store.store import Store
 from pushserver.web import request as module
@@ -86,3 +86,24 @@ async def test_where_the_body_came_at_once_the_key_is_not_looked_up_again(
 ) -> None:
     monkeypatch.setattr(module, "KEY_FRESH", 1_000.0)
     assert await send(log_store, JSON, [b"{", b"}"], revoke) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "read"),
+    [
+        (JSON, [b"\xef\xbb\xbf{}"], {}),
+        (JSON, [b"\xef", b"\xbb\xbf{", b"}"], {}),
+        (NDJSON, [b"\xef\xbb\xbf{}\r\n", b"{}"], [(1, b"{}\r"), (2, b"{}")]),
+        (NDJSON, [b"\xef\xbb\xbf\r\n{}"], [(2, b"{}")]),
+        (NDJSON, [b"{}\n\xef\xbb\xbf{}"], [(1, b"{}"), (2, b"\xef\xbb\xbf{}")]),  # no start of a file
+    ],
+)
+async def test_a_byte_order_mark_at_the_start_of_a_body_is_dropped(
+    log_store: Store, kind: str, body: list[bytes], read: Any
+) -> None:
+    assert await send(log_store, kind, body, nothing) == read
+
+
+async def test_a_body_of_a_byte_order_mark_has_no_line(log_store: Store) -> None:
+    with pytest.raises(Malformed, match="no line"):
+        await send(log_store, NDJSON, [b"\xef\xbb\xbf\r\n"], nothing)

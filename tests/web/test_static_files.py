@@ -9,6 +9,8 @@ from pathlib import Path
 import brotli
 import pytest
 
+from pushserver.surfaces.codings import ContentCoding
+from pushserver.web.caching import cache_control
 from pushserver.web.modules import compact, join
 from pushserver.web.static_files import FIRST, IMMUTABLE, PAGE, StaticSet
 
@@ -40,7 +42,7 @@ def test_a_file_is_the_same_in_every_coding(server: Running, name: str) -> None:
         named = headers.get("content-encoding", "identity")
         assert (status, decoders[named](body)) == (200, content)
         assert named == (coding if len(content) >= 1_024 else "identity")
-        assert (headers["cache-control"], headers["vary"]) == ("no-cache", "Accept-Encoding")
+        assert (headers["cache-control"], headers["vary"]) == (cache_control(1), "Accept-Encoding")
         assert headers["content-length"] == str(len(body))
 
 
@@ -126,6 +128,16 @@ def test_a_page_names_every_module_that_it_loads(tmp_path: Path) -> None:
     for name, source in modules.items():
         (tmp_path / name).write_text(source)
     assert StaticSet(tmp_path).site.modules == (FIRST, "page.js", "later.js")
+
+
+def test_a_server_may_have_caches_ask_for_files_each_time(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text("1")
+    for seconds in (0, 10):
+        files = StaticSet(tmp_path, cache_control=cache_control(seconds))
+        for path, expected in (("a.js", cache_control(seconds)), (f"{'0' * 16}/a.js", "no-cache")):
+            codings = files.find(f"/static/{path}")
+            assert codings
+            assert dict(codings[ContentCoding.IDENTITY].headers)[b"cache-control"] == expected.encode()
 
 
 def test_every_change_of_a_file_is_another_build(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def _always(schema: dict[str, Any]) -> None:
 class Answer(BaseModel):
     """A response body. Clients ignore fields that they do not know: later versions may add some."""
 
-    model_config = ConfigDict(extra="ignore", json_schema_extra=_always)
+    # Deferred: a worker builds the models of the description when it is first asked for.
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_always, defer_build=True)
 
 
 class Correction(Answer):
