@@ -144,7 +144,7 @@ class Node:
         self.replicas = 0  # that acknowledged the last write for which they were asked
         self.reads = Reads(self)
         self._own: set[AbstractConnection] = set()
-        self._is_closed = False
+        self.is_closed = False
 
     def check(self) -> None:
         """Read the files of TLS. Raises ValueError for options of the URL that redis-py or OpenSSL does not accept."""
@@ -161,7 +161,7 @@ class Node:
 
         None is opened after `close`: the server may go on answering, and no longer be the primary.
         """
-        if self._is_closed:
+        if self.is_closed:
             raise ConnectionError("the server is no longer the primary")
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         self._own.add(connection)
@@ -180,7 +180,7 @@ class Node:
 
     async def close(self) -> None:
         """Close every connection. A command that waits for its answer fails with StoreError."""
-        self._is_closed = True
+        self.is_closed = True
         for connection in tuple(self._own):
             await self.disconnect(connection)
         await self._pool.disconnect(inuse_connections=True)
@@ -211,7 +211,11 @@ class Reads:
         packed: Any = hiredis.pack_command(("EVALSHA", script.sha, len(keys), *keys, *arguments))
         try:
             return await self._run(packed)
-        except NoScriptError:  # the server has just started; redis-py sends it the script
+        except (NoScriptError, ConnectionError):
+            # The server has just started, and redis-py sends it the script; or it takes no new connection, as when its
+            # unix socket was deleted, and the pool may have one that is open.
+            if self._node.is_closed:
+                raise
             return await script(keys, arguments, client=self._node.redis)
 
     async def _run(self, packed: bytes) -> Any:

@@ -325,3 +325,14 @@ async def test_a_server_that_is_left_is_not_read_any_more(node: Node) -> None:
     await node.close()
     with pytest.raises(StoreError, match="no longer the primary"):
         await echo(node, "after")
+
+
+async def test_a_read_goes_by_way_of_the_pool_where_no_connection_can_be_opened(store_url: str, tmp_path: Path) -> None:
+    """As where somebody deletes the folder with the socket of an embedded store."""
+    path = tmp_path / "socket"
+    path.symlink_to(store_url.removeprefix("unix://"))
+    node = Node(f"unix://{path}")
+    await node.redis.ping()
+    path.unlink()
+    assert await echo(node, "still there") == [b"key", b"still there"]
+    await node.close()
