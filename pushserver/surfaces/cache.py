@@ -57,7 +57,7 @@ class Shelf:
         self.snapshot: Snapshot | None = None
         self.head: Head | None = None
         self.copies: dict[Key, Copy] = {}
-        self.making: dict[Key, tuple[int, asyncio.Task[Copy]]] = {}
+        self.making: dict[Key, asyncio.Task[Copy]] = {}
         self.reading = asyncio.Lock()
         self.cleared = 0  # times; what was read before the last one may have a text that is gone
         self.verified_at = 0  # when a look last found the bytes to be of the newest event, in milliseconds since 1970
@@ -113,7 +113,6 @@ class SurfaceCache:
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
         self._room = asyncio.Semaphore(MAKING)
         self._queued = 0
-        self._serial = 0
 
     async def read(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
         """A surface as of an event that is not older than this call. Raises NotFound, Deleted, Unavailable.
@@ -194,13 +193,13 @@ class SurfaceCache:
 
         def made(task: asyncio.Task[Copy]) -> None:
             copy = None if task.cancelled() or task.exception() else task.result()
-            if copy is not None and copy.head == head:
+            if copy is not None and _is_late_enough(copy, head):
                 metrics.PAGE_LOADS.inc(key[0].value, "made")
                 reply(copy)
             else:
                 reply(None)
 
-        making[1].add_done_callback(made)
+        making.add_done_callback(made)
 
     def _copy(self, stream: str, surface: Surface, coding: ContentCoding, head: Head, asked_at: int) -> Copy | None:
         """The copy of this event, None where it has to be made."""
@@ -216,33 +215,28 @@ class SurfaceCache:
     # --- making
 
     async def _await_copy(self, shelf: Shelf, key: Key, head: Head) -> Copy:
-        """The copy that is being made, if it will do for a reader who knows this head; else a new one."""
-        asked, making = self._serial, shelf.making.get(key)
-        if making is not None:
-            copy = await asyncio.shield(making[1])
-            if copy.head == head:
-                return copy
+        """A copy of this event or a later one: one that is being made, else a new one."""
+        for _ in range(2):  # the next one may have been begun by a reader who knows of an older event
             making = shelf.making.get(key)
-        if (
-            making is None or making[0] <= asked
-        ):  # it may have read the store before the event that this reader knows of
-            making = self._begin(shelf, key, head)
-        return await asyncio.shield(making[1])
+            if making is None:
+                break
+            copy = await asyncio.shield(making)
+            if _is_late_enough(copy, head):
+                return copy
+        return await asyncio.shield(self._begin(shelf, key, head))
 
-    def _begin(self, shelf: Shelf, key: Key, head: Head) -> tuple[int, asyncio.Task[Copy]]:
+    def _begin(self, shelf: Shelf, key: Key, head: Head) -> asyncio.Task[Copy]:
         if self._queued >= MAKING + WAITING:
             raise Unavailable("Too many pages are being made; retry later.")
-        self._serial += 1
-        task = asyncio.get_running_loop().create_task(self._make(shelf, key, head))
-        shelf.making[key] = making = self._serial, task
+        shelf.making[key] = making = asyncio.get_running_loop().create_task(self._make(shelf, key, head))
         self._queued += 1
-        task.add_done_callback(lambda _: self._end(shelf, key, making))
+        making.add_done_callback(lambda _: self._end(shelf, key, making))
         return making
 
-    def _end(self, shelf: Shelf, key: Key, making: tuple[int, asyncio.Task[Copy]]) -> None:
+    def _end(self, shelf: Shelf, key: Key, making: asyncio.Task[Copy]) -> None:
         self._queued -= 1
-        if not making[1].cancelled():
-            making[1].exception()  # those who wait for it are told; where nobody does any more, nobody has to be
+        if not making.cancelled():
+            making.exception()  # those who wait for it are told; where nobody does any more, nobody has to be
         if shelf.making.get(key) is making:
             del shelf.making[key]
 
@@ -326,7 +320,7 @@ class SurfaceCache:
         copy = shelf.copies.get(key)
         if copy is None:
             making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
-            copy = await asyncio.shield(making[1])
+            copy = await asyncio.shield(making)
         return copy
 
     # --- shelves
@@ -367,6 +361,11 @@ class SurfaceCache:
     def size(self) -> int:
         """Bytes in the cache, nearly."""
         return sum(shelf.size for shelf in self._shelves.values())
+
+
+def _is_late_enough(copy: Copy, head: Head) -> bool:
+    """Whether a copy has all that a reader has to be shown who knows this head."""
+    return copy.head.cursor.epoch == head.cursor.epoch and copy.head.n >= head.n
 
 
 def digest(text: str) -> str:

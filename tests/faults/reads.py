@@ -77,10 +77,19 @@ class Client:
         assert answer.status in (200, 201), answer
 
     async def _read(self, surface: str, coding: str) -> str:
-        """The surface. Its copy of the last read is named, which a change makes stale: 304 would be wrong."""
+        """The surface. Its copy of the last read is named, which a change makes stale: 304 would be wrong.
+
+        An answer that says that it may be late is asked for again: on a busy machine the store may be silent for half a
+        second, after which it counts as away.
+        """
         tag = self._etags.get((surface, coding), '"none"')
         path = f"/streams/{STREAM}{surface}"
-        answer = await self._reading.send("GET", path, Accept_Encoding=coding, If_None_Match=tag)
+        async with asyncio.timeout(LIMIT):
+            while True:
+                answer = await self._reading.send("GET", path, Accept_Encoding=coding, If_None_Match=tag)
+                if "pushserver-stale-since" not in answer.fields:
+                    break
+                await asyncio.sleep(0.1)
         if answer.status != 200:
             return f"status {answer.status} {answer.body!r}"
         self._etags[surface, coding] = answer.fields["etag"]

@@ -14,7 +14,7 @@ from pushserver.page.masthead import Masthead
 from pushserver.page.render import NOWHERE
 from pushserver.page.site import Site
 from pushserver.store.deletion import Deletions
-from pushserver.store.log import Log, Snapshot
+from pushserver.store.log import Head, Log, Snapshot
 from pushserver.surfaces.cache import MAKING, WAITING, Copy, SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
 from pushserver.surfaces.surface import Surface
@@ -181,7 +181,27 @@ async def test_a_read_soon_leaves_to_the_read_what_it_cannot_answer(log: Log, hu
     shelf = cache._shelves[stream]
     former = await cache.read(stream, Surface.PAGE, GZIP)
     await log.append(entry_append(stream, "Three"))
-    shelf.making[Surface.PAGE, GZIP, None] = 0, asyncio.create_task(asyncio.sleep(0, former))
+    shelf.making[Surface.PAGE, GZIP, None] = asyncio.create_task(asyncio.sleep(0, former))
     assert await answered() is None  # what is being made is of the event before
     await Deletions(log).delete(stream)
     assert await answered() is None
+
+
+async def test_a_read_is_not_answered_with_what_a_reader_of_an_older_event_began(
+    log: Log, hub: Hub, stream: str
+) -> None:
+    cache, key = cache_of(log, hub), (Surface.PAGE, GZIP, None)
+    await log.append(entry_append(stream, "One"))
+    former = await cache.read(stream, Surface.PAGE, GZIP)
+    await log.append(entry_append(stream, "Two"))
+    await cache.read(stream, Surface.ENTRIES, GZIP)  # the shelf is of the second event, and has no page of it
+    shelf = cache._shelves[stream]
+    (second,) = await log.heads([stream])
+    await log.append(entry_append(stream, "Three"))
+    (third,) = await log.heads([stream])
+    assert isinstance(second, Head)
+    assert isinstance(third, Head)
+    shelf.making[key] = making = asyncio.create_task(asyncio.sleep(0, former))
+    making.add_done_callback(lambda _: cache._begin(shelf, key, second))  # before the read goes on
+    reading = asyncio.create_task(cache._await_copy(shelf, key, third))
+    assert (await reading).head == third
