@@ -109,10 +109,7 @@ def reads_all(page: Page, server: Served) -> None:
     assert (missing["status"], "urn:pushserver:problem:not-found" in missing["text"]) == (404, True)
     for with_credentials in (False, True):
         assert page.evaluate(FOLLOWS, [f"{server.url}/streams/s/sse", with_credentials]) == "hello"
-    with server.http.stream("GET", "/streams/s/sse") as response:  # the one reader that the server takes
-        lines = response.iter_lines()
-        while '"hello"' not in next(lines):
-            pass
+    with the_one_reader(server):
         full = read("/streams/s/sse", method="HEAD")
         assert (full["status"], int(full["after"]) > 0) == (503, True)
         assert page.evaluate(FOLLOWS, [f"{server.url}/streams/s/sse", False]) == "bye"
@@ -120,6 +117,17 @@ def reads_all(page: Page, server: Served) -> None:
     assert read("/livez") == {"error": "TypeError"}
     publish = {"method": "POST", "headers": {"Authorization": f"Bearer {server.key}"}, "body": "{}"}
     assert read("/streams/s/entries", **publish) == {"error": "TypeError"}
+
+
+@contextmanager
+def the_one_reader(server: Served) -> Iterator[None]:
+    """While the one reader that the server takes is there, once the server has noticed that the page's has gone."""
+    while True:
+        with server.http.stream("GET", "/streams/s/sse") as response:
+            lines = response.iter_lines()  # as long as it is referred to, the connection stays open
+            if any('"hello"' in line for line in lines):
+                yield
+                return
 
 
 def reads_nothing(page: Page, server: Served) -> None:
