@@ -32,7 +32,7 @@ PROGRAMS = (OURS, REQUEST, *STORE, *SHELL, *OTHERS)
 def commands() -> list[str]:
     """The commands of the page in their order: lines that are indented, and what begins with a program in the text."""
     begins = "|".join(PROGRAMS)
-    pattern = rf"^ {{4}}(\S[^#\n]*)|or: (kill[^,\n]*), or (kill[^,\n]*)|`((?:{begins})(?: [^`\n]*)?)`"
+    pattern = rf"^ {{4}}(\S[^#\n]*)|or: (kill[^,\n]*)|`((?:{begins})(?: [^`\n]*)?)`"
     return [text.strip() for match in re.findall(pattern, RUNBOOKS, re.MULTILINE) for text in match if text]
 
 
@@ -82,7 +82,7 @@ class Runbook:
         server.publish_ok("old", "Long ago")
         self._words = {
             "https://live.news.example": server.url,
-            "http://10.0.0.11:9600": metrics_url(server),
+            "http://127.0.0.1:9600": metrics_url(server),
             "/var/lib/pushserver": str(server.data),
             "{stream}": "storm",
             "STREAM": "storm",
