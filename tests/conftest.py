@@ -67,7 +67,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What the test's own thread logs: a worker in another thread (`support/worker.py`) logs when it likes."""
+    """Capture what the test's own thread logs: a worker in another thread (`support/worker.py`) logs when it likes."""
     thread = threading.get_ident()
 
     def own(record: logging.LogRecord) -> bool:

@@ -191,6 +191,6 @@ async def test_an_erasure_goes_on_after_a_failover_from_what_the_new_primary_has
 
 
 def _offsets(store: Watched) -> int:
-    """How many different amounts of the primary's writes its servers have."""
+    """Count the different positions in the primary's writes at which its servers are."""
     replicas = [replica.info("replication")["slave_repl_offset"] for replica in store.replicas]
     return len({store.primary.info("replication")["master_repl_offset"], *replicas})

@@ -176,7 +176,7 @@ class CountedLog(Log):
 
 
 async def test_where_memory_is_short_one_read_gets_a_reader_all_that_it_missed(log: Log, stream: str) -> None:
-    """What is read has room in the ring only in the place of events that the reader misses as well."""
+    """The ring has no room for the events that are read, but that of events which the reader misses as well."""
     counted = CountedLog(log)
     first = await append(log, stream)
     others = [f"{stream}-{number}" for number in range(3)]

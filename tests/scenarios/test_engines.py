@@ -66,7 +66,7 @@ def with_harness(folder: Path) -> Path:
 
 
 def report(server: Worker, stream: str, browser: subprocess.Popen[bytes]) -> dict[str, str]:
-    """What the harness says of each check, when it is at its end."""
+    """Return what the harness says of each check, once it has ended."""
     end = time.monotonic() + LIMIT * 4
     while time.monotonic() < end and browser.poll() is None:
         answer = server.http.get(f"/streams/{stream}-report/entries")

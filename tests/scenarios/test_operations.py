@@ -51,10 +51,10 @@ def arguments(command: str) -> list[str]:
 
 
 def test_each_command_is_one_that_a_test_runs_or_the_page_says_that_none_does() -> None:
-    found = {command.split()[0] for command in commands()}
-    assert found <= {OURS, REQUEST, "redis-cli", "systemd-analyze", *STORE, *SHELL} | not_run()
-    assert {OURS, REQUEST, "redis-cli", "kill", "systemctl"} <= found, "they were looked for"
-    assert not_run() <= found, "the page has it no more"
+    programs = {command.split()[0] for command in commands()}
+    assert programs <= {OURS, REQUEST, "redis-cli", "systemd-analyze", *STORE, *SHELL} | not_run()
+    assert {OURS, REQUEST, "redis-cli", "kill", "systemctl"} <= programs, "they were looked for"
+    assert not_run() <= programs, "the page has it no more"
 
 
 def test_each_command_of_ours_and_each_flag_exists() -> None:
@@ -63,9 +63,9 @@ def test_each_command_of_ours_and_each_flag_exists() -> None:
     assert len(ours) > 10
     for command in ours:
         name, *others = arguments(command)
-        found = main.get_command(context, name)
-        assert found is not None, command
-        known = {flag for option in found.params for flag in option.opts}
+        command_of_ours = main.get_command(context, name)
+        assert command_of_ours is not None, command
+        known = {flag for option in command_of_ours.params for flag in option.opts}
         assert {word for word in others if word.startswith("--")} <= known, command
     every = [each for name in main.list_commands(context) if (each := main.get_command(context, name))]
     flags = {flag for each in every for option in each.params for flag in option.opts}

@@ -542,7 +542,7 @@ def test_an_id_with_a_slash_is_refused_as_an_id(server: Running, stream: str, id
     ],
 )
 def test_an_encoded_slash_leads_to_no_other_address(server: Running, stream: str, method: str, path: str) -> None:
-    """Who deletes the stream `a/entries/b` must not withdraw the entry b of the stream a."""
+    """A deletion of the stream `a/entries/b` must not withdraw the entry b of the stream a."""
     id = server.publish_ok(stream, "One")["id"]
     before = server.snapshot(stream)
     address = f"/streams/{stream}{path.format(id=id)}"
