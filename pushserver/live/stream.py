@@ -100,6 +100,10 @@ class LiveStream:
         """Stop: no reader may join any more, and no watcher learns of a withdrawal any more."""
         self.is_open = False
         self._alarm()
+        self._forget_latest()
+        self.ring.encodings.close()
+        if self._memory is not None:
+            self._memory.remove(self)
 
     def watch(self, on_loss: OnLoss) -> None:
         """Call `on_loss` when an entry is withdrawn, with its id; with None when the log is replaced or not followed.
@@ -115,10 +119,6 @@ class LiveStream:
     def _alarm(self, entry_id: str | None = None) -> None:
         for on_loss in tuple(self._watchers):
             on_loss(entry_id)
-        self._forget_latest()
-        self.ring.encodings.close()
-        if self._memory is not None:
-            self._memory.remove(self)
 
     @property
     def is_idle(self) -> bool:
@@ -217,6 +217,7 @@ class LiveStream:
         self._hellos.clear()
         self._forget_latest()
         self.fanout.shrink(max_bytes - self._past_account.bytes)
+        self._frames = WeakSet(self._frames)  # as every set, it keeps the memory of all that it ever had
         if self.account.bytes > max_bytes:
             self._keep_past(())
 
@@ -264,6 +265,7 @@ class LiveStream:
             if frame.event.entry_id == id and frame.event.type != "entry.withdraw":
                 replace(frame)
         self._withdraw_from_snapshots(id)
+        self._forget_latest()
         self._alarm(id)
         self.past = [event.withdrawn(withdrawal.data) if event.entry_id == id else event for event in self.past]
 

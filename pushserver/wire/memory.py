@@ -73,12 +73,13 @@ class Encodings:
         """Make those frames forget theirs that had made them before the last call."""
         while self._older:
             self._forget_oldest()
-        self._older, self._newer = self._newer, self._older
+        self._older, self._newer = self._newer, OrderedDict()  # an emptied one would keep the memory of all it had
 
     def clear(self) -> None:
         """Make all frames forget theirs."""
         while self._older or self._newer:
             self._forget_oldest()
+        self._older, self._newer = OrderedDict(), OrderedDict()
 
     def close(self) -> None:
         """Make all frames forget theirs, and refer to none from now on: a frame is freed when its last reader leaves.

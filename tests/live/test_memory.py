@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 from pushserver import model
 from pushserver.live.fanout import Fanout
 from pushserver.live.memory import Memory
@@ -11,7 +14,7 @@ from pushserver.store.log import Snapshot
 from pushserver.wire.frames import Coding, Format
 from pushserver.wire.memory import Account
 
-from ..support.frames import cursor, frame
+from ..support.frames import cursor, frame, withdrawal
 
 KIB = 1024
 
@@ -74,6 +77,33 @@ def test_a_stream_that_is_closed_counts_no_more() -> None:
     event.encoded(Format.JSON, Coding.MESSAGE)  # for a reader that is still being sent away
     assert memory.bytes == 0
     stream.touch()
+
+
+def test_a_stream_with_a_withdrawal_counts_on_and_shrinks() -> None:
+    memory = Memory(400 * KIB)
+    stream = stream_of(memory, "corrected", 20)
+    stream.append(withdrawal(21).event)
+    event = next(stream.ring.newest())
+    event.encoded(Format.JSON, Coding.MESSAGE)
+    assert memory.bytes == stream.account.bytes > 0
+    assert stream.ring.encodings.bytes > 0
+    append(stream, 1_000)
+    assert memory.bytes <= 400 * KIB
+
+
+def test_a_stream_that_shrank_takes_no_more_than_is_counted() -> None:
+    memory = Memory(10**8)
+    tracemalloc.start()
+    try:
+        stream = stream_of(memory, "large", 1_000)
+        for event in stream.ring.newest():
+            event.encoded(Format.JSON, Coding.MESSAGE)
+        stream.shrink(100 * KIB)
+        gc.collect()  # of the interpreter's own lists of free objects, too
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert used < 1.2 * memory.bytes <= 120 * KIB
 
 
 def test_a_bound_that_cannot_be_met_does_not_look_at_every_stream_for_every_event() -> None:
