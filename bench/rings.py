@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import httpx2
 import redis.asyncio as aioredis
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from pushserver import model
 from pushserver.codec import dumps
@@ -271,14 +271,15 @@ async def coming_and_going(server: Running, minutes: float, streams: int, visito
             assert first
             running.append(tasks.create_task(follower(server, name, answer["cursor"], {})))
             cursors[name] = await fill(store, name, first)
+        ends: Counter[str] = Counter()
         for _ in range(visitors):
-            running.append(tasks.create_task(_visit(server, names, cursors, over)))
+            running.append(tasks.create_task(_visit(server, names, cursors, over, ends)))
         answers: Counter[int] = Counter()
         running.append(tasks.create_task(_publish(server, names, over, answers)))
         figures = await measuring
         for task in running:
             task.cancel()
-    print(f"the publisher's answers: {dict(answers)}")
+    print(f"the publisher's answers: {dict(answers)}; how visits ended: {dict(ends)}")
     early, late = max(figures[: max(1, len(figures) // 3)]), figures[-1]
     print(f"{early:.0f} MiB at most in the first third, {late:.0f} MiB at the end: {late / early - 1:+.1%}")
     return int(late > GROWTH * early)
@@ -293,8 +294,10 @@ async def _measure(pid: int, over: float) -> list[float]:
     return figures
 
 
-async def _visit(server: Running, names: list[str], cursors: dict[str, list[Cursor]], over: float) -> None:
-    """Read as one reader after the other, each for a moment, from anywhere."""
+async def _visit(
+    server: Running, names: list[str], cursors: dict[str, list[Cursor]], over: float, ends: Counter[str]
+) -> None:
+    """Read as one reader after the other, each for a moment, from anywhere. `ends` counts why a visit was over."""
     while time.monotonic() < over:
         name, variant = random.choice(names), random.choice(VARIANTS)
         cursor = str(random.choice(cursors[name])) if random.random() < 0.8 else ""
@@ -302,8 +305,11 @@ async def _visit(server: Running, names: list[str], cursors: dict[str, list[Curs
             async with asyncio.timeout(random.uniform(0.1, 5.0)):
                 async for _ in frames(server, name, cursor, variant):
                     pass
-        except (TimeoutError, OSError):
-            continue
+            ends["let go by the server"] += 1
+        except TimeoutError:
+            ends["left"] += 1
+        except (ConnectionClosed, InvalidHandshake, httpx2.HTTPError, OSError) as reason:
+            ends[str(reason)[:80] or type(reason).__name__] += 1
 
 
 async def _publish(server: Running, names: list[str], over: float, answers: Counter[int]) -> None:
