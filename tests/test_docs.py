@@ -47,7 +47,7 @@ def test_the_protocol_page_has_every_close_code_and_every_frame() -> None:
 
 
 def test_every_test_that_a_promise_names_is_there() -> None:
-    pages = [(ROOT / "docs" / name).read_text() for name in ("guarantees.md", "reader-page.md")]
+    pages = [(ROOT / "docs" / name).read_text() for name in ("guarantees.md", "reader-page.md", "inputs.md")]
     named = [pair for page in pages for pair in re.findall(r"`([\w/]*test_\w+\.py)::(\w+)`", page)]
     assert len(named) > 30
     for file, name in named:
