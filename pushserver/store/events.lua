@@ -7,20 +7,22 @@ local function fields(record)
   return named
 end
 
-local function is_event(record)
+-- The fields of a record that is an event; false or nil where it is none.
+local function event_fields(record)
   local field = fields(record)
   if not (field.e and field.n and field.p and field.u and field.t and field.s and field.k and field.d) then return false end
   local numbered = string.match(field.n, '^[1-9]%d*$') and #field.n < 16
   local named = string.match(field.e .. field.u, '^[0-9a-f]+$') and #field.e == 16 and #field.u == 16
   local linked = string.match(field.p, '^%d+%-%d+%.[0-9a-f]+$')
   local plain = string.match(field.t .. field.s .. field.k, '^[%w.:_+-]+$')
-  return numbered and named and linked and plain and string.sub(field.d, 1, 1) == '{' and string.sub(field.d, -1) == '}'
+  local is_object = string.sub(field.d, 1, 1) == '{' and string.sub(field.d, -1) == '}'
+  return numbered and named and linked and plain and is_object and field
 end
 
 local function last_event(log)
   for _, count in ipairs({1, 100}) do
     for _, record in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', count)) do
-      if is_event(record) then return record end
+      if event_fields(record) then return record end
     end
   end
   return nil

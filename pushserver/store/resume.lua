@@ -27,14 +27,14 @@ end
 
 -- Read in parts: how large the events are is known only when they are there. Each names the one before it; where one does
 -- not, something between them was lost: a reader that got the rest would reconnect with the same cursor, for ever.
-local after, bytes, read, from, more, link = {}, 0, 0, '(' .. id, false, id .. '.' .. nonce
+local after, entries, bytes, read, from, more, link = {}, {}, 0, 0, '(' .. id, false, id .. '.' .. nonce
 repeat
   local records = redis.call('XRANGE', log, from, '+', 'COUNT', 100)
   read = read + #records
   if read > limit + 1000 then return {'too_far'} end
   for _, record in ipairs(records) do
-    if is_event(record) then
-      local event = fields(record)
+    local event = event_fields(record)
+    if event then
       -- The cursor's event itself may have been trimmed when the next one still names it: nothing is missing then.
       if event.p ~= link then
         local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
@@ -48,7 +48,7 @@ repeat
         return {'too_far'}
       end
       if more then break end
-      after[#after + 1] = record
+      after[#after + 1], entries[#entries + 1] = record, event.k
     end
     from = '(' .. record[1]
   end
@@ -56,9 +56,8 @@ until more or #records < 100
 
 -- The text of an entry that was withdrawn since is not sent again, only its withdrawal.
 local gone, seen = {}, {}
-for _, record in ipairs(after) do
-  local entry = fields(record).k
-  if entry and entry ~= '' and not seen[entry] then
+for _, entry in ipairs(entries) do
+  if entry ~= '' and not seen[entry] then
     seen[entry] = true
     local withdrawal = redis.call('HGET', KEYS[2], entry)
     if withdrawal then gone[#gone + 1] = {entry, withdrawal} end

@@ -10,7 +10,7 @@ local function is_whole(log, id, nonce, read_to)
   if not record or fields(record).u ~= nonce then return false end
   if read_to == id then return true end
   for _, passed in ipairs(redis.call('XRANGE', log, '(' .. id, read_to, 'COUNT', 100)) do
-    if is_event(passed) then return false end
+    if event_fields(passed) then return false end
   end
   return true
 end
