@@ -282,7 +282,7 @@ LOOKS = r"""async ([path, html, bursts]) => {
     const root = document.body.appendChild(doc.querySelector("main"));
     const view = new LiveView(root, { url: path });
     const { getBoundingClientRect } = Element.prototype;
-    let isShowing = false; // the browser says when it has scrolled, and the view looks again then: in this burst or the next
+    let isShowing = false; // the view looks after a scroll as well, which comes in this burst or in the next
     Element.prototype.getBoundingClientRect = function () {
         looks[0] += isShowing;
         return getBoundingClientRect.call(this);
