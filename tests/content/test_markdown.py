@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
 
 from pushserver.content import markdown, markup, schema, validation
 from pushserver.content.plaintext import Unsafe
@@ -243,6 +245,15 @@ MARKDOWN = [
 ]
 
 
+DEFAULT = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+DEFAULT.validateLink = lambda url: True  # type: ignore[method-assign]
+
+
+@given(st.lists(st.sampled_from([*MARKDOWN, *"#$%+-:=@^{}!~"]), max_size=24).map("".join))
+def test_text_ends_only_where_markup_may_begin_and_means_the_same(source: str) -> None:
+    assert markdown._MARKDOWN.render(source) == DEFAULT.render(source)
+
+
 @given(st.lists(st.sampled_from(MARKDOWN), max_size=16).map("".join))
 def test_whatever_markdown_becomes_is_harmless(source: str) -> None:
     try:
@@ -364,6 +375,14 @@ def test_markdown_that_would_be_slow_to_read_is_refused_by_its_limit(source: str
         markdown.blocks(source)
     assert expected in refused.value.expected
     assert refused.value.got
+
+
+@pytest.mark.parametrize("character", "#$%+-:=@^{}'\"?.,;/()")
+def test_a_character_that_is_no_markup_costs_no_step(monkeypatch: pytest.MonkeyPatch, character: str) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr(StateInline, "append_pending", lambda state, text: steps.append(text))
+    markdown.blocks(f"a{character * 40_000}")
+    assert len(steps) == 1
 
 
 @pytest.mark.parametrize("source", ["[" * 2_000, "a\n" * 999, "|a" * 2_000, "> " * 8 + "a", "a" * 50_000])
