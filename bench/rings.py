@@ -58,7 +58,7 @@ AT_ONCE = 16  # readers
 PUT_OFF = 1.0  # seconds until a publisher or a reader that was put off comes again
 PATIENCE = 120.0  # seconds for a reader to receive all that it missed
 GROWTH = 1.05
-LET_IN = (InvalidHandshake, httpx2.HTTPError, OSError)  # what a reader who is not let in, or lost, ends with
+CONNECT_ERRORS = (InvalidHandshake, httpx2.HTTPError, OSError)  # what a reader who is not let in, or lost, ends with
 HEAD = re.compile(r'{"type":"([a-z.]+)"(?:,"n":(\d+),"cursor":"([^"]+)")?')
 
 
@@ -171,7 +171,7 @@ async def behind(server: Running, stream: str, cursor: Cursor, variant: Variant)
                         return reading.kind
             except ConnectionClosed:
                 pass  # a `bye` said why
-            except LET_IN as reason:
+            except CONNECT_ERRORS as reason:
                 reading.kind += f" after {type(reason).__name__} ({str(reason)[:80]})"
             await asyncio.sleep(PUT_OFF)
     return reading.kind
@@ -200,7 +200,7 @@ class Reading:
 async def follower(server: Running, stream: str, cursor: str, last: dict[str, int]) -> None:
     """A reader that stays, and notes the last event that it received. On a busy machine it may be cut as too slow."""
     while True:
-        with suppress(ConnectionClosed, *LET_IN):
+        with suppress(ConnectionClosed, *CONNECT_ERRORS):
             async for text in frames(server, stream, cursor, VARIANTS[0]):
                 match = HEAD.match(text)
                 if match and match[1] == "entry.put":
@@ -327,7 +327,7 @@ async def _visit(
             ends["let go by the server"] += 1
         except TimeoutError:
             ends["left"] += 1
-        except (ConnectionClosed, *LET_IN) as reason:
+        except (ConnectionClosed, *CONNECT_ERRORS) as reason:
             ends[str(reason)[:80] or type(reason).__name__] += 1
 
 
