@@ -106,7 +106,7 @@ class LiveStream:
             self._memory.remove(self)
 
     def watch(self, on_loss: OnLoss) -> None:
-        """Call `on_loss` when an entry is withdrawn, with its id; with None when the log is replaced or not followed.
+        """Call `on_loss` when an entry is withdrawn, with its id; with None when the stream is followed no more.
 
         A stream that is watched is followed as if it had a reader.
         """
