@@ -5,7 +5,6 @@ import { followBuild } from "./build.js";
 import { LiveView } from "./view.js";
 
 const COUNT = /^\(\d+\)\s/;
-const UPDATES = 50; // entries that JSON-LD tells of, as page/jsonld.py has it
 
 const view = new LiveView(/** @type {HTMLElement} */ (document.querySelector("main")));
 
@@ -17,20 +16,12 @@ view.addEventListener("page", (event) => {
   if (documentElement.lang !== lang) documentElement.lang = lang;
   if (documentElement.dir !== dir) documentElement.dir = dir;
 });
-
-// What crawlers are told is of the page as it was loaded. It goes when something that it tells of has gone or changed.
-const { root } = view;
-const loaded = [...root.querySelectorAll("article")].slice(0, UPDATES);
-const text = (/** @type {string} */ selector) => root.querySelector(selector)?.textContent ?? "";
-const told = () => [text("h1"), text(".dek"), ...loaded.map(({ isConnected, dataset }) => isConnected && dataset.rev)].join();
-let atLoad = told();
-view.addEventListener("change", () => {
-  const meta = /** @type {HTMLMetaElement | null} */ (document.querySelector("[name=description]"));
-  if (meta) meta.content = text(".dek");
-  if (told() === atLoad) return;
-  document.querySelectorAll("#json-ld, [property], [name^=twitter]").forEach((element) => element.remove());
-  loaded.length = 0;
-  atLoad = told();
+view.addEventListener("change", (event) => {
+  const description = /** @type {HTMLMetaElement | null} */ (document.querySelector("[name=description]"));
+  if (description) description.content = view.root.querySelector(".dek")?.textContent ?? "";
+  const { detail: isOther } = /** @type {CustomEvent<boolean>} */ (event);
+  // Cards and JSON-LD tell crawlers of the page as it was loaded, with what was corrected or withdrawn since.
+  if (isOther) document.querySelectorAll("#json-ld, [property], [name^=twitter]").forEach((element) => element.remove());
 });
 view.addEventListener("count", (event) => {
   const { detail: count } = /** @type {CustomEvent<number>} */ (event);

@@ -128,7 +128,7 @@ def test_what_crawlers_are_told_stays_until_it_is_wrong(chromium: Browser, serve
         expect(cards).to_have_count(2)
         put(server, stream, "e01", body="Otherwise.")
         expect(cards).to_have_count(0)
-        expect(description).to_have_attribute("content", PAGE["dek"])
+        expect(description).to_have_attribute("content", str(PAGE["dek"]))
         server.put_page(stream, {**PAGE, "dek": "The crest has come."})
         expect(description).to_have_attribute("content", "The crest has come.")
 
