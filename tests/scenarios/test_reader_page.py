@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -145,3 +147,38 @@ def test_where_nothing_will_come_there_is_no_switch_for_it(chromium: Browser, se
         page = context.new_page()
         page.goto(f"{server.url}/streams/{stream}")
         expect(page.locator("#auto")).to_be_hidden()
+
+
+PLAY = """async () => {
+    window.sound = Object.assign(document.createElement("audio"), { muted: true });
+    sound.srcObject = new AudioContext().createMediaStreamDestination().stream;
+    document.querySelector("article").append(sound);
+    await sound.play();
+}"""
+
+
+def test_updates_wait_while_something_plays(chromium: Browser, server: Running, stream: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        filled(page, server, stream, 2)
+        page.evaluate(PLAY)
+        put(server, stream, "new")
+        expect(page.locator("#notice")).to_have_text("1 new update")
+        assert page.evaluate("sound.isConnected && !sound.paused")
+        page.evaluate("sound.pause()")
+        put(server, stream, "newer")
+        expect(page.locator("article")).to_have_count(4)
+        assert page.evaluate("sound.isConnected")
+
+
+@pytest.mark.parametrize(("motion", "animation"), [("no-preference", "arrive"), ("reduce", "none")])
+def test_what_is_new_fades_only_where_motion_is_welcome(
+    chromium: Browser, server: Running, stream: str, motion: Literal["no-preference", "reduce"], animation: str
+) -> None:
+    with chromium.new_context(reduced_motion=motion) as context:
+        page = context.new_page()
+        filled(page, server, stream, 1)
+        put(server, stream, "new")
+        page.locator("#e-new").wait_for(state="attached")
+        new = "getComputedStyle(document.querySelector('[data-local=new]'), '::before').animationName"
+        assert page.evaluate(new) == animation
