@@ -9,7 +9,7 @@ import { make } from "./morph.js";
 
 const GRACE_MS = 2_500; // a break that is shorter is not shown
 const AUTOMATIC = "pushserver-automatic"; // remembered for the site: whether new updates come in by themselves
-const LOCAL = ["p#status", "p#readers", "p#since", "button#notice", "button#auto", "button#zone", "p#announcer"];
+const LOCAL = ["p#status", "p#readers", "p#since", "button#notice", "button#zone", "button#auto", "p#announcer"];
 
 export class Local {
   /** @type {HTMLElement} */ status;

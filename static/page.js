@@ -16,8 +16,13 @@ view.addEventListener("page", (event) => {
   if (documentElement.lang !== lang) documentElement.lang = lang;
   if (documentElement.dir !== dir) documentElement.dir = dir;
 });
-const removeCards = () => document.querySelectorAll("#json-ld, [property], [name^=twitter], [name=description]").forEach((element) => element.remove());
-view.addEventListener("change", removeCards, { once: true }); // they tell crawlers of the page as it was loaded
+view.addEventListener("change", (event) => {
+  const description = /** @type {HTMLMetaElement | null} */ (document.querySelector("[name=description]"));
+  if (description) description.content = view.root.querySelector(".dek")?.textContent ?? "";
+  const { detail: isOther } = /** @type {CustomEvent<boolean>} */ (event);
+  // Cards and JSON-LD tell crawlers of the page as it was loaded, with what was corrected or withdrawn since.
+  if (isOther) document.querySelectorAll("#json-ld, [property], [name^=twitter]").forEach((element) => element.remove());
+});
 view.addEventListener("count", (event) => {
   const { detail: count } = /** @type {CustomEvent<number>} */ (event);
   document.title = (count ? `(${count}) ` : "") + document.title.replace(COUNT, "");

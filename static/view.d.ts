@@ -12,7 +12,8 @@ export interface ViewEvents {
   page: CustomEvent<{ headline: string; lang: string; dir: string; timezone?: string }>;
   /** The number of updates that the reader has not seen changed. */
   count: CustomEvent<number>;
-  change: CustomEvent<number>;
+  /** Something was shown, or removed; `detail`: whether something that was shown has gone or changed, now or before. */
+  change: CustomEvent<boolean>;
 }
 
 export class LiveView extends EventTarget {

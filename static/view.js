@@ -35,6 +35,7 @@ export class LiveView extends EventTarget {
   #limit;
   #count = 0;
   #jumped = false;
+  #isOther = false; // whether something has gone or changed that was shown
   #pageRev = 0;
   #n; // the number of the newest event that is shown
   #life = new AbortController();
@@ -42,7 +43,8 @@ export class LiveView extends EventTarget {
   /** @type {number | undefined} */ #ticker;
 
   /**
-   * Dispatches `page` (detail: the page's fields: headline, lang, dir), `count` (detail: the updates that were not seen) and `change`.
+   * Dispatches `page` (detail: the page's fields: headline, lang, dir), `count` (detail: the updates that were not seen) and
+   * `change` (detail: whether something that was shown has gone or changed, ever).
    * @param {HTMLElement} root with the parts of the page @param {Options} [options] `url`: the address of the page
    */
   constructor(root, options = {}) {
@@ -134,6 +136,7 @@ export class LiveView extends EventTarget {
     const { type, n, page, parts, html, day } = frame;
     this.#n = n ?? this.#n;
     if (!parts) return; // of a later version
+    this.#isOther ||= type !== "entry.put";
     const entry = day?.html.replace("</ol>", (/** @type {string} */ end) => html + end) ?? "";
     const fresh = this.#parse(Object.values(parts).join("") + entry);
     if (type === "snapshot") this.#merge(fresh, isHeld);
@@ -158,13 +161,14 @@ export class LiveView extends EventTarget {
       this.entries.index();
     });
     this.#settle();
-    this.#emit("change", 0);
+    this.#emit("change", this.#isOther);
   }
 
   /** @param {Entry} entry @param {boolean} isHeld */
   #put(entry, isHeld) {
     const { entries, local } = this;
-    const { id } = entry;
+    const { id, rev } = entry;
+    this.#isOther ||= rev > 1; // it may have been on the page before
     if (entries.isOld(entry)) return;
     const item = entries.find(id)?.item;
     if (!item) this.#announce(id);
@@ -260,6 +264,7 @@ export class LiveView extends EventTarget {
     const { n, cursor } = /** @type {HTMLElement} */ (fresh.querySelector("main")).dataset;
     const { lang, dir } = fresh.documentElement;
     this.#change((isHeld) => {
+      this.#isOther = true;
       this.#merge(fresh, isHeld);
       this.#showPage(fresh, { headline: fresh.title, lang, dir });
     });

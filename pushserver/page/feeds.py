@@ -39,9 +39,10 @@ def atom(edition: Edition, entries: Sequence[bytes]) -> bytes:
         _add(feed, "category", term=topic["label"])
     if edition.masthead.logo:
         _add(feed, "logo", edition.masthead.logo)
-    _add(feed, "entry")  # stands for the entries
+    # RFC 4287, appendix B: the entries come last.
     for withdrawal in edition.withdrawals:
         _add_tombstone(feed, edition, withdrawal)
+    _add(feed, "entry")  # stands for the entries
     text: bytes = xml.tostring(feed, "utf-8", xml_declaration=True)
     return text.replace(b"<entry />", b"".join(entries), 1) + b"\n"
 

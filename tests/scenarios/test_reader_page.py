@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ..support.pages import NEEDS_CHROMIUM, PAGE, open_live, put
+from ..support.pages import NEEDS_CHROMIUM, PAGE, filled, open_live, put, read
 from ..support.server import Running
 
 pytestmark = NEEDS_CHROMIUM
@@ -82,3 +84,101 @@ def test_the_notice_covers_no_headline_and_the_lists_stand_together(
         notice, title, latest, key = (page.evaluate(BOX, css) for css in ("#notice", "h1", "#latest", "#key"))
     assert title[1] < notice[0] < notice[1] < 800
     assert 0 < key[0] - latest[1] < 40
+
+
+WATCH_SHIFTS = """() => {
+    const shifted = [];
+    const moved = ({ node, previousRect, currentRect }) => [node?.id || node?.nodeName, previousRect.y, currentRect.y];
+    const take = (entries) => shifted.push(...entries.map(({ sources }) => sources.map(moved)));
+    const watch = new PerformanceObserver((list) => take(list.getEntries()));
+    watch.observe({ type: "layout-shift", buffered: true });
+    const drawn = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    window.shifts = () => drawn().then(() => take(watch.takeRecords())).then(() => shifted.splice(0));
+}"""
+
+
+@pytest.mark.parametrize(("width", "zone"), [(412, PAGE["timezone"]), (412, "Asia/Tokyo"), (1280, "Asia/Tokyo")])
+def test_nothing_is_shifted_as_the_page_goes_live_nor_under_who_reads(
+    chromium: Browser, server: Running, stream: str, width: int, zone: str
+) -> None:
+    with chromium.new_context(viewport={"width": width, "height": 823}, timezone_id=zone) as context:
+        page = context.new_page()
+        page.add_init_script(f"({WATCH_SHIFTS})()")
+        put(server, stream, "now", flags={"key": True})
+        filled(page, server, stream)
+        expect(page.locator("#auto")).to_be_visible()
+        expect(page.locator("article time[data-local-ago]")).to_be_visible()
+        assert page.evaluate("shifts()") == []
+        assert page.locator("#zone").is_visible() == (zone != PAGE["timezone"])
+        read(page, "e-e05")
+        page.evaluate("shifts()")  # a jump to what was not laid out yet
+        for number in range(1, 4):
+            put(server, stream, f"new{number}", flags={"key": True})
+            expect(page.locator("#notice")).to_contain_text(str(number))
+        assert page.evaluate("shifts()") == []
+        page.evaluate("() => { document.body.style.paddingTop = '99px'; }")  # the watch sees what is shifted
+        assert page.evaluate("shifts()") != []
+
+
+def test_what_crawlers_are_told_stays_until_it_is_wrong(chromium: Browser, server: Running, stream: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        filled(page, server, stream, 2)
+        cards, description = page.locator("#json-ld, [property='og:title']"), page.locator("[name=description]")
+        put(server, stream, "new")
+        expect(page.locator("article")).to_have_count(3)
+        expect(cards).to_have_count(2)
+        put(server, stream, "e01", body="Otherwise.")
+        expect(cards).to_have_count(0)
+        expect(description).to_have_attribute("content", str(PAGE["dek"]))
+        server.put_page(stream, {**PAGE, "dek": "The crest has come."})
+        expect(description).to_have_attribute("content", "The crest has come.")
+
+
+def test_where_nothing_will_come_there_is_no_switch_for_it(chromium: Browser, server: Running, stream: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        filled(page, server, stream, 1)
+        expect(page.locator("#auto")).to_be_visible()
+        server.send("POST", f"/streams/{stream}/end", b"")
+        expect(page.locator("#status")).to_have_attribute("data-state", "ended")
+        expect(page.locator("#auto")).to_be_hidden()
+    with chromium.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{server.url}/streams/{stream}")
+        expect(page.locator("#auto")).to_be_hidden()
+
+
+PLAY = """async () => {
+    window.sound = Object.assign(document.createElement("audio"), { muted: true });
+    sound.srcObject = new AudioContext().createMediaStreamDestination().stream;
+    document.querySelector("article").append(sound);
+    await sound.play();
+}"""
+
+
+def test_updates_wait_while_something_plays(chromium: Browser, server: Running, stream: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        filled(page, server, stream, 2)
+        page.evaluate(PLAY)
+        put(server, stream, "new")
+        expect(page.locator("#notice")).to_have_text("1 new update")
+        assert page.evaluate("sound.isConnected && !sound.paused")
+        page.evaluate("sound.pause()")
+        put(server, stream, "newer")
+        expect(page.locator("article")).to_have_count(4)
+        assert page.evaluate("sound.isConnected")
+
+
+@pytest.mark.parametrize(("motion", "animation"), [("no-preference", "arrive"), ("reduce", "none")])
+def test_what_is_new_fades_only_where_motion_is_welcome(
+    chromium: Browser, server: Running, stream: str, motion: Literal["no-preference", "reduce"], animation: str
+) -> None:
+    with chromium.new_context(reduced_motion=motion) as context:
+        page = context.new_page()
+        filled(page, server, stream, 1)
+        put(server, stream, "new")
+        page.locator("#e-new").wait_for(state="attached")
+        new = "getComputedStyle(document.querySelector('[data-local=new]'), '::before').animationName"
+        assert page.evaluate(new) == animation
