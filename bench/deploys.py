@@ -99,7 +99,7 @@ async def deploy(name: str, folder: Path, fleet: Fleet, readers: int) -> Deploye
         await swarm.open()
         visitors = [publisher(proxy.url, fleet.servers[0].key), page_reader(proxy.url)]
         for visitor in visitors:
-            visitor.begin()
+            await visitor.begin()
         await asyncio.sleep(SETTLE)
         for number in range(SERVERS):
             swarm.stage = number

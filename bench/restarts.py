@@ -29,11 +29,11 @@ from tests.support.server import until as wait_until
 
 from . import deploys
 from .returning import STREAM, Swarm, until
-from .visitors import Visited, publisher
+from .visitors import Visited, Visitor, publisher
 
 LIFETIME = 20.0  # seconds, of a reader in the deploys after which the shares are measured
 SELDOM = 0.5  # seconds between two publishes in a storm, which the readers here have to keep up with
-PROBES, BETWEEN_PROBES = 4, 0.01  # clients that connect all the time while a server stops; seconds
+PROBES, BETWEEN_PROBES = 4, 0.01  # clients that ask all the time while a server stops; seconds
 LISTENING = 0  # where /proc has the port at the other end of a connection
 SETTLE = 2.0  # seconds of publishing before and after what is measured
 
@@ -81,7 +81,7 @@ async def storm(server: Running, swarm: Swarm) -> str:
         os.kill(pid, signal.SIGKILL)
     await until(lambda: all(reader.returns for reader in swarm.readers))
     await until(lambda: _is_ready(server))
-    visitor.begin()
+    await visitor.begin()
     await swarm.all_live()
     took = time.monotonic() - begun
     published = await visitor.end()
@@ -90,32 +90,22 @@ async def storm(server: Running, swarm: Swarm) -> str:
 
 async def slow(server: Running, swarm: Swarm) -> str:
     """TERM while a request is slow: how long new connections wait, and how the slow ones end."""
+    probes = [Visitor(server.url, "GET", "/livez", every=BETWEEN_PROBES) for _ in range(PROBES)]
+    await asyncio.gather(*(each.begin() for each in probes))
     entry = server.publish_ok(STREAM, "asked about")["id"]
     head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\nContent-Type: application/json\r\n"
     upload = await ask(server, f"POST /streams/{STREAM}/entries {head}Content-Length: 100\r\n\r\n{{")
     delivery = await ask(server, f"GET /streams/{STREAM}/entries/{entry}/delivery?n=99&wait=10 {head}\r\n")
     server.process.terminate()
-    counts: Counter[str] = Counter()
-    longest = max(await asyncio.gather(*(probe(server, counts) for _ in range(PROBES))))
+    await until(lambda: server.process.poll() is not None)
     swarm.is_over = True
+    probed = [await visitor.end() for visitor in probes]
+    refused = sum((each.failures for each in probed), Counter[str]())
+    answered = sum(each.sent for each in probed) - refused.total()
+    longest = max(each.longest for each in probed)
     ends = [(await answer.read()).decode()[9:12] for answer, _ in (upload, delivery)]
-    return f"{dict(counts)}, longest {longest:.2f} s; the upload and the delivery: {' and '.join(ends)}"
-
-
-async def probe(server: Running, counts: Counter[str]) -> float:
-    """Connect and ask again and again, until the server has ended; count how, and return the longest wait."""
-    longest = 0.0
-    while server.process.poll() is None:
-        begun = time.monotonic()
-        try:
-            answer, writer = await ask(server, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            counts["answered" if await answer.read() else "silent"] += 1
-            writer.close()
-        except OSError as error:
-            counts[type(error).__name__] += 1
-        longest = max(longest, time.monotonic() - begun)
-        await asyncio.sleep(BETWEEN_PROBES)
-    return longest
+    waits = f"{answered} answered, {dict(refused)}, longest {longest:.2f} s"
+    return f"{waits}; the upload and the delivery: {' and '.join(ends)}"
 
 
 async def ask(server: Running, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -166,7 +156,7 @@ async def measure(server: Running, readers: int, work: Work, *, publishes: bool)
     await swarm.open()
     visitor = publisher(server.url, server.key) if publishes else None
     if visitor:
-        visitor.begin()
+        await visitor.begin()
     await asyncio.sleep(SETTLE)
     said = await work(server, swarm)
     published: Visited | None = None

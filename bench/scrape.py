@@ -1,24 +1,42 @@
-"""Measure what a scrape of metrics and a look at the status cost after many workers: `python -m bench.scrape`.
+"""The script measures what a scrape of metrics and a look at the status cost after many workers.
 
-Summaries of full size come from WORKERS workers that live, and came from PAST that have ended. The clock is that of the
-processor, so that a busy machine changes little.
+    .venv/bin/python -m bench.scrape            # summaries of full size, in this process
+    .venv/bin/python -m bench.scrape server     # a server with 1,000 streams that are followed
+
+There are WORKERS workers that live, and PAST that have ended. The clock is that of the processor, so that a busy
+machine changes little.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx2
 
 from pushserver import metrics
+from pushserver.bench.usage import measure
 from pushserver.codec import dumps
 from pushserver.server.cluster import WorkerCluster
 from pushserver.server.exposition import exposition
+from tests.support.scrapes import METRICS, metrics_url, status
+from tests.support.server import Running, reader, running
+
+from .returning import until
 
 WORKERS, PAST = 3, 30
+STREAMS = 1_000
 TIMES = 200
 SLOW = {
     **{"address": "2001:db8:1234:5678::1", "transport": "websocket", "stream": "s" * 64},
@@ -55,6 +73,31 @@ def milliseconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+async def scrape_server() -> None:
+    """Restart the workers of a server until enough of them have ended, have streams followed, and scrape it."""
+    options = ("--workers", str(WORKERS), "--drain-window", "0", *METRICS)
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data", *options) as server:
+        for number in range(1, PAST // WORKERS + 1):
+            server.process.send_signal(signal.SIGHUP)
+            await until(partial(_has_restarted, server, number))
+        async with AsyncExitStack() as readers:
+            for number in range(STREAMS):
+                server.publish_ok(f"stream-{number}", "One")
+                await readers.enter_async_context(reader(server, f"stream-{number}"))
+            await until(lambda: status(server)["totals"]["streams"] >= STREAMS)
+            totals, url = status(server)["totals"], f"{metrics_url(server)}/metrics"
+            before = measure([server.process.pid])
+            with httpx2.Client() as http:
+                size = max(len(http.get(url).content) for _ in range(TIMES))
+            cost = 1_000 * measure([server.process.pid]).since(before).cpu / TIMES
+    print(f"{WORKERS} workers, {PAST} past ones, {totals['streams']} streams; a scrape has {size:,} bytes")
+    print(f"a scrape, with all else that the supervisor does meanwhile {cost:6.2f} ms")
+
+
+def _has_restarted(server: Running, times: int) -> bool:
+    return server.log.count("all workers have been restarted") == times
+
+
 def main() -> None:
     cluster = WorkerCluster(clock=time.monotonic)
     data = summary()
@@ -81,4 +124,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["server"]:
+        asyncio.run(scrape_server())
+    else:
+        main()

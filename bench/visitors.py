@@ -36,13 +36,17 @@ class Visitor:
         self, url: str, method: str, path: str, key: str = "", body: bytes = b"", every: float = EVERY
     ) -> None:
         context = mp.get_context("spawn")
-        self._begun, self._over, self._results = context.Event(), context.Event(), context.Queue()
+        self._ready, self._begun, self._over = context.Event(), context.Event(), context.Event()
+        self._results = context.Queue()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"} if key else {}
-        arguments = (url, method, path, headers, body, every, self._begun, self._over, self._results)
+        events = (self._ready, self._begun, self._over)
+        arguments = (url, method, path, headers, body, every, events, self._results)
         self._process = context.Process(target=_visit, args=arguments, daemon=True)
         self._process.start()
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
+        """Begin as soon as the process runs: a measurement must not be over before."""
+        await asyncio.to_thread(self._ready.wait, LIMIT)
         self._begun.set()
 
     async def end(self) -> Visited:
@@ -69,13 +73,14 @@ def _visit(
     headers: dict[str, str],
     body: bytes,
     every: float,
-    begun: Any,
-    over: Any,
+    events: Any,
     results: Any,
 ) -> None:
+    ready, begun, over = events
     failures: Counter[str] = Counter()
     sent, longest = 0, 0.0
     with httpx2.Client(base_url=url, timeout=ANSWER_LIMIT) as http:
+        ready.set()
         begun.wait()
         while not over.is_set():
             began = time.monotonic()

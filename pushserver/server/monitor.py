@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from ..access.addresses import Addresses, AddressLimits, Proxies
 from ..codec import dumps
 from ..status.page import POLICY, page_files
+from ..transport.connection import connections_of
 from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
@@ -97,8 +98,8 @@ async def serving(app: Monitor, listener: socket.socket) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
+        for connection in connections_of(state):
+            connection.cut("stopping")
 
 
 def _protocol() -> Any:

@@ -20,6 +20,7 @@ from ..live.drain import BETWEEN, Drain, Phase
 from ..live.hub import Hub
 from ..settings import Settings
 from ..store.condition import SharedCondition
+from ..transport.connection import Connection, connections_of
 from ..transport.door import Door
 from ..transport.http import HttpProtocol
 from ..transport.outlet import Unread
@@ -287,5 +288,5 @@ class Server(uvicorn.Server):
         for connection in self._connections():
             connection.cut("stopping")
 
-    def _connections(self) -> list[HttpProtocol]:
-        return list(self.server_state.connections)  # type: ignore[arg-type]
+    def _connections(self) -> list[Connection]:
+        return connections_of(self.server_state)

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import logging
+from functools import partial
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from .. import metrics
 from ..access.addresses import AddressPlace
 from ..logs import REQUEST, RequestMark
 from .asgi import ABORT, DETACH
+from .connection import Connection
 from .deadline import Deadline
 from .door import PLACE, leave
 from .exchange import log_access
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 EARLY_BYTES = 4_096  # that a client may send behind its request for a WebSocket, before the answer
 
 
-class Handshake(asyncio.Protocol):
+class Handshake(asyncio.Protocol, Connection):
     """Handshake is one request for a WebSocket, which the application refuses, or accepts and detaches.
 
     The application has `time` seconds to do so, and the client `close_time` seconds to take a refusal.
@@ -87,6 +89,22 @@ class Handshake(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close; uvicorn calls this when the server stops."""
         self._transport.close()
+
+    # --- called by the worker that stops, while the handshake is under way
+
+    def retire(self) -> None:
+        pass  # its answer is the last one anyway
+
+    def is_busy(self) -> bool:
+        return True
+
+    def give_up(self) -> None:
+        if self._state != "over":
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server stops; retry.\n")
+
+    def cut(self, reason: str) -> None:
+        metrics.CUT.inc(reason)
+        self._transport.abort()
 
     # --- called by the application
 
@@ -207,16 +225,12 @@ class Handshake(asyncio.Protocol):
     def _end(self, last: bytes) -> None:
         self._state = "over"
         # Without a limit a client that reads nothing would keep the connection: to close waits for what is to be sent.
-        self._deadline.set(self._close_time, self._cut)
+        self._deadline.set(self._close_time, partial(self.cut, "unread"))
         self._transport.write(last)
         self._transport.close()
 
     def _end_wait(self) -> None:
         self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server did not answer in time; retry later.\n")
-
-    def _cut(self) -> None:
-        metrics.CUT.inc("unread")
-        self._transport.abort()
 
 
 def _lines(status: int, headers: list[tuple[bytes, bytes]]) -> list[bytes]:

@@ -22,6 +22,7 @@ from ..access.addresses import AddressPlace
 from ..errors import Fault
 from ..problems import answer
 from .asgi import ABORT
+from .connection import Connection
 from .deadline import LIMITS, BodyLate, Deadline, Limits
 from .door import PLACE, Door, leave
 from .exchange import Exchange, Prepare, PreparedAnswer
@@ -38,7 +39,7 @@ NOTHING = memoryview(b"")
 LOCAL = ("127.0.0.1", 0)  # the client of a unix socket, in place of none: it is on this machine, as a proxy would be
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol, Connection):
     """HttpProtocol is uvicorn's, with limits on what a client sends, leaves unread and is waited for.
 
     The scope extension `pushserver.abort` lets the application cut the connection of a reader that takes no more of its
@@ -129,20 +130,15 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def retire(self) -> None:
-        """Let the answer that is due be the last one of the connection; the worker is about to stop.
-
-        An idle connection stays open: its client may be sending a request this instant, and would lose it.
-        """
+        # An idle connection stays open: its client may be sending a request this instant, and would lose it.
         if self._current is not None and not self._current.is_complete and not self._waiting:
             self._current.keep_alive = False
 
     def is_busy(self) -> bool:
-        """Whether a request or an answer is under way, or the client may be about to send one."""
         idle = self.transport.is_closing() or self.loop.time() - self._used_at >= QUIET
         return self._is_due() or self._receiving is not None or bool(self._head_bytes) or not idle
 
     def give_up(self) -> None:
-        """Answer the request that is due with a refusal, as the worker stops now; cut an answer that has begun."""
         due = self._receiving or self._current
         if due is None or due.is_complete:
             self.transport.close()
@@ -153,7 +149,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._replace(answer(due.stopped()))
 
     def cut(self, reason: str) -> None:
-        """Cut the connection, and count it by this reason."""
         metrics.CUT.inc(reason)
         self.transport.abort()
 

@@ -282,9 +282,16 @@ LOOKS = r"""async ([path, html, bursts]) => {
     const root = document.body.appendChild(doc.querySelector("main"));
     const view = new LiveView(root, { url: path });
     const { getBoundingClientRect } = Element.prototype;
+    let isShowing = false; // the view looks after a scroll as well, which comes in this burst or in the next
     Element.prototype.getBoundingClientRect = function () {
-        looks[0]++;
+        looks[0] += isShowing;
         return getBoundingClientRect.call(this);
+    };
+    const apply = view.apply.bind(view);
+    view.apply = (...frames) => {
+        isShowing = true;
+        apply(...frames);
+        isShowing = false;
     };
     for (const ids of bursts) {
         looks.unshift(0);

@@ -100,6 +100,29 @@ async def test_no_connection_waits_for_a_slow_request_of_a_server_that_stops(
     assert status_of(answers[1]) == 200
 
 
+@pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.full), 2])
+async def test_a_handshake_that_is_under_way_when_a_server_stops_is_answered(
+    start: Start, stream: str, signals: int
+) -> None:
+    server = start()
+    store = server.store_pid()
+    with raw(server) as wire, raw(server) as later:
+        os.kill(store, signal.SIGSTOP)
+        try:
+            wire.sendall(UPGRADE % stream.encode())
+            later.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in later.recv(65_536), "the worker has read what came before"
+            for _ in range(signals):
+                server.process.terminate()
+            answer = await asyncio.to_thread(read_all, wire)
+        finally:
+            os.kill(store, signal.SIGCONT)
+        assert status_of(answer) == 503
+    server.close()
+    assert server.process.returncode == 0
+    assert "the drain failed" not in server.log
+
+
 async def test_a_server_is_not_ready_and_accepts_until_its_balancer_has_noticed(start: Start, stream: str) -> None:
     server = start("--drain-delay", "300")
     cursor = server.publish_ok(stream, "one")["cursor"]

@@ -47,8 +47,9 @@ def faultless_page(browser: Browser, **options: Any) -> Iterator[Page]:
     complaints: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
-        # A page asks a server that is away, or stops, why it was refused.
-        is_refused = "status of 503" in message.text and "/sse?" in message.location["url"]
+        # A server that stops refuses a page that comes back; then the page asks why.
+        is_asking = "status of 503" in message.text and "/sse?" in message.location["url"]
+        is_refused = is_asking or "Unexpected response code: 503" in message.text
         # And it may give up a connection before it is made.
         is_given_up = "closed before the connection is established" in message.text
         is_expected = is_refused or is_given_up or "ERR_CONNECTION" in message.text
