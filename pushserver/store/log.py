@@ -231,9 +231,7 @@ class Log:
     ) -> Snapshot | None:
         """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream.
 
-        `entry` is the id of the one entry that it has, if that is published.
-
-        Raises Deleted, StoreError.
+        With the id of an `entry` it has that one alone, if it is published. Raises Deleted, StoreError.
         """
         keys = [self.key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone", MARK)]
         arguments = [limit, *(after or ("", "")), withdrawals, entry]

@@ -93,10 +93,8 @@ class Pieces:
         context = (page["timezone"], page["lang"], page["dir"], page["headline"])
         former = self._pieces if context == self._context else {}
         pieces = [former.get(entry) or Piece(entry) for entry in map(str.encode, entries)]
-        self._context, self._pieces = (
-            context,
-            {piece.entry_json: piece for piece in (*self._others(former, pieces), *pieces)},
-        )
+        self._context = context
+        self._pieces = {piece.entry_json: piece for piece in (*self._others(former, pieces), *pieces)}
         return pieces
 
     def _others(self, former: dict[bytes, Piece], pieces: Sequence[Piece]) -> list[Piece]:

@@ -43,9 +43,8 @@ class Copy(NamedTuple):
 class Shelf:
     """Shelf has a stream's copies, as of its newest event.
 
-    `excerpts_bytes` is what the copies of excerpts may take, and the pieces of older entries as much again.
-
-    It is cleared when a text is withdrawn or the log is replaced.
+    `excerpts_bytes` is what copies of excerpts may take, and the pieces of older entries as much again. It is cleared
+    when a text is withdrawn or the log is replaced.
     """
 
     def __init__(self, name: str, excerpts_bytes: int) -> None:
@@ -103,8 +102,11 @@ class Shelf:
     def _put_excerpt(self, key: CopyKey, copy: Copy) -> None:
         self.older.trim(self._excerpts_bytes)
         former = self._excerpts.pop(key, None)
-        self._excerpts_size += len(copy.body) - (len(former.body) if former else 0)
+        self._excerpts_size -= len(former.body) if former else 0
+        if len(copy.body) > self._excerpts_bytes:
+            return
         self._excerpts[key] = copy
+        self._excerpts_size += len(copy.body)
         while len(self._excerpts) > EXCERPTS or self._excerpts_size > self._excerpts_bytes:
             _, oldest = self._excerpts.popitem(last=False)
             self._excerpts_size -= len(oldest.body)

@@ -39,8 +39,9 @@ def test_excerpts_take_no_more_bytes_than_they_may() -> None:
     assert shelf.measure() == 990
     assert shelf.copy(entry_of("38")) is None
     assert shelf.copy(entry_of("39"))
-    shelf.put(entry_of("large"), copy_of(1, 1_001))
-    assert shelf.measure() == 0
+    shelf.put(entry_of("49"), copy_of(2, 1_001))  # it would push all others out
+    assert shelf.copy(entry_of("49")) is None
+    assert shelf.measure() == 900
 
 
 def test_the_excerpt_that_was_asked_for_least_recently_goes_first() -> None:
