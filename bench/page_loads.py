@@ -27,7 +27,7 @@ from tests.support.server import Running, running
 from .connections import worker_of
 from .entries import entries
 
-STREAM = "measured"
+STREAM, PAGE_ENTRIES = "measured", 100
 CONNECTIONS, SECONDS = 64, 1.5
 BARE = """
 import base64, json, os, sys, uvicorn
@@ -98,16 +98,18 @@ def free_port() -> int:
 
 def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "data") as server:
-        for entry in entries(100):
-            assert server.publish(STREAM, entry).status_code == 201
+        for entry in entries(2 * PAGE_ENTRIES):
+            answer = server.publish(STREAM, entry)
+            assert answer.status_code == 201
         base = f"/streams/{STREAM}"
         paths = {"page": base, "entries": f"{base}/entries", "atom": f"{base}/feed.atom", "json": f"{base}/feed.json"}
-        answers = {name: fetch(server, path) for name, path in paths.items()}
+        paths |= {"entry": answer.json()["url"], "older": base + server.http.get(f"{base}/entries").json()["older"]}
+        answers = {name: fetch(server, path, Accept="text/html") for name, path in paths.items()}
         etag = dict(answers["page"][1])["etag"]
         answers["304"] = fetch(server, base, If_None_Match=etag)
         asks = {**paths, "304": base, "static": "/static/page.js"}
         answers["static"] = fetch(server, asks["static"])
-        fields = {"304": f"If-None-Match: {etag}\r\n"}
+        fields = {"304": f"If-None-Match: {etag}\r\n", "entry": "Accept: text/html\r\n"}
         port, table = free_port(), {}
         for name, (status, head, body) in answers.items():
             table[f"/{name}"] = (status, head, base64.b64encode(body).decode())

@@ -29,13 +29,14 @@ from pushserver.store.log import Log
 from pushserver.store.store import Store
 from pushserver.surfaces.cache import SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
-from pushserver.surfaces.surface import Surface
+from pushserver.surfaces.surface import NEWEST, Surface
 from tests.support.hubs import running
 from tests.support.server import entry_append
 
 from .entries import entries
 
 STREAM, PAGE_ENTRIES = "measured", 100
+BEFORE_ALL = "9007199254740991.z"  # of a slice that has the newest entries
 EVENTS = 30
 LOOKS = 2_000
 QUIET = 0.02  # seconds in which an event comes to the ring, which costs as much without a page load
@@ -77,14 +78,17 @@ async def look_cost(log: Log, look: Callable[[], Awaitable[Any]]) -> float:
     return min(costs)
 
 
-async def making(log: Log, cache: SurfaceCache, surface: Surface, coding: ContentCoding, events: int) -> str:
+async def making(
+    log: Log, cache: SurfaceCache, surface: Surface, coding: ContentCoding, events: int, excerpt: str = ""
+) -> str:
     """The cost of the first load after an event, and its longest stretch."""
+    await cache.read(STREAM, surface, coding, excerpt)
     costs, longest = [], []
     for entry in entries(events, seed=hash(surface.value) % 1_000):
         await log.append(entry_append(STREAM, **entry))
         await asyncio.sleep(QUIET)
         Stretches.longest, begin = 0.0, time.process_time()
-        await cache.read(STREAM, surface, coding)
+        await cache.read(STREAM, surface, coding, excerpt)
         costs.append((time.process_time() - begin) * 1e6)
         longest.append(Stretches.longest * 1e6)
     whole, stretch = ([statistics.median(column), min(column)] for column in (costs, longest))
@@ -103,19 +107,19 @@ async def main(events: int) -> None:
             store = Store(url, partitions=16)
             await store.check()
             log = Log(store, log_events=1_000, entry_limit=500, idempotency=60)
-            for entry in entries(PAGE_ENTRIES):
-                await log.append(entry_append(STREAM, **entry))
+            appended = [await log.append(entry_append(STREAM, **entry)) for entry in entries(PAGE_ENTRIES)]
             node = await store.node(log.key(STREAM, "log"))
             look, ping = await look_cost(log, lambda: log.heads([STREAM])), await look_cost(log, node.redis.ping)
             print(f"look      {look:.0f} us, and {ping:.0f} for a PING by way of the pool")
             options: Any = {"page_entries": PAGE_ENTRIES, "limit_bytes": 2**26, "stale_pages": 300}
             async with running(log, heartbeat=30.0) as hub:
                 cache = SurfaceCache(log, hub, site=Site(), version="1", **options)
+                excerpts = [(Surface.PAGE, BEFORE_ALL), (Surface.ENTRY, appended[-1].entry_id)]
                 for coding in (ContentCoding.GZIP, ContentCoding.BROTLI):
-                    for surface in Surface:
-                        await cache.read(STREAM, surface, coding)
-                        figures = await making(log, cache, surface, coding, events)
-                        print(f"making    {surface.value:9} {coding.value:5} {figures}")
+                    for surface, excerpt in [*((surface, "") for surface in NEWEST), *excerpts]:
+                        name = "slice" if excerpt == BEFORE_ALL else surface.value
+                        figures = await making(log, cache, surface, coding, events, excerpt)
+                        print(f"making    {name:9} {coding.value:5} {figures}")
             await store.close()
 
 

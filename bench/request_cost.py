@@ -30,9 +30,10 @@ from pushserver.model import Cursor
 from pushserver.page.site import Site
 from pushserver.store.log import Head
 from pushserver.surfaces import heads
-from pushserver.surfaces.cache import Copy, SurfaceCache
+from pushserver.surfaces.cache import SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
-from pushserver.surfaces.surface import Surface
+from pushserver.surfaces.shelf import Copy, CopyKey
+from pushserver.surfaces.surface import NEWEST
 from pushserver.transport.door import Door
 from pushserver.transport.http import HttpProtocol
 from pushserver.transport.outlet import Unread
@@ -97,8 +98,8 @@ def our_app(log: NearLog) -> App:
     cache = SurfaceCache(near, hub, page_entries=100, limit_bytes=2**26, stale_pages=300, site=Site(), version="1")
     shelf = cache._open("s")
     shelf.head = HEAD
-    for surface in Surface:
-        shelf.copies[surface, ContentCoding.GZIP, None] = Copy(BODY, ContentCoding.GZIP, TAG, HEAD, None)
+    for surface in NEWEST:
+        shelf.put(CopyKey(surface, ContentCoding.GZIP), Copy(BODY, ContentCoding.GZIP, TAG, HEAD, None))
     tokens: Any = SimpleNamespace(is_private=lambda stream: False, any_private=False)
     lifespan: Any = None
     return App(

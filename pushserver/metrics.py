@@ -223,7 +223,7 @@ PAGE_LOADS = Counter(
     "pushserver_page_loads",
     "Reads of pages, entries and feeds of public streams, by source, count.",
     ("surface", "source"),
-    list(product(("page", "entries", "feed.atom", "feed.json"), ("memory", "made", "stale", "refused"))),
+    list(product(("page", "entries", "feed.atom", "feed.json", "entry"), ("memory", "made", "stale", "refused"))),
 )
 PAGES = Gauge("pushserver_page_bytes", "Memory that finished pages and feeds use, bytes.")
 PAGES_LIMIT = Gauge(

@@ -227,14 +227,14 @@ class Log:
     # --- for readers
 
     async def snapshot(
-        self, stream: str, *, limit: int, after: tuple[int, str] | None = None, withdrawals: int = 0
+        self, stream: str, *, limit: int, after: tuple[int, str] | None = None, withdrawals: int = 0, entry: str = ""
     ) -> Snapshot | None:
         """The newest entries, or those after a score and id, and the newest withdrawals; None for no such stream.
 
-        Raises Deleted, StoreError.
+        With the id of an `entry` it has that one alone, if it is published. Raises Deleted, StoreError.
         """
         keys = [self.key(stream, name) for name in ("log", "entries", "order", "page", "withdrawn", "gone", MARK)]
-        arguments = [limit, *(after or ("", "")), withdrawals]
+        arguments = [limit, *(after or ("", "")), withdrawals, entry]
         answer = await self.store.read(self._snapshot, keys, arguments)
         if answer is None:
             return None

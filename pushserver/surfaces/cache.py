@@ -3,6 +3,9 @@
 A read asks for the head of the stream (heads.py). If the bytes are of that event, they are the answer. If not, one task
 reads the snapshot, joins the surface of its pieces and compresses it, and all who ask meanwhile wait for it.
 
+Excerpts, which are an entry's own page and slices of older entries, take the same road; each is read from the store by
+itself.
+
 While the store is away, the bytes are served as they were, and say since when they may be late.
 """
 
@@ -24,63 +27,32 @@ from ..store.store import StoreError
 from ..stretch import Stretch
 from .codings import LEAST, ContentCoding, compress
 from .heads import Found, Heads
-from .pieces import Piece, Pieces
-from .surface import FEEDS, STRETCH, Surface, edition_of, make
+from .pieces import Piece
+from .shelf import Copy, CopyKey, Shelf
+from .surface import FEEDS, STRETCH, Surface, edition_of, make, place_of
 
 STREAMS = 1_000  # with bytes in the cache; the one that was asked for least recently goes first
-MAKING = 4  # surfaces that are being made at a time
-WAITING = 256  # surfaces that wait to be made; a read of another one is answered 503
-COPIES = 32  # of one stream: surfaces and codings
+EXCERPTS_SHARE = 16  # the copies of a stream's excerpts may take this part of the cache, their pieces as much again
+MAKING = 4  # surfaces that are being made at a time, and as many excerpts
+WAITING = 256  # that wait to be made, of either; a read of another one is answered 503
 ROUNDS = 10  # reads of a snapshot during which an entry was withdrawn
 
 
-class Copy(NamedTuple):
-    """Copy is a surface in one coding as of one event. It may be late since `stale_since`, an instant or None."""
+class Material(NamedTuple):
+    """Material is what a copy is made of. The shelf had been cleared `cleared` times when it was read."""
 
-    body: bytes
-    coding: ContentCoding
-    etag: str
-    head: Head
-    stale_since: str | None
-
-
-Key = tuple[Surface, ContentCoding, str | None]  # the last is the instant since which it may be late
+    snapshot: Snapshot
+    pieces: list[Piece]
+    cleared: int
+    asked_at: int
 
 
-class Shelf:
-    """Shelf is what the cache has of one stream. It is cleared when a text is withdrawn or the log is replaced."""
+class Turns:
+    """Turns are those of makers: MAKING have one at a time, and WAITING others wait."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.pieces = Pieces()
-        self.newest: list[Piece] = []  # of the entries of the snapshot, which has no entries itself
-        self.snapshot: Snapshot | None = None
-        self.head: Head | None = None
-        self.copies: dict[Key, Copy] = {}
-        self.making: dict[Key, asyncio.Task[Copy]] = {}
-        self.reading = asyncio.Lock()
-        self.cleared = 0  # times; what was read before the last one may have a text that is gone
-        self.verified_at = 0  # when a look last found the bytes to be of the newest event, in milliseconds since 1970
-        self.size = 0
-
-    def clear(self, entry_id: str | None = None) -> None:
-        """Let everything go that was made of the stream; of an entry that is withdrawn, all that may have its text."""
-        self.cleared += 1
-        self.snapshot = self.head = None
-        self.newest, self.copies = [], {}
-        self.pieces.clear(entry_id)
-        self.measure()
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Take the place of what was made of an older event."""
-        self.newest = self.pieces.renew(snapshot.page, snapshot.entries)
-        self.snapshot, self.head = snapshot._replace(entries=[]), Head(snapshot.cursor, snapshot.n)
-        self.copies = {}
-
-    def measure(self) -> int:
-        """Bytes that it has, nearly."""
-        self.size = self.pieces.size + sum(len(copy.body) for copy in self.copies.values())
-        return self.size
+    def __init__(self) -> None:
+        self.room = asyncio.Semaphore(MAKING)
+        self.queued = 0
 
 
 class SurfaceCache:
@@ -111,35 +83,36 @@ class SurfaceCache:
         self._site = site
         self._build = f"{version}.{digest(f'{site.build} {site.public_url} {site.masthead}')}"
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
-        self._room = asyncio.Semaphore(MAKING)
-        self._queued = 0
+        # Whoever asks for any number of excerpts that are in no memory does not take the turns of the page.
+        self._turns, self._excerpt_turns = Turns(), Turns()
 
-    async def read(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
+    async def read(self, stream: str, surface: Surface, coding: ContentCoding, excerpt: str = "") -> Copy:
         """A surface as of an event that is not older than this call. Raises NotFound, Deleted, Unavailable.
 
-        While the store is away it is as of the newest event that this worker has made it of.
+        While the store is away it is as of the newest event that this worker has made it of. `excerpt` is the id of an
+        entry for its own page, the `before` of a slice of older entries, "" for the newest.
         """
         try:
-            copy, source = await self._read(stream, surface, coding)
+            copy, source = await self._read(stream, CopyKey(surface, coding, excerpt))
         except Refused:
             metrics.PAGE_LOADS.inc(surface.value, "refused")
             raise
         metrics.PAGE_LOADS.inc(surface.value, source)
         return copy
 
-    async def _read(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
+    async def _read(self, stream: str, key: CopyKey) -> tuple[Copy, str]:
         """A copy, and where it comes from, as metrics name it."""
         try:
-            return await self._read_exact(stream, surface, coding)
+            return await self._read_exact(stream, key)
         except StoreError:
-            return await self._read_stale(stream, surface, coding), "stale"
+            return await self._read_stale(stream, key), "stale"
 
     def measure(self) -> None:
         """Set the metrics of what the cache has now."""
         metrics.PAGES.set(self.size)
         metrics.PAGES_LIMIT.set(self._limit_bytes)
 
-    async def _read_exact(self, stream: str, surface: Surface, coding: ContentCoding) -> tuple[Copy, str]:
+    async def _read_exact(self, stream: str, key: CopyKey) -> tuple[Copy, str]:
         asked_at = model.now()  # an event that comes after it may be missing in the answer
         head = await self._heads.of(stream)
         if head is None:
@@ -148,14 +121,19 @@ class SurfaceCache:
         if isinstance(head, Deletion):
             self._drop(stream)
             raise deleted(stream, head.at)
-        copy = self._copy(stream, surface, coding, head, asked_at)
+        copy = self._copy(stream, key, head, asked_at)
         if copy is not None:
             return copy, "memory"
         shelf = self._shelves.get(stream) or self._open(stream)
-        return await self._await_copy(shelf, (surface, coding, None), head), "made"
+        return await self._await_copy(shelf, key, head), "made"
 
     def read_soon(
-        self, stream: str, surface: Surface, coding: ContentCoding, reply: Callable[[Copy | None], None]
+        self,
+        stream: str,
+        surface: Surface,
+        coding: ContentCoding,
+        reply: Callable[[Copy | None], None],
+        excerpt: str = "",
     ) -> bool:
         """Have `reply` called with a copy as `read` returns it, once it is made; with None where `read` has to do it.
 
@@ -163,16 +141,16 @@ class SurfaceCache:
         """
         if stream not in self._shelves:
             return False
-        asked_at = model.now()
+        asked_at, key = model.now(), CopyKey(surface, coding, excerpt)
 
         def looked(look: asyncio.Future[Found]) -> None:
             head = None if look.cancelled() or look.exception() else look.result()
             if not isinstance(head, Head):
                 reply(None)
                 return
-            copy = self._copy(stream, surface, coding, head, asked_at)
+            copy = self._copy(stream, key, head, asked_at)
             if copy is None:
-                self._make_soon(stream, (surface, coding, None), head, reply)
+                self._make_soon(stream, key, head, reply)
             else:
                 metrics.PAGE_LOADS.inc(surface.value, "memory")
                 reply(copy)
@@ -180,7 +158,7 @@ class SurfaceCache:
         self._heads.ask(stream).add_done_callback(looked)
         return True
 
-    def _make_soon(self, stream: str, key: Key, head: Head, reply: Callable[[Copy | None], None]) -> None:
+    def _make_soon(self, stream: str, key: CopyKey, head: Head, reply: Callable[[Copy | None], None]) -> None:
         """Have `reply` called with a copy of this event once it is made, with None where it is not."""
         shelf = self._shelves.get(stream)
         try:
@@ -194,27 +172,29 @@ class SurfaceCache:
         def made(task: asyncio.Task[Copy]) -> None:
             copy = None if task.cancelled() or task.exception() else task.result()
             if copy is not None and _is_late_enough(copy, head):
-                metrics.PAGE_LOADS.inc(key[0].value, "made")
+                metrics.PAGE_LOADS.inc(key.surface.value, "made")
                 reply(copy)
             else:
                 reply(None)
 
         making.add_done_callback(made)
 
-    def _copy(self, stream: str, surface: Surface, coding: ContentCoding, head: Head, asked_at: int) -> Copy | None:
+    def _copy(self, stream: str, key: CopyKey, head: Head, asked_at: int) -> Copy | None:
         """The copy of this event, None where it has to be made."""
         shelf = self._shelves.get(stream)
-        if shelf is None or shelf.head != head:
+        if shelf is None:
             return None
-        shelf.verified_at = asked_at
-        copy = shelf.copies.get((surface, coding, None))
-        if copy is not None:
-            self._shelves.move_to_end(stream)
+        if shelf.head == head:
+            shelf.verified_at = asked_at
+        copy = shelf.copy(key)
+        if copy is None or copy.head != head:
+            return None
+        self._shelves.move_to_end(stream)
         return copy
 
     # --- making
 
-    async def _await_copy(self, shelf: Shelf, key: Key, head: Head) -> Copy:
+    async def _await_copy(self, shelf: Shelf, key: CopyKey, head: Head) -> Copy:
         """A copy of this event or a later one: one that is being made, else a new one."""
         for _ in range(2):  # the next one may have been begun by a reader who knows of an older event
             making = shelf.making.get(key)
@@ -225,33 +205,60 @@ class SurfaceCache:
                 return copy
         return await asyncio.shield(self._begin(shelf, key, head))
 
-    def _begin(self, shelf: Shelf, key: Key, head: Head) -> asyncio.Task[Copy]:
-        if self._queued >= MAKING + WAITING:
+    def _turns_of(self, key: CopyKey) -> Turns:
+        return self._excerpt_turns if key.excerpt else self._turns
+
+    def _begin(self, shelf: Shelf, key: CopyKey, head: Head) -> asyncio.Task[Copy]:
+        turns = self._turns_of(key)
+        if turns.queued >= MAKING + WAITING:
             raise Unavailable("Too many pages are being made; retry later.")
         shelf.making[key] = making = asyncio.get_running_loop().create_task(self._make(shelf, key, head))
-        self._queued += 1
+        turns.queued += 1
         making.add_done_callback(lambda _: self._end(shelf, key, making))
         return making
 
-    def _end(self, shelf: Shelf, key: Key, making: asyncio.Task[Copy]) -> None:
-        self._queued -= 1
+    def _end(self, shelf: Shelf, key: CopyKey, making: asyncio.Task[Copy]) -> None:
+        self._turns_of(key).queued -= 1
         if not making.cancelled():
             making.exception()  # those who wait for it are told; where nobody does any more, nobody has to be
         if shelf.making.get(key) is making:
             del shelf.making[key]
 
-    async def _make(self, shelf: Shelf, key: Key, head: Head) -> Copy:
+    async def _make(self, shelf: Shelf, key: CopyKey, head: Head) -> Copy:
         """Make a surface. If an entry is withdrawn meanwhile, which may be in it, make it again."""
-        _, _, stale_since = key
-        async with self._room:
+        async with self._turns_of(key).room:
             for _ in range(ROUNDS):
-                async with shelf.reading:
-                    if shelf.head != head and stale_since is None:
-                        await self._refresh(shelf)
-                copy = await self._finish(shelf, key)
+                material = await (self._excerpt(shelf, key) if key.excerpt else self._newest(shelf, key, head))
+                copy = await self._finish(shelf, key, material) if material else None
                 if copy is not None:
                     return copy
         raise Unavailable("Entries are withdrawn faster than the page can be made; retry.")
+
+    async def _newest(self, shelf: Shelf, key: CopyKey, head: Head) -> Material | None:
+        """The newest entries as of an event or a later one; None where an entry was withdrawn meanwhile."""
+        async with shelf.reading:
+            if shelf.head != head and key.stale_since is None:
+                await self._refresh(shelf)
+        snapshot = shelf.snapshot
+        return Material(snapshot, shelf.newest, shelf.cleared, shelf.verified_at) if snapshot else None
+
+    async def _excerpt(self, shelf: Shelf, key: CopyKey) -> Material | None:
+        """The entry, or the slice of older ones, that a copy is made of, as of now. Raises NotFound, Deleted.
+
+        None where an entry was withdrawn meanwhile.
+        """
+        await self._watch(shelf)
+        cleared, asked_at = shelf.cleared, model.now()
+        is_entry = key.surface is Surface.ENTRY
+        which: dict[str, Any] = {"entry": key.excerpt} if is_entry else {"after": place_of(key.excerpt)}
+        snapshot = await self._log.snapshot(shelf.name, limit=self._page_entries, **which)
+        if snapshot is None or (is_entry and not snapshot.entries):
+            raise NotFound(f"There is no entry {key.excerpt} in stream {shelf.name}.")
+        if shelf.cleared != cleared:
+            return None
+        if is_entry:
+            return Material(snapshot, [Piece(snapshot.entries[0].encode())], cleared, asked_at)
+        return Material(snapshot, shelf.older.renew(snapshot.page, snapshot.entries), cleared, asked_at)
 
     async def _refresh(self, shelf: Shelf) -> None:
         """Read the snapshot. An entry that is withdrawn meanwhile may be in it: it is read again then."""
@@ -269,32 +276,33 @@ class SurfaceCache:
                 return
         raise Unavailable("The stream changes faster than it can be read; retry.")
 
-    async def _finish(self, shelf: Shelf, key: Key) -> Copy | None:
-        """Join and compress a surface of the snapshot, and put it on the shelf if it is still of the newest event.
+    async def _finish(self, shelf: Shelf, key: CopyKey, material: Material) -> Copy | None:
+        """Join and compress a surface, and put it on the shelf if it is still of the newest event.
 
         None if the text of the copy may be gone, as an entry was withdrawn meanwhile.
         """
-        snapshot, pieces, head, cleared = shelf.snapshot, shelf.newest, shelf.head, shelf.cleared
-        if snapshot is None or head is None:
-            return None
-        (surface, coding, stale_since), stretch = key, Stretch(STRETCH)
-        snapshot = await self._with_feed_id(shelf, snapshot) if surface in FEEDS else snapshot
-        edition = edition_of(self._site, surface, shelf.name, snapshot)
-        options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "stale": stale_since}
-        body = await stretch.take(make(surface, edition, snapshot, pieces, **options))
-        coding = coding if len(body) >= LEAST else ContentCoding.IDENTITY
+        stretch, snapshot = Stretch(STRETCH), material.snapshot
+        if key.surface in FEEDS:
+            snapshot = await self._with_feed_id(shelf, snapshot)
+        edition = edition_of(self._site, key.surface, shelf.name, snapshot)
+        options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "stale": key.stale_since}
+        steps = make(key.surface, edition, snapshot, material.pieces, newer=bool(key.excerpt), **options)
+        body = await stretch.take(steps)
+        coding = key.coding if len(body) >= LEAST else ContentCoding.IDENTITY
         data = await stretch.take(compress(body, coding))
-        mark = f".{digest(stale_since)}" if stale_since else ""
-        etag = f'"{self._build}.{head.cursor}.{coding.value}{mark}"'
-        copy = Copy(data, coding, etag, head, stale_since)
-        if shelf.cleared != cleared:
+        # Most events change nothing of an entry's own page.
+        version = hashlib.sha256(body).hexdigest()[:32] if key.surface is Surface.ENTRY else snapshot.cursor
+        etag = self._etag(version, coding, key.stale_since)
+        copy = Copy(data, coding, etag, Head(snapshot.cursor, snapshot.n), key.stale_since, material.asked_at)
+        if shelf.cleared != material.cleared:
             return None
-        if shelf.head == head:
-            if len(shelf.copies) >= COPIES:
-                shelf.copies.clear()
-            shelf.copies[key] = copy
-            self._make_room(shelf)
+        shelf.put(key, copy)
+        self._make_room(shelf)
         return copy
+
+    def _etag(self, version: object, coding: ContentCoding, stale_since: str | None) -> str:
+        mark = f".{digest(stale_since)}" if stale_since else ""
+        return f'"{self._build}.{version}.{coding.value}{mark}"'
 
     async def _with_feed_id(self, shelf: Shelf, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the id of the stream's feeds. Raises Unavailable where the store has none and is away."""
@@ -309,24 +317,32 @@ class SurfaceCache:
 
     # --- the store is away
 
-    async def _read_stale(self, stream: str, surface: Surface, coding: ContentCoding) -> Copy:
+    async def _read_stale(self, stream: str, key: CopyKey) -> Copy:
+        """A surface of what is in memory; of an excerpt, which is in memory as a copy alone, the copy."""
         shelf = self._shelves.get(stream)
-        if shelf is None or shelf.head is None:
+        former = shelf.copy(key) if shelf and key.excerpt else None
+        head = former.head if former else shelf.head if shelf and not key.excerpt else None
+        if shelf is None or head is None:
             raise Unavailable("The store does not answer; retry later.")
-        since = max(self._hub.current_until(stream, shelf.head.cursor) or 0, shelf.verified_at)
+        verified_at = shelf.verified_at if head == shelf.head else former.asked_at if former else 0
+        since = max(self._hub.current_until(stream, head.cursor) or 0, verified_at)
         if model.now() - since > self._stale_ms:
             raise Unavailable("The store has not answered for too long; retry later.")
-        key = (surface, coding, model.instant(since))
-        copy = shelf.copies.get(key)
+        stale_since = model.instant(since)
+        if former:
+            etag = f'{former.etag[:-1]}.{digest(stale_since)}"'
+            return former._replace(etag=etag, stale_since=stale_since)
+        key = key._replace(stale_since=stale_since)
+        copy = shelf.copy(key)
         if copy is None:
-            making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
+            making = shelf.making.get(key) or self._begin(shelf, key, head)
             copy = await asyncio.shield(making)
         return copy
 
     # --- shelves
 
     def _open(self, stream: str) -> Shelf:
-        shelf = self._shelves[stream] = Shelf(stream)
+        shelf = self._shelves[stream] = Shelf(stream, self._limit_bytes // EXCERPTS_SHARE)
         while len(self._shelves) > STREAMS:
             self._drop(next(iter(self._shelves)))
         return shelf

@@ -81,9 +81,10 @@ class Piece:
 
 
 class Pieces:
-    """Pieces are those of a stream's newest entries: the pieces of entries that left the page are let go."""
+    """Pieces are those of the entries that a surface shows. All but `spare` of former ones are let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, spare: int = 0) -> None:
+        self._spare = spare
         self._context: object = None
         self._pieces: dict[bytes, Piece] = {}
 
@@ -92,8 +93,25 @@ class Pieces:
         context = (page["timezone"], page["lang"], page["dir"], page["headline"])
         former = self._pieces if context == self._context else {}
         pieces = [former.get(entry) or Piece(entry) for entry in map(str.encode, entries)]
-        self._context, self._pieces = context, {piece.entry_json: piece for piece in pieces}
+        self._context = context
+        self._pieces = {piece.entry_json: piece for piece in (*self._others(former, pieces), *pieces)}
         return pieces
+
+    def _others(self, former: dict[bytes, Piece], pieces: Sequence[Piece]) -> list[Piece]:
+        """The former pieces that stay, the one that was used last at the end."""
+        if not self._spare:
+            return []
+        used = {piece.entry_json for piece in pieces}
+        return [piece for entry, piece in former.items() if entry not in used][-self._spare :]
+
+    def trim(self, limit_bytes: int) -> None:
+        """Let those go that were used least recently, until the others have no more than so many bytes."""
+        size = self.size
+        for entry, piece in list(self._pieces.items()):
+            if size <= limit_bytes:
+                break
+            del self._pieces[entry]
+            size -= piece.size
 
     def clear(self, entry_id: str | None = None) -> None:
         """Let the pieces of an entry go, or every piece.

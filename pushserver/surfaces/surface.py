@@ -1,7 +1,9 @@
-"""Surfaces are the ways to read the newest entries of a stream: as a page, as JSON, as two feeds."""
+"""Surfaces are the ways to read a stream's entries: as a page, as JSON, as two feeds, and as the own page of one."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Generator, Sequence
 from enum import Enum
 from typing import Any
@@ -10,35 +12,45 @@ from ..codec import dumps
 from ..page import card, feeds, jsonld, render
 from ..page.edition import Edition
 from ..page.render import MARK, Place
-from ..page.site import FEED, PAGE, Site
+from ..page.site import ENTRY, FEED, PAGE, Site
 from ..store.log import Snapshot
 from .pieces import Piece
 
 JSON = "application/json"
+_PLACE = re.compile(r"(-?[0-9]{1,16})\.([0-9A-Za-z_-]{1,64})")
 Steps = Generator[None, None, bytes]  # a surface is made in steps, between which the event loop does other work
 STRETCH = 0.0004  # seconds of them in a row; the last one may take as long again
 
 
 class Surface(Enum):
-    """A surface is one way to read the newest entries of a stream."""
+    """A surface is one way to read the newest entries of a stream, or older ones; ENTRY is the own page of one."""
 
     PAGE = "page"
     ENTRIES = "entries"
     ATOM = "feed.atom"
     JSON_FEED = "feed.json"
+    ENTRY = "entry"
 
     __hash__ = object.__hash__  # Enum's own hash is Python code, and every dict lookup would call it
 
 
+NEWEST = (Surface.PAGE, Surface.ENTRIES, Surface.ATOM, Surface.JSON_FEED)  # surfaces of the newest entries
 MEDIA_TYPES = {
     Surface.PAGE: "text/html; charset=utf-8",
     Surface.ENTRIES: JSON,
     Surface.ATOM: "application/atom+xml",
     Surface.JSON_FEED: "application/feed+json",
+    Surface.ENTRY: "text/html; charset=utf-8",
 }
 
 FEEDS = (Surface.ATOM, Surface.JSON_FEED)
-DEPTHS = {Surface.PAGE: PAGE, Surface.ENTRIES: PAGE, Surface.ATOM: FEED, Surface.JSON_FEED: FEED}  # as site.py has them
+DEPTHS = {  # as site.py has them
+    Surface.PAGE: PAGE,
+    Surface.ENTRIES: PAGE,
+    Surface.ATOM: FEED,
+    Surface.JSON_FEED: FEED,
+    Surface.ENTRY: ENTRY,
+}
 
 
 def make(
@@ -54,7 +66,8 @@ def make(
 ) -> Steps:
     """The bytes of a surface, joined of the pieces of a snapshot's entries. What a piece lacks is made here.
 
-    `limit` is the number of entries of a page; `newer` marks a slice of older ones. Since the instant `stale` the page
+    An entry's own page is that of the first one. `limit` is the number of entries of a page; `newer` marks a slice of
+    older ones. Since the instant `stale` the page
     may be late: the store does not answer.
     """
     match surface:
@@ -66,6 +79,8 @@ def make(
             return _atom(edition, pieces)
         case Surface.JSON_FEED:
             return _json_feed(edition, pieces)
+        case Surface.ENTRY:
+            return _entry(edition, pieces[0], site=site)
 
 
 def _page(edition: Edition, snapshot: Snapshot, pieces: Sequence[Piece], *, stale: str | None, **options: Any) -> Steps:
@@ -122,9 +137,24 @@ def _json_feed(edition: Edition, pieces: Sequence[Piece]) -> Steps:
     return feeds.json_feed(edition, [piece.feed_item(edition) for piece in pieces])
 
 
+def _entry(edition: Edition, piece: Piece, *, site: Site) -> Steps:
+    entry_json = piece.entry_json.decode()
+    fields = json.loads(entry_json)
+    about: dict[str, Any] = {"json_ld": jsonld.posting(edition, fields), "card": card.entry_card(edition, fields)}
+    yield
+    about |= {"id": fields["id"], "entry_json": entry_json, "withdrawal": None}
+    return render.entry_page(edition.page, edition.stream, **about, site=site).encode()
+
+
 def _older(snapshot: Snapshot, pieces: Sequence[Piece]) -> str | None:
     """The link to the entries after a snapshot's, None where there are none."""
     return render.older_link([pieces[-1].entry_json]) if snapshot.older else None
+
+
+def place_of(before: str) -> tuple[int, str] | None:
+    """The place after which a slice of older entries begins, as the link to it names it; None for no place."""
+    match = _PLACE.fullmatch(before)
+    return (int(match[1]), match[2]) if match else None
 
 
 def edition_of(site: Site, surface: Surface, stream: str, snapshot: Snapshot) -> Edition:

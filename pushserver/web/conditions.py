@@ -6,6 +6,7 @@ A client that names the ETag of its copy gets 304 while the copy is current.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -68,7 +69,13 @@ _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")  # RFC 9110, 12.
 
 def prefers_html(headers: Headers) -> bool:
     """Whether `Accept` asks for HTML, as browsers do, and for JSON no more than for HTML. `*/*` asks for neither."""
-    ranges = dict(map(_range, ",".join(headers.getlist("accept")).split(",")))
+    return accepts_html(",".join(headers.getlist("accept")))
+
+
+@lru_cache(maxsize=256)
+def accepts_html(field: str) -> bool:
+    """The same, of the field as one line."""
+    ranges = dict(map(_range, field.split(",")))
     html = ranges.get("text/html", ranges.get("text/*", 0.0))
     json = ranges.get("application/json", ranges.get("application/*", ranges.get("*/*", 0.0)))
     return html > 0 and html >= json

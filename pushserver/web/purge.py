@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from .. import metrics
-from ..surfaces.surface import Surface
+from ..surfaces.surface import NEWEST, Surface
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Purger:
 
     def addresses(self, stream: str, entry_id: str) -> list[str]:
         """The URLs to purge after the withdrawal of an entry, '' for a deletion, each once."""
-        surfaces = ["" if surface is Surface.PAGE else f"/{surface.value}" for surface in Surface]
+        surfaces = ["" if surface is Surface.PAGE else f"/{surface.value}" for surface in NEWEST]
         entry = [f"/entries/{entry_id}"] if entry_id else []
         paths = [f"streams/{stream}{part}" for part in (*surfaces, *entry)]
         filled = (

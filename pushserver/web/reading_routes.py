@@ -19,9 +19,8 @@ from ..access.tokens import Tokens
 from ..codec import dumps
 from ..errors import Fault, Invalid, NotFound, Unavailable, shorten, withdrawn
 from ..model import Cursor, StoredWithdrawal
-from ..page import card, jsonld, render
-from ..page.edition import Edition
-from ..page.site import ENTRY, Site
+from ..page import render
+from ..page.site import Site
 from ..page.words import preferred
 from ..store.connection import within
 from ..store.listing import Listing
@@ -30,7 +29,7 @@ from ..stretch import in_stretches
 from ..surfaces.cache import digest
 from ..surfaces.heads import LIMIT
 from ..surfaces.pieces import Piece
-from ..surfaces.surface import MEDIA_TYPES, STRETCH, Surface, edition_of, make
+from ..surfaces.surface import MEDIA_TYPES, STRETCH, Surface, edition_of, make, place_of
 from ..wire.frames import encode
 from .conditions import not_modified, prefers_html
 from .openapi import document
@@ -187,16 +186,11 @@ class ReadingRoutes:
         self, request: Request, stream: str, id: str, stored: str | None, withdrawal: StoredWithdrawal | None
     ) -> Response:
         _, snapshot = await self._snapshot(request, 0)
-        site = self._site
-        edition = Edition(site.base(ENTRY), stream, snapshot.page, [], snapshot.began_at, masthead=site.masthead)
-        about: dict[str, Any] = {"id": id, "entry_json": stored, "withdrawal": withdrawal, "json_ld": ""}
-        if stored:
-            fields = json.loads(stored)
-            about |= {"json_ld": jsonld.posting(edition, fields), "card": card.entry_card(edition, fields)}
-        html = render.entry_page(snapshot.page, stream, **about, site=self._site)
         headers = {**PAGE_HEADERS, **self._cached(stream), "Vary": "Accept"}
-        if withdrawal:  # no condition is looked at: RFC 9110, 13.2.1
-            return HTMLResponse(html, 410, headers)
+        if not stored:  # no condition is looked at: RFC 9110, 13.2.1
+            gone: dict[str, Any] = {"id": id, "entry_json": None, "withdrawal": withdrawal, "json_ld": ""}
+            return HTMLResponse(render.entry_page(snapshot.page, stream, **gone, site=self._site), 410, headers)
+        html = (await self._make(Surface.ENTRY, stream, snapshot._replace(entries=[stored]))).decode()
         headers["ETag"] = f'"{_hash(html)}"'
         return not_modified(request, headers) or HTMLResponse(html, headers=headers)
 
@@ -221,7 +215,7 @@ class ReadingRoutes:
         return Response(body, headers=headers, media_type=MEDIA_TYPES[surface])
 
     async def _make(self, surface: Surface, stream: str, snapshot: Snapshot, *, newer: bool = False) -> bytes:
-        """A surface that no cache has: of a private stream, or a slice of older entries."""
+        """A surface that no cache has: of a private stream, or of an address that the cache does not read."""
         edition = edition_of(self._site, surface, stream, snapshot)
         pieces = [Piece(entry.encode()) for entry in snapshot.entries]
         options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "newer": newer}
@@ -288,11 +282,11 @@ def _before(request: Request) -> tuple[int, str] | None:
     text = request.query_params.get("before")
     if text is None:
         return None
-    match = re.fullmatch(r"(-?[0-9]{1,16})\.([0-9A-Za-z_-]{1,64})", text)
-    if not match:
+    place = place_of(text)
+    if place is None:
         fault = Fault("before", "the value that `older` has", shorten(text))
         raise Invalid("before must be the value that `older` of another answer has.", fault)
-    return int(match[1]), match[2]
+    return place
 
 
 def _after(request: Request, epoch: str) -> Cursor:

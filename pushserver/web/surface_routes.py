@@ -9,25 +9,39 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..access.tokens import Tokens
-from ..errors import Refused, Unavailable
+from ..errors import NotFound, Refused, Unavailable
+from ..model import ID
 from ..problems import HEADERS
-from ..surfaces.cache import Copy, SurfaceCache
+from ..surfaces.cache import SurfaceCache
 from ..surfaces.codings import ContentCoding, accepted
-from ..surfaces.surface import MEDIA_TYPES, Surface
+from ..surfaces.shelf import Copy
+from ..surfaces.surface import MEDIA_TYPES, Surface, place_of
 from ..transport.exchange import PreparedAnswer, prepared_head
-from .conditions import is_current
+from .conditions import accepts_html, is_current
 from .reading_routes import PAGE_HEADERS, least_n
 
-_PATH = re.compile(r"/streams/([a-z0-9][a-z0-9-]{0,63})(?:/(entries|feed\.atom|feed\.json))?")
+_PATH = re.compile(
+    rf"/streams/([a-z0-9][a-z0-9-]{{0,63}})(?:/(?:(entries|feed\.atom|feed\.json)|entries/({ID.pattern})))?"
+)
 _SURFACES: dict[str | None, Surface] = {None: Surface.PAGE, **{surface.value: surface for surface in Surface}}
-_SLICE = re.compile(rb"(?:^|&)(?:before|limit)=")  # any other parameter, such as utm_source, changes nothing
+_SLICE = re.compile(rb"(?:^|&)(before|limit)=([^&]*)")  # any other parameter, such as utm_source, changes nothing
+_SLICED = (Surface.PAGE, Surface.ENTRIES)
 _N = re.compile(rb"(?:^|&)n=([^&]*)")
 ADDRESS_BYTES = 384  # of an address that is remembered; a longer one is read anew by the application
 HEADS = 4_096  # addresses that are remembered, and heads of answers
+
+
+class Asked(NamedTuple):
+    """Asked is what a request reads. `excerpt` is the id of an entry, the `before` of a slice, "" for the newest."""
+
+    stream: str
+    surface: Surface
+    excerpt: str
 
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -55,12 +69,8 @@ class SurfaceRoutes:
         self._cache = cache
         self._tokens = tokens
         self._refuse = refuse
-        vary = ", ".join(["Accept-Encoding", *((granted or {}).get("Vary", "").split())])
-        fixed = {**(granted or {}), "Vary": vary, "Cache-Control": cache_control}
-        self._fixed = {
-            surface: encoded({**HEADERS, **(PAGE_HEADERS if surface is Surface.PAGE else {}), **fixed})
-            for surface in Surface
-        }
+        fixed = {**(granted or {}), "Cache-Control": cache_control}
+        self._fixed = {surface: _fixed(surface, fixed) for surface in Surface}
         self._head = lru_cache(HEADS)(self._prepared_head)
 
     def prepare(self, scope: Scope, fields: Mapping[bytes, bytes], reply: Reply) -> bool:
@@ -70,9 +80,11 @@ class SurfaceRoutes:
         """
         path, query = scope["path"], scope["query_string"]
         asked = _read_of(path, query) if len(path) + len(query) <= ADDRESS_BYTES else None
-        if asked is None or b"if-match" in fields or self._tokens.is_private(asked[0]):
+        if asked is None or b"if-match" in fields or self._tokens.is_private(asked.stream):
             return False
-        stream, surface = asked
+        stream, surface, excerpt = asked
+        if surface is Surface.ENTRY and not _is_for_people(fields):
+            return False
 
         def answer(copy: Copy | None) -> None:
             if copy is None:
@@ -83,7 +95,8 @@ class SurfaceRoutes:
                 head = self._head(stream, surface, copy.etag, copy.coding, len(copy.body))
                 reply(PreparedAnswer(200, head, copy.body))
 
-        return self._cache.read_soon(stream, surface, accepted(fields.get(b"accept-encoding", b"")), answer)
+        coding = accepted(fields.get(b"accept-encoding", b""))
+        return self._cache.read_soon(stream, surface, coding, answer, excerpt)
 
     def _prepared_head(
         self, stream: str, surface: Surface, etag: str, coding: ContentCoding, length: int | None
@@ -93,19 +106,22 @@ class SurfaceRoutes:
         return prepared_head(304 if length is None else 200, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = self._asked(scope)
+        fields = fields_of(scope["headers"]) if scope["type"] == "http" else {}
+        asked = self._asked(scope, fields)
         if asked is None:
             await self._app(scope, receive, send)
             return
-        (stream, surface), fields = asked, fields_of(scope["headers"])
+        stream, surface, excerpt = asked
         try:
             least = _least_n(scope["query_string"])
-            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")))
+            copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")), excerpt)
             if copy.stale_since and copy.head.n < least:
                 raise Unavailable(f"The store does not answer, and event {least} is in no memory here; retry later.")
             unchanged = has_current_copy(fields, copy.etag)
         except Refused as refused:
-            await self._refuse(refused)(scope, receive, send)
+            # An entry that was withdrawn has a page, too, which is in no cache.
+            is_for_app = surface is Surface.ENTRY and isinstance(refused, NotFound)
+            await (self._app if is_for_app else self._refuse(refused))(scope, receive, send)
             return
         status = 304 if unchanged else 200
         length = None if unchanged else len(copy.body)
@@ -113,14 +129,26 @@ class SurfaceRoutes:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if unchanged else copy.body})
 
-    def _asked(self, scope: Scope) -> tuple[str, Surface] | None:
-        """The stream and the surface that a request asks for, None for any other request."""
+    def _asked(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Asked | None:
+        """The read that a request is, None for any other request."""
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             return None
-        match = _PATH.fullmatch(scope["path"])
-        if match is None or _SLICE.search(scope["query_string"]) or self._tokens.is_private(match[1]):
+        asked = _asked_of(scope["path"], scope["query_string"])
+        if asked is None or self._tokens.is_private(asked.stream):
             return None
-        return match[1], _SURFACES[match[2]]
+        return None if asked.surface is Surface.ENTRY and not _is_for_people(fields) else asked
+
+
+def _is_for_people(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a request for an entry is one for its page."""
+    return accepts_html(fields.get(b"accept", b"").decode("latin-1"))
+
+
+def _fixed(surface: Surface, fixed: Mapping[str, str]) -> Fields:
+    """The header fields that every answer with this surface has."""
+    vary = [*(["Accept"] if surface is Surface.ENTRY else []), "Accept-Encoding", *fixed.get("Vary", "").split()]
+    page = PAGE_HEADERS if surface in (Surface.PAGE, Surface.ENTRY) else {}
+    return encoded({**HEADERS, **page, **fixed, "Vary": ", ".join(vary)})
 
 
 def _least_n(query: bytes) -> int:
@@ -128,17 +156,32 @@ def _least_n(query: bytes) -> int:
     return least_n(match[1].decode("latin-1")) if match else 0
 
 
-@lru_cache(HEADS)
-def _read_of(path: str, query: bytes) -> tuple[str, Surface] | None:
-    """The stream and the surface that are read, None for any other address, and for an `n` that is refused."""
+def _asked_of(path: str, query: bytes) -> Asked | None:
+    """The read that an address names, None for any other address, and for a slice that the cache does not have."""
     match = _PATH.fullmatch(path)
-    if match is None or _SLICE.search(query):
+    if match is None:
         return None
+    stream, name, id = match.groups()
+    if id:
+        return Asked(stream, Surface.ENTRY, id)
+    asked = Asked(stream, _SURFACES[name], "")
+    match _SLICE.findall(query):
+        case []:
+            return asked
+        case [(b"before", place)] if asked.surface in _SLICED and place_of(place.decode("latin-1")):
+            return asked._replace(excerpt=place.decode())
+        case _:
+            return None
+
+
+@lru_cache(HEADS)
+def _read_of(path: str, query: bytes) -> Asked | None:
+    """The same; None, too, for an `n` that is refused."""
     try:
         _least_n(query)
     except Refused:
         return None
-    return match[1], _SURFACES[match[2]]
+    return _asked_of(path, query)
 
 
 def fields_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

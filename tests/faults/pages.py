@@ -15,7 +15,7 @@ from ..support.server import LIMIT
 from .checker import Violation
 from .connection import Answer, Connection
 
-SURFACES = ["", "/entries", "/feed.atom", "/feed.json"]
+SURFACES = ["", "/entries", "/feed.atom", "/feed.json", "?before=9007199254740991.z"]
 PAUSE = 0.1  # seconds between two loads of a client
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

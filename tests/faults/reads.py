@@ -17,13 +17,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from ..support.server import LIMIT, Running, clients_of, running
 from .connection import Connection
 
 TRIES, CLIENTS = 10_000, 20
 STREAM = "read-after-write"
-SURFACES = ["", "/entries", "/feed.atom", "/feed.json"]
+BEFORE_ALL = "before=9007199254740991.z"  # no entry is above it: the slice shows the newest
+OWN = "/entries/{id}"  # the page of the client's entry
+SURFACES = ["", "/entries", "/feed.atom", "/feed.json", OWN, f"?{BEFORE_ALL}", f"/entries?{BEFORE_ALL}"]
 CODINGS = ["gzip", "identity"]
 KINDS = ["publish", "correct", "publish", "withdraw"]
 
@@ -83,13 +86,16 @@ class Client:
         second, after which it counts as away.
         """
         tag = self._etags.get((surface, coding), '"none"')
-        path = f"/streams/{STREAM}{surface}"
+        path = f"/streams/{STREAM}{surface.format(id=self._id)}"
+        fields: dict[str, Any] = {"Accept": "text/html,*/*;q=0.1", "Accept_Encoding": coding, "If_None_Match": tag}
         async with asyncio.timeout(LIMIT):
             while True:
-                answer = await self._reading.send("GET", path, Accept_Encoding=coding, If_None_Match=tag)
+                answer = await self._reading.send("GET", path, **fields)
                 if "pushserver-stale-since" not in answer.fields:
                     break
                 await asyncio.sleep(0.1)
+        if answer.status == 410 and surface == OWN and not self._text:
+            return ""  # the notice of a withdrawal has the headline, and no other text
         if answer.status != 200:
             return f"status {answer.status} {answer.body!r}"
         self._etags[surface, coding] = answer.fields["etag"]
@@ -121,17 +127,17 @@ async def connected(server: Running, clients: int) -> AsyncIterator[list[Client]
 
 
 async def own_writes(server: Running, tries: int, clients: int = CLIENTS) -> Reads:
-    """All clients try at once, each again and again, so many times together."""
+    """All clients try at once, each again and again, so many times together. Each begins with another surface."""
     numbers, reads = count(), Reads()
 
-    async def go_on(client: Client) -> None:
-        own = count()
+    async def go_on(client: Client, first: int) -> None:
+        own = count(first * len(KINDS))
         while next(numbers) < tries:
             await client.try_once(next(own), reads)
 
     async with connected(server, clients) as connections, asyncio.TaskGroup() as tasks:
-        for client in connections:
-            tasks.create_task(go_on(client))
+        for first, client in enumerate(connections):
+            tasks.create_task(go_on(client, first))
     return reads
 
 

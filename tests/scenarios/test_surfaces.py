@@ -42,11 +42,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Run
             yield one, other
 
 
-def get(path: str, accept: str = "*/*") -> Callable[[Running, str, str], str]:
+def get(path: str, accept: str = "*/*", coding: str = "gzip, br") -> Callable[[Running, str, str], str]:
     """What a GET answers."""
 
     def ask(server: Running, stream: str, cursor: str) -> str:
-        headers = {"Accept": accept, "Authorization": f"Bearer {server.key}"}
+        headers = {"Accept": accept, "Accept-Encoding": coding, "Authorization": f"Bearer {server.key}"}
         response = server.http.get(path.replace("{stream}", stream).replace("{id}", ID), headers=headers)
         assert response.status_code in (200, 410), response.text
         return response.text
@@ -109,7 +109,22 @@ def changed_again(server: Running, stream: str, cursor: str) -> str:
     return "".join(answer.text for answer in answers)
 
 
+FROM_MEMORY = {  # by the address, and what `Accept` asks for; a worker has each of them in every coding
+    "/streams/{stream}": "",
+    "/streams/{stream}?before=9007199254740991.zzz": "",
+    "/streams/{stream}/entries": "",
+    "/streams/{stream}/entries?before=9007199254740991.zzz": "",
+    "/streams/{stream}/entries/{id}": "html",
+    "/streams/{stream}/feed.atom": "",
+    "/streams/{stream}/feed.json": "",
+}
+CODED = {
+    f"{path.partition('=')[0]} {kind} {coding}": get(path, f"text/{kind or '*'},*/*;q=0.1", coding)
+    for path, kind in FROM_MEMORY.items()
+    for coding in ("identity", "gzip", "br")
+}
 SURFACES: dict[str, Callable[[Running, str, str], str]] = {
+    **CODED,
     "/": get("/"),
     "/streams": get("/streams"),
     "/streams/{stream}": get("/streams/{stream}"),
@@ -137,7 +152,10 @@ SURFACES: dict[str, Callable[[Running, str, str], str]] = {
     "the first request again": sent_again,
     "a change of it": changed_again,
 }
-KEEP_THE_HEADLINE = {"/streams/{stream}/entries/{id} html", "/streams/{stream}/export"}  # unless the law has it go
+KEEP_THE_HEADLINE = {  # unless the law has it go
+    "/streams/{stream}/export",
+    *(name for name in SURFACES if name.startswith("/streams/{stream}/entries/{id} html")),
+}
 TEXTLESS = {"/streams", *(name for name in SURFACES if name.endswith("/delivery") or "/desk/" in name)}
 NO_SURFACES = {"/livez", "/readyz", "/readyz/read", "/openapi.json"}
 

@@ -172,6 +172,21 @@ async def test_every_key_of_a_stream_has_its_partitions_hash_tag(log: Log, store
 # --- snapshot
 
 
+async def test_a_snapshot_has_one_entry_alone_if_that_is_published(log: Log, stream: str) -> None:
+    for id in ("one", "two"):
+        await log.append(put(stream, f"Headline of {id}", id=id))
+    snapshot = await log.snapshot(stream, limit=100, entry="one")
+    assert snapshot
+    assert [json.loads(entry)["id"] for entry in snapshot.entries] == ["one"]
+    assert (snapshot.n, snapshot.older) == (2, False)
+    await log.append(withdraw(stream, "one", 5))
+    for id in ("one", "none"):
+        after = await log.snapshot(stream, limit=100, entry=id)
+        assert after
+        assert after.entries == []
+    assert await log.snapshot(f"{stream}-none", limit=100, entry="one") is None
+
+
 async def test_a_snapshot_is_one_instant(log: Log, stream: str) -> None:
     rev = 0
     published = asyncio.Event()

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from pushserver.errors import NotFound
+from pushserver.errors import NotFound, Unavailable
 from pushserver.live.hub import Hub
 from pushserver.page.masthead import Masthead
 from pushserver.page.render import NOWHERE
 from pushserver.page.site import Site
 from pushserver.store.deletion import Deletions
 from pushserver.store.log import Head, Log, Snapshot
-from pushserver.surfaces.cache import MAKING, WAITING, Copy, SurfaceCache
+from pushserver.surfaces.cache import EXCERPTS_SHARE, MAKING, WAITING, SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
-from pushserver.surfaces.surface import Surface
+from pushserver.surfaces.shelf import Copy, CopyKey
+from pushserver.surfaces.surface import NEWEST, Surface
 
 from ..support.hubs import running
 from ..support.server import entry_append, withdrawal_append
@@ -64,7 +65,7 @@ async def test_a_surface_is_made_once_however_many_ask_for_it(log: Log, hub: Hub
         assert len({id(copy) for copy in copies}) == 1
         assert copies[0].head.n == number
         assert counted.snapshots == number
-    for surface in Surface:
+    for surface in NEWEST:
         await read(cache, stream, surface)
     assert counted.snapshots == 3
 
@@ -74,7 +75,7 @@ async def test_bytes_of_another_address_name_build_or_version_have_another_tag(l
     named = Masthead(name="The Courier")
     sites = [Site(), Site(public_url="https://news.example"), Site(build="b2"), Site(masthead=named)]
     caches = [*(cache_of(log, hub, site=site) for site in sites), cache_of(log, hub, version="2")]
-    for surface in Surface:
+    for surface in NEWEST:
         copies = [await cache.read(stream, surface, IDENTITY) for cache in caches]
         assert len({copy.etag for copy in copies}) == len(caches)
 
@@ -175,13 +176,13 @@ async def test_a_read_soon_leaves_to_the_read_what_it_cannot_answer(log: Log, hu
     await log.append(entry_append(stream, "One"))
     await read(cache, stream)
     await log.append(entry_append(stream, "Two"))
-    cache._queued = MAKING + WAITING
+    cache._turns.queued = MAKING + WAITING
     assert await answered() is None  # as many pages are being made as may wait
-    cache._queued = 0
+    cache._turns.queued = 0
     shelf = cache._shelves[stream]
     former = await cache.read(stream, Surface.PAGE, GZIP)
     await log.append(entry_append(stream, "Three"))
-    shelf.making[Surface.PAGE, GZIP, None] = asyncio.create_task(asyncio.sleep(0, former))
+    shelf.making[CopyKey(Surface.PAGE, GZIP)] = asyncio.create_task(asyncio.sleep(0, former))
     assert await answered() is None  # what is being made is of the event before
     await Deletions(log).delete(stream)
     assert await answered() is None
@@ -190,7 +191,7 @@ async def test_a_read_soon_leaves_to_the_read_what_it_cannot_answer(log: Log, hu
 async def test_a_read_is_not_answered_with_what_a_reader_of_an_older_event_began(
     log: Log, hub: Hub, stream: str
 ) -> None:
-    cache, key = cache_of(log, hub), (Surface.PAGE, GZIP, None)
+    cache, key = cache_of(log, hub), CopyKey(Surface.PAGE, GZIP)
     await log.append(entry_append(stream, "One"))
     former = await cache.read(stream, Surface.PAGE, GZIP)
     await log.append(entry_append(stream, "Two"))
@@ -205,3 +206,112 @@ async def test_a_read_is_not_answered_with_what_a_reader_of_an_older_event_began
     making.add_done_callback(lambda _: cache._begin(shelf, key, second))  # before the read goes on
     reading = asyncio.create_task(cache._await_copy(shelf, key, third))
     assert (await reading).head == third
+
+
+async def test_an_entrys_page_is_made_once_however_many_ask_for_it(log: Log, hub: Hub, stream: str) -> None:
+    counted = CountedLog(log)
+    cache = cache_of(counted, hub)
+    for number in range(1, 4):
+        await log.append(entry_append(stream, f"Headline {number}", id="one", rev=number))
+        copies: list[Copy] = await asyncio.gather(*(cache.read(stream, Surface.ENTRY, GZIP, "one") for _ in range(100)))
+        assert len({id(copy) for copy in copies}) == 1
+        assert (copies[0].head.n, counted.snapshots) == (number, number)
+        assert f"Headline {number}" in (await cache.read(stream, Surface.ENTRY, IDENTITY, "one")).body.decode()
+        counted.snapshots -= 1
+
+
+async def test_the_tag_of_an_entrys_page_stays_while_other_entries_change(log: Log, hub: Hub, stream: str) -> None:
+    cache = cache_of(log, hub)
+
+    async def tag() -> str:
+        return (await cache.read(stream, Surface.ENTRY, GZIP, "one")).etag
+
+    await log.append(entry_append(stream, "One", id="one"))
+    first = await tag()
+    await log.append(entry_append(stream, "Two", id="two"))
+    assert await tag() == first
+    await log.append(entry_append(stream, "Corrected", id="one", rev=2))
+    assert await tag() != first
+
+
+@pytest.mark.parametrize("id", ["none", "withdrawn"])
+async def test_an_entry_that_is_not_published_takes_no_room(log: Log, hub: Hub, stream: str, id: str) -> None:
+    cache = cache_of(log, hub)
+    await log.append(entry_append(stream, "Withdrawn", id="withdrawn"))
+    await log.append(withdrawal_append(stream, "withdrawn"))
+    with pytest.raises(NotFound):
+        await cache.read(stream, Surface.ENTRY, GZIP, id)
+    assert (cache.size, cache._shelves[stream].making) == (0, {})
+
+
+async def test_excerpts_take_their_part_of_the_room(log: Log, hub: Hub, stream: str) -> None:
+    """However many are asked for, the page of their stream stays."""
+    cache = cache_of(log, hub, limit_bytes=800_000)
+    for number in range(40):
+        await log.append(entry_append(stream, "One", body="words " * 1_000, id=f"entry-{number}"))
+    page = await cache.read(stream, Surface.PAGE, GZIP)
+    size = cache.size
+    for number in range(40):
+        copy = await cache.read(stream, Surface.ENTRY, IDENTITY, f"entry-{number}")
+        assert len(copy.body) > 6_000
+        assert cache.size <= size + 800_000 // EXCERPTS_SHARE
+    assert cache.size > size + 30_000
+    assert await cache.read(stream, Surface.PAGE, GZIP) is page
+
+
+async def test_excerpts_that_wait_to_be_made_do_not_keep_the_page_waiting(log: Log, hub: Hub, stream: str) -> None:
+    cache = cache_of(log, hub)
+    await log.append(entry_append(stream, "One", id="one"))
+    cache._excerpt_turns.queued = MAKING + WAITING
+    with pytest.raises(Unavailable):
+        await cache.read(stream, Surface.ENTRY, GZIP, "one")
+    assert "One" in await read(cache, stream)
+
+
+async def test_a_slice_is_made_once_for_each_event(log: Log, hub: Hub, stream: str) -> None:
+    counted = CountedLog(log)
+    cache = cache_of(counted, hub)
+    for number in range(1, 3):
+        await log.append(entry_append(stream, f"Headline {number}"))
+        for surface in (Surface.PAGE, Surface.ENTRIES):
+            copies = [await cache.read(stream, surface, IDENTITY, "9007199254740991.z") for _ in range(3)]
+            assert all(copy is copies[0] for copy in copies)
+            assert f"Headline {number}" in copies[0].body.decode()
+    assert counted.snapshots == 4
+
+
+async def test_an_excerpt_whose_entry_is_withdrawn_while_it_is_made_is_made_again(
+    log: Log, hub: Hub, stream: str
+) -> None:
+    class Late(CountedLog):
+        async def snapshot(self, *arguments: Any, **options: Any) -> Snapshot | None:
+            snapshot = await super().snapshot(*arguments, **options)
+            if self.snapshots == 1:  # the withdrawal comes between the read and the page
+                await log.append(withdrawal_append(stream, "one"))
+                async with asyncio.timeout(30):
+                    while not cache._shelves[stream].cleared:
+                        await asyncio.sleep(0.01)
+            return snapshot
+
+    cache = cache_of(Late(log), hub)
+    await log.append(entry_append(stream, "Withdrawn", id="one"))
+    with pytest.raises(NotFound):
+        await cache.read(stream, Surface.ENTRY, IDENTITY, "one")
+    assert cache.size == 0
+
+
+async def test_a_slice_reuses_the_pieces_of_the_one_before_but_of_what_was_withdrawn(
+    log: Log, hub: Hub, stream: str
+) -> None:
+    cache = cache_of(log, hub)
+    for number in range(3):
+        await log.append(entry_append(stream, f"Headline {number}", id=f"entry-{number}"))
+    await cache.read(stream, Surface.PAGE, IDENTITY, "9007199254740991.z")
+    shelf = cache._shelves[stream]
+    former = set(shelf.older._pieces.values())
+    assert len(former) == 3
+    await log.append(withdrawal_append(stream, "entry-1"))
+    copy = await cache.read(stream, Surface.PAGE, IDENTITY, "9007199254740991.y")
+    assert "Headline 1" not in copy.body.decode()
+    assert len(former & set(shelf.older._pieces.values())) == 2
+    assert [entry for entry in shelf.older._pieces if b"Headline 1" in entry] == []

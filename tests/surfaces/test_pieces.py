@@ -61,3 +61,27 @@ def test_an_entry_that_a_frame_has_shown_is_not_made_again(monkeypatch: pytest.M
 
     monkeypatch.setattr(render, "make_item", make)
     assert Piece(entry.encode()).shown(EDITION).html.decode() == html
+
+
+def test_some_pieces_of_former_entries_stay_the_last_used_ones() -> None:
+    pieces = Pieces(spare=2)
+    one, *_ = pieces.renew(STORED_PAGE, [an_entry("one"), an_entry("two"), an_entry("three")])
+    pieces.renew(STORED_PAGE, [an_entry("two"), an_entry("three"), an_entry("four")])
+    assert pieces.renew(STORED_PAGE, [an_entry("one")])[0] is one
+    pieces.renew(STORED_PAGE, [an_entry("five")])
+    assert set(pieces._pieces) == {an_entry(id).encode() for id in ("four", "one", "five")}
+    pieces.clear("one")
+    assert pieces.size == sum(len(an_entry(id).encode()) for id in ("four", "five"))
+
+
+def test_pieces_that_take_too_much_are_let_go_the_least_recently_used_first() -> None:
+    pieces = Pieces(spare=9)
+    for id in ("one", "two", "six"):
+        pieces.renew(STORED_PAGE, [an_entry(id)])
+    size = len(an_entry("one").encode())
+    pieces.trim(3 * size)
+    assert pieces.size == 3 * size
+    pieces.trim(2 * size)
+    assert set(pieces._pieces) == {an_entry("two").encode(), an_entry("six").encode()}
+    pieces.trim(0)
+    assert pieces.size == 0

@@ -16,18 +16,36 @@ import pytest
 
 from ..support.server import Running, until
 
+READER = {"Accept": "text/html,*/*;q=0.1"}
 SURFACES = ["", "/entries", "/feed.atom", "/feed.json"]
+BEFORE_ALL = "before=9007199254740991.z"  # no entry is above it: the slice shows all
+EXCERPTS = ["/entries/one", f"?{BEFORE_ALL}", f"/entries?{BEFORE_ALL}"]
+ALL = [*SURFACES, *EXCERPTS]
 CODINGS = ["identity", "gzip", "br"]
 
 
 def load(server: Running, path: str, coding: str = "identity", **headers: str) -> tuple[httpx2.Response, str]:
     """An answer, and its text decoded by other code than the client's."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    with server.http.stream("GET", path, headers={"Accept-Encoding": coding, **fields}) as answer:
+    with server.http.stream("GET", path, headers={**READER, "Accept-Encoding": coding, **fields}) as answer:
         body = b"".join(answer.iter_raw())
     named = answer.headers.get("content-encoding", "identity")
     decode = {"identity": bytes, "gzip": gzip.decompress, "br": brotli.decompress}[named]
     return answer, decode(body).decode()
+
+
+def put_one(server: Running, stream: str, headline: str) -> str:
+    """Publish the entry `one`, or replace it. Its path is returned."""
+    path = f"/streams/{stream}/entries/one"
+    answer = server.send("PUT", path, {"headline": headline, "body": "A long text. " * 200})
+    assert answer.status_code in (200, 201), answer.text
+    return path
+
+
+def publish_twenty(server: Running, stream: str) -> None:
+    for number in range(20):
+        server.publish_ok(stream, f"Headline {number} {'x' * 100}")
+    put_one(server, stream, "One")
 
 
 @contextmanager
@@ -58,10 +76,29 @@ def test_a_read_shows_what_was_acknowledged_before_it(server: Running, stream: s
     assert "Headline 018" in text
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-def test_every_coding_has_the_same_text_and_a_tag_of_its_own(server: Running, stream: str, surface: str) -> None:
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("excerpt", EXCERPTS)
+def test_an_excerpt_shows_what_was_acknowledged_before_it(
+    server: Running, stream: str, excerpt: str, coding: str
+) -> None:
+    path = f"/streams/{stream}{excerpt}"
+    server.publish_ok(stream, "Another")
     for number in range(20):
-        server.publish_ok(stream, f"Headline {number} {'x' * 100}")
+        entry = put_one(server, stream, f"Headline {number:03d}")
+        answer, text = load(server, path, coding)
+        assert f"Headline {number:03d}" in text
+    assert answer.headers.get("content-encoding", "identity") == coding
+    server.send("PATCH", entry, {"headline": "Corrected headline"})
+    assert "Corrected headline" in load(server, path, coding)[1]
+    server.send("DELETE", f"{entry}?reason=legal", b"")
+    answer, text = load(server, path, coding)
+    assert answer.status_code == (410 if excerpt == "/entries/one" else 200)
+    assert "Corrected headline" not in text
+
+
+@pytest.mark.parametrize("surface", ALL)
+def test_every_coding_has_the_same_text_and_a_tag_of_its_own(server: Running, stream: str, surface: str) -> None:
+    publish_twenty(server, stream)
     answers = [load(server, f"/streams/{stream}{surface}", coding) for coding in CODINGS]
     assert len({text for _, text in answers}) == 1
     assert len({answer.headers["etag"] for answer, _ in answers}) == 3
@@ -70,23 +107,24 @@ def test_every_coding_has_the_same_text_and_a_tag_of_its_own(server: Running, st
         assert "Accept-Encoding" in answer.headers["vary"]
 
 
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", ALL)
 def test_a_copy_that_is_current_is_not_sent_again(server: Running, stream: str, surface: str) -> None:
     path = f"/streams/{stream}{surface}"
-    server.publish_ok(stream, "One")
+    put_one(server, stream, "One")
     etag = load(server, path)[0].headers["etag"]
     for field in (etag, f'"other", {etag}', f"W/{etag}", "*"):
         answer, text = load(server, path, If_None_Match=field)
         assert (answer.status_code, text, answer.headers["etag"]) == (304, "", etag)
     assert load(server, path, If_None_Match=f'"x{etag[1:]}')[0].status_code == 200
-    server.publish_ok(stream, "Two")
+    put_one(server, stream, "Two")
     assert load(server, path, If_None_Match=etag)[0].status_code == 200
 
 
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", ALL)
 def test_head_is_get_without_a_body(server: Running, stream: str, surface: str) -> None:
-    server.publish_ok(stream, "One")
-    get, head = (server.http.request(method, f"/streams/{stream}{surface}") for method in ("GET", "HEAD"))
+    put_one(server, stream, "One")
+    path = f"/streams/{stream}{surface}"
+    get, head = (server.http.request(method, path, headers=READER) for method in ("GET", "HEAD"))
     assert (head.status_code, head.content) == (200, b"")
     others = {"date", "x-request-id"}
     assert {k: v for k, v in head.headers.items() if k not in others} == {
@@ -116,18 +154,18 @@ def test_a_stream_that_does_not_exist_is_not_found(server: Running, stream: str)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", ALL)
 def test_an_answer_from_memory_is_that_of_the_application(
     server: Running, stream: str, surface: str, method: str
 ) -> None:
     """The application alone looks at `If-Match`."""
-    for number in range(20):
-        server.publish_ok(stream, f"Headline {number} {'x' * 100}")
+    publish_twenty(server, stream)
     path = f"/streams/{stream}{surface}"
     etag = load(server, path, "gzip")[0].headers["etag"]
-    queries = ["", "?utm_source=x", "?n=1", f"?fbclid={'x' * 1_000}"]
+    first = "&" if "?" in surface else "?"
+    queries = ["", f"{first}utm_source=x", f"{first}n=1", f"{first}fbclid={'x' * 1_000}"]
     for query, fields in product(queries, ({}, {"If-None-Match": etag}, {"If-None-Match": '"other"'})):
-        headers = {"Accept-Encoding": "gzip", **fields}
+        headers = {**READER, "Accept-Encoding": "gzip", **fields}
         prepared = server.http.request(method, path + query, headers=headers)
         made = server.http.request(method, path + query, headers={**headers, "If-Match": "*"})
         assert (prepared.status_code, prepared.content) == (made.status_code, made.content)
@@ -141,10 +179,10 @@ def test_an_answer_from_memory_is_that_of_the_application(
 )
 def test_pages_are_served_as_they_were_while_the_store_is_away(start: Callable[..., Running], coding: str) -> None:
     server = start()
-    server.publish("storm", {"headline": "One", "body": "A long text. " * 200})
-    fresh = {surface: load(server, f"/streams/storm{surface}", coding) for surface in SURFACES}
+    put_one(server, "storm", "One")
+    fresh = {surface: load(server, f"/streams/storm{surface}", coding) for surface in ALL}
     with frozen(server):
-        for surface in SURFACES:
+        for surface in ALL:
             answer, text = load(server, f"/streams/storm{surface}", coding)
             assert answer.status_code == 200
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer.headers["pushserver-stale-since"])
@@ -156,13 +194,14 @@ def test_pages_are_served_as_they_were_while_the_store_is_away(start: Callable[.
         assert (newer.status_code, newer.headers["cache-control"]) == (503, "no-cache")
         assert server.http.get("/readyz/read").status_code == 200
         assert "Updates are delayed since" in load(server, "/streams/storm", coding)[1]
-        assert load(server, "/streams/calm")[0].status_code == 503
+        for other in ("calm", "calm/entries/one", "storm/entries/two", "storm?before=1.x"):
+            assert load(server, f"/streams/{other}", coding)[0].status_code == 503
 
     def is_fresh() -> bool:
         return "pushserver-stale-since" not in load(server, "/streams/storm", coding)[0].headers
 
     until(is_fresh)
-    for surface in SURFACES:
+    for surface in ALL:
         assert load(server, f"/streams/storm{surface}", coding)[1] == fresh[surface][1]
 
 
@@ -179,11 +218,11 @@ def test_pages_are_not_served_for_longer_than_is_set(start: Callable[..., Runnin
 def test_what_was_withdrawn_is_in_no_page_while_the_store_is_away(start: Callable[..., Running]) -> None:
     server = start()
     server.publish_ok("storm", "Stays")
-    id = server.publish_ok("storm", "Withdrawn")["id"]
-    paths = [f"/streams/storm{surface}" for surface in SURFACES]
+    entry = put_one(server, "storm", "Withdrawn")
+    paths = [f"/streams/storm{surface}" for surface in ALL]
     for path in paths:
-        load(server, path)
-    receipt = server.send("DELETE", f"/streams/storm/entries/{id}?reason=legal", b"").json()["receipt"]
+        assert "Withdrawn" in load(server, path)[1]
+    receipt = server.send("DELETE", f"{entry}?reason=legal", b"").json()["receipt"]
     assert receipt["reached"] is True
     with frozen(server):
         for path in paths:
@@ -196,8 +235,8 @@ def test_a_private_stream_is_in_no_cache(
     keys = tmp_path_factory.mktemp("keys") / "secret"
     keys.write_text("s" * 40)
     server = start("--private", "desk-*", "--token-keys", str(keys), "--token-algorithms", "HS256")
-    server.publish_ok("desk-one", "One")
-    for surface in SURFACES:
+    put_one(server, "desk-one", "One")
+    for surface in ALL:
         assert load(server, f"/streams/desk-one{surface}")[0].status_code == 401
 
 
