@@ -15,12 +15,12 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from ..support.server import LIMIT, Running, clients_of, running
-from .connection import Connection
+from .connection import Answer, Connection
 
 TRIES, CLIENTS = 10_000, 20
 STREAM = "read-after-write"
@@ -39,12 +39,48 @@ class Reads(Counter[str]):
         self.wrong: list[str] = []
 
 
-class Client:
-    """A client with a connection to each of two workers, and the entries that it has on the stream."""
+class Way:
+    """The way to one worker: a connection, and another one where the worker has closed it.
 
-    def __init__(self, name: str, key: str, writing: Connection, reading: Connection) -> None:
+    A worker closes what is idle for 5 s, and on a busy machine a client may be busy elsewhere for so long.
+    """
+
+    def __init__(self, url: str, worker: int) -> None:
+        self._url = url
+        self._worker = worker
+        self._connection: Connection | None = None
+
+    async def send(self, method: str, path: str, body: bytes = b"", **fields: str) -> Answer:
+        """Send a request, and again where the connection has ended: a change needs an idempotency key."""
+        async with asyncio.timeout(LIMIT):
+            while True:
+                self._connection = self._connection or await self._open()
+                try:
+                    return await self._connection.send(method, path, body, **fields)
+                except (OSError, EOFError):
+                    await self.close()
+
+    async def _open(self) -> Connection:
+        """A connection that this worker has accepted, not another one at the same address."""
+        while True:
+            connection = await Connection.open(self._url)
+            await connection.send("GET", "/livez")  # the answer says that it was accepted
+            if connection.port in clients_of(self._worker):
+                return connection
+            await connection.close()
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+
+class Client:
+    """A client with a way to each of two workers, and the entries that it has on the stream."""
+
+    def __init__(self, name: str, key: str, writing: Way, reading: Way) -> None:
         self._name = name
-        self._key = f"Bearer {key}"
+        self._authorization = f"Bearer {key}"
         self._writing = writing
         self._reading = reading
         self._id = ""
@@ -67,15 +103,16 @@ class Client:
     async def _change(self, kind: str, text: str) -> None:
         entries = f"/streams/{STREAM}/entries"
         body = json.dumps({"headline": text}).encode()
+        fields = {"Authorization": self._authorization, "Idempotency_Key": text}
         match kind:
             case "publish":
-                answer = await self._writing.send("POST", entries, body, Authorization=self._key)
+                answer = await self._writing.send("POST", entries, body, **fields)
                 self._id, self._text = json.loads(answer.body)["id"], text
             case "correct":
-                answer = await self._writing.send("PATCH", f"{entries}/{self._id}", body, Authorization=self._key)
+                answer = await self._writing.send("PATCH", f"{entries}/{self._id}", body, **fields)
                 self._text = text
             case _:
-                answer = await self._writing.send("DELETE", f"{entries}/{self._id}", Authorization=self._key)
+                answer = await self._writing.send("DELETE", f"{entries}/{self._id}", b"", **fields)
                 self._text = ""
         assert answer.status in (200, 201), answer
 
@@ -105,25 +142,15 @@ class Client:
 
 @asynccontextmanager
 async def connected(server: Running, clients: int) -> AsyncIterator[list[Client]]:
-    """So many clients, each with a connection to either worker, and every second one the other way round."""
+    """So many clients, each with a way to either worker, and every second one the other way round."""
     store = server.store_pid()
-    first, second = (pid for pid in server.children() if pid != store)
-    of: dict[int, list[Connection]] = {first: [], second: []}
-    async with asyncio.timeout(LIMIT):
-        while min(map(len, of.values())) < clients:
-            opened = [await Connection.open(server.url) for _ in range(clients)]
-            for connection in opened:  # an answer says that a worker has accepted it
-                await connection.send("GET", "/livez")
-            ports = clients_of(first).keys()
-            for connection in opened:
-                of[first if connection.port in ports else second].append(connection)
-    pairs = list(zip(of[first], of[second], strict=False))[:clients]
-    ordered = [pair if number % 2 else pair[::-1] for number, pair in enumerate(pairs)]
+    workers = [pid for pid in server.children() if pid != store]
+    pairs = [[Way(server.url, pid) for pid in workers[:: 1 if number % 2 else -1]] for number in range(clients)]
     try:
-        yield [Client(f"c{number:02d}", server.key, *pair) for number, pair in enumerate(ordered)]
+        yield [Client(f"c{number:02d}", server.key, *pair) for number, pair in enumerate(pairs)]
     finally:
-        for connection in (*of[first], *of[second]):
-            await connection.close()
+        for way in chain(*pairs):
+            await way.close()
 
 
 async def own_writes(server: Running, tries: int, clients: int = CLIENTS) -> Reads:
