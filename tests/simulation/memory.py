@@ -187,7 +187,7 @@ class Memory:
         log_key, entries, order, page, withdrawn, gone, mark = keys
         if mark in self.keys:
             return [self.keys[mark].encode()]
-        limit, score, id, withdrawals = arguments
+        limit, score, id, withdrawals, one = arguments
         records = self._records(log_key)
         head = records.last_event() if records else None
         if head is None:
@@ -196,6 +196,8 @@ class Memory:
         if score != "":
             places = [place for place in places if place < (int(score), str(id))]
         stored, shown = self._hash(entries), self._hash(page)
+        if one:
+            places = [(0, one)] if one in stored else []
         texts = [stored[entry].encode() for _, entry in places[: int(limit)]]
         taken = [self._hash(withdrawn)[entry].encode() for _, entry in _newest(self._hash(gone))[: int(withdrawals)]]
         parts = [shown[name].encode() if name in shown else None for name in ("json", "updated_at", "began_at")]

@@ -138,10 +138,10 @@ class Schedule:
 
     async def snapshot(self) -> None:
         after = self.chance.choice((None, (self.chance.randrange(5), self.chance.choice(self.ids))))
+        limit, withdrawals = self.chance.randrange(6), self.chance.randrange(3)
+        entry = self.chance.choice(("", "", self.chance.choice(self.ids)))
         with suppress(Deleted):
-            await self.log.snapshot(
-                self.stream, limit=self.chance.randrange(6), after=after, withdrawals=self.chance.randrange(3)
-            )
+            await self.log.snapshot(self.stream, limit=limit, after=after, withdrawals=withdrawals, entry=entry)
 
     async def missing(self) -> None:
         asked = [self._cursor() for _ in range(self.chance.randint(1, 3))]
