@@ -80,11 +80,9 @@ class SurfaceRoutes:
         """
         path, query = scope["path"], scope["query_string"]
         asked = _read_of(path, query) if len(path) + len(query) <= ADDRESS_BYTES else None
-        if asked is None or b"if-match" in fields or self._tokens.is_private(asked.stream):
+        if asked is None or b"if-match" in fields or not self._has(asked, fields):
             return False
         stream, surface, excerpt = asked
-        if surface is Surface.ENTRY and not _is_for_people(fields):
-            return False
 
         def answer(copy: Copy | None) -> None:
             if copy is None:
@@ -134,14 +132,13 @@ class SurfaceRoutes:
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             return None
         asked = _asked_of(scope["path"], scope["query_string"])
-        if asked is None or self._tokens.is_private(asked.stream):
-            return None
-        return None if asked.surface is Surface.ENTRY and not _is_for_people(fields) else asked
+        return asked if asked and self._has(asked, fields) else None
 
-
-def _is_for_people(fields: Mapping[bytes, bytes]) -> bool:
-    """Whether a request for an entry is one for its page."""
-    return accepts_html(fields.get(b"accept", b"").decode("latin-1"))
+    def _has(self, asked: Asked, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether the cache may have it: of an entry the page for people, of a private stream nothing."""
+        if asked.surface is Surface.ENTRY and not accepts_html(fields.get(b"accept", b"").decode("latin-1")):
+            return False
+        return not self._tokens.is_private(asked.stream)
 
 
 def _fixed(surface: Surface, fixed: Mapping[str, str]) -> Fields:
