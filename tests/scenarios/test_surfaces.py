@@ -171,7 +171,10 @@ def tell(server: Running, stream: str) -> str:
     return cursor
 
 
-@pytest.fixture(scope="module", params=["error", "legal", "duplicate", "moved"])
+@pytest.fixture(
+    scope="module",
+    params=["error", "legal", *(pytest.param(reason, marks=pytest.mark.full) for reason in ("duplicate", "moved"))],
+)
 def withdrawn(request: pytest.FixtureRequest, two: tuple[Running, Running]) -> tuple[str, str]:
     """A stream whose entry every surface showed, withdrawn; its oldest cursor.
 
