@@ -66,9 +66,8 @@ def make(
 ) -> Steps:
     """The bytes of a surface, joined of the pieces of a snapshot's entries. What a piece lacks is made here.
 
-    An entry's own page is that of the first one. `limit` is the number of entries of a page; `newer` marks a slice of
-    older ones. Since the instant `stale` the page
-    may be late: the store does not answer.
+    ENTRY is made of the first piece. `limit` is the number of entries of a page; `newer` marks a slice of older ones.
+    Since the instant `stale` the page may be late: the store does not answer.
     """
     match surface:
         case Surface.PAGE:
