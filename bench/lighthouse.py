@@ -86,7 +86,7 @@ def install(folder: Path) -> None:
 
 
 def judge(folder: Path, url: str, categories: list[str]) -> Report:
-    """What Lighthouse, which is in this folder, says of an address."""
+    """Run Lighthouse from this folder on an address, and return its report."""
     chosen = f"--only-categories={','.join(categories)}"
     command = ["node_modules/.bin/lighthouse", url, "--quiet", "--output=json", chosen]
     flags = f"--chrome-flags=--headless=new {' '.join(FLAGS)}"
@@ -101,7 +101,7 @@ def judge(folder: Path, url: str, categories: list[str]) -> Report:
 
 
 def _faults(said: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The audits that a score is less for, and what they are about."""
+    """Yield the audits that lower a score, with their details."""
     for category in said["categories"].values():
         for part in category["auditRefs"]:
             audit = said["audits"][part["id"]]

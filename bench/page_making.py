@@ -36,7 +36,7 @@ from tests.support.server import entry_append
 from .entries import entries
 
 STREAM, PAGE_ENTRIES = "measured", 100
-BEFORE_ALL = "9007199254740991.z"  # of a slice that has the newest entries
+BEFORE_ALL = "9007199254740991.z"  # a `before` ahead of every entry: the slice has the newest entries
 EVENTS = 30
 LOOKS = 2_000
 QUIET = 0.02  # seconds in which an event comes to the ring, which costs as much without a page load

@@ -58,7 +58,7 @@ AT_ONCE = 16  # readers
 PUT_OFF = 1.0  # seconds until a publisher or a reader that was put off comes again
 PATIENCE = 120.0  # seconds for a reader to receive all that it missed
 GROWTH = 1.05
-CONNECT_ERRORS = (InvalidHandshake, httpx2.HTTPError, OSError)  # what a reader who is not let in, or lost, ends with
+CONNECT_ERRORS = (InvalidHandshake, httpx2.HTTPError, OSError)  # errors of a refused handshake or a lost connection
 HEAD = re.compile(r'{"type":"([a-z.]+)"(?:,"n":(\d+),"cursor":"([^"]+)")?')
 
 

@@ -20,7 +20,7 @@ view.addEventListener("change", (event) => {
   const description = /** @type {HTMLMetaElement | null} */ (document.querySelector("[name=description]"));
   if (description) description.content = view.root.querySelector(".dek")?.textContent ?? "";
   const { detail: isOther } = /** @type {CustomEvent<boolean>} */ (event);
-  // Cards and JSON-LD tell crawlers of the page as it was loaded, with what was corrected or withdrawn since.
+  // Cards and JSON-LD describe the page as it was loaded: they would still show what was corrected or withdrawn since.
   if (isOther) document.querySelectorAll("#json-ld, [property], [name^=twitter]").forEach((element) => element.remove());
 });
 view.addEventListener("count", (event) => {

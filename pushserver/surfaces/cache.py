@@ -3,8 +3,8 @@
 A read asks for the head of the stream (heads.py). If the bytes are of that event, they are the answer. If not, one task
 reads the snapshot, joins the surface of its pieces and compresses it, and all who ask meanwhile wait for it.
 
-Excerpts, which are an entry's own page and slices of older entries, take the same road; each is read from the store by
-itself.
+Excerpts (one entry for its own page, or a slice of older entries) are made in the same way, but each reads its own
+snapshot from the store.
 
 While the store is away, the bytes are served as they were, and say since when they may be late.
 """
@@ -32,14 +32,14 @@ from .shelf import Copy, CopyKey, Shelf
 from .surface import FEEDS, STRETCH, Surface, edition_of, make, place_of
 
 STREAMS = 1_000  # with bytes in the cache; the one that was asked for least recently goes first
-EXCERPTS_SHARE = 16  # the copies of a stream's excerpts may take this part of the cache, their pieces as much again
+EXCERPTS_SHARE = 16  # copies of a stream's excerpts may take a sixteenth of the cache, pieces of older entries another
 MAKING = 4  # surfaces that are being made at a time, and as many excerpts
 WAITING = 256  # that wait to be made, of either; a read of another one is answered 503
 ROUNDS = 10  # reads of a snapshot during which an entry was withdrawn
 
 
 class Material(NamedTuple):
-    """Material is what a copy is made of. The shelf had been cleared `cleared` times when it was read."""
+    """Material is what a copy is made of: a snapshot, its pieces, and `Shelf.cleared` as it was before the read."""
 
     snapshot: Snapshot
     pieces: list[Piece]
@@ -48,7 +48,7 @@ class Material(NamedTuple):
 
 
 class Turns:
-    """Turns are those of makers: MAKING have one at a time, and WAITING others wait."""
+    """Turns limits how many copies are made: MAKING at a time, while WAITING others wait."""
 
     def __init__(self) -> None:
         self.room = asyncio.Semaphore(MAKING)
@@ -83,7 +83,7 @@ class SurfaceCache:
         self._site = site
         self._build = f"{version}.{digest(f'{site.build} {site.public_url} {site.masthead}')}"
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
-        # Whoever asks for any number of excerpts that are in no memory does not take the turns of the page.
+        # Excerpts have turns of their own: a client that asks for 1,000 uncached excerpts must not delay the page.
         self._turns, self._excerpt_turns = Turns(), Turns()
 
     async def read(self, stream: str, surface: Surface, coding: ContentCoding, excerpt: str = "") -> Copy:
@@ -318,7 +318,7 @@ class SurfaceCache:
     # --- the store is away
 
     async def _read_stale(self, stream: str, key: CopyKey) -> Copy:
-        """A surface of what is in memory; of an excerpt, which is in memory as a copy alone, the copy."""
+        """Return a surface made of the snapshot in memory; of an excerpt, whose copies alone are there, a copy."""
         shelf = self._shelves.get(stream)
         former = shelf.copy(key) if shelf and key.excerpt else None
         head = former.head if former else shelf.head if shelf and not key.excerpt else None

@@ -81,7 +81,7 @@ class Piece:
 
 
 class Pieces:
-    """Pieces are those of the entries that a surface shows. All but `spare` of former ones are let go."""
+    """Pieces has the pieces of the entries that a surface shows, and up to `spare` that earlier ones showed."""
 
     def __init__(self, spare: int = 0) -> None:
         self._spare = spare

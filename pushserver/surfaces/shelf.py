@@ -41,10 +41,10 @@ class Copy(NamedTuple):
 
 
 class Shelf:
-    """Shelf has a stream's copies, as of its newest event.
+    """Shelf has a stream's copies: of the newest entries as of one event, of an excerpt as of that or an older one.
 
-    `excerpts_bytes` is what copies of excerpts may take, and the pieces of older entries as much again. It is cleared
-    when a text is withdrawn or the log is replaced.
+    Copies of excerpts may take `excerpts_bytes`, and the pieces of older entries as much again. The shelf is cleared
+    when an entry is withdrawn or the stream is no longer followed.
     """
 
     def __init__(self, name: str, excerpts_bytes: int) -> None:
@@ -91,7 +91,7 @@ class Shelf:
         return copy
 
     def put(self, key: CopyKey, copy: Copy) -> None:
-        """Have a copy; those of other excerpts make room for it. One of an older event than the shelf's is not had."""
+        """Store a copy. An excerpt's may displace those of others; any other has to be of the shelf's event."""
         if key.excerpt:
             self._put_excerpt(key, copy)
         elif self.head == copy.head:

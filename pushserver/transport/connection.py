@@ -1,4 +1,4 @@
-"""A connection of a worker, as the worker sees it that stops: a request may be under way on it, or none."""
+"""A connection is ended by a worker that stops; a request may be under way on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uvicorn.server import ServerState
 
 
 class Connection(ABC):
-    """Connection is what a worker has to end before it stops: HTTP, or the handshake of a WebSocket.
+    """Connection is one client connection that a worker ends before it stops: HTTP, or a WebSocket handshake.
 
     A WebSocket itself is a reader, and leaves with the readers.
     """

@@ -74,7 +74,7 @@ def prefers_html(headers: Headers) -> bool:
 
 @lru_cache(maxsize=256)
 def accepts_html(field: str) -> bool:
-    """The same, of the field as one line."""
+    """Whether the value of an `Accept` field prefers HTML to JSON, as `prefers_html` has it."""
     ranges = dict(map(_range, field.split(",")))
     html = ranges.get("text/html", ranges.get("text/*", 0.0))
     json = ranges.get("application/json", ranges.get("application/*", ranges.get("*/*", 0.0)))

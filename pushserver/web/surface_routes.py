@@ -128,14 +128,14 @@ class SurfaceRoutes:
         await send({"type": "http.response.body", "body": b"" if unchanged else copy.body})
 
     def _asked(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Asked | None:
-        """The read that a request is, None for any other request."""
+        """Return what a request reads from the cache, None for any other request."""
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             return None
         asked = _asked_of(scope["path"], scope["query_string"])
         return asked if asked and self._has(asked, fields) else None
 
     def _has(self, asked: Asked, fields: Mapping[bytes, bytes]) -> bool:
-        """Whether the cache may have it: of an entry the page for people, of a private stream nothing."""
+        """Whether the cache may answer: not for a private stream, and not for an entry as JSON."""
         if asked.surface is Surface.ENTRY and not accepts_html(fields.get(b"accept", b"").decode("latin-1")):
             return False
         return not self._tokens.is_private(asked.stream)
@@ -154,7 +154,7 @@ def _least_n(query: bytes) -> int:
 
 
 def _asked_of(path: str, query: bytes) -> Asked | None:
-    """The read that an address names, None for any other address, and for a slice that the cache does not have."""
+    """Return what an address reads from the cache: None for other addresses, and for slices with `limit`."""
     match = _PATH.fullmatch(path)
     if match is None:
         return None
