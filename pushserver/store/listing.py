@@ -38,7 +38,10 @@ class Listing:
         self._log = log
 
     async def streams(self) -> list[tuple[str, StoredPage]]:
-        """The streams that changed last, STREAMS_LISTED at most, and their pages; the newest first."""
+        """The streams that changed last, STREAMS_LISTED at most, and their pages; the newest first.
+
+        One that was deleted meanwhile is left out.
+        """
         places = await self.places()
         pages: dict[str, StoredPage] = {}
         for node, names in (await self._by_node([place.stream for place in places])).items():
@@ -46,8 +49,10 @@ class Listing:
             for name in names:
                 pipeline.hmget(self._log.key(name, "page"), "json", "updated_at")
             rows = await within(pipeline.execute())
-            pages |= {name: shown_page(name, *row) for name, row in zip(names, rows, strict=True)}
-        return [(place.stream, pages[place.stream]) for place in places]
+            for name, (page, updated_at) in zip(names, rows, strict=True):
+                if updated_at is not None:
+                    pages[name] = shown_page(name, page, updated_at)
+        return [(place.stream, pages[place.stream]) for place in places if place.stream in pages]
 
     async def places(self, after: ListPlace | None = None, *, limit: int = STREAMS_LISTED) -> list[ListPlace]:
         """The streams that changed last, or those that follow a place in the list. Raises StoreError."""
