@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import secrets
 import sys
 import tempfile
 from collections import Counter
@@ -103,7 +104,7 @@ class Client:
     async def _change(self, kind: str, text: str) -> None:
         entries = f"/streams/{STREAM}/entries"
         body = json.dumps({"headline": text}).encode()
-        fields = {"Authorization": self._authorization, "Idempotency_Key": text}
+        fields = {"Authorization": self._authorization, "Idempotency_Key": secrets.token_hex()}
         match kind:
             case "publish":
                 answer = await self._writing.send("POST", entries, body, **fields)
