@@ -2,7 +2,8 @@
 
     .venv/bin/python -m tests.faults.reads [TRIES] [CLIENTS]
 
-It prints how many tries there were of each kind, and each read that showed less or more; the exit status is 1 then.
+Each client tries as often as any other. It prints how many tries there were of each kind, and each read that showed
+less or more; the exit status is 1 then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -155,17 +156,23 @@ async def connected(server: Running, clients: int) -> AsyncIterator[list[Client]
 
 
 async def own_writes(server: Running, tries: int, clients: int = CLIENTS) -> Reads:
-    """All clients try at once, each again and again, so many times together. Each begins with another surface."""
-    numbers, reads = count(), Reads()
+    """All clients try at once, each again and again, so many times together. Each begins with another surface.
 
-    async def go_on(client: Client, first: int) -> None:
-        own = count(first * len(KINDS))
-        while next(numbers) < tries:
-            await client.try_once(next(own), reads)
+    They wait for each other after each round of KINDS: what a client reads is among the newest entries of a page, which
+    it would not be if the others had gone far ahead of it.
+    """
+    reads = Reads()
+
+    async def go_on(client: Client, first: int, together: asyncio.Barrier) -> None:
+        for number in range(tries // clients):
+            if number % len(KINDS) == 0:
+                await together.wait()
+            await client.try_once(first * len(KINDS) + number, reads)
 
     async with connected(server, clients) as connections, asyncio.TaskGroup() as tasks:
+        together = asyncio.Barrier(clients)
         for first, client in enumerate(connections):
-            tasks.create_task(go_on(client, first))
+            tasks.create_task(go_on(client, first, together))
     return reads
 
 
