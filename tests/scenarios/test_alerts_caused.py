@@ -118,11 +118,17 @@ def replica_frozen(scene: Scene) -> Iterator[Again]:
         scene.replica.thaw()
 
 
+def tails_at(store: Server) -> list[str]:
+    """The connections to a store over which tails read."""
+    return [client["id"] for client in store.client.client_list() if client["cmd"] == "xread"]
+
+
 @contextmanager
 def tail_refused(scene: Scene) -> Iterator[Again]:
     """A tail is cut off while the store accepts no more connections."""
     with followed(scene.alone, "tail"):
-        (tail,) = [client["id"] for client in scene.store.client.client_list() if client["cmd"] == "xread"]
+        until(lambda: bool(tails_at(scene.store)))  # a tail that was lost before comes back in its own time
+        (tail,) = tails_at(scene.store)
         (before,) = scene.store.client.config_get("maxclients").values()
         scene.store.ask("CONFIG", "SET", "maxclients", 1)
         try:
