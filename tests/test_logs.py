@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pushserver import logs
@@ -98,6 +98,7 @@ def test_a_secret_is_hidden_in_an_address_without_a_scheme() -> None:
 @given(st.text(st.characters(exclude_categories=["Zs", "Zl", "Zp", "Cc", "Cs"]), min_size=8))
 def test_whatever_a_password_is_it_is_hidden(password: str) -> None:
     for address in (f"redis://user:{password}@127.0.0.1:6379/0", f"redis+sentinel://:{password}@one:1,two:2/name"):
+        assume(password not in address.replace(password, "", 1))  # such as `sentinel`, which stands there anyway
         assert password not in logs.hide_secrets(address)
         assert password not in formatted("cannot start: store %s: %s", address, ValueError(address))
 
