@@ -44,7 +44,7 @@ PLURALS = {"new", "corrected", "updates", "keys", "corrections", "readers"}
 
 
 @pytest.mark.parametrize("lang", [lang for lang in LANGUAGES if lang != "en"])
-def test_every_message_is_translated_with_the_same_placeholders(lang: str) -> None:
+def test_every_message_is_translated_with_the_same_variables(lang: str) -> None:
     catalog = read_po(BytesIO((PAGE / "locale" / f"{lang}.po").read_bytes()))
     translated = {
         message.id if isinstance(message.id, str) else message.id[0]: message for message in catalog if message.id

@@ -122,7 +122,7 @@ def test_other_sites_show_the_title_the_picture_and_the_newspaper_of_a_link(
 
 
 def complaint(folder: Path, script: str, *files: Path) -> str:
-    """What a validator complains of."""
+    """Return what a validator complains of."""
     command = ["node", f"{script}.mjs", *map(str, files)]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert bool(ran.returncode) == bool(ran.stderr)
