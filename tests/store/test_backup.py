@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,8 +33,8 @@ async def test_a_backup_is_a_data_folder(data: Path, tmp_path: Path) -> None:
     assert await back_up(data / SOCKET, file, "0123") == file.stat().st_size
     assert (file.stat().st_mode & 0o777, file.stat().st_size % 512) == (0o600, 0)
     assert [path.name for path in tmp_path.glob("backup*")] == ["backup.tar"]
-    with tarfile.open(file) as archive:
-        archive.extractall(tmp_path / "restored", filter="data")
+    (tmp_path / "restored").mkdir()
+    subprocess.run(["tar", "-xf", file, "-C", tmp_path / "restored"], check=True)
     async with (
         embedded(tmp_path / "restored") as url,
         aioredis.Redis.from_url(url, decode_responses=True) as store,
