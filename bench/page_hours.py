@@ -58,7 +58,13 @@ AWAY = """away => {
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
 LOOK = "times => { while (times--) document.dispatchEvent(new Event('visibilitychange')); }"
-AT_TOP = "() => document.querySelector('#notice').hidden || document.querySelector('#notice').click()"
+# Where an entry has the focus, what comes waits.
+AT_TOP = """() => {
+    const notice = document.querySelector("#notice");
+    if (!notice.hidden) notice.click();
+    document.activeElement.blur();
+    return notice.hidden;
+}"""
 TAKEN = "() => window.taken.splice(0)"
 
 
