@@ -1,6 +1,10 @@
 // @ts-check
 /** An anchor keeps still what is being read, and keeps the focus, while the page around it changes. */
 
+import { glide } from "./glide.js";
+
+const GLIDE_MOST_MS = 3_000; // a busy browser draws the first frame late, and none where the page cannot be seen
+
 /** What can be seen of elements that stand below one another. Those that are far off are not looked at: to ask for the place of what the
  * browser has not laid out makes it do that. @param {Element[]} elements */
 function visible(elements) {
@@ -24,17 +28,21 @@ export class Anchor {
   /** @type {{element: Element, top: number}[]} */ #seen = [];
   #root;
   #entries;
+  #onStill;
   #isAtTop = true; // there, what is read is the head of the page
+  /** @type {Animation[]} */ #glides = [];
+  #stillAt = 0; // when they have ended at the latest
   // An image may be of another size than the page says; and what has changed is noted when the browser has laid it out.
   #sizes = new ResizeObserver(() => {
     this.#restore();
     this.note();
   });
 
-  /** @param {HTMLElement} root @param {import("./entries.js").Entries} entries */
-  constructor(root, entries) {
+  /** @param {HTMLElement} root @param {import("./entries.js").Entries} entries @param {() => void} onStill after each glide */
+  constructor(root, entries, onStill) {
     this.#root = root;
     this.#entries = entries;
+    this.#onStill = onStill;
     root.dataset.localStill = ""; // by the style sheet, the browser does not correct a second time
     this.#sizes.observe(root);
   }
@@ -53,6 +61,33 @@ export class Anchor {
     if (anchor) scrollBy({ top: anchor.element.getBoundingClientRect().top - anchor.top, behavior: "instant" });
   }
 
+  /** What moves as a whole, outer parts first. A part with elements that are fixed to the screen would take them along. */
+  #parts() {
+    const around = this.#root.querySelectorAll(":scope > :not(#local), nav, nav li, section");
+    const items = visible(this.#entries.all.map(({ item }) => item));
+    return [...around, ...items, ...items.flatMap((item) => [...item.querySelectorAll("article > *")])];
+  }
+
+  /** @param {() => void} mutate */
+  #change(mutate) {
+    for (const animation of this.#glides.splice(0)) animation.cancel(); // in a frame that is not drawn they would never end
+    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!this.#isAtTop || document.hidden || isStill) return mutate();
+    this.#glides = glide(() => this.#parts(), mutate);
+    const [last] = this.#glides.slice(-1);
+    if (!last) return;
+    this.#stillAt = performance.now() + GLIDE_MOST_MS;
+    last.onfinish = () => setTimeout(() => { // after the frame in which it stands at its place
+      this.#stillAt = 0;
+      this.#onStill();
+    });
+  }
+
+  /** Milliseconds for which a change has to wait at most, until nothing glides: in a glide it would be a jump. */
+  get restMs() {
+    return Math.max(0, this.#stillAt - performance.now());
+  }
+
   /** Change the page around it. @param {() => void} mutate */
   keep(mutate) {
     const root = this.#root;
@@ -61,7 +96,7 @@ export class Anchor {
     const item = focused?.closest("section > ol > li, nav li");
     const next = [item?.nextElementSibling, item?.previousElementSibling]; // they have the focus where its element goes
     this.note();
-    mutate();
+    this.#change(mutate);
     this.#restore();
     if (!had || focused === document.activeElement) return;
     if (focused.isConnected) focused.focus({ preventScroll: true });

@@ -53,7 +53,7 @@ export class LiveView extends EventTarget {
     this.#options = options;
     this.url = new URL(options.url ?? location.pathname, location.href).href;
     this.entries = new Entries(root);
-    this.anchor = new Anchor(root, this.entries);
+    this.anchor = new Anchor(root, this.entries, () => this.#flush());
     this.times = new Times(root);
     this.local = new Local(root, this.times);
     this.#limit = Number(root.dataset.limit);
@@ -116,13 +116,13 @@ export class LiveView extends EventTarget {
     this.#frames.push(frame);
     // The timers of a hidden page are late.
     if (document.hidden || this.#frames.length >= FRAMES_MOST) this.#flush();
-    else this.#pass ??= setTimeout(() => this.#flush());
+    else this.#pass ??= setTimeout(() => this.#flush(), this.anchor.restMs);
   }
 
   #flush() {
     clearTimeout(this.#pass);
     this.#pass = undefined;
-    if (this.#frames.length) this.apply(...this.#frames.splice(0));
+    if (this.#frames.length && !this.#life.signal.aborted) this.apply(...this.#frames.splice(0));
   }
 
   /** @param {any[]} frames of the stream, in the html format */

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ..support.pages import NEEDS_CHROMIUM, PAGE, filled, open_live, put, read
+from ..support.pages import NEEDS_CHROMIUM, PAGE, filled, open_live, put, read, withdraw
 from ..support.server import Running
 
 pytestmark = NEEDS_CHROMIUM
@@ -118,6 +118,49 @@ def test_nothing_is_shifted_as_the_page_goes_live_nor_under_who_reads(
         assert page.evaluate("shifts()") == []
         page.evaluate("() => { document.body.style.paddingTop = '99px'; }")  # the watch sees what is shifted
         assert page.evaluate("shifts()") != []
+
+
+@pytest.mark.parametrize("width", [412, 1280])
+def test_at_the_very_top_entries_glide_and_the_browser_counts_no_shift(
+    chromium: Browser, server: Running, stream: str, width: int
+) -> None:
+    with chromium.new_context(viewport={"width": width, "height": 823}) as context:
+        page = context.new_page()
+        page.add_init_script(f"({WATCH_SHIFTS})()")
+        filled(page, server, stream)
+        for number in range(6):  # also in the middle of a glide
+            put(server, stream, f"new{number}", headline="New " * (1 + number * 5), flags={"key": True})
+            expect(page.locator(f"#e-new{number}")).to_be_visible()
+        put(server, stream, "new5", body="Longer. " * 99, flags={"key": True})
+        expect(page.locator("#e-new5")).to_contain_text("Longer.")
+        withdraw(server, stream, "new4")
+        expect(page.locator("#e-new4")).to_have_count(0)
+        assert page.evaluate("scrollY") == 0
+        assert page.evaluate("shifts()") == []
+
+
+MOVES = """() => document.getAnimations().filter(
+    ({ effect }) => effect.getKeyframes().some(({ transform }) => transform))"""
+AWAY = """() => Object.defineProperty(document, "hidden", { get: () => true })"""
+
+
+def test_nothing_glides_where_nobody_looks_or_motion_is_unwelcome(
+    chromium: Browser, server: Running, stream: str
+) -> None:
+    with chromium.new_context(reduced_motion="reduce") as context:
+        page = context.new_page()
+        filled(page, server, stream)
+        put(server, stream, "e12", body="Longer. " * 99)
+        expect(page.locator("#e-e12")).to_contain_text("Longer.")
+        assert page.evaluate(MOVES) == []
+        page.emulate_media(reduced_motion="no-preference")
+        put(server, stream, "e12", body="Longer still. " * 199)
+        expect(page.locator("#e-e12")).to_contain_text("still")
+        assert page.evaluate(MOVES) != []
+        page.evaluate(AWAY)
+        put(server, stream, "e12", body="Short.")
+        expect(page.locator("#e-e12")).to_contain_text("Short.")
+        assert page.evaluate(MOVES) == []
 
 
 def test_what_crawlers_are_told_stays_until_it_is_wrong(chromium: Browser, server: Running, stream: str) -> None:
