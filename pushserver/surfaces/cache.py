@@ -318,26 +318,34 @@ class SurfaceCache:
     # --- the store is away
 
     async def _read_stale(self, stream: str, key: CopyKey) -> Copy:
-        """Return a surface made of the snapshot in memory; of an excerpt, whose copies alone are there, a copy."""
+        """Return a surface made of the snapshot in memory. Raises Unavailable."""
         shelf = self._shelves.get(stream)
-        former = shelf.copy(key) if shelf and key.excerpt else None
-        head = former.head if former else shelf.head if shelf and not key.excerpt else None
-        if shelf is None or head is None:
+        if shelf and key.excerpt:
+            return self._stale_excerpt(shelf, key)
+        if not shelf or not shelf.head:
             raise Unavailable("The store does not answer; retry later.")
-        verified_at = shelf.verified_at if head == shelf.head else former.asked_at if former else 0
+        key = key._replace(stale_since=self._stale_since(stream, shelf.head, shelf.verified_at))
+        copy = shelf.copy(key)
+        if copy is None:
+            making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
+            copy = await asyncio.shield(making)
+        return copy
+
+    def _stale_excerpt(self, shelf: Shelf, key: CopyKey) -> Copy:
+        """Return the copy of an excerpt, which is all that is in memory of it. Raises Unavailable."""
+        copy = shelf.copy(key)
+        if copy is None:
+            raise Unavailable("The store does not answer; retry later.")
+        verified_at = shelf.verified_at if copy.head == shelf.head else copy.asked_at
+        stale_since = self._stale_since(shelf.name, copy.head, verified_at)
+        return copy._replace(etag=f'{copy.etag[:-1]}.{digest(stale_since)}"', stale_since=stale_since)
+
+    def _stale_since(self, stream: str, head: Head, verified_at: int) -> str:
+        """Return the last instant at which this head was the stream's. Raises Unavailable where it is too long ago."""
         since = max(self._hub.current_until(stream, head.cursor) or 0, verified_at)
         if model.now() - since > self._stale_ms:
             raise Unavailable("The store has not answered for too long; retry later.")
-        stale_since = model.instant(since)
-        if former:
-            etag = f'{former.etag[:-1]}.{digest(stale_since)}"'
-            return former._replace(etag=etag, stale_since=stale_since)
-        key = key._replace(stale_since=stale_since)
-        copy = shelf.copy(key)
-        if copy is None:
-            making = shelf.making.get(key) or self._begin(shelf, key, head)
-            copy = await asyncio.shield(making)
-        return copy
+        return model.instant(since)
 
     # --- shelves
 
