@@ -1,7 +1,7 @@
 // @ts-check
 /** An anchor keeps still what is being read, and keeps the focus, while the page around it changes. */
 
-import { glide } from "./glide.js";
+import { glide, topOf } from "./glide.js";
 
 const GLIDE_MOST_MS = 3_000; // a busy browser draws the first frame late, and none where the page cannot be seen
 
@@ -25,7 +25,7 @@ export function focusIn(element) {
 }
 
 export class Anchor {
-  /** @type {{element: Element, top: number}[]} */ #seen = [];
+  /** @type {[Element, number][]} what is seen, and where */ #seen = [];
   #root;
   #entries;
   #onStill;
@@ -52,13 +52,13 @@ export class Anchor {
     this.#isAtTop = scrollY <= 0;
     const articles = visible(this.#entries.all.map(({ item }) => item)).flatMap(({ children }) => [...children]);
     const blocks = articles.flatMap(({ children }) => visible([...children]));
-    this.#seen = [...blocks, ...articles].map((element) => ({ element, top: element.getBoundingClientRect().top }));
+    this.#seen = [...blocks, ...articles].map((element) => [element, /** @type {number} */ (topOf(element))]);
   }
 
   #restore() {
     if (this.#isAtTop) return;
-    const anchor = this.#seen.find(({ element }) => element.isConnected);
-    if (anchor) scrollBy({ top: anchor.element.getBoundingClientRect().top - anchor.top, behavior: "instant" });
+    const [anchor, top] = this.#seen.find(([element]) => element.isConnected) ?? [];
+    if (anchor) scrollBy({ top: /** @type {any} */ (topOf(anchor)) - /** @type {any} */ (top), behavior: "instant" });
   }
 
   /** What moves as a whole, outer parts first. A part with elements that are fixed to the screen would take them along. */
@@ -74,7 +74,7 @@ export class Anchor {
     const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (!this.#isAtTop || document.hidden || isStill) return mutate();
     this.#glides = glide(() => this.#parts(), mutate);
-    const [last] = this.#glides.slice(-1);
+    const last = this.#glides.at(-1);
     if (!last) return;
     this.#stillAt = performance.now() + GLIDE_MOST_MS;
     last.onfinish = () => setTimeout(() => { // after the frame in which it stands at its place
@@ -85,7 +85,7 @@ export class Anchor {
 
   /** Milliseconds for which a change has to wait at most, until nothing glides: in a glide it would be a jump. */
   get restMs() {
-    return Math.max(0, this.#stillAt - performance.now());
+    return this.#stillAt - performance.now();
   }
 
   /** Change the page around it. @param {() => void} mutate */

@@ -148,6 +148,6 @@ export class Entries {
 /** @param {Entry} entry @param {boolean} isTimed */
 function headline({ id, title, item }, isTimed) {
   const stamp = /** @type {HTMLTimeElement} */ (item.querySelector(".stamp time"));
-  const time = isTimed ? [make("time", { datetime: stamp.dateTime }, String(stamp.textContent)), " "] : [];
-  return make("li", {}, make("a", { href: `#e-${id}` }, ...time, String(title?.textContent)));
+  const time = isTimed ? [make("time", { datetime: stamp.dateTime }, /** @type {string} */ (stamp.textContent)), " "] : [];
+  return make("li", {}, make("a", { href: `#e-${id}` }, ...time, /** @type {string} */ (title?.textContent)));
 }

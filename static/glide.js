@@ -9,13 +9,14 @@ export function glide(parts, change) {
   const tops = new Map(parts().map((element) => [element, topOf(element)]));
   change();
   return [...new Set([...tops.keys(), ...parts()])].flatMap((element) => {
-    const [before, now] = [tops.get(element), topOf(element)]; // what it is in stands where it was by now
-    if (now === undefined) return [];
-    if (before === undefined) return element.animate({ opacity: [0, 0, 1] }, GLIDE_MS); // what was in its place leaves first
-    if (Math.abs(before - now) < 1) return []; // of a transform around it something is rounded
-    return element.animate({ transform: [`translateY(${before - now}px)`, "none"] }, { duration: GLIDE_MS, easing: "ease-out" });
+    const from = tops.get(element);
+    const to = topOf(element); // what it is in stands where it was by now
+    if (to === undefined) return [];
+    if (from === undefined) return element.animate({ opacity: [0, 0, 1] }, GLIDE_MS); // what was in its place leaves first
+    if (Math.abs(from - to) < 1) return []; // the place of a part of what glides is rounded
+    return element.animate({ transform: [`translateY(${from - to}px)`, "none"] }, { duration: GLIDE_MS, easing: "ease-out" });
   });
 }
 
 /** Where it begins, unless it is hidden. @param {Element} element @returns {number | undefined} */
-const topOf = (element) => element.getClientRects()[0]?.top;
+export const topOf = (element) => element.getClientRects()[0]?.top;
