@@ -33,7 +33,10 @@ def read_json(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         got = shorten(text[error.pos : error.pos + 20] or "the end")
         where = f"line {error.lineno} column {error.colno}"
-        raise Malformed(f"The body is not JSON: {error.msg}.", Fault("body", f"JSON at {where}", got)) from None
+        hint = ""
+        if error.msg == "Extra data":  # `curl -d @file` takes the ends of the lines away
+            hint = "; a batch has one entry a line, and curl keeps the lines with --data-binary"
+        raise Malformed(f"The body is not JSON: {error.msg}{hint}.", Fault("body", f"JSON at {where}", got)) from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
         raise Malformed(
             "A number is too long.",

@@ -179,7 +179,14 @@ class FolderLost(Unavailable):
 def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:
     """The answer to every request for a withdrawn entry."""
     note = withdrawal.get("note") or "This entry was withdrawn."
-    return Gone(note, Fault("id", "an entry", f"withdrawn for the reason {withdrawal['reason']}"))
+    return Gone(
+        note,
+        Fault(
+            "id",
+            "an id that was not withdrawn, since none is used again",
+            f"withdrawn for the reason {withdrawal['reason']}",
+        ),
+    )
 
 
 def deleted(stream: str, at: str) -> Deleted:

@@ -54,8 +54,10 @@ def check_stream(name: str) -> str:
         stream, _, id = name.partition("/entries/")
         if id and STREAM.fullmatch(stream):  # `/streams/storm/entries/a/b`: a slash in the id leaves no such address
             check_id(id)
+        # `/streams/storm/entry`: more often a wrong address than a name with a slash.
+        hint = ", or the stream has no such address" if STREAM.fullmatch(name.partition("/")[0]) else ""
         raise Invalid(
-            "The name of the stream is not valid.",
+            f"The name of the stream is not valid{hint}.",
             Fault("stream", "1 to 64 characters of a-z, 0-9 and -, not beginning with -", shorten(name)),
         )
     return name

@@ -83,6 +83,11 @@ def test_json_of_as_many_levels_as_are_allowed_is_read(body: bytes) -> None:
     assert read_json(body) == json.loads(body)
 
 
+def test_lines_that_came_as_one_are_told_how_a_batch_is_sent() -> None:
+    with pytest.raises(Malformed, match="one entry a line, and curl keeps the lines with --data-binary"):
+        read_json(b'{"headline": "One"}{"headline": "Two"}')
+
+
 def test_a_refusal_says_where_the_json_breaks() -> None:
     with pytest.raises(Malformed) as refused:
         read_json(b'{\n  "a": 1,\n  "b" 2\n}')

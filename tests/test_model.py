@@ -171,6 +171,13 @@ def test_bad_names_of_streams_are_refused(name: str) -> None:
     json.dumps(refused.value.problem(), ensure_ascii=False).encode()
 
 
+def test_an_address_that_no_stream_has_is_not_taken_for_a_mere_misspelling() -> None:
+    with pytest.raises(Invalid, match="is not valid, or the stream has no such address"):
+        model.check_stream("storm/entry")
+    with pytest.raises(Invalid, match=r"is not valid\.$"):
+        model.check_stream("Storm")
+
+
 @pytest.mark.parametrize(("stream", "partition"), [("storm", 5), ("nato-summit", 8), ("a", 3)])
 def test_the_partition_of_a_stream_never_changes(stream: str, partition: int) -> None:
     assert model.partition_of(stream, 16) == partition

@@ -84,7 +84,8 @@ class Tokens:
         keys = [key for key in file_keys if key.algorithm in algorithms]
         if not keys:
             got = ", ".join(sorted({key.algorithm for key in file_keys})) or "none"
-            raise ValueError(_expected("KEYS", f"a key for {' or '.join(algorithms)}", f"keys for {got}"))
+            hint = "; set PUSHSERVER_TOKEN_ALGORITHMS=HS256 for a shared secret" if got == "HS256" else ""
+            raise ValueError(_expected("KEYS", f"a key for {' or '.join(algorithms)}", f"keys for {got}{hint}"))
         return cls(private, keys, algorithms, settings.token_audience)
 
     @property

@@ -9,7 +9,7 @@ import click
 from .. import logs
 from ..client import Publisher
 from .options import json_option, publishes
-from .output import erasure_line
+from .output import counted, erasure_line
 
 
 @click.command()
@@ -29,7 +29,7 @@ def delete(publisher: Publisher, stream: str, forget: bool, as_json: bool) -> No
         return
     receipt = answer["receipt"]
     count = len(receipt["workers"]) if receipt else 0
-    closed = f"its readers are closed on {count} worker{'s' if count != 1 else ''}"
+    closed = f"its readers are closed on {counted(count, 'worker')}"
     workers = closed if receipt else "the workers close its readers by themselves"
     silent = f", {receipt['silent']} did not answer yet" if receipt and receipt["silent"] else ""
     click.echo(f"deleted {stream}: {workers}{silent}")

@@ -24,6 +24,11 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: 1 reader, 2 readers."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
 def erasure_line(stream: str, id: str, erased: dict[str, Any] | None) -> str:
     """Say since when the text of an entry has left the store, and what is left to do; None where it is still there."""
     if erased is None:

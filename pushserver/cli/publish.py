@@ -19,7 +19,7 @@ import click
 from ..client import Gone, Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
 from .options import configure_logging, exit_status, json_option, publishes, token_option, url_option
-from .output import NOT_REACHED, REFUSED, discard_output, erasure_line, fail
+from .output import NOT_REACHED, REFUSED, counted, discard_output, erasure_line, fail
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
 QUIET = 1.0  # seconds without a byte on standard input, after which it is said what is waited for
@@ -56,8 +56,8 @@ def _receipt_line(receipt: dict[str, Any]) -> str:
     """Return a delivery receipt in one line."""
     count, missing = receipt["sent"], [f"{receipt[name]} {name}" for name in ("behind", "silent") if receipt[name]]
     times = f", half within {receipt['p50_ms']} ms, 99 of 100 within {receipt['p99_ms']} ms" if count else ""
-    workers = len(receipt["workers"])
-    return ", ".join([f"delivered to {count} readers on {workers} workers{times}", *missing])
+    readers, workers = counted(count, "reader"), counted(len(receipt["workers"]), "worker")
+    return ", ".join([f"delivered to {readers} on {workers}{times}", *missing])
 
 
 def _piped() -> TextIO | None:
@@ -283,7 +283,8 @@ def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     try:
         asyncio.run(show())
     except TurnedAway as error:
-        fail(str(error), NOT_REACHED if isinstance(error, Unreachable) else REFUSED)
+        hint = " Name it with --token or PUSHSERVER_TOKEN." if str(error).startswith("status 401") else ""
+        fail(f"{error}{hint}", NOT_REACHED if isinstance(error, Unreachable) else REFUSED)
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:  # as in `tail … | head`: who reads has enough

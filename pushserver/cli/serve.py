@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shlex
 import sys
@@ -40,7 +41,9 @@ def _serve(play: bool, accept_empty_store: bool, **values: Any) -> None:
         serving = supervisor.serve(chosen, partial(greet, play=play), accept_empty_store=accept_empty_store)
         status = asyncio.run(serving)
     except (CannotStart, OSError) as error:
-        fail(f"cannot start: {error}", NOT_REACHED)
+        is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; stop who listens there, or choose another address with --port or --host" if is_taken else ""
+        fail(f"cannot start: {error}{hint}", NOT_REACHED)
     sys.exit(status)
 
 

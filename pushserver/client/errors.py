@@ -21,8 +21,10 @@ class PublishError(Exception):
         return errors
 
     def __str__(self) -> str:
-        lines = [f"  {error['field']}: expected {error['expected']}, got {error['got']}" for error in self.errors]
-        return "\n".join([self.problem.get("detail") or f"status {self.status}", *lines])
+        detail = self.problem.get("detail") or f"status {self.status}"
+        faults = [f"{error['field']}: expected {error['expected']}, got {error['got']}" for error in self.errors]
+        # The detail of a value that is not valid is its first fault: it is said once.
+        return "\n".join([detail, *(f"  {fault}" for fault in faults if f"{fault}." != detail)])
 
 
 class Unreached(PublishError):

@@ -80,7 +80,7 @@ def _language(tag: str) -> str:
             return tag
     except (ValueError, UnknownLocaleError):
         pass
-    raise plaintext.Unsafe("a language tag, such as en-US", tag)
+    raise plaintext.Unsafe("a language tag of Unicode CLDR, such as en-US", tag)
 
 
 def direction(lang: str) -> str:

@@ -17,15 +17,16 @@ def read(kind: type[M], value: Any) -> M:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        faults = [_fault_of(dict(problem)) for problem in error.errors(include_url=False)[:20]]
+        faults = [_fault_of(dict(problem), kind) for problem in error.errors(include_url=False)[:20]]
         # Blocks are made of the Markdown in `body`: the publisher never sent a field `blocks.3.html`.
         if isinstance(value, dict) and isinstance(value.get("body"), str):
             faults = [fault._replace(field=re.sub(r"^blocks\b.*", "body", fault.field)) for fault in faults]
         raise Invalid(f"{faults[0].field}: expected {faults[0].expected}, got {faults[0].got}.", *faults) from None
 
 
+UNKNOWN = "only known fields"
 _EXPECTED = {
-    "extra_forbidden": "only known fields",
+    "extra_forbidden": UNKNOWN,
     "missing": "a value",
     "model_type": "a JSON object",
     "model_attributes_type": "a JSON object",
@@ -38,7 +39,7 @@ _EXPECTED = {
     "greater_than_equal": "at least {ge:g}",
     "less_than_equal": "at most {le:g}",
     "bool_type": "true or false",
-    "none_required": "only known fields",
+    "none_required": UNKNOWN,
     "string_too_short": "some text",
     "string_too_long": "at most {max_length} characters",
     "too_long": "at most {max_length} items",
@@ -48,13 +49,15 @@ _EXPECTED = {
 }
 
 
-def _fault_of(problem: dict[str, Any]) -> Fault:
-    """An error of pydantic as a fault, in the words of this interface."""
+def _fault_of(problem: dict[str, Any], kind: type[BaseModel]) -> Fault:
+    """An error of pydantic in a value of this kind as a fault, in the words of this interface."""
     path, context, came = problem["loc"], problem.get("ctx", {}), problem["input"]
     steps = [str(step) for at, step in enumerate(path) if not _is_tag(path, at)]
     known = _EXPECTED.get(problem["type"])
     # pydantic puts the tags of a union in quotes.
     expected = known.format(**context).replace("'", "") if known else problem["msg"].removeprefix("Input should be ")
+    if expected == UNKNOWN and len(path) == 1:
+        expected += f", which are {_names(kind)}"
     got = "nothing" if problem["type"] == "missing" else _seen(came)
     if problem["type"] == "union_tag_invalid":
         steps.append("type")
@@ -64,6 +67,12 @@ def _fault_of(problem: dict[str, Any]) -> Fault:
         steps += [context["field"]] if "field" in context else []
     field = shorten(".".join(steps)) if steps else "body"
     return Fault(field, expected, shorten(got))
+
+
+def _names(kind: type[BaseModel]) -> str:
+    """The names of the fields that a publisher may send, but for those that the model has only to refuse them."""
+    fields = kind.model_fields.items()
+    return ", ".join(field.alias or name for name, field in fields if field.annotation is not type(None))
 
 
 def _is_tag(path: tuple[int | str, ...], at: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from .. import model
 from ..content import changes
 from ..content.schema import EndIn, PageIn
+from ..errors import NotFound
 from ..model import Append, Idempotency, StoredPage
 from ..store.log import Log
 from .aside import aside
@@ -47,9 +48,14 @@ class Pages:
     async def end(
         self, stream: str, end: EndIn, *, precondition: Precondition, idempotency: Idempotency
     ) -> Published | StoredPage:
-        """End the coverage: the stream takes corrections and withdrawals, and no new entries."""
+        """End the coverage: the stream takes corrections and withdrawals, and no new entries.
+
+        Raises NotFound where there is no such stream: one whose name is misspelt would end in place of the other.
+        """
 
         async def append(current: StoredPage | None, at: int) -> Append | None:
+            if current is None and (await self._log.heads([stream]))[0] is None:
+                raise NotFound(f"There is no stream {stream}; nothing was ended.")
             change = changes.end_stream(stream, current, end, at=at, idempotency=idempotency)
             page = cast(StoredPage, change.state)
             return None if changes.is_same_page(page, current, keeps=("coverage_end", "updated_at")) else change

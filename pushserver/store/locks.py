@@ -30,7 +30,7 @@ async def locked(data: Path) -> AsyncIterator[int]:
     """
     server_lock = _lock(data / SERVER_LOCK)
     if server_lock is None:
-        raise CannotStart(f"another server runs on {data}")
+        raise CannotStart(f"another server runs on {data}; stop it, or choose another folder with --data")
     try:
         store_lock = await _store_lock(data)
         try:

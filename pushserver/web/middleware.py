@@ -119,7 +119,10 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         fault = Fault("method", allowed, method)
-        return answer(NotAllowed(f"{path} does not allow the method {method}.", fault, headers={"Allow": allowed}))
+        hint = "; leave out the slash at its end" if path.endswith("/") and path != "/" else ""
+        return answer(
+            NotAllowed(f"{path} does not allow the method {method}{hint}.", fault, headers={"Allow": allowed})
+        )
     return answer(NotFound(f"There is no resource at {path}."))
 
 

@@ -421,6 +421,12 @@ def tail(server: Served, stream: str, *arguments: str, **env: str) -> subprocess
     )
 
 
+def test_tail_of_a_private_stream_says_where_a_token_goes(server: Served, stream: str) -> None:
+    refused = tail(server, stream)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith("Name it with --token or PUSHSERVER_TOKEN.\n")
+
+
 def test_tail_reads_a_private_stream_with_a_token(server: Served, stream: str) -> None:
     server.publish_ok(stream, "For the desk")
     server.send("POST", f"/streams/{stream}/end", {})

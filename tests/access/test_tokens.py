@@ -244,7 +244,7 @@ oct_key = {"kty": "oct", "k": encoded(SECRET.encode())}
     [
         (b"", "HS256", "got nothing"),
         (b"short", "HS256", "at least 32 bytes, got 5"),
-        (SECRET.encode(), "EdDSA,ES256,RS256", "keys for HS256"),
+        (SECRET.encode(), "EdDSA,ES256,RS256", "keys for HS256; set PUSHSERVER_TOKEN_ALGORITHMS=HS256"),
         (SECRET.encode() + b"\n" + SECRET.encode(), "HS256", "on one line"),
         (issuer.pem(RSA), "HS256", "a key for HS256, got keys for RS256"),
         (issuer.pem(RSA)[:-20], "HS256", "PEM"),

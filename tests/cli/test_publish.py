@@ -251,7 +251,14 @@ def test_an_entry_is_corrected_and_withdrawn(server: Running, stream: str, run: 
     withdrawn = run("withdraw", stream, "x", "--reason", "legal", "--json")
     assert json.loads(withdrawn.stdout)["rev"] == 3
     assert server.snapshot(stream)["entries"] == []
-    assert run("withdraw", stream, "x").returncode == REFUSED
+    again = run("withdraw", stream, "x")
+    assert again.returncode == REFUSED
+    assert "none is used again, got withdrawn for the reason legal" in again.stderr
+
+
+def test_a_withdrawal_says_whom_it_has_reached(server: Running, stream: str, run: Run) -> None:
+    server.send("PUT", f"/streams/{stream}/entries/x", {"headline": "One"})
+    assert "\ndelivered to 0 readers on 1 worker\n" in run("withdraw", stream, "x").stdout
 
 
 def test_the_page_is_changed_by_what_is_given_and_ended(server: Running, stream: str, run: Run) -> None:

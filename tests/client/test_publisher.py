@@ -126,6 +126,17 @@ def test_a_server_that_is_not_one_is_named(server: Running) -> None:
     assert issubclass(Unreached, PublishError)
 
 
+def test_a_refusal_says_each_fault_once(server: Running, stream: str) -> None:
+    with Publisher(server.url, server.key) as publisher:
+        with pytest.raises(Rejected) as error:
+            publisher.publish(stream, {"headline": 1, "tags": "x"})
+        lines = ["headline: expected a string, got 1 (int).", "  tags: expected a list, got x"]
+        assert str(error.value).splitlines() == lines
+        with pytest.raises(Rejected) as error:
+            publisher.publish("Storm", {"headline": "One"})
+        assert str(error.value).splitlines()[1].startswith("  stream: expected 1 to 64 characters")
+
+
 def test_nobody_there_is_unreached_after_every_attempt(unused_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pushserver.client.retry.ATTEMPTS", 2)
     with Publisher(unused_url, "key") as publisher, pytest.raises(Unreached) as error:

@@ -239,7 +239,7 @@ def test_a_headline_may_have_300_characters() -> None:
         ({"headline": "x", "timezone": "x" * 5_000}, "timezone", "", "(5000 characters)"),
         ({"headline": "x", "timezone": ""}, "timezone", "IANA time zone", ""),
         ({"headline": "x", "timezone": None}, "timezone", "a string", "null"),
-        ({"headline": "x", "lang": "xx"}, "lang", "a language tag", "xx"),
+        ({"headline": "x", "lang": "xx"}, "lang", "a language tag of Unicode CLDR", "xx"),
         ({"headline": "x", "lang": "e"}, "lang", "a language tag", "e"),
         ({"headline": "x", "lang": "C"}, "lang", "a language tag", "C"),
         ({"headline": "x", "lang": "en_US"}, "lang", "a language tag", "en_US"),

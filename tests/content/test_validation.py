@@ -38,3 +38,20 @@ def test_a_refusal_has_no_words_of_a_library(kind: Any, value: str, field: str, 
         validation.read(kind, json.loads(value))
     (fault,) = caught.value.faults
     assert fault == (field, expected, got)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "known"),
+    [
+        (
+            schema.NewEntryIn,
+            {"title": "x"},
+            "headline, blocks, bylines, tags, flags, published_at, sort_at, body",  # and no correction, nor an id
+        ),
+        (schema.EndIn, {"following": {}}, "next"),
+    ],
+)
+def test_a_field_that_is_not_known_is_refused_with_those_that_are(kind: Any, value: Any, known: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        validation.read(kind, value)
+    assert caught.value.faults[0].expected == f"only known fields, which are {known}"

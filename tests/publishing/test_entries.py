@@ -275,6 +275,17 @@ def test_an_ended_stream_takes_corrections_and_nothing_new(server: Served, strea
     server.publish_ok(stream, "Live again")
 
 
+def test_a_stream_whose_name_is_misspelt_is_not_ended(server: Served, stream: str) -> None:
+    server.publish_ok(stream, "One")
+    refused = server.send("POST", f"/streams/{stream}-x/end", {})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        404,
+        f"There is no stream {stream}-x; nothing was ended.",
+    )
+    assert server.http.get(f"/streams/{stream}-x").status_code == 404
+    assert server.send("POST", f"/streams/{stream}/end", {}).status_code == 201
+
+
 EARLY, LATE = "2023-07-11T15:53:00Z", "2023-07-11T15:54:00Z"
 FOLLOWING = {"label": "Tomorrow's page", "url": "https://news.example/tomorrow"}
 

@@ -117,6 +117,24 @@ def test_the_pieces_of_the_page_do_what_it_says(start: Callable[..., Running], f
     asyncio.run(follows(server, folder, follow))
 
 
+def test_the_pieces_of_further_tasks_run(start: Callable[..., Running], folder: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    server = start()
+    picture, dry_run, batch, batch_in_python, seen = pieces("More tasks")
+    run(server, folder, picture)
+    (entry,) = entries(server)
+    assert [block["type"] for block in entry["blocks"]] == ["image", "paragraph"]
+    run(server, folder, dry_run)
+    assert entries(server) == [entry]
+    run(server, folder, batch)
+    run(server, folder, batch)
+    run(server, folder, batch_in_python)
+    run(server, folder, seen)
+    headlines = ["Power is back in the north", "Schools reopen", "Schools close", "Trains stop", "Ferries stop"]
+    assert [entry["headline"] for entry in entries(server)] == [*headlines, "The harbour at noon"]
+
+
 def entries(server: Running) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = server.snapshot("storm")["entries"]
     return found
@@ -172,6 +190,7 @@ def test_every_language_does_the_same_five_things() -> None:
     headings = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
     assert headings == [
         *TOOLS,
+        "More tasks",
         "Before a key is used too often",
         "What a body may be",
         "The client alone",

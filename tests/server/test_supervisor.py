@@ -291,7 +291,8 @@ def test_a_port_that_is_taken_is_named(serve: Serve, tmp_path: Path) -> None:
         port = listener.getsockname()[1]
         status, said = serve("--port", str(port), "--data", str(tmp_path / "data"))
     assert status == 3
-    assert re.search(rf"^pushserver: cannot start: .*in use.*\b{port}\b.*\n\Z", said, re.MULTILINE), said
+    hint = "choose another address with --port or --host"
+    assert re.search(rf"^pushserver: cannot start: .*in use.*\b{port}\b.*{hint}\n\Z", said, re.MULTILINE), said
     assert said.count(f"waiting for port {port}, which is in use") == 1
     assert not (tmp_path / "data" / "valkey.pid").exists()
 
@@ -314,7 +315,8 @@ def test_a_port_that_workers_share_is_taken_for_another_server(serve: Serve, sta
 
 def test_a_folder_that_is_taken_is_named(serve: Serve, server: Running, stream: str) -> None:
     status, said = serve("--port", "0", "--data", str(server.data))
-    assert (status, said) == (3, f"pushserver: cannot start: another server runs on {server.data}\n")
+    hint = "stop it, or choose another folder with --data"
+    assert (status, said) == (3, f"pushserver: cannot start: another server runs on {server.data}; {hint}\n")
     server.publish_ok(stream, "one")
 
 

@@ -157,6 +157,7 @@ def test_what_has_no_address_without_the_slash_is_not_redirected(server: Running
 def test_a_publisher_is_refused_where_a_redirect_would_look_like_success(server: Running, stream: str) -> None:
     refused = server.send("POST", f"/streams/{stream}/entries/", {"headline": "One"})
     assert refused.status_code == 405
+    assert "leave out the slash at its end" in refused.json()["detail"]
     assert server.http.get(f"/streams/{stream}/entries").status_code == 404
 
 

@@ -214,7 +214,7 @@ OPERATIONS = [
         "endStream",
         "End the coverage; `next` names the follow-up page.",
         _page,
-        f"{WRITING} 412",
+        f"{WRITING} 404 412",
         {JSON: schema.EndIn},
         headers=CHANGE,
         right="page",
