@@ -113,7 +113,7 @@ def _each(*values: str) -> list[Labels]:
 
 KINDS = list(product(("websocket", "sse"), ("public", "private")))  # of readers: their transport, and their stream
 READERS = Gauge("pushserver_readers", "Readers connected now, count.", ("transport", "access"), KINDS)
-OPENED = Counter("pushserver_readers_opened", "Readers that took a place, count.", ("transport", "access"), KINDS)
+OPENED = Counter("pushserver_readers_opened", "Readers that connected, count.", ("transport", "access"), KINDS)
 # `client` left by itself; those of the second line name a close code, those of the last the `bye` before code 1012.
 GONE = (
     *("client",),
@@ -122,7 +122,7 @@ GONE = (
     *("drain", "resync", "renew", "build"),
 )
 CLOSED = Counter("pushserver_readers_closed", "Readers that left, by reason, count.", ("reason",), _each(*GONE))
-SLOW = Gauge("pushserver_readers_slow", "Readers that took nothing at the last look for them, count.")
+SLOW = Gauge("pushserver_readers_slow", "Readers that accepted no data at the last check, count.")
 FULL = Gauge("pushserver_readers_limit", "Readers that the workers accept at most (--readers), count.")
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
 CUT = Counter(
@@ -154,7 +154,7 @@ PUBLISHED = Counter(
     ("outcome",),
     _each("stored", "replayed", "reused", "full", "gone", "deleted", "ended", "rev", "unavailable"),
 )
-PUBLISHING = Histogram("pushserver_publish_seconds", "Time from a checked request to publish until it is stored, s.")
+PUBLISHING = Histogram("pushserver_publish_seconds", "Time from a valid publish request until it is stored, s.")
 WRITTEN = Counter("pushserver_events_written", "Events written to readers, one for each reader, count.")
 LAG = Histogram(
     "pushserver_written_lag_seconds",
@@ -167,7 +167,7 @@ UNKNOWN_BLOCKS = Counter(
     "pushserver_blocks_unknown", "Blocks of a type unknown to this version, left out of pages and feeds, count."
 )
 SKIPPED = Counter("pushserver_records_skipped", "Records in the log skipped because they are not events, count.")
-STREAMS = Gauge("pushserver_streams_followed", "Streams followed, once for each worker that does, count.")
+STREAMS = Gauge("pushserver_streams_followed", "Streams followed, each once per worker that follows it, count.")
 RINGS = Gauge("pushserver_ring_bytes", "Memory that the rings of all streams use, bytes.")
 RINGS_LIMIT = Gauge("pushserver_ring_limit_bytes", "Memory that the rings may use (--rings-bytes), bytes.")
 

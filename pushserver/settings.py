@@ -103,7 +103,7 @@ class Settings:
         "REDIS_URL",
     )
     redis_file: str = knob(
-        "", "File whose text is the URL of `--redis`, which then stands in no list of processes.", str
+        "", "File with the URL of `--redis`; other users can read a URL in the command line, not in a file.", str
     )
     replicas: int = knob(
         0,
@@ -113,10 +113,12 @@ class Settings:
     key: str = knob(
         "",
         "Publish key with all rights, at least 16 visible ASCII characters; empty creates one in DATA/publish.key, "
-        "or with --redis leaves the keys of `pushserver keys`.",
+        "or with --redis accepts only keys made by `pushserver keys`.",
         Parsed(values.publish_key),
     )
-    key_file: str = knob("", "File whose text is the key of `--key`, which then stands in no list of processes.", str)
+    key_file: str = knob(
+        "", "File with the key of `--key`; other users can read a key in the command line, not in a file.", str
+    )
     origins: str = knob(
         "",
         "Origins whose web pages may read streams, comma separated, besides the server's own; * allows all.",
@@ -147,7 +149,7 @@ class Settings:
     )
     token_algorithms: str = knob(
         "EdDSA,ES256,RS256",
-        "Signature algorithms that tokens may use, comma separated; HS256 (shared secret) only by itself.",
+        "Signature algorithms that tokens may use, comma separated; HS256 (shared secret) not with others.",
         str,
     )
     token_audience: str = knob("pushserver", "Audience (claim `aud`) that a token must name.", str)
@@ -201,11 +203,11 @@ class Settings:
     )
     page_bytes: int = knob(
         67_108_864,
-        "Maximum bytes of finished pages and feeds that a worker keeps; the stream read least recently goes first.",
+        "Maximum bytes of finished pages and feeds that a worker keeps; what was read least recently is dropped first.",
         click.IntRange(1_048_576, 2**36),
     )
     stale_pages: float = knob(
-        300.0, "Seconds for which pages are served as they were while the store is away.", click.FloatRange(0, 86_400)
+        300.0, "Seconds for which the last known pages are served while the store is away.", click.FloatRange(0, 86_400)
     )
     cache: int = knob(
         1,
@@ -243,12 +245,12 @@ class Settings:
     )
     address_handshakes: int = knob(
         0,
-        "Maximum number of new readers per second from one address to a worker, twice in a burst; 0: no limit.",
+        "Maximum number of new readers per second from one address to a worker, in a burst twice that; 0: no limit.",
         click.IntRange(0, 1_000_000),
     )
     address_requests: int = knob(
         0,
-        "Maximum number of other requests per second from one address to a worker, twice in a burst; 0: no limit.",
+        "Maximum number of other requests per second from one address to a worker, in a burst twice that; 0: no limit.",
         click.IntRange(0, 1_000_000),
     )
     deflate: bool = knob(
@@ -256,7 +258,7 @@ class Settings:
     )
     unread_bytes: int = knob(
         67_108_864,
-        "Bytes of HTTP answers that a worker keeps for clients that do not read; beyond it the slowest is cut.",
+        "Maximum bytes of HTTP answers that a worker keeps for clients that do not read; beyond it the slowest is cut.",
         click.IntRange(1_048_576),
     )
     heartbeat: float = knob(15.0, "Seconds between two heartbeats (`head` frames).", Seconds(0.05, 300))
@@ -265,14 +267,17 @@ class Settings:
     )
     drain_delay: float = knob(
         5.0,
-        "Seconds for which a server that stops is not ready and still accepts: two health checks and one second.",
+        "Seconds for which a stopping server is not ready and still accepts: two health check intervals and a second.",
         Seconds(0, 300),
     )
     drain_window: float = knob(
-        5.0, "Seconds over which a stopping worker sends its readers away.", Seconds(0, 300), "PUSHSERVER_DRAIN"
+        5.0,
+        "Seconds over which a stopping worker disconnects its readers, who then reconnect.",
+        Seconds(0, 300),
+        "PUSHSERVER_DRAIN",
     )
     lifetime: float = knob(
-        0.0, "Seconds, give or take a fifth, after which a reader is sent to connect anew; 0: never.", Lifetime()
+        0.0, "Seconds, give or take a fifth, after which a reader is told to reconnect; 0: never.", Lifetime()
     )
     hung: int = knob(
         6,
@@ -296,7 +301,7 @@ class Settings:
     )
     log_format: str = knob(
         "auto",
-        "Form of the log's lines: human, json, or auto, which is human on a terminal and json elsewhere.",
+        "Format of the log: human, json, or auto, which is human on a terminal and json elsewhere.",
         click.Choice(["auto", "human", "json"], case_sensitive=False),
     )
     access_log: bool = knob(False, "Log each request: method, path, status and milliseconds.", click.BOOL)

@@ -24,8 +24,8 @@ _data = click.option("--data", **{**settings.option_of("data"), "help": "Folder 
 def backup(file: Path, data: str) -> None:
     """Copy the embedded store to FILE, a tar archive, while the server runs.
 
-    Everything that was acknowledged before is in it. FILE must not exist; it appears when it is whole. To restore it,
-    unpack it in a new folder: tar -xf FILE -C FOLDER.
+    FILE has everything that was acknowledged before the command began. It must not exist; it appears once it is
+    complete. To restore it, unpack it in a new folder: tar -xf FILE -C FOLDER.
     """
     socket = Path(data).absolute() / SOCKET
     if not socket.exists():

@@ -19,7 +19,7 @@ from .output import counted, erasure_line
 @json_option
 @publishes
 def delete(publisher: Publisher, stream: str, forget: bool, as_json: bool) -> None:
-    """Delete STREAM: all that is stored of it goes, and its readers are closed. The key needs the right delete.
+    """Delete STREAM: remove all that is stored of it, and disconnect its readers. The key needs the right delete.
 
     Its addresses answer 410, and its name is refused, for the time of the server's --gone.
     """
@@ -29,8 +29,8 @@ def delete(publisher: Publisher, stream: str, forget: bool, as_json: bool) -> No
         return
     receipt = answer["receipt"]
     count = len(receipt["workers"]) if receipt else 0
-    closed = f"its readers are closed on {counted(count, 'worker')}"
-    workers = closed if receipt else "the workers close its readers by themselves"
+    closed = f"its readers are disconnected on {counted(count, 'worker')}"
+    workers = closed if receipt else "the workers disconnect its readers by themselves"
     silent = f", {receipt['silent']} did not answer yet" if receipt and receipt["silent"] else ""
     click.echo(f"deleted {stream}: {workers}{silent}")
 
@@ -53,7 +53,7 @@ def erase(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
 @json_option
 @publishes
 def streams(publisher: Publisher, as_json: bool) -> None:
-    """List the streams that the key is for, the last changed first: name, state, entries, bytes and last change."""
+    """List the streams that the key is valid for, last changed first: name, state, entries, bytes and last change."""
     for stream in publisher.streams():
         if as_json:
             click.echo(json.dumps(stream))
@@ -68,7 +68,7 @@ def streams(publisher: Publisher, as_json: bool) -> None:
 @json_option
 @publishes
 def history(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
-    """Show which keys made the newest revisions of the entry ID of STREAM, the oldest first. Never a text.
+    """Show which keys made the newest revisions of the entry ID of STREAM, the oldest first, and no text.
 
     Each line has the revision, its time, the key's id and name, what was done, and the fields that changed. The key
     needs the right audit.

@@ -19,13 +19,13 @@ from .output import REFUSED
 @key_option
 @key_file_option
 @data_option
-@click.option("--stream", default="", help="Stream to read; without it one is made with the key, and deleted.")
+@click.option("--stream", default="", help="Stream to read. Default: make one with the key, and delete it.")
 @token_option
 @json_option
 def doctor(url: str, key: str, key_file: str, data: str, stream: str, token: str, as_json: bool) -> None:
-    """Look at the server behind URL through every proxy on the way, and print what to change in which.
+    """Check the server at URL through every proxy on the way, and print which line of a proxy to change.
 
-    It takes two heartbeats (30 s) and some seconds. Exit status 0: nothing is wrong. 1: something is.
+    It takes about 40 s: two heartbeats (30 s), and the other steps. Exit status 0: nothing is wrong. 1: something is.
     """
     configure_logging("error")
     results = asyncio.run(_examined(url, chosen_key(key, key_file, data), stream, token, is_shown=not as_json))

@@ -20,6 +20,10 @@ from ..store.store import Store, StoreError
 
 EVERYTHING = "*"
 NAME_LIMIT = 100  # characters of a key's name
+HELP = {
+    "data": "Folder of the embedded store, whose server has to run.",
+    "redis": "URL of the Redis or Valkey of the servers: redis://, redis+sentinel:// or redis+cluster://.",
+}
 
 
 @click.group(name="keys")
@@ -57,7 +61,8 @@ def _opens_store(command: Callable[..., Awaitable[None]]) -> Callable[..., None]
             raise click.ClickException(f"the store was not reached: {error}") from None
 
     for name in ("data", "redis", "redis_file"):
-        run = click.option(*settings.flags(name), cls=settings.Option, **settings.option_of(name))(run)
+        option = {**settings.option_of(name), "help": HELP.get(name) or settings.option_of(name)["help"]}
+        run = click.option(*settings.flags(name), cls=settings.Option, **option)(run)
     return run
 
 

@@ -66,7 +66,7 @@ data_option = click.option(
     envvar="PUSHSERVER_DATA",
     default="data",
     show_default=True,
-    help="Folder with the key, if there is no --key.",
+    help="Folder with publish.key, for a command without --key.",
 )
 
 

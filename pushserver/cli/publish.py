@@ -42,7 +42,7 @@ def _print_answer(answer: dict[str, Any], done: str, as_json: bool, url: str = "
         if url and "url" in answer:
             click.echo(f"{url}{answer['url']}")
         if answer.get("receipt"):
-            click.echo(_receipt_line(answer["receipt"]))
+            click.echo(receipt_line(answer["receipt"]))
 
 
 def _print_dry_run(answer: dict[str, Any], as_json: bool) -> None:
@@ -52,12 +52,14 @@ def _print_dry_run(answer: dict[str, Any], as_json: bool) -> None:
         click.echo(f"warning: {warning['field']}: expected {warning['expected']}, got {warning['got']}", err=True)
 
 
-def _receipt_line(receipt: dict[str, Any]) -> str:
+def receipt_line(receipt: dict[str, Any]) -> str:
     """Return a delivery receipt in one line."""
-    count, missing = receipt["sent"], [f"{receipt[name]} {name}" for name in ("behind", "silent") if receipt[name]]
+    count, behind, silent = receipt["sent"], receipt["behind"], receipt["silent"]
     times = f", half within {receipt['p50_ms']} ms, 99 of 100 within {receipt['p99_ms']} ms" if count else ""
-    readers, workers = counted(count, "reader"), counted(len(receipt["workers"]), "worker")
-    return ", ".join([f"delivered to {readers} on {workers}{times}", *missing])
+    missing = [f"not yet to {counted(behind, 'slow reader')}"] if behind else []
+    unknown = [f"no answer from {counted(silent, 'worker')}"] if silent else []
+    sent = f"delivered to {counted(count, 'reader')} on {counted(len(receipt['workers']), 'worker')}{times}"
+    return ", ".join([sent, *missing, *unknown])
 
 
 def _piped() -> TextIO | None:
@@ -121,7 +123,7 @@ def _entry(
 @click.option("--idempotency-key", help="Entries sent with the same key are stored once. Default: a new key.")
 @click.option("--dry-run", is_flag=True, help="Publish nothing: show the entry as it would be, and warnings.")
 @click.option("--each-line", is_flag=True, help="Publish each line of FILE, as it arrives, as a headline.")
-@click.option("--wait", is_flag=True, help="Wait until the entry is delivered, and print to how many readers.")
+@click.option("--wait", is_flag=True, help="Wait, at most 5 s, until readers were sent the entry; print to how many.")
 @json_option
 @publishes
 def publish(
@@ -134,10 +136,13 @@ def publish(
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Publish an entry to STREAM. FILE is its body in Markdown, - or none for what is piped in.
+    """Publish an entry to STREAM. FILE has its body in Markdown.
 
-    With --each-line, FILE (default: standard input) is read until it ends; a refused line is reported and skipped. With
-    an idempotency key, each line has a key of its own by its number, so that a second run adds only new lines.
+    Without FILE, or with -, the body is what is piped in.
+
+    With --each-line, FILE (default: standard input) is read until it ends; a refused line is reported and skipped. If
+    --idempotency-key is given too, the key of a line is this key and the line's number: a second run stores only the
+    lines that the first one did not.
     """
     if each_line:
         if wait or dry_run or fields["headline"] is not None:
@@ -208,7 +213,10 @@ def correct(
     rev: int | None,
     as_json: bool,
 ) -> None:
-    """Correct entry ID of STREAM. FILE is its new body in Markdown, - or none for what is piped in."""
+    """Correct entry ID of STREAM. FILE has its new body in Markdown.
+
+    Without FILE, or with -, the new body is what is piped in. If nothing is piped in, the body stays.
+    """
     patch: dict[str, Any] = {"correction": {"class": kind, **({"note": note} if note else {})}}
     if headline is not None:
         patch["headline"] = headline

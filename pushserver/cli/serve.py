@@ -90,6 +90,8 @@ async def _is_ready(http: httpx2.AsyncClient, url: str) -> bool:
 _knobs = [settings.option(field.name) for field in settings.KNOBS]
 _demo = click.Option(["play", "--demo"], is_flag=True, help="Publish a made-up live page to a new stream.")
 _accept_empty = click.Option(
-    ["--accept-empty-store"], is_flag=True, help="Start although the data folder had a store, and has it no more."
+    ["--accept-empty-store"],
+    is_flag=True,
+    help="Start with an empty store, although the data folder had a store, which is gone.",
 )
 serve = click.Command("serve", callback=_serve, params=[_demo, _accept_empty, *_knobs], help=_serve.__doc__)

@@ -78,11 +78,13 @@ def _default() -> str:
 @click.command("status")
 @click.argument("url", type=settings.Parsed(values.base_url, required=True), default=_default)
 @click.option("--json", "as_json", is_flag=True, help="Print the status once, as JSON.")
-@click.option("--once", is_flag=True, help="Print it once; so it is where the output is no terminal.")
+@click.option(
+    "--once", is_flag=True, help="Print the status once. This is the default if the output is not a terminal."
+)
 def status(url: str, as_json: bool, once: bool) -> None:
-    """Show workers, readers, rates, lag and the slowest readers, anew each second; Ctrl-C ends it.
+    """Show workers, readers, rates, lag and the slowest readers, renewed each second; Ctrl-C ends it.
 
-    URL is that of --metrics-port of the server. By default it is http://127.0.0.1:9600, or with the port of
+    URL has the port that the server was given with --metrics-port. Default: http://127.0.0.1:9600, or the port of
     PUSHSERVER_METRICS_PORT.
     """
     with closing(Source(url)) as source:

@@ -19,7 +19,7 @@ SLOWEST = ("slowest readers", "transport", "stream", "worker", "frames behind", 
 def view_lines(status: Mapping[str, Any]) -> list[str]:
     """The whole view, line by line, with nothing in it that a terminal would obey."""
     totals = status["totals"]
-    began = f"{totals['workers_started']} workers started, {totals['workers_ended']} ended"
+    began = f"workers: {totals['workers_started']} started, {totals['workers_ended']} ended"
     first = f"pushserver {status['version']}   {status['at'][:19]}Z   up {_span(status['uptime_s'])}   {began}"
     return [
         escape(first),

@@ -30,7 +30,7 @@ def test_delete_asks_first_and_says_where_readers_are_closed(server: Running, co
     assert command("delete", stream, input="n\n").exit_code == 1
     assert server.snapshot(stream)["n"] == 1
     done = command("delete", stream, "--yes")
-    assert (done.exit_code, done.output) == (0, f"deleted {stream}: its readers are closed on 1 worker\n")
+    assert (done.exit_code, done.output) == (0, f"deleted {stream}: its readers are disconnected on 1 worker\n")
     assert server.http.get(f"/streams/{stream}").status_code == 410
     assert json.loads(command("delete", stream, "--yes", "--forget", "--json").output)["forgotten"] is True
     refused = command("delete", stream, "--yes")

@@ -8,8 +8,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from pushserver.cli.publish import receipt_line
 
 from ..support.commands import (
     DONE,
@@ -373,3 +376,16 @@ def test_a_bad_environment_is_a_sentence(stream: str, run: Run, bad: dict[str, s
     done = run("publish", stream, "--headline", "x", "--url", "http://news.invalid", "--key", KEY, **bad)
     assert done.returncode == REFUSED
     assert "HTTP_PROXY" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("receipt", "says"),
+    [
+        ({"sent": 0, "workers": [{}]}, "delivered to 0 readers on 1 worker"),
+        ({"sent": 1, "workers": [{}, {}], "behind": 1}, "delivered to 1 reader on 2 workers, not yet to 1 slow reader"),
+        ({"sent": 0, "workers": [], "silent": 2}, "delivered to 0 readers on 0 workers, no answer from 2 workers"),
+    ],
+)
+def test_a_receipt_names_who_was_not_reached(receipt: dict[str, Any], says: str) -> None:
+    line = receipt_line({"behind": 0, "silent": 0, "p50_ms": 1, "p99_ms": 2, **receipt})
+    assert line.replace(", half within 1 ms, 99 of 100 within 2 ms", "") == says

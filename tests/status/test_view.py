@@ -57,7 +57,7 @@ STATUS: dict[str, Any] = {
 
 def test_the_view_has_sums_workers_and_the_slowest_readers() -> None:
     shown = view.view_lines(STATUS)
-    assert shown[0] == "pushserver 1.0   2026-11-28T14:00:00Z   up 3 h 12 min   2 workers started, 1 ended"
+    assert shown[0] == "pushserver 1.0   2026-11-28T14:00:00Z   up 3 h 12 min   workers: 2 started, 1 ended"
     assert shown[1] == (
         "readers 1,204   streams 3   publishes 0.5/s   entries written 1,204/s   lag - ms   memory 2.0 GiB   cpu 12 %"
     )
