@@ -8,14 +8,13 @@ const GLIDE_MOST_MS = 3_000; // a busy browser draws the first frame late, and n
 /** What can be seen of elements that stand below one another. Those that are far off are not looked at: to ask for the place of what the
  * browser has not laid out makes it do that. @param {Element[]} elements */
 function visible(elements) {
-  const boxOf = (/** @type {Element} */ element) => element.getBoundingClientRect();
   let [first, end] = [0, elements.length];
   while (first < end) {
     const middle = (first + end) >> 1;
-    if (boxOf(elements[middle]).bottom > 0) end = middle;
+    if (elements[middle].getBoundingClientRect().bottom > 0) end = middle;
     else first = middle + 1;
   }
-  while (end < elements.length && boxOf(elements[end]).top < innerHeight) end++;
+  while (end < elements.length && elements[end].getBoundingClientRect().top < innerHeight) end++;
   return elements.slice(first, end);
 }
 
@@ -38,7 +37,7 @@ export class Anchor {
     this.note();
   });
 
-  /** @param {HTMLElement} root @param {import("./entries.js").Entries} entries @param {() => void} onStill after each glide */
+  /** @param {HTMLElement} root @param {import("./entries.js").Entries} entries @param {() => void} onStill when nothing glides any more */
   constructor(root, entries, onStill) {
     this.#root = root;
     this.#entries = entries;
@@ -70,20 +69,23 @@ export class Anchor {
 
   /** @param {() => void} mutate */
   #change(mutate) {
-    for (const animation of this.#glides.splice(0)) animation.cancel(); // in a frame that is not drawn they would never end
-    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (!this.#isAtTop || document.hidden || isStill) return mutate();
+    this.stand(); // in a frame that is not drawn they would never end
+    if (!this.#isAtTop || document.hidden || matchMedia("(prefers-reduced-motion: reduce)").matches) return mutate();
     this.#glides = glide(() => this.#parts(), mutate);
-    const last = this.#glides.at(-1);
-    if (!last) return;
+    const [first] = this.#glides;
+    if (!first) return;
+    first.onfinish = () => this.stand();
     this.#stillAt = performance.now() + GLIDE_MOST_MS;
-    last.onfinish = () => setTimeout(() => { // after the frame in which it stands at its place
-      this.#stillAt = 0;
-      this.#onStill();
-    });
   }
 
-  /** Milliseconds for which a change has to wait at most, until nothing glides: in a glide it would be a jump. */
+  /** Let nothing glide any more, and show soon what waited for that. */
+  stand() {
+    for (const animation of this.#glides.splice(0)) animation.cancel();
+    this.#stillAt = 0;
+    setTimeout(() => this.#stillAt || this.#onStill()); // after the frame in which all stand at their places
+  }
+
+  /** Milliseconds for which a change has to wait at most, until nothing glides: in a glide it would be a jump. Below 0, nothing does. */
   get restMs() {
     return this.#stillAt - performance.now();
   }

@@ -235,9 +235,11 @@ export class LiveView extends EventTarget {
     const url = new URL(address);
     url.searchParams.set("n", String(this.#n));
     for (let tries = 0; tries < LOADS_MOST; tries++) {
-      const response = await fetch(url, await request(this.#options)).catch(() => null);
-      if (!response?.ok || this.#life.signal.aborted) return;
-      const fresh = this.#parse(await response.text());
+      const text = await fetch(url, await request(this.#options, { signal: this.#life.signal }))
+        .then((response) => response.ok && response.text())
+        .catch(() => {}); // also where it breaks off
+      if (!text) return;
+      const fresh = this.#parse(text);
       // A cache on the way may have the page from before a withdrawal; and events may have come while this one was fetched.
       if (!(Number(fresh.querySelector("main")?.dataset.n) < this.#n)) return fresh;
     }
@@ -285,7 +287,7 @@ export class LiveView extends EventTarget {
       all[0]?.item.getBoundingClientRect().top < 0 ||
       (!!selection && !selection.isCollapsed && this.root.contains(selection.anchorNode)) ||
       (list.contains(activeElement) && !!activeElement?.matches(":focus-visible")) ||
-      [.../** @type {NodeListOf<HTMLMediaElement>} */ (list.querySelectorAll("audio, video"))].some(({ paused }) => !paused)
+      [.../** @type {NodeListOf<HTMLMediaElement>} */ (list.querySelectorAll("audio, video"))].some((media) => !media.paused)
     );
   }
 
@@ -335,6 +337,7 @@ export class LiveView extends EventTarget {
   /** Go to the oldest update that was not seen; the next time to the top. */
   #advance() {
     if (this.#queue.size) this.#release();
+    this.anchor.stand(); // the place of what glides is not yet its own
     const { all } = this.entries;
     const oldest = all.filter(({ id }) => this.#unseen.has(id)).pop();
     const target = (this.#jumped ? all[0] : oldest)?.item;
@@ -386,8 +389,8 @@ export class LiveView extends EventTarget {
   async #showMore() {
     const { href } = this.entries.next;
     const [first] = await this.#fill(Infinity);
-    if (!first) return location.assign(href);
-    focusIn(first.item);
+    if (first) focusIn(first.item);
+    else if (!this.#life.signal.aborted) location.assign(href);
   }
 
   /** Look at the clock again while somebody looks at the page. */

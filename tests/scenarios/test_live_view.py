@@ -15,6 +15,7 @@ from ..support.pages import (
     SHARED,
     TEXT,
     TOP,
+    assert_same_as_fresh,
     faultless_page,
     filled,
     live_parts,
@@ -217,6 +218,54 @@ def test_older_entries_are_loaded_in_place(page: Page, server: Running, stream: 
     assert page.evaluate("location.search") == ""
     withdraw(own, stream, "e02")
     expect(page.locator("#e-e02")).to_have_count(0)
+
+
+DISPOSED = """async ([path, isWhole]) => {
+    const { LiveView } = await import("/static/view.js");
+    const root = document.querySelector("main");
+    const view = new LiveView(root, { url: path });
+    const { fetch } = window;
+    const [before, left] = [root.innerHTML, []];
+    navigation.addEventListener("navigate", ({ destination }) => left.push(destination.url));
+    const read = new Promise((resolve) => {
+        window.fetch = async (...request) => {
+            const response = await fetch(...request);
+            return { ok: true, text: () => {
+                view.dispose();
+                const text = isWhole ? response.text() : Promise.reject(new TypeError("broken off"));
+                text.then(resolve, resolve);
+                return text;
+            } };
+        };
+    });
+    root.querySelector("#older a").click();
+    await read;
+    await new Promise((resolve) => setTimeout(resolve)); // the promises that follow are settled
+    return [left, root.innerHTML === before];
+}"""
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_disposes_of_a_view_that_loads_older_entries_keeps_the_page_as_it_is(
+    chromium: Browser, stream: str, start: Any, whole: bool
+) -> None:
+    own = start("--page-entries", "3")
+    with faultless_page(chromium, bypass_csp=True) as page:
+        page.route("**/boot.js", lambda route: route.fulfill(content_type="text/javascript", body=""))
+        own.put_page(stream, PAGE)
+        for number in range(8):
+            put(own, stream, f"e{number}")
+        page.goto(f"{own.url}/streams/{stream}")
+        assert page.evaluate(DISPOSED, [f"/streams/{stream}", whole]) == [[], True]
+
+
+def test_a_correction_that_sets_a_flag_makes_the_bytes_of_a_fresh_load(
+    page: Page, server: Running, stream: str
+) -> None:
+    filled(page, server, stream, 2)
+    server.send("PATCH", f"/streams/{stream}/entries/e01", {"flags": {"key": True}})
+    expect(page.locator("#e-e01 .flag")).to_be_visible()
+    assert_same_as_fresh(page, server, stream)
 
 
 ORDERS = """async ([path, html, orders]) => {

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, expect
 
-from ..support.pages import NEEDS_CHROMIUM, PAGE, filled, open_live, put, read, withdraw
+from ..support.pages import NEEDS_CHROMIUM, PAGE, TOP, filled, open_live, put, read, withdraw
 from ..support.server import Running
 
 pytestmark = NEEDS_CHROMIUM
@@ -161,6 +161,49 @@ def test_nothing_glides_where_nobody_looks_or_motion_is_unwelcome(
         put(server, stream, "e12", body="Short.")
         expect(page.locator("#e-e12")).to_contain_text("Short.")
         assert page.evaluate(MOVES) == []
+
+
+CUT_OFF = """async () => {
+    const [{ Anchor }, { Entries }] = await Promise.all([import("/static/anchor.js"), import("/static/entries.js")]);
+    const root = document.querySelector("main");
+    const anchor = new Anchor(root, new Entries(root), () => { window.isStill = true; });
+    anchor.keep(() => { root.style.paddingTop = "99px"; });
+    const during = anchor.restMs;
+    scrollTo(0, 20);
+    anchor.keep(() => {});
+    return [during, anchor.restMs];
+}"""
+
+
+def test_nothing_waits_for_a_glide_that_was_cut_off(chromium: Browser, server: Running, stream: str) -> None:
+    with chromium.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        filled(page, server, stream)
+        during, after = page.evaluate(CUT_OFF)
+        assert during > 0
+        assert after <= 0
+        page.wait_for_function("window.isStill === true")
+
+
+NOTICED = """() => {
+    document.querySelector("#notice").click();
+    return document.querySelector("#e-new0").getBoundingClientRect().top;
+}"""
+
+
+def test_the_notice_leads_to_where_an_update_stays_although_the_lists_above_it_grow(
+    chromium: Browser, server: Running, stream: str
+) -> None:
+    with chromium.new_context(viewport={"width": 390, "height": 800}) as context:
+        page = context.new_page()
+        filled(page, server, stream, 2)
+        page.locator("#auto").click()
+        for number in range(3):
+            put(server, stream, f"new{number}", headline="News " * 12)
+        expect(page.locator("#notice")).to_have_text("3 new updates")
+        top = page.evaluate(NOTICED)
+        page.evaluate("Promise.all(document.getAnimations().map(({ finished }) => finished))")
+        assert page.evaluate(TOP, "e-new0") == pytest.approx(top, abs=1)
 
 
 def test_what_crawlers_are_told_stays_until_it_is_wrong(chromium: Browser, server: Running, stream: str) -> None:
