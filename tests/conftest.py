@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pushserver.repeats import Tally
+from pushserver.log_throttle import Tally
 from pushserver.store.embedded import embedded
 from pushserver.store.log import Log
 from pushserver.store.store import Store

@@ -13,7 +13,7 @@ from .support.server import ROOT
 
 PACKAGE = ROOT / "pushserver"
 # Every package may import these.
-GROUND = set("codec errors findings logs metrics model problems processes repeats settings stretch values".split())
+GROUND = set("codec errors findings log_throttle logs metrics model problems processes settings stretch values".split())
 
 # A package may import the ground, itself, and these.
 MAY_IMPORT: dict[str, set[str]] = {

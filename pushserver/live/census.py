@@ -13,7 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping
 
-from ..repeats import Trouble
+from ..log_throttle import Trouble
 from ..store.store import Store, StoreError
 
 logger = logging.getLogger(__name__)

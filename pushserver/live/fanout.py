@@ -15,8 +15,8 @@ its position on, in order, each once, until it leaves.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 from .. import metrics, model
 from ..model import Cursor, Event
@@ -25,9 +25,8 @@ from ..wire.frames import Batch, Coding, EventFrame, Format, Frame, Notice
 from ..wire.memory import Account
 from .reader import Reader, ReaderState
 from .ring import Ring
+from .slow_readers import sweep
 
-SWEEPS = 6  # a reader that is paused in so many sweeps in a row is closed
-SLOWEST = 10  # readers of a stream that took nothing for the longest, which are named to the operator
 BATCHES = 64  # batches that are kept for other readers at the same position, until the next event comes
 
 
@@ -301,17 +300,6 @@ class Fanout:
             yield
 
     def sweep(self) -> Generator[None, None, None]:
-        """Close the readers whose transport took nothing for SWEEPS sweeps, one reader a step."""
-        slow: list[tuple[int, int, Reader]] = []
-        paused = 0
-        for number, reader in enumerate(tuple(self._readers)):
-            if reader.state is ReaderState.PAUSED:
-                reader.stalled += 1
-                if reader.stalled >= SWEEPS:
-                    self.drop(reader, Close.TOO_SLOW)
-                else:
-                    paused += 1
-                    push = heapq.heappush if len(slow) < SLOWEST else heapq.heappushpop
-                    push(slow, (reader.stalled, number, reader))
-            yield
-        self.paused, self.slow = paused, [reader for _, _, reader in slow]
+        """Close the readers who take nothing, one reader a step."""
+        close = partial(self.drop, code=Close.TOO_SLOW)
+        self.paused, self.slow = yield from sweep(tuple(self._readers), close)

@@ -18,8 +18,8 @@ from .. import metrics
 from ..codec import loads
 from ..content import changes
 from ..errors import Deleted, Gone, Refused, Unavailable
+from ..log_throttle import Tally, Trouble
 from ..model import Append, Event
-from ..repeats import Tally, Trouble
 from ..store.log import Appended, Log, RevisionConflict
 from ..store.store import StoreError
 from ..wire import frames

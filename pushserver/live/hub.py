@@ -26,7 +26,7 @@ from ..wire.memory import Account
 from .arrivals import RETRY_MS, Arrivals
 from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
-from .fanout import SWEEPS, Fanout
+from .fanout import Fanout
 from .healing import LOG_GONE, Healer
 from .lookups import Lookups
 from .memory import Memory
@@ -35,7 +35,7 @@ from .passes import Passes
 from .renewal import Renewals
 from .resume import Resumption
 from .ring import BrokenChain, Ring
-from .slowest import slowest
+from .slow_readers import SWEEPS, slowest
 from .stream import LiveStream, OnLoss, report
 from .tail import Tails
 
@@ -177,7 +177,7 @@ class Hub:
         self._tails.measure()
 
     def slowest(self) -> list[dict[str, Any]]:
-        """The slowest readers, as `live.slowest` has them."""
+        """The slowest readers, as `live.slow_readers` has them."""
         return slowest(self._streams.values(), self._options.patience / SWEEPS)
 
     # --- streams

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from .. import metrics
 from ..errors import Deleted, NotFound, Unavailable
-from ..repeats import Trouble
+from ..log_throttle import Trouble
 from ..store.store import StoreError
 
 logger = logging.getLogger(__name__)

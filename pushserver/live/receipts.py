@@ -17,7 +17,7 @@ import socket
 from collections import Counter
 from typing import Any
 
-from ..repeats import Tally, Trouble
+from ..log_throttle import Tally, Trouble
 from ..store.connection import Channels
 from ..store.store import Store, StoreError
 from .hub import Hub

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 
 from .. import metrics
+from ..log_throttle import Trouble
 from ..model import Event, now, partition_of
-from ..repeats import Trouble
 from ..store.log import Log
 from ..store.store import StoreError
 from ..store.tail import BLOCK_MS, TailConnection

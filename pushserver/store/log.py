@@ -17,8 +17,8 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from .. import metrics, model
 from ..codec import loads
 from ..errors import Conflict, Deleted, Fault, Gone, KeyReused, Unavailable, deleted
+from ..log_throttle import Trouble
 from ..model import Append, Cursor, Deletion, Event, StoredPage, StoredWithdrawal
-from ..repeats import Trouble
 from ..settings import Settings
 from .records import append_arguments, event_of, shown_page, withdrawal_data
 from .store import Durability, Store

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from .. import metrics
 from ..live.hub import Hub
 from ..live.receipts import Receipts
-from ..repeats import Trouble
+from ..log_throttle import Trouble
 from ..store.condition import Condition
 from ..store.store import Store, StoreError, StoreUnfit
 

@@ -20,9 +20,9 @@ from ..access.origins import Origins
 from ..access.tokens import Tokens
 from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
+from ..log_throttle import Tally
 from ..logs import REQUEST
 from ..problems import HEADERS, answer
-from ..repeats import Tally
 from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
 from .cors import Cors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from ..store.erasure import Erasures
 from ..store.log import Log
 from ..store.store import StoreError
 from ..stretch import Stretch
+from .idempotency import of_line
 from .request import (
     JSON,
     MERGE_PATCH,
@@ -113,11 +113,8 @@ class PublishingRoutes:
         if len(line) > self._body_limit:
             fault = Fault("body", f"at most {self._body_limit} bytes", str(len(line)))
             raise TooLarge("The line is too long.", fault)
-        # A key for the batch makes one for each line, so that a batch that was cut short can be sent again.
-        key = f"{publish.idempotency.key}.{number}"
-        idempotency = publish.idempotency._replace(key=key, body_hash=hashlib.sha256(line).hexdigest())
         entry_in = await aside(validation.read, schema.NewEntryIn, read_json(line))
-        appended = await self._entries.publish(publish.stream, entry_in, idempotency)
+        appended = await self._entries.publish(publish.stream, entry_in, of_line(publish.idempotency, number, line))
         return Published(appended, is_new=True, warnings=warnings.of_input(entry_in, model.now()))
 
     async def put_entry(self, request: Request) -> Response:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -20,13 +18,14 @@ from ..codec import dumps, read_json
 from ..content import validation
 from ..content.validation import M
 from ..errors import Fault, Invalid, Malformed, TooLarge, Unauthorized, UnsupportedType, shorten
+from ..log_throttle import Tally
 from ..logs import REQUEST
 from ..model import Author, Idempotency, check_id, check_stream
 from ..publishing.commit import Precondition
-from ..repeats import Tally
 from ..store.erasure import Erased
 from ..store.log import Appended
 from ..store.store import Durability
+from .idempotency import idempotency_of, of_body
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000
@@ -75,7 +74,7 @@ class PublishRequest:
             client = mark.client if mark else ""
             _wrong_keys.note(client, "wrong publish key from %s: %s %s", client, request.method, request.url.path)
             raise
-        idempotency = _idempotency(request)._replace(author=quota.author)
+        idempotency = idempotency_of(request)._replace(author=quota.author)
         return cls(request, check_stream(stream), idempotency, quota, partial(_check_key, keys, key_of))
 
     @property
@@ -99,7 +98,7 @@ class PublishRequest:
         if body and not self.kind:
             raise _unsupported(self.kind, kinds)
         body = body or empty
-        self.idempotency = self.idempotency._replace(body_hash=hashlib.sha256(body).hexdigest())
+        self.idempotency = of_body(self.idempotency, body)
         return read_json(body)
 
     async def lines(self) -> list[tuple[int, bytes]]:
@@ -230,21 +229,6 @@ def status_of(appended: Appended, *, is_new: bool) -> int:
 def was_enough(durability: Durability) -> bool:
     """Whether as many replicas acknowledged a write as were asked for."""
     return durability.replicas is None or durability.level == "replica"
-
-
-def _idempotency(request: Request) -> Idempotency:
-    """The client's idempotency key: a token, or a string in quotes as the IETF draft has it; or a new key.
-
-    The answer repeats the key, so that a request without one can be sent again as well when its outcome is unknown.
-    """
-    value = request.headers.get("idempotency-key")
-    if value is None:
-        return Idempotency(secrets.token_hex(16))
-    match = re.fullmatch(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})', value)
-    if not match:
-        fault = Fault("Idempotency-Key", "1 to 200 visible ASCII characters, no quote or backslash", shorten(value))
-        raise Malformed("The Idempotency-Key header is not valid.", fault)
-    return Idempotency(match[1] or match[2], from_client=True)
 
 
 def _unsupported(kind: str, kinds: tuple[str, ...]) -> UnsupportedType:

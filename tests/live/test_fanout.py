@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from pushserver import metrics
-from pushserver.live.fanout import SLOWEST, SWEEPS, Fanout
+from pushserver.live.fanout import Fanout
 from pushserver.live.reader import Reader, ReaderState
 from pushserver.live.ring import Ring
+from pushserver.live.slow_readers import SLOWEST, SWEEPS
 from pushserver.model import Cursor
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Coding, EventFrame, Format, Notice

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pushserver.repeats import REASONS
+from pushserver.log_throttle import REASONS
 
 from ..support.scrapes import METRICS, scrape, until_scraped
 from ..support.server import ROOT, Running, reader, receive, running, until

@@ -1,43 +1,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import pytest
 
 from pushserver import model
 from pushserver.model import Cursor
 from pushserver.web.request import NDJSON
 
+from ..support.refusals import problem
 from ..support.server import LIMIT, Running
 from ..support.worker import Serve
 
 ENTRY = {"headline": "Sea wall holds", "body": "Engineers *say* so."}
 IMAGE = {"type": "image", "src": "/x.jpg", "width": 1, "height": 1, "alt": "x", "caption": "x", "credit": "x"}
-
-
-def problem(response: httpx2.Response, status: int) -> list[dict[str, str]]:
-    """The faults of a refusal, which is a problem+json that says of each what was expected and what came."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert body["status"] == status
-    assert body["type"].startswith("urn:pushserver:problem:")
-    assert body["title"]
-    assert body["detail"]
-    faults: list[dict[str, str]] = body.get("errors", [])
-    for fault in faults:
-        assert set(fault) == {"field", "expected", "got"}
-        assert all(fault.values()), fault
-    return faults
 
 
 def assert_nothing_stored(server: Running, stream: str) -> None:
@@ -290,124 +271,6 @@ def test_a_dry_run_that_is_not_one_stores_nothing(
 
 
 # --- idempotency
-
-
-def test_the_same_key_and_body_get_the_first_answer_again(server: Running, stream: str) -> None:
-    first = server.publish(stream, ENTRY, Idempotency_Key="abc")
-    server.publish_ok(stream, "between")
-    again = server.publish(stream, ENTRY, Idempotency_Key="abc")
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.headers["idempotent-replayed"] == "true"
-    assert "idempotent-replayed" not in first.headers
-    assert again.json() == first.json()
-    assert again.headers["location"] == first.headers["location"]
-    assert [entry["headline"] for entry in server.snapshot(stream)["entries"]] == ["between", "Sea wall holds"]
-
-
-def test_a_page_is_put_once_for_a_key(server: Running, stream: str) -> None:
-    first = server.put_page(stream, {"headline": "One"}, Idempotency_Key="abc")
-    server.put_page(stream, {"headline": "Two"})
-    again = server.put_page(stream, {"headline": "One"}, Idempotency_Key="abc")
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.json() == first.json()
-    assert server.snapshot(stream)["page"]["headline"] == "Two"
-
-
-def test_the_same_key_with_another_body_is_refused(server: Running, stream: str) -> None:
-    server.publish(stream, ENTRY, Idempotency_Key="abc")
-    (fault,) = problem(server.publish(stream, {"headline": "Other"}, Idempotency_Key="abc"), 422)
-    assert fault["field"] == "Idempotency-Key"
-    assert server.snapshot(stream)["n"] == 1
-
-
-def test_a_key_in_quotes_is_the_same_key(server: Running, stream: str) -> None:
-    first = server.publish(stream, ENTRY, Idempotency_Key='"abc"')
-    again = server.publish(stream, ENTRY, Idempotency_Key="abc")
-    assert (first.status_code, again.status_code) == (201, 200)
-    assert again.json() == first.json()
-
-
-def test_a_key_is_of_its_stream(server: Running, stream: str) -> None:
-    first = server.publish(stream, ENTRY, Idempotency_Key="abc")
-    other = server.publish(f"{stream}-b", ENTRY, Idempotency_Key="abc")
-    assert (first.status_code, other.status_code) == (201, 201)
-
-
-def test_without_a_key_the_same_entry_is_stored_twice(server: Running, stream: str) -> None:
-    answers = [server.publish(stream, ENTRY) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [201, 201]
-    assert len(server.snapshot(stream)["entries"]) == 2
-
-
-def test_the_answer_names_the_key_that_was_made_for_the_request(server: Running, stream: str) -> None:
-    first = server.publish(stream, ENTRY)
-    again = server.publish(stream, ENTRY, Idempotency_Key=first.headers["idempotency-key"])
-    assert (first.status_code, again.status_code, again.json()) == (201, 200, first.json())
-    assert server.publish(stream, ENTRY, Idempotency_Key='"abc"').headers["idempotency-key"] == "abc"
-    page = server.send("PATCH", f"/streams/{stream}", {"headline": "Page"})
-    headers = {"Idempotency_Key": page.headers["idempotency-key"]}
-    assert server.send("PATCH", f"/streams/{stream}", {"headline": "Page"}, **headers).json() == page.json()
-
-
-def test_a_publish_of_unknown_outcome_can_be_repeated_without_a_key_of_ones_own(
-    start: Callable[..., Running], stream: str
-) -> None:
-    server = start()
-    server.publish_ok(stream, "before")
-    os.kill(server.store_pid(), signal.SIGSTOP)
-    try:
-        unknown = server.publish(stream, ENTRY)
-    finally:
-        os.kill(server.store_pid(), signal.SIGCONT)
-    problem(unknown, 503)
-    again = server.publish(stream, ENTRY, Idempotency_Key=unknown.headers["idempotency-key"])
-    assert again.status_code in (200, 201), again.text
-    assert [entry["headline"] for entry in server.snapshot(stream)["entries"]] == [ENTRY["headline"], "before"]
-
-
-@pytest.mark.parametrize("key", ["", '""', '"abc', 'a"b', "a b", "a\\b", "a\tb", "x" * 201, '"' + "x" * 201 + '"'])
-def test_a_bad_idempotency_key_is_refused(server: Running, stream: str, key: str) -> None:
-    (fault,) = problem(server.publish(stream, ENTRY, Idempotency_Key=key), 400)
-    assert fault["field"] == "Idempotency-Key"
-    assert_nothing_stored(server, stream)
-
-
-def test_a_key_may_have_200_characters(server: Running, stream: str) -> None:
-    assert server.publish(stream, ENTRY, Idempotency_Key="!~" * 100).status_code == 201
-    assert server.publish(stream, ENTRY, Idempotency_Key="!~" * 100).status_code == 200
-
-
-def test_a_refused_entry_does_not_use_up_its_key(server: Running, stream: str) -> None:
-    assert server.publish(stream, {"headline": 1}, Idempotency_Key="abc").status_code == 422
-    assert server.publish(stream, ENTRY, Idempotency_Key="abc").status_code == 201
-
-
-def test_of_20_at_once_with_one_key_exactly_one_is_stored(server: Running, stream: str) -> None:
-    clients = [httpx2.Client(base_url=server.url, timeout=LIMIT) for _ in range(20)]
-    start = threading.Barrier(20)
-    headers = {
-        "Authorization": f"Bearer {server.key}",
-        "Content-Type": "application/json",
-        "Idempotency-Key": "the-one",
-    }
-
-    def publish(client: httpx2.Client) -> httpx2.Response:
-        start.wait()
-        return client.post(f"/streams/{stream}/entries", json=ENTRY, headers=headers)
-
-    with ThreadPoolExecutor(20) as threads:
-        responses = list(threads.map(publish, clients))
-    for client in clients:
-        client.close()
-    assert sorted(response.status_code for response in responses) == [200] * 19 + [201]
-    assert sum(response.headers.get("idempotent-replayed") == "true" for response in responses) == 19
-    first = responses[0].json()
-    assert all(response.json() == first for response in responses)
-    snapshot = server.snapshot(stream)
-    assert (snapshot["n"], [entry["id"] for entry in snapshot["entries"]]) == (1, [first["id"]])
-
-
-# --- what is refused, and stores nothing
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from pushserver.repeats import KEYS, OTHERS, PERIOD, REASONS, Tally, Trouble
+from pushserver.log_throttle import KEYS, OTHERS, PERIOD, REASONS, Tally, Trouble
 
-logger = logging.getLogger("repeats")
+logger = logging.getLogger("throttle")
 
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """The lines since the last call."""
-    caplog.set_level(logging.INFO, logger="repeats")
+    caplog.set_level(logging.INFO, logger="throttle")
 
     def new() -> list[str]:
         messages = [record.getMessage() for record in caplog.records]

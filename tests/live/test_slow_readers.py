@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from pushserver.live.fanout import SLOWEST
 from pushserver.live.reader import Reader, ReaderState
-from pushserver.live.slowest import slowest
+from pushserver.live.slow_readers import SLOWEST, slowest
 from pushserver.live.stream import LiveStream
 from pushserver.wire.frames import Format
 

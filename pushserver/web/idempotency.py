@@ -1,0 +1,43 @@
+"""The `Idempotency-Key` of a request, by which a publish that is sent again is stored once.
+
+The key goes to the store with the event and the hash of the body; `store/append.lua` answers a key that it knows as it
+answered the first time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+
+from starlette.requests import Request
+
+from ..errors import Fault, Malformed, shorten
+from ..model import Idempotency
+
+_KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})')
+
+
+def idempotency_of(request: Request) -> Idempotency:
+    """The client's key: a token, or a string in quotes as the IETF draft has it; or a new key. Raises Malformed.
+
+    The answer repeats the key, so that a request without one can be sent again as well when its outcome is unknown.
+    """
+    value = request.headers.get("idempotency-key")
+    if value is None:
+        return Idempotency(secrets.token_hex(16))
+    match = _KEY.fullmatch(value)
+    if not match:
+        fault = Fault("Idempotency-Key", "1 to 200 visible ASCII characters, no quote or backslash", shorten(value))
+        raise Malformed("The Idempotency-Key header is not valid.", fault)
+    return Idempotency(match[1] or match[2], from_client=True)
+
+
+def of_body(key: Idempotency, body: bytes) -> Idempotency:
+    """The key with the hash of the body: with another body it is refused."""
+    return key._replace(body_hash=hashlib.sha256(body).hexdigest())
+
+
+def of_line(key: Idempotency, number: int, line: bytes) -> Idempotency:
+    """The key of a line, made of that of the batch, so that a batch that was cut short can be sent again."""
+    return of_body(key._replace(key=f"{key.key}.{number}"), line)
