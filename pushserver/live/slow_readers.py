@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .reader import Reader, ReaderState
 
-if TYPE_CHECKING:  # a stream has a fanout, which sweeps its readers
+if TYPE_CHECKING:  # which imports the fanout, which imports this
     from .stream import LiveStream
 
 SWEEPS = 6  # a reader that is paused in so many sweeps in a row is closed
@@ -21,9 +21,9 @@ SLOWEST = 10  # readers of a stream that took nothing for the longest, which are
 def sweep(
     readers: Sequence[Reader], close: Callable[[Reader], None]
 ) -> Generator[None, None, tuple[int, list[Reader]]]:
-    """Close the readers whose transport took nothing for SWEEPS sweeps, one reader a step.
+    """Close the readers whose transport took nothing for SWEEPS sweeps, which take `Settings.patience`, one a step.
 
-    Returns how many others are paused, and those of them that have been for longest.
+    Returns how many others are paused, and those of them that have been paused for longest.
     """
     slow: list[tuple[int, int, Reader]] = []
     paused = 0
@@ -41,7 +41,10 @@ def sweep(
 
 
 def slowest(streams: Iterable[LiveStream], each: float) -> list[dict[str, Any]]:
-    """The readers that took nothing for the longest at the last sweep, and still do not. Sweeps are `each` s apart."""
+    """The readers that took nothing for the longest at the last sweep, and have taken nothing since.
+
+    Sweeps are `each` s apart.
+    """
     rows = (
         _row(stream, reader, each)
         for stream in streams

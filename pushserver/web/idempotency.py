@@ -1,7 +1,7 @@
 """The `Idempotency-Key` of a request, by which a publish that is sent again is stored once.
 
-The key goes to the store with the event and the hash of the body; `store/append.lua` answers a key that it knows as it
-answered the first time.
+The key goes to the store with the event and the hash of the body. `store/append.lua` gives a key that it knows its
+first answer again, and refuses another body; before a change, `changed_once` of `publishing/commit.py` asks for that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e
 def idempotency_of(request: Request) -> Idempotency:
     """The client's key: a token, or a string in quotes as the IETF draft has it; or a new key. Raises Malformed.
 
-    The answer repeats the key, so that a request without one can be sent again as well when its outcome is unknown.
+    Every answer names the key, also one that says that the event may be stored: then the client sends it again.
     """
     value = request.headers.get("idempotency-key")
     if value is None:
@@ -34,7 +34,7 @@ def idempotency_of(request: Request) -> Idempotency:
 
 
 def of_body(key: Idempotency, body: bytes) -> Idempotency:
-    """The key with the hash of the body: with another body it is refused."""
+    """The key with the hash of the body: the store refuses the key with another body."""
     return key._replace(body_hash=hashlib.sha256(body).hexdigest())
 
 
