@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,10 +107,11 @@ async def read_to_last(socket: ClientConnection) -> list[int]:
 async def follow_to_last(url: str, stream: str, cursor: str) -> list[tuple[str, int]]:
     """The kinds and numbers of what a reader applied who comes back whenever it is disconnected."""
     applied: list[tuple[str, int]] = []
-    async for frame in follow(url, stream, cursor=cursor):
-        applied.append((frame["type"], frame["n"]))
-        if frame.get("entry", {}).get("headline") == LAST:
-            break
+    async with aclosing(follow(url, stream, cursor=cursor)) as frames:  # else its connection outlives the test
+        async for frame in frames:
+            applied.append((frame["type"], frame["n"]))
+            if frame.get("entry", {}).get("headline") == LAST:
+                break
     return applied
 
 

@@ -130,6 +130,3 @@ def test_of_20_at_once_with_one_key_exactly_one_is_stored(server: Running, strea
     assert all(response.json() == first for response in responses)
     snapshot = server.snapshot(stream)
     assert (snapshot["n"], [entry["id"] for entry in snapshot["entries"]]) == (1, [first["id"]])
-
-
-# --- what is refused, and stores nothing

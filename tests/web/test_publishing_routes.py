@@ -270,7 +270,7 @@ def test_a_dry_run_that_is_not_one_stores_nothing(
     assert_nothing_stored(server, stream)
 
 
-# --- idempotency
+# --- what is refused, and stores nothing
 
 
 @pytest.mark.parametrize(
