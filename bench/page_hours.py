@@ -3,9 +3,10 @@
     .venv/bin/python -m bench.page_hours [ENTRIES [HOURS]]
 
 Prints a line for each hour: the bytes of the JavaScript heap after a collection, the nodes and the listeners of the
-document, the entries on the page, how long an entry took, from the frame to the layout, at the median and at most, and
-the processor time that an entry took of the page's main thread, with all that is drawn. The reader is at the top, then
-scrolls down and comes back, and hides the page now and then. At the end 400 entries come in one request.
+document, the entries on the page, how long an entry took, from the frame to the layout, at the median and at most, how
+many took longer than a frame of the screen, and the processor time that an entry took of the page's main thread, with
+all that is drawn. The reader is at the top, then scrolls down and comes back, and hides the page now and then. At the
+end 400 entries come in one request.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.support.server import Running, running
 STREAM = "measured"
 PER_TURN = 5  # entries that come while the reader is at one place
 BURST = 400  # entries that come together
+FRAME_MS = 16  # of a screen that shows 60 a second
 TICKS = 180  # looks at the clock in an hour: one every 20 s
 START = datetime(2026, 3, 1, 6, tzinfo=UTC)
 TEXT = "The river has risen again since the morning, and the lower road is closed. " * 8
@@ -80,8 +82,9 @@ class Hour(NamedTuple):
 
     def __str__(self) -> str:
         median, most = statistics.median(self.inserts), max(self.inserts)
+        late = sum(each > FRAME_MS for each in self.inserts)
         counts = f"{self.heap / 1e6:10.2f}{self.nodes:10}{self.listeners:11}{self.entries:10}"
-        return f"{counts}{median:12.1f}{most:8.1f}{self.processor:15.1f}"
+        return f"{counts}{median:12.1f}{most:8.1f}{late:12}{self.processor:15.1f}"
 
 
 class Measured(NamedTuple):
@@ -167,7 +170,7 @@ def hour(server: Running, page: Page, session: CDPSession, numbers: range, per_h
 
 
 def main(entries: int, hours: int) -> None:
-    print("heap, MB     nodes  listeners   entries  insert, ms    most  processor, ms")
+    print(f"heap, MB     nodes  listeners   entries  insert, ms    most  over {FRAME_MS} ms  processor, ms")
     measured, burst = measure(entries, hours)
     for each in measured:
         print(each)
