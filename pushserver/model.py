@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, NotRequired, TypedDict
 from zlib import crc32
 
@@ -29,7 +30,12 @@ PINNED = 2**52  # above every instant in milliseconds, and with one added still 
 
 def instant(ms: int) -> str:
     """Milliseconds since 1970 as an instant."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # a publish asks several times for the same second
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def milliseconds(at: str) -> int:
