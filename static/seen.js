@@ -23,10 +23,12 @@ export function rememberShown(url, at, ids) {
   remembered("localStorage", SEEN, JSON.stringify(streams.slice(0, STREAMS_MOST)));
 }
 
+/** What was remembered of a stream, if anything. @param {string} url @returns {string[]} */
+export const lastShown = (url) => seen().find(([other]) => other === url) ?? [];
+
 /** The entries of a page that are new since it was left, the key events among them, and those that were corrected.
- * @param {string} url @param {import("./entries.js").Entry[]} entries from above */
-export function changesSince(url, entries) {
-  const [, at, ...ids] = seen().find(([other]) => other === url) ?? [];
+ * @param {string[]} last what was remembered then @param {import("./entries.js").Entry[]} entries from above */
+export function changesSince([, at, ...ids], entries) {
   if (!at) return [];
   const lowest = entries.map(({ id }) => ids.includes(id)).lastIndexOf(true); // below it are others that were on no page
   const updates = entries.slice(0, lowest + 1 || undefined).filter(({ id }) => !ids.includes(id));

@@ -11,7 +11,7 @@ import { Entries, entriesOf, entryOf, isOfDay, noteOf } from "./entries.js";
 import { Local } from "./local.js";
 import { morph, parseHtml } from "./morph.js";
 import { Queue } from "./queue.js";
-import { changesSince, rememberShown } from "./seen.js";
+import { changesSince, lastShown, rememberShown } from "./seen.js";
 import { request } from "./sources.js";
 import { Stream } from "./stream.js";
 import { Times } from "./times.js";
@@ -35,6 +35,7 @@ export class LiveView extends EventTarget {
   #limit;
   #count = 0;
   #jumped = false;
+  /** @type {string[]} what this browser showed last, until it was said what is new since */ #last = [];
   #isOther = false; // whether something has gone or changed that was shown
   #pageRev = 0;
   #n; // the number of the newest event that is shown
@@ -65,13 +66,14 @@ export class LiveView extends EventTarget {
 
   /** Go live, unless the coverage has ended or the page shows older entries only. */
   open() {
+    this.#last = lastShown(this.url);
     this.anchor.note();
     this.local.label();
     this.#tick();
     if ("newer" in this.root.dataset) return;
+    if (this.#part("header")?.dataset.state !== "ended") return this.stream.open();
     this.#greet();
-    if (this.#part("header")?.dataset.state === "ended") this.local.showState("ended");
-    else this.stream.open();
+    this.local.showState("ended");
   }
 
   /** Leave the page as it is, for good. */
@@ -99,6 +101,7 @@ export class LiveView extends EventTarget {
     on(stream, "state", ({ detail }) => {
       this.#flush();
       local.takeState(detail);
+      if (detail.buffered || /live|ended/.test(detail.state)) this.#greet(); // a page from a cache is behind until then
     });
     on(stream, "buffered", () => this.#catchUp());
     on(window, "scroll", () => this.anchor.note());
@@ -353,7 +356,8 @@ export class LiveView extends EventTarget {
   /** Say what is new since this browser showed the page last. */
   #greet() {
     const { local } = this;
-    const changed = changesSince(this.url, this.entries.all);
+    const changed = changesSince(this.#last, this.entries.all);
+    this.#last = [];
     if (!changed.length) return;
     const texts = changed.map(([name, { length: n }]) => local.word(name, { n }));
     const what = new Intl.ListFormat(this.times.lang, { type: "unit" }).format(texts);

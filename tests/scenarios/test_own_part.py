@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -63,6 +65,24 @@ def test_who_comes_back_learns_what_is_new_since_this_browser_showed_the_page(
     page.reload()
     expect(page.locator("#status")).to_have_attribute("data-state", "live")
     expect(page.locator("#since")).to_be_hidden()
+
+
+def test_what_is_new_is_counted_when_a_page_from_before_it_has_caught_up(
+    page: Page, start: Callable[..., Running], stream: str
+) -> None:
+    server = start()
+    filled(page, server, stream, 3)
+    page.goto("about:blank")
+    put(server, stream, "a")
+    put(server, stream, "b", flags={"key": True})
+    server.send("PATCH", f"/streams/{stream}/entries/e02", CORRECTION)
+    os.kill(server.store_pid(), signal.SIGSTOP)  # the page is served as it was
+    try:
+        page.goto(f"{server.url}/streams/{stream}")
+        assert page.locator("main").get_attribute("data-n") == "4"  # of the page and its entries, before the others
+    finally:
+        os.kill(server.store_pid(), signal.SIGCONT)
+    expect(page.locator("#since a")).to_have_text("Since you left: 2 updates, 1 key event, 1 correction")
 
 
 def test_what_a_browser_remembers_of_streams_is_bounded(page: Page, server: Running, stream: str) -> None:
