@@ -183,7 +183,8 @@ async def test_replicas_that_have_it_are_counted_and_those_that_have_not_are_not
             assert not store.has_replicas()
         finally:
             replica.thaw()
-        until(lambda: pair.primary.ask("WAIT", 1, 100) == 1)
+        # WAIT is about the writes of its own connection: without one it does not wait.
+        until(lambda: pair.primary.ask("SET", "later", 1) and pair.primary.ask("WAIT", 1, 100) == 1)
         again = await log.append(second)
         assert (again.replayed, again.durability) == (True, ("replica", 1))
         first = await log.first_answer(stream, "key", append.body_hash)
