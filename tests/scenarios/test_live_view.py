@@ -409,6 +409,7 @@ def test_a_short_break_is_not_shown_and_a_longer_one_is(page: Page, server: Runn
     server.put_page(stream, PAGE)
     page.clock.install()
     open_live(page, server, stream)
+    page.clock.pause_at(page.evaluate("Date.now() + 10_000"))  # else it goes on by itself
     page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     page.clock.run_for(2_000)
     expect(page.locator("#status")).to_have_text("Live")
