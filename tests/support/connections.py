@@ -175,7 +175,8 @@ class Serving(NamedTuple):
     def bodies(self) -> list[bytes]:
         """The bytes that each connection keeps for its client."""
         assert self.site.server is not None
-        return [cast(Any, each)._outlet._body for each in self.site.server.server_state.connections]
+        outlets = [cast(Any, each)._outlet for each in tuple(self.site.server.server_state.connections)]
+        return [outlet._body for outlet in outlets if outlet is not None]  # a connection that is just made has none
 
     @contextlib.contextmanager
     def wire(self) -> Iterator[Wire]:
