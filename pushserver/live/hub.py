@@ -28,6 +28,7 @@ from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase
 from .fanout import Fanout
 from .healing import LOG_GONE, Healer
+from .heartbeat import Heartbeat
 from .lookups import Lookups
 from .memory import Memory
 from .options import HubOptions
@@ -47,7 +48,7 @@ PUBLIC_SOCKET: Kind = ("websocket", "public")
 
 
 class Hub:
-    """Hub is this worker's followed streams and their readers. `run` owns the tails, the heartbeat and the sweeps."""
+    """Hub is this worker's followed streams and their readers. `run` runs the tails, the heartbeat and the sweeps."""
 
     def __init__(self, log: Log, options: HubOptions) -> None:
         self._log = log
@@ -64,7 +65,6 @@ class Hub:
             replay_bytes=options.replay_bytes,
             heartbeat=options.heartbeat,
         )
-        self._census = Census(log.store) if options.show_readers else None
         self._healer = Healer(
             log,
             self._tails,
@@ -73,6 +73,13 @@ class Hub:
             memory_events=options.ring_events,
             give_up=self._give_up,
             delete=self._delete,
+        )
+        self._heartbeat = Heartbeat(
+            options.heartbeat,
+            self._streams,
+            self._tails,
+            Census(log.store) if options.show_readers else None,
+            close_idle=self._close_idle,
         )
         self._renewals = Renewals(self._resumption, memory_events=options.ring_events)
         self.arrivals = Arrivals(
@@ -94,7 +101,7 @@ class Hub:
         """Tail, beat and sweep until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tails.run())
-            tasks.create_task(self._beat())
+            tasks.create_task(self._heartbeat.run())
             tasks.create_task(self._sweep())
             if self._options.lifetime:
                 tasks.create_task(self._renew())
@@ -106,7 +113,7 @@ class Hub:
     # --- readers
 
     async def look_up(self, name: str) -> None:
-        """Return where a reader could enter a stream now; the store is asked only for a name that is not known.
+        """Check that a reader could enter a stream now; the store is asked only for a name that is not known.
 
         Raises NotFound, Unavailable when the worker is full or stops, StoreError.
         """
@@ -234,6 +241,10 @@ class Hub:
         self._streams.pop(stream.name, None)
         stream.close()
 
+    def _close_idle(self, stream: LiveStream) -> None:
+        if stream.is_open and not self._healer.is_recovering(stream):
+            self._close(stream)
+
     def _give_up(self, stream: LiveStream, why: str) -> None:
         """Close a stream and its readers: they reconnect with their cursors, and are answered from the log."""
         if stream.is_open:
@@ -310,21 +321,6 @@ class Hub:
         await self._healer.verify([(self._streams[name], id) for name, id in read_to.items() if name in self._streams])
 
     # --- the clock
-
-    async def _beat(self) -> None:
-        """Send heartbeats, and close the streams that nobody reads."""
-        while True:
-            await asyncio.sleep(self._options.heartbeat)
-            if self._census is not None:
-                await self._census.take({name: stream.fanout.readers for name, stream in self._streams.items()})
-            at = model.instant(model.now())
-            for stream in tuple(self._streams.values()):
-                stale_since = self._tails.stale_since(stream.name)
-                here = stream.fanout.readers
-                everywhere = self._census.readers(stream.name, here) if self._census else None
-                await stream.beat(at, model.instant(stale_since) if stale_since else None, everywhere)
-                if stream.is_idle and stream.is_open and not self._healer.is_recovering(stream):
-                    self._close(stream)
 
     async def _sweep(self) -> None:
         """Close the readers who take nothing, and log how many there were since the last sweep."""

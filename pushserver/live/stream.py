@@ -33,7 +33,6 @@ HELLOS = 64  # hello frames that are kept for other readers who start at the sam
 STRETCH = 0.001  # seconds that a pass runs before the event loop does other work
 REST = 1.0  # a pass begins after a rest of so many times what the last one took: events meanwhile share its writes
 MAX_REST = 0.02  # seconds
-IDLE_BEATS = 2  # heartbeats for which a stream without readers is still followed
 OnLoss = Callable[[str | None], None]  # it is called with the id of an entry, or with None for all of them
 
 
@@ -71,7 +70,7 @@ class LiveStream:
         self._past_account = Account(self.account)
         self._latest_account = Account(self.account)
         self._latest_encodings = Encodings(maxsize, self._latest_account)
-        self._idle_beats = 0
+        self.idle_beats = 0  # heartbeats since it was last read
         self._watchers: set[OnLoss] = set()
         self._passes = passes or Passes()
         self._is_passing = False
@@ -120,11 +119,6 @@ class LiveStream:
         for on_loss in tuple(self._watchers):
             on_loss(entry_id)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it had no reader for more than IDLE_BEATS heartbeats."""
-        return self._idle_beats > IDLE_BEATS
-
     async def drop_all(self, code: Close, farewell: Notice) -> None:
         """Close every reader."""
         await in_stretches(self.fanout.drop_all(code, farewell), STRETCH)
@@ -150,7 +144,7 @@ class LiveStream:
         self._forget_latest()
         self._hellos.clear()
         self.ring.encodings.age()
-        self._idle_beats = 0 if self.users or self._watchers else self._idle_beats + 1
+        self.idle_beats = 0 if self.users or self._watchers else self.idle_beats + 1
 
     # --- frames
 

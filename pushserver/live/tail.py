@@ -47,8 +47,7 @@ class Tail:
     """Tail reads the followed streams of one partition and delivers their events in order. `run` is its only task.
 
     `deliver` is called with a stream's name and its next events; `verify` with the id up to which each stream's log was
-    read, by name. `trouble` is that of all tails of a worker. `stale_since` is the instant since which the logs have
-    not been read, in milliseconds since 1970, and None while they are read.
+    read, by name. `trouble` is that of all tails of a worker.
     """
 
     def __init__(
@@ -74,13 +73,20 @@ class Tail:
         self._spoke_at = 0.0  # as `_answered_at`, also after the connection was lost
         self.heard_at = 0  # when the store last answered a read, in milliseconds since 1970
         self._verified_at = 0.0
-        self.stale_since: int | None = None
+        self._lost_at: int | None = (
+            None  # the first failure since the store last answered a read, in milliseconds since 1970
+        )
         self._delay = RETRY_FIRST  # until the next connection, where this one is lost
 
     def is_sound(self) -> bool:
         """Whether the followed streams are being read, and were verified within SILENCE."""
         at = asyncio.get_running_loop().time()
         return self.state is TailState.IDLE or at - min(self._answered_at, self._verified_at) < SILENCE
+
+    @property
+    def stale_since(self) -> int | None:
+        """The instant since which the logs have not been read, in milliseconds since 1970; None while they are read."""
+        return self._lost_at if self.state in (TailState.CONNECTING, TailState.LOST) else None
 
     def silence(self) -> float:
         """The seconds since the store last answered; 0 where nothing is to be read."""
@@ -120,7 +126,6 @@ class Tail:
                 try:
                     await self._verify_all()
                     self.state = TailState.READING
-                    self.stale_since = None
                     await self._read(connection)
                 finally:
                     self._reading = None
@@ -129,7 +134,7 @@ class Tail:
                 self.state = TailState.LOST
                 metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
-                self.stale_since = self.stale_since or now()
+                self._lost_at = self._lost_at or now()
                 words = "tail lost: %s; partition %d is read again within %.1f s, as all that are lost"
                 wait, self._delay = self._delay, min(self._delay * 2, RETRY_MOST)
                 self._trouble.failed(words, error, self._partition, wait, reason=error, key=str(self._partition))
@@ -150,6 +155,7 @@ class Tail:
             self._answered_at = self._spoke_at = loop.time()
             # Not once it is connected: a store that refuses each read would be asked at once, and logged each time.
             self._delay = RETRY_FIRST
+            self._lost_at = None
             self._trouble.over(str(self._partition))
             self.heard_at = now()
             if self._answered_at - self._verified_at > VERIFIED_EVERY:

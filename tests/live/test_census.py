@@ -7,10 +7,7 @@ import logging
 import pytest
 
 from pushserver.live.census import COUNTED, KEY, REMOVED, STREAMS, Census
-from pushserver.store.log import Log
 from pushserver.store.store import Store
-
-from ..support.hubs import append, reading, running
 
 pytestmark = pytest.mark.anyio
 
@@ -65,14 +62,3 @@ async def test_a_worker_names_the_streams_that_most_read(log_store: Store, strea
     await two.take({f"{stream}-{number}": number + 1 for number in range(STREAMS + 1)})
     await one.take({})
     assert (one.readers(f"{stream}-0", 0), one.readers(f"{stream}-1", 0)) == (0, 2)
-
-
-async def test_heartbeats_name_the_readers_of_all_workers_where_they_are_shown(log: Log, stream: str) -> None:
-    await append(log, stream)
-    async with running(log, show_readers=True) as one, running(log, show_readers=True) as two, running(log) as quiet:
-        async with reading(one, stream) as first, reading(two, stream), reading(two, stream):
-            await first.until(lambda: any(head["readers_now"] == 3 for head in first.frames_of("head")))
-            assert first.frames_of("head")[-1]["readers"] == 1
-        async with reading(quiet, stream) as reader:
-            await reader.beats(2)
-            assert not any("readers_now" in head for head in reader.frames_of("head"))

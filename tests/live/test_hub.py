@@ -12,7 +12,7 @@ from pushserver.errors import NotFound, Unavailable
 from pushserver.live.arrivals import RETRY_MS
 from pushserver.live.hub import Hub
 from pushserver.live.reader import ReaderState
-from pushserver.live.stream import IDLE_BEATS, LiveStream
+from pushserver.live.stream import LiveStream
 from pushserver.model import Event, StoredPage, partition_of
 from pushserver.page import render
 from pushserver.store.log import Log, Snapshot
@@ -54,28 +54,6 @@ async def test_readers_of_a_stream_share_one_live_stream(hub: Hub, log: Log, str
             tasks.create_task(follow())
     assert len({id(live) for live in streams}) == 1
     assert (streams[0].users, hub.readers) == (0, 0)
-
-
-async def test_a_stream_without_readers_is_let_go_after_some_heartbeats(hub: Hub, log: Log, stream: str) -> None:
-    other = f"{stream}-other"
-    for name in (stream, other):
-        await append(log, name)
-    async with reading(hub, other) as clock:
-        async with hub.follow(stream) as first:
-            await clock.beats(IDLE_BEATS + 2)
-        async with hub.follow(stream) as again:
-            assert again is first, "a stream that is read was let go"
-        await clock.beats(1)
-        async with hub.follow(stream) as again:
-            assert again is first, "it was let go at once"
-        await clock.beats(IDLE_BEATS + 2)
-        await append(log, stream)
-        async with hub.follow(stream) as anew:
-            assert anew is not first
-            assert (anew.ring.n, first.ring.n) == (2, 1)
-        async with reading(hub, stream) as reader:
-            await append(log, stream)
-            await reader.until_read(3)
 
 
 async def test_a_burst_of_more_than_the_ring_holds_drops_nobody_who_keeps_up(

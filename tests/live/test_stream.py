@@ -15,7 +15,7 @@ from pushserver.codec import dumps
 from pushserver.live.fanout import Fanout
 from pushserver.live.reader import Reader
 from pushserver.live.ring import Ring
-from pushserver.live.stream import IDLE_BEATS, LiveStream
+from pushserver.live.stream import LiveStream
 from pushserver.model import Cursor, Event
 from pushserver.page import render
 from pushserver.store.log import Snapshot
@@ -214,14 +214,10 @@ async def test_an_event_that_does_not_come_is_waited_for_no_longer_than_asked(st
 
 
 @pytest.mark.anyio
-async def test_a_stream_is_idle_after_some_heartbeats_without_a_user(stream: LiveStream) -> None:
-    for _ in range(IDLE_BEATS):
+async def test_a_stream_counts_the_heartbeats_since_somebody_read_it(stream: LiveStream) -> None:
+    counted = []
+    for users in (0, 0, 1, 0, 0):
+        stream.users = users
         await stream.beat(model.instant(0), None)
-    assert not stream.is_idle
-    stream.enter()
-    await stream.beat(model.instant(0), None)
-    stream.leave()
-    assert not stream.is_idle
-    for _ in range(IDLE_BEATS + 1):
-        await stream.beat(model.instant(0), None)
-    assert stream.is_idle
+        counted.append(stream.idle_beats)
+    assert counted == [1, 2, 0, 1, 2]

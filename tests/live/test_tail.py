@@ -424,10 +424,12 @@ async def test_a_store_that_refuses_each_read_is_asked_less_often_and_logged_onc
     """It lets the tail connect, and verify: as a store whose user lost a right."""
     caplog.set_level("INFO")
     waits: list[float] = []
+    stale: list[int | None] = []
     read = TailConnection.read
 
     def waited(least: float, most: float) -> float:
         waits.append(most)
+        stale.append(tail.stale_since)
         return least
 
     async def refused(connection: TailConnection, after: Mapping[str, str]) -> Any:
@@ -436,11 +438,13 @@ async def test_a_store_that_refuses_each_read_is_asked_less_often_and_logged_onc
         return await read(connection, after)
 
     monkeypatch.setattr("pushserver.live.tail.random.uniform", waited)
+    monkeypatch.setattr("pushserver.live.tail.now", partial(next, count(1)))
     monkeypatch.setattr(TailConnection, "read", refused)
     await log.append(put(stream))
     await tail.follow(stream, BEGINNING)
     await recorder.until_delivered(stream, 1)
     assert waits == [RETRY_FIRST, 2 * RETRY_FIRST, 4 * RETRY_FIRST, 8 * RETRY_FIRST]
+    assert (stale, tail.stale_since) == ([1] * 4, None), "the instant of the first failure"
     lost, again = caplog.messages
     assert lost.startswith("tail lost: no permissions")
     assert again.startswith("all tails are read again, after 4 failures")

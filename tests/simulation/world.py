@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from pushserver import model
 from pushserver.errors import Deleted, NotFound, Unavailable
 from pushserver.live.drain import Drain
+from pushserver.live.heartbeat import IDLE_BEATS
 from pushserver.live.hub import Hub
 from pushserver.live.options import HubOptions
 from pushserver.live.stream import LiveStream
@@ -138,7 +139,7 @@ class Loss(NamedTuple):
     @property
     def is_curable(self) -> bool:
         """Whether someone who held it was there to notice. Whoever has no readers may have let go of it before."""
-        return any(worker.process.alive and not live.is_idle for worker, live in self.holders)
+        return any(worker.process.alive and live.idle_beats <= IDLE_BEATS for worker, live in self.holders)
 
 
 class History(Memory):
