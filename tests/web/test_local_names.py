@@ -17,7 +17,8 @@ from ..support.server import ROOT
 MODULES = {path.name: path.read_text() for path in (ROOT / "static").glob("*.js")}
 NPM = Path(__file__).parents[1] / "support" / "npm"
 TEXT = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?<=[=(,])/(?:[^/\\\n]|\\.)+/\w*')  # strings and regular expressions
-NAME = re.compile(r"#[\w$]+|(?<![.\w$])(?!\$\{)[A-Za-z_$][\w$]*(?![\w$]| *:)")
+# A name behind a dot is a member, behind three it is spread; before a colon it is a key, but for that of `a ? b : c`.
+NAME = re.compile(r"#[\w$]+|(?<![\w$])(?<!(?<!\.\.)\.)(?!\$\{)[A-Za-z_$][\w$]*(?![\w$]| *:)|(?<=\?)[A-Za-z_$][\w$]*")
 
 
 @pytest.mark.parametrize(
