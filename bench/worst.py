@@ -24,7 +24,7 @@ from pushserver.content.plaintext import Unsafe
 from pushserver.errors import Invalid
 from pushserver.model import unwritten_page
 from pushserver.page import render
-from pushserver.publishing.aside import is_heavy
+from pushserver.publishing.off_loop import is_heavy
 
 LOOP_LIMIT, THREAD_LIMIT = 20.0, 150.0  # milliseconds
 BODY, HTML = 50_000, 20_000  # characters

@@ -4,7 +4,7 @@
  * all other pages, and not while its reader selects text. Until then it is live as before.
  */
 
-import { remembered } from "./memory.js";
+import { remembered } from "./remembered.js";
 
 const LOADED_ANEW = "pushserver-build"; // remembered for the tab: the build of the page that it loaded anew
 const AGAIN_MS = 5_000; // between two looks whether the reader still selects

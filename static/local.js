@@ -4,7 +4,7 @@
  */
 
 import { Announcer } from "./announcer.js";
-import { remembered } from "./memory.js";
+import { remembered } from "./remembered.js";
 import { make } from "./morph.js";
 
 const GRACE_MS = 2_500; // a break that is shorter is not shown

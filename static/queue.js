@@ -4,6 +4,7 @@
  *
  * What is corrected while it waits comes out corrected, and what is withdrawn does not come out. `size` is thus always the number
  * of updates that a reader has not seen. Of more than `limit` the lowest keep only their ids, and `isWhole` is false.
+ * `#isHeld` of `view.js` decides when updates wait.
  */
 
 /** @typedef {{id: string, rev: number, order: number}} Item an entry */

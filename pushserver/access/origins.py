@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from starlette.requests import HTTPConnection
 
 from ..errors import Fault, Forbidden, shorten
-from .gate import permit
+from .token_gate import permit
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ all the missing events or with a snapshot.
 The module does no I/O and reads no clock. Each method takes the time in seconds (`at`) and a random number from 0 up
 to 1 (`chance`), and returns what to do. The caller, such as `reader.follow`, calls `tick` at `due`, closes its
 connection at LEAVE, at CONNECT and in ENDED, and asks the server over HTTP why an attempt failed where `asks` is true.
-`static/rule.js` is the same state machine in JavaScript; `tests/client/test_subscription.py` compares the two.
+`static/subscription.js` is the same state machine in JavaScript; `tests/client/test_subscription.py` compares the two.
 """
 
 from __future__ import annotations

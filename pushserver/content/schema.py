@@ -9,9 +9,9 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from . import markdown, plaintext
+from .blocks import Blocks
 from .fields import (
     BODY_LIMIT,
-    Blocks,
     Body,
     Byline,
     Coverage,

@@ -20,9 +20,9 @@ from functools import partial
 
 from .. import metrics, model
 from ..model import Cursor, Event
+from ..wire.accounts import Account
 from ..wire.codes import Close
 from ..wire.frames import Batch, Coding, EventFrame, Format, Frame, Notice
-from ..wire.memory import Account
 from .reader import Reader, ReaderState
 from .ring import Ring
 from .slow_readers import sweep

@@ -20,9 +20,9 @@ from ..model import Cursor, Event
 from ..store.listing import Listing
 from ..store.log import Log, Snapshot
 from ..wire import frames
+from ..wire.accounts import Account
 from ..wire.codes import Close
 from ..wire.frames import Notice
-from ..wire.memory import Account
 from .arrivals import RETRY_MS, Arrivals
 from .census import Census
 from .drain import BETWEEN, Departures, Drain, Phase

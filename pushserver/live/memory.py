@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Protocol
 
-from ..wire.memory import Account
+from ..wire.accounts import Account
 
 SLACK = 16  # the part of the bound that is freed at once, so that not every event looks at every stream
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ..model import Cursor
+from ..wire.accounts import Account, Encodings
 from ..wire.frames import EventFrame, Frame
-from ..wire.memory import Account, Encodings
 
 
 class BrokenChain(Exception):

@@ -1,6 +1,7 @@
 """Slow readers: one that takes nothing is closed, and an operator sees the slowest.
 
-A reader also is too slow if the frames that it misses have left the ring: `fanout._serve` closes it.
+A reader also is too slow if the frames that it misses have left the ring, whose bounds
+are in `ring.py`: `fanout._serve` closes it.
 """
 
 from __future__ import annotations

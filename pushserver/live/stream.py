@@ -20,9 +20,9 @@ from ..page.render import MARK, Place
 from ..store.log import Snapshot
 from ..stretch import in_stretches
 from ..wire import frames
+from ..wire.accounts import Account, Encodings
 from ..wire.codes import Close
 from ..wire.frames import FRAME_BYTES, EventFrame, Format, Frame, Notice, SnapshotFrame
-from ..wire.memory import Account, Encodings
 from .fanout import Fanout
 from .memory import Memory
 from .passes import Passes

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from markupsafe import Markup
 
 from ..content import markup
-from ..content.fields import BLOCK_TYPES
+from ..content.blocks import BLOCK_TYPES
 from ..model import StoredEntry, StoredPage, StoredWithdrawal
 from . import render
 from .masthead import NAMELESS, Masthead

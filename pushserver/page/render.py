@@ -24,7 +24,8 @@ from markupsafe import Markup, escape
 from .. import metrics
 from ..codec import dumps
 from ..content import markup
-from ..content.fields import BLOCK_TYPES, direction
+from ..content.blocks import BLOCK_TYPES
+from ..content.fields import direction
 from ..model import Event, StoredEntry, StoredPage, StoredWithdrawal, order_of
 from .site import ENTRY, INDEX, PAGE, Site, root
 from .words import Words, words

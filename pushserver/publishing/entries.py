@@ -12,8 +12,8 @@ from ..content.schema import EntryIn, NewEntryIn, WithdrawalIn
 from ..errors import NotFound, withdrawn
 from ..model import Idempotency, StoredEntry, StoredPage
 from ..store.log import Appended, Log
-from .aside import aside
 from .commit import Precondition, Published, changed_once, retried
+from .off_loop import off_loop
 
 
 class Entries:
@@ -56,7 +56,7 @@ class Entries:
         """
 
         async def patched(current: StoredEntry | None) -> EntryIn:
-            return await aside(changes.patch_entry, _existing(stream, id, current), patch)
+            return await off_loop(changes.patch_entry, _existing(stream, id, current), patch)
 
         return await self._change(stream, id, patched, precondition, idempotency)
 

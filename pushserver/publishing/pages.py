@@ -11,8 +11,8 @@ from ..content.schema import EndIn, PageIn
 from ..errors import NotFound
 from ..model import Append, Idempotency, StoredPage
 from ..store.log import Log
-from .aside import aside
 from .commit import Precondition, Published, changed_once
+from .off_loop import off_loop
 
 
 class Pages:
@@ -40,7 +40,7 @@ class Pages:
         """Change the fields that a merge patch (RFC 7396) names; the first patch of a page needs a headline."""
 
         async def append(current: StoredPage | None, at: int) -> Append | None:
-            page_in = await aside(changes.patch_page, current, patch)
+            page_in = await off_loop(changes.patch_page, current, patch)
             return _put(stream, page_in, current, at, idempotency)
 
         return await self._change(stream, append, precondition, idempotency)

@@ -14,9 +14,9 @@ from ..store.folder import CannotStart
 from .channel import Word
 from .cluster import WorkerCluster
 from .listener import Listeners
-from .place import KILL_AFTER, TRIES, WorkerPlace
 from .process import WorkerProcess
 from .signals import Signals
+from .worker_place import KILL_AFTER, TRIES, WorkerPlace
 
 logger = logging.getLogger(__name__)
 

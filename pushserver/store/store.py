@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -32,6 +31,7 @@ from .. import metrics, model
 from ..errors import shorten
 from .condition import StoreCondition
 from .connection import BlockingConnection, Channels, Node, hinted, within
+from .format import FORMAT_KEY, OWN, misfit
 from .rights import Refusal, refusal_of, refused, refused_channel
 from .topology import topology_of
 
@@ -44,11 +44,6 @@ LEAST_REDIS = (7, 0)  # effects replication, and the options of XADD and SET tha
 MARK_SECONDS = 60  # for which the key is stored that shows that the store takes writes
 PARTITIONS = "pushserver:partitions"  # key: how many partitions the streams of this store are spread over
 STORE_ID = "pushserver:store"  # key: the id of an embedded store, which the marker of its folder has, too
-STORE_FORMAT = "pushserver:format"  # key: the version of what is stored, as MAJOR.MINOR
-# The version that this code writes. A minor version adds what an older server can pass over: types of events and of
-# blocks; since 1.1 the mark of a deletion, the history of entries, and the field `b` of a record. A major version
-# changes what an older server would misread: it must not start on such a store.
-FORMAT_MAJOR, FORMAT_MINOR = 1, 1
 
 StoreError = RedisError
 T = TypeVar("T")
@@ -262,15 +257,14 @@ class Store:
 
     async def _check_format(self, *, writes: bool) -> None:
         """Write the format version into a store that has none; refuse one that cannot be used. Raises StoreUnfit."""
-        own = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
         try:
-            stored = await self._stored(STORE_FORMAT, own if writes else "")
+            stored = await self._stored(FORMAT_KEY, OWN if writes else "")
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
-                raise StoreUnfit(f"expected {STORE_FORMAT} to be a string such as {own}, got another type") from None
+                raise StoreUnfit(f"expected {FORMAT_KEY} to be a string such as {OWN}, got another type") from None
             _refuse(refusal_of("SET" if writes else "GET", error))
-        if stored is not None:
-            _check_version(stored)
+        if stored is not None and (why := misfit(stored)):
+            raise StoreUnfit(why)
 
     async def _check_partitions(self, *, writes: bool) -> None:
         """Note the number of partitions in a store that has none; refuse another number. Raises StoreUnfit."""
@@ -352,19 +346,6 @@ def _check_server(info: dict[str, Any]) -> None:
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_REDIS:
         raise StoreUnfit(f"expected Redis 7.0 or Valkey 7.2 or later, got {version}")
     _refuse_eviction(info.get("maxmemory"), info.get("maxmemory_policy"))
-
-
-def _check_version(stored: bytes) -> None:
-    """Raises StoreUnfit for a store whose format has a newer major version, or whose version cannot be read."""
-    version = re.fullmatch(rb"([0-9]{1,9})\.([0-9]{1,9})", stored)
-    if version is None:
-        got = shorten(stored.decode(errors="backslashreplace"))
-        raise StoreUnfit(f"expected {STORE_FORMAT} to be a version such as {FORMAT_MAJOR}.{FORMAT_MINOR}, got {got}")
-    if int(version[1]) > FORMAT_MAJOR:
-        got = f"{stored.decode()}, which a newer version of pushserver made"
-        raise StoreUnfit(
-            f"expected a store of format {FORMAT_MAJOR}, got {got}: upgrade this server, or use another store"
-        )
 
 
 def _refuse_eviction(maxmemory: int | None, policy: str | None) -> None:

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .. import metrics
-from ..access.gate import PROTOCOL, permit
+from ..access.token_gate import PROTOCOL, permit
 from ..errors import Fault, Invalid, shorten
 from ..live.fanout import Fanout
 from ..live.hub import Hub, Kind

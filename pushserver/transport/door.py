@@ -14,11 +14,11 @@ from http import HTTPStatus
 from .. import metrics
 from ..access.addresses import Addresses, AddressPlace
 from ..errors import Refused, TooMany, Unavailable
-from ..problems import answer
+from ..problem_json import answer
 
 logger = logging.getLogger(__name__)
 
-PLACE = "pushserver.place"  # scope extension: the AddressPlace of the connection, or None
+PLACE = "pushserver.worker_place"  # scope extension: the AddressPlace of the connection, or None
 FILES_RETRY = 2  # seconds after which a client is asked to come back that was refused for want of files
 LOGGED_EVERY = 60.0  # seconds between two log lines that say so
 

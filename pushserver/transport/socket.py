@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from .. import metrics
 from ..access.addresses import AddressPlace
-from ..access.gate import permit
+from ..access.token_gate import permit
 from ..live.hub import Hub, Kind
 from ..live.reader import Reader, ReaderState
 from ..live.stream import LiveStream

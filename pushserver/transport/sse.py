@@ -1,7 +1,8 @@
 """Server-Sent Events (WHATWG HTML, 9.2) carry a stream's frames to clients that cannot open a WebSocket.
 
 Each frame is one event without a type: its data is the frame's JSON, its id the cursor to reconnect with. Every outcome
-is a frame, also a close, because an EventSource shows a page neither headers nor close codes.
+is a frame, also a close, because an EventSource shows a page neither headers nor close codes. `wire/frames` writes the
+text of an event.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ..codec import read_json
 from ..content import export, schema
 from ..errors import Refused
 from ..publishing.archive import Archive
-from ..publishing.aside import aside
+from ..publishing.off_loop import off_loop
 from ..store.log import Log
 from ..stretch import Stretch
 from .request import NDJSON, PublishRequest, batch_answer, outcome
@@ -55,7 +55,7 @@ class ArchiveRoutes:
         return batch_answer(results)
 
     async def _restore(self, publish: PublishRequest, line: bytes) -> dict[str, Any]:
-        stream, (kind, value) = publish.stream, await aside(export.read_line, read_json(line))
+        stream, (kind, value) = publish.stream, await off_loop(export.read_line, read_json(line))
         if kind == "stream":
             is_new = await self._archive.restore_feed_id(stream, value["feed_id"])
             return {"status": 201, **value} if is_new else {"status": 200, **value, "unchanged": True}

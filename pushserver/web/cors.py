@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..access.origins import Origins, foreign
-from ..problems import answer
-from .openapi.operations import OPERATIONS
+from ..problem_json import answer
+from .operations import OPERATIONS
 
 METHODS = ("GET", "HEAD")
 ASKED = "Cache-Control, If-None-Match, Last-Event-ID"  # request headers that any page may send which may read

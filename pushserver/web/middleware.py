@@ -22,11 +22,11 @@ from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..log_throttle import Tally
 from ..logs import REQUEST
-from ..problems import HEADERS, answer
+from ..problem_json import HEADERS, answer
 from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
+from .address_guard import AddressGuard
 from .cors import Cors
-from .limits import AddressGuard
 from .measures import Measures
 from .refusals import Refusals
 from .static_files import StaticFiles, StaticSet

@@ -18,15 +18,15 @@ from ..errors import Fault, Invalid, NotFound, Refused, TooLarge, Unavailable
 from ..live.receipts import Receipts
 from ..model import StoredEntry, StoredPage
 from ..page import render
-from ..publishing.aside import aside
 from ..publishing.commit import Published
 from ..publishing.entries import Entries
+from ..publishing.off_loop import off_loop
 from ..publishing.pages import Pages
 from ..store.erasure import Erasures
 from ..store.log import Log
 from ..store.store import StoreError
 from ..stretch import Stretch
-from .idempotency import of_line
+from .idempotency_key import of_line
 from .request import (
     JSON,
     MERGE_PATCH,
@@ -74,7 +74,7 @@ class PublishingRoutes:
                 raise Invalid("A batch has no dry run.", fault, headers={"Connection": "close"})
             return await self._publish_batch(publish)
         value = await publish.json(JSON, NDJSON, limit=self._body_limit)
-        entry_in = await aside(validation.read, schema.NewEntryIn, value)
+        entry_in = await off_loop(validation.read, schema.NewEntryIn, value)
         if is_dry_run:
             return await self._dry_run(publish.stream, entry_in)
         appended = await self._entries.publish(publish.stream, entry_in, publish.idempotency)
@@ -113,14 +113,14 @@ class PublishingRoutes:
         if len(line) > self._body_limit:
             fault = Fault("body", f"at most {self._body_limit} bytes", str(len(line)))
             raise TooLarge("The line is too long.", fault)
-        entry_in = await aside(validation.read, schema.NewEntryIn, read_json(line))
+        entry_in = await off_loop(validation.read, schema.NewEntryIn, read_json(line))
         appended = await self._entries.publish(publish.stream, entry_in, of_line(publish.idempotency, number, line))
         return Published(appended, is_new=True, warnings=warnings.of_input(entry_in, model.now()))
 
     async def put_entry(self, request: Request) -> Response:
         """`PUT /streams/{stream}/entries/{id}`: the entry, whole; new where there is none by the id."""
         publish = await PublishRequest.admit(request, self._keys, "publish", "correct")
-        entry_in = await aside(validation.read, schema.EntryPut, await publish.json(limit=self._body_limit))
+        entry_in = await off_loop(validation.read, schema.EntryPut, await publish.json(limit=self._body_limit))
         result = await self._entries.put(
             publish.stream,
             publish.entry_id(),
@@ -196,7 +196,7 @@ class PublishingRoutes:
     async def put_page(self, request: Request) -> Response:
         """`PUT /streams/{stream}`: the page's own fields, whole."""
         publish = await PublishRequest.admit(request, self._keys, "page")
-        page_in = await aside(validation.read, schema.PagePut, await publish.json(limit=self._body_limit))
+        page_in = await off_loop(validation.read, schema.PagePut, await publish.json(limit=self._body_limit))
         result = await self._pages.put(
             publish.stream, page_in, precondition=publish.precondition(), idempotency=publish.idempotency
         )

@@ -25,7 +25,7 @@ from ..publishing.commit import Precondition
 from ..store.erasure import Erased
 from ..store.log import Appended
 from ..store.store import Durability
-from .idempotency import idempotency_of, of_body
+from .idempotency_key import idempotency_of, of_body
 
 JSON, MERGE_PATCH, NDJSON = "application/json", "application/merge-patch+json", "application/x-ndjson"
 BATCH_LINES = 1_000

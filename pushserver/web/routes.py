@@ -18,11 +18,11 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from ..access.gate import Gate
 from ..access.keys import Quota
+from ..access.token_gate import Gate
 from ..access.tokens import Tokens
 from ..errors import Fault, Refused, UpgradeRequired
-from .openapi.operations import OPERATIONS, Operation
+from .operations import OPERATIONS, Operation
 from .request import QUOTA
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)

@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .. import metrics
-from ..access.gate import permit
 from ..access.origins import Origins
 from ..access.rates import RateLimit
+from ..access.token_gate import permit
 from ..errors import NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
-from ..problems import answer
+from ..problem_json import answer
 from ..store.store import StoreError
 from ..transport.asgi import (
     DETACH,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..codec import dumps
 from ..model import Cursor, Event
-from .memory import Account, Encodings
+from .accounts import Account, Encodings
 from .websocket import RSV1, TEXT, deflate_steps, deflated, message
 
 PROTOCOL = 1  # the version of the reader protocol, as `hello` names it

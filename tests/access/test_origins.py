@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.requests import HTTPConnection
 
-from pushserver.access.gate import PERMIT, Permit
 from pushserver.access.origins import HINTS, Origin, Origins, parse_origins, parse_public_url
+from pushserver.access.token_gate import PERMIT, Permit
 from pushserver.errors import Forbidden
 
 NEWS, EVIL = "https://news.example", "https://evil.example"

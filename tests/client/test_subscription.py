@@ -18,7 +18,7 @@ from ..support.server import ROOT, Running
 
 SEEDS, STEPS = 200, 300
 REPLAY = """async (schedules) => {
-    const { Subscription } = await import("/static/rule.js");
+    const { Subscription } = await import("/static/subscription.js");
     const differences = [];
     for (const [seed, calls] of JSON.parse(schedules)) {
         const subscription = new Subscription();
@@ -307,7 +307,7 @@ def test_nobody_looks_and_it_tries_once_a_minute() -> None:
 
 
 def test_the_close_codes_are_those_of_the_server_here_and_in_javascript() -> None:
-    source = (ROOT / "static" / "rule.js").read_text()
+    source = (ROOT / "static" / "subscription.js").read_text()
     (listed,) = re.findall(r"^const FINAL_CODES = \[([\d, ]+)\];$", source, re.MULTILINE)
     (reasons,) = re.findall(r"^const REASONS = {(.*)};$", source, re.MULTILINE)
     assert {int(code) for code in listed.split(", ")} == rule.FINAL_CODES

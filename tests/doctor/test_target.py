@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pushserver.access import gate
+from pushserver.access import token_gate
 from pushserver.doctor.target import TOKEN_COOKIE, Answered
 
 
@@ -14,4 +14,4 @@ def test_what_is_no_object_is_an_empty_one(body: bytes) -> None:
 
 
 def test_a_token_is_sent_in_the_cookie_that_the_gate_reads() -> None:
-    assert TOKEN_COOKIE == gate.COOKIE
+    assert TOKEN_COOKIE == token_gate.COOKIE

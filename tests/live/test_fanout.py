@@ -16,9 +16,9 @@ from pushserver.live.reader import Reader, ReaderState
 from pushserver.live.ring import Ring
 from pushserver.live.slow_readers import SLOWEST, SWEEPS
 from pushserver.model import Cursor
+from pushserver.wire.accounts import Account
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Batch, Coding, EventFrame, Format, Notice
-from pushserver.wire.memory import Account
 
 from ..support.frames import EPOCH, cursor, frame, rendered
 

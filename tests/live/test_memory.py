@@ -11,8 +11,8 @@ from pushserver.live.memory import Memory
 from pushserver.live.ring import Ring
 from pushserver.live.stream import LiveStream
 from pushserver.store.log import Snapshot
+from pushserver.wire.accounts import Account
 from pushserver.wire.frames import Coding, Format
-from pushserver.wire.memory import Account
 
 from ..support.frames import cursor, frame, withdrawal
 

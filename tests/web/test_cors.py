@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from pushserver.web.cors import is_reading
-from pushserver.web.openapi.operations import OPERATIONS, Operation
+from pushserver.web.operations import OPERATIONS, Operation
 
 from ..support.server import Running, running
 
@@ -173,7 +173,9 @@ def test_no_page_may_publish(named: Running, open_to_all: Running, operation: Op
         assert is_reading(path)
 
 
-@pytest.mark.parametrize("path", ["/static/stream.js", "/static/rule.js", "/static/page.css", "/static/none.js"])
+@pytest.mark.parametrize(
+    "path", ["/static/stream.js", "/static/subscription.js", "/static/page.css", "/static/none.js"]
+)
 def test_static_modules_are_open_to_all(named: Running, server: Running, path: str) -> None:
     for each in (named, server):
         for headers in ({}, {"Origin": EVIL}, {"Origin": "null"}):

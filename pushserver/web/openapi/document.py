@@ -10,9 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ... import errors
-from . import answers
-from .examples import EXAMPLES
-from .operations import (
+from ..operations import (
     ANSWER_HEADERS,
     EITHER,
     OPERATIONS,
@@ -22,6 +20,8 @@ from .operations import (
     Operation,
     Schema,
 )
+from . import answers
+from .examples import EXAMPLES
 
 PROBLEM = "application/problem+json"
 

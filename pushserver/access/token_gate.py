@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..errors import BadToken, Fault, Refused
-from ..problems import answer
+from ..problem_json import answer
 from .tokens import CHALLENGE, Tokens, bad_token
 
 COOKIE = "pushserver_token"
@@ -97,7 +97,7 @@ def _token(connection: HTTPConnection) -> tuple[str, bool]:
             return values[0], field == "Cookie"
     expected = f"Authorization: Bearer, the cookie {COOKIE}, or the WebSocket subprotocol {TOKEN_PROTOCOL}<token>"
     raise BadToken(
-        "This stream is private. Send a reader token.",
+        "This stream is private: its readers need a token.",
         Fault("token", expected, "none"),
         headers={"WWW-Authenticate": CHALLENGE},
     )

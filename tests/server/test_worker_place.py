@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from pushserver.server.listener import Listeners, listen
-from pushserver.server.place import MOST_BACK_OFF, STABLE, TRIES, BackOff, WorkerPlace
 from pushserver.server.process import WorkerProcess
+from pushserver.server.worker_place import MOST_BACK_OFF, STABLE, TRIES, BackOff, WorkerPlace
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import LIMIT, clients_of, reader, receive

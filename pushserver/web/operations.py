@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ...content import schema
-from ...model import ID, STREAM
-from ..request import BATCH_LINES, JSON, MERGE_PATCH, NDJSON
-from . import answers
+from ..content import schema
+from ..model import ID, STREAM
+from .openapi import answers
+from .request import BATCH_LINES, JSON, MERGE_PATCH, NDJSON
 
 HTML, ATOM, JSON_FEED, PROBLEM = (
     "text/html",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pushserver.wire.accounts import Account, Encodings
 from pushserver.wire.frames import Coding, EventFrame, Format
-from pushserver.wire.memory import Account, Encodings
 
 from ..support.frames import frame
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from pushserver.content.fields import BLOCK_TYPES, Block
+from pushserver.content.blocks import BLOCK_TYPES, Block
 
 
 def test_every_block_that_can_be_published_is_of_a_known_type() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pushserver.content import schema, validation
 from pushserver.errors import Invalid
-from pushserver.publishing.aside import aside, is_heavy
+from pushserver.publishing.off_loop import is_heavy, off_loop
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ async def test_the_loop_goes_on_while_a_heavy_value_is_read() -> None:
         assert done.wait(20)
         return threading.get_ident()
 
-    assert await aside(work, "[" * 2_000) != threading.get_ident()
+    assert await off_loop(work, "[" * 2_000) != threading.get_ident()
 
 
 @pytest.mark.anyio
@@ -51,10 +51,10 @@ async def test_a_light_value_is_read_at_once() -> None:
     def work(_: Any) -> int:
         return threading.get_ident()
 
-    assert await aside(work, "x") == threading.get_ident()
+    assert await off_loop(work, "x") == threading.get_ident()
 
 
 @pytest.mark.anyio
 async def test_a_heavy_value_is_refused_as_a_light_one_is() -> None:
     with pytest.raises(Invalid, match="at most 2000 marks of Markdown, got 40000"):
-        await aside(validation.read, schema.EntryIn, {"body": "[" * 40_000})
+        await off_loop(validation.read, schema.EntryIn, {"body": "[" * 40_000})

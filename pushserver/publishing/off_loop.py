@@ -20,7 +20,7 @@ T = TypeVar("T")
 _THREAD = ThreadPoolExecutor(1, "entries", initializer=sys.setswitchinterval, initargs=(0.001,))
 
 
-async def aside(work: Callable[..., T], *arguments: Any) -> T:
+async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """Call `work` with these arguments and return what it returns; in the thread where the arguments are long."""
     if any(is_heavy(argument) for argument in arguments):
         return await asyncio.get_running_loop().run_in_executor(_THREAD, work, *arguments)

@@ -28,7 +28,7 @@ from pushserver.live.reader import ReaderState
 from pushserver.live.ring import Ring
 from pushserver.model import Cursor, milliseconds
 from pushserver.transport.asgi import WebSocketReader
-from pushserver.web.openapi.operations import OPERATIONS, Operation
+from pushserver.web.operations import OPERATIONS, Operation
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format, Notice
 
@@ -432,7 +432,7 @@ def test_tail_reads_a_private_stream_with_a_token(server: Served, stream: str) -
     server.send("POST", f"/streams/{stream}/end", {})
     refused = tail(server, stream)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "This stream is private." in refused.stderr
+    assert "This stream is private: its readers need a token." in refused.stderr
     for shown in (tail(server, stream, "--token", token(stream)), tail(server, stream, PUSHSERVER_TOKEN=token("*"))):
         assert (shown.returncode, "For the desk" in shown.stdout) == (0, True), shown.stderr
 
