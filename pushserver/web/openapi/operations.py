@@ -287,7 +287,7 @@ OPERATIONS = [
         "DELETE",
         "/streams/{stream}/entries/{id}",
         "withdrawEntry",
-        "Withdraw the entry: its text is sent to nobody; the headline stays on its own page, unless `reason` is `legal`.",
+        "Withdraw the entry: its text is sent to nobody; its own page keeps the headline, unless `reason` is `legal`.",
         {
             200: Answer("Withdrawn.", {JSON: answers.Withdrawn}, STORED),
             202: Answer(FEWER, {JSON: answers.Withdrawn}, STORED),
