@@ -150,11 +150,13 @@ REFUSED = Counter(
 
 PUBLISHED = Counter(
     "pushserver_published",
-    "Events published, by outcome, count.",
+    "Attempts to store an event, by outcome, count.",
     ("outcome",),
     _each("stored", "replayed", "reused", "full", "gone", "deleted", "ended", "rev", "unavailable"),
 )
-PUBLISHING = Histogram("pushserver_publish_seconds", "Time from a valid publish request until it is stored, s.")
+PUBLISHING = Histogram(
+    "pushserver_publish_seconds", "Time from a valid publish request until it is stored or refused, s."
+)
 WRITTEN = Counter("pushserver_events_written", "Events written to readers, one for each reader, count.")
 LAG = Histogram(
     "pushserver_written_lag_seconds",

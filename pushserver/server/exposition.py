@@ -108,7 +108,7 @@ def _number(value: float) -> str:
 # --- docs/metrics.md
 
 BEGIN, END = "<!-- families: made by `make docs` -->\n", "<!-- end of families -->"
-HEAD = "| name | kind | labels | meaning |\n| --- | --- | --- | --- |\n"
+HEAD = "| name | kind | labels and their values | meaning |\n| --- | --- | --- | --- |\n"
 
 
 def insert_families(page: str) -> str:
@@ -123,4 +123,12 @@ def insert_families(page: str) -> str:
 
 def _row(family: Exposed) -> str:
     name = f"{family.name}_total" if family.kind == "counter" else family.name
-    return f"| `{name}` | {family.kind} | {' '.join(f'`{label}`' for label in family.labels)} | {family.help} |\n"
+    return f"| `{name}` | {family.kind} | {'; '.join(_listed(family))} | {family.help} |\n"
+
+
+def _listed(family: Exposed) -> Iterator[str]:
+    """Each label of a family, with its values where they are the same on every server."""
+    counted = FAMILIES.get(family.name)
+    for number, label in enumerate(family.labels):
+        values = dict.fromkeys(cell[number] for cell in counted.cells) if counted else {}
+        yield f"`{label}`{':' if values else ''}{''.join(f' `{value}`' for value in values)}"

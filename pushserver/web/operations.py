@@ -287,7 +287,7 @@ OPERATIONS = [
         "DELETE",
         "/streams/{stream}/entries/{id}",
         "withdrawEntry",
-        "Withdraw the entry: its text is no longer served at any address.",
+        "Withdraw the entry: its text is sent to nobody; its own page keeps the headline, unless `reason` is `legal`.",
         {
             200: Answer("Withdrawn.", {JSON: answers.Withdrawn}, STORED),
             202: Answer(FEWER, {JSON: answers.Withdrawn}, STORED),
