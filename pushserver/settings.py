@@ -88,7 +88,9 @@ def knob(default: Any, text: str, kind: click.ParamType[Any] | type, *also: str)
 class Settings:
     """Settings holds the value of every setting of a server. Times are in seconds, sizes in bytes."""
 
-    host: str = knob("127.0.0.1", "Address to listen on.", Parsed(values.listen_host, required=True))
+    host: str = knob(
+        "127.0.0.1", "Address to listen on, or unix:/PATH for a unix socket.", Parsed(values.listen_host, required=True)
+    )
     port: int = knob(8000, "TCP port to listen on; 0 takes any free port.", click.IntRange(0, 65535), "PORT")
     workers: int = knob(
         1, "Number of worker processes, which share the port.", click.IntRange(1, 64), "WEB_CONCURRENCY"
@@ -113,7 +115,7 @@ class Settings:
     key: str = knob(
         "",
         "Publish key with all rights, at least 16 visible ASCII characters; empty creates one in DATA/publish.key, "
-        "or with --redis accepts only keys made by `pushserver keys`.",
+        "or with --redis accepts only keys made by `pushserver keys create`, of which there must be one.",
         Parsed(values.publish_key),
     )
     key_file: str = knob(
@@ -160,7 +162,11 @@ class Settings:
         "FORWARDED_ALLOW_IPS",
     )
     partitions: int = knob(
-        16, "Number of partitions (Redis hash tags); it cannot be changed once a store has data.", click.IntRange(1, 64)
+        16,
+        "Number of partitions, over which streams are spread by their names. A cluster keeps each on one primary (by a "
+        "Redis hash tag), so more primaries than partitions are of no use. While a stream of a partition is read, it "
+        "costs the worker a connection to the store. It cannot be changed once a store has data.",
+        click.IntRange(1, 64),
     )
     body_limit: int = knob(
         65_536, "Maximum size of a request body, or of one line of a batch, in bytes.", click.IntRange(1_024, 1_048_576)
@@ -267,7 +273,8 @@ class Settings:
     )
     drain_delay: float = knob(
         5.0,
-        "Seconds for which a stopping server is not ready and still accepts: two health check intervals and a second.",
+        "Seconds for which a stopping server is not ready and still accepts, until the balancer has noticed: set two "
+        "intervals of its health check and a second (5 for a check every 2 s), or 0 without a balancer.",
         Seconds(0, 300),
     )
     drain_window: float = knob(

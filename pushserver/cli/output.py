@@ -31,8 +31,13 @@ def counted(count: int, noun: str) -> str:
 
 def erasure_line(stream: str, id: str, erased: dict[str, Any] | None) -> str:
     """Say since when the text of an entry has left the store, and what is left to do; None where it is still there."""
+    command = f"pushserver erase {stream} {id}"
     if erased is None:
-        return f"its text may still be in the store: pushserver erase {stream} {id}"
-    files = {True: "its files have the text no more", False: "its files are still being rewritten; ask again"}
-    own = files.get(erased["files"], "have its files rewritten: see docs/operations.md")
-    return f"erased {id} at {erased['at']}; the store: {own}"
+        return f"its text may still be in the store: {command}"
+    files = {
+        True: "the store's files have the text no more",
+        False: f"the store's files are still being rewritten; to ask again: {command}",
+        None: "the files of your Redis or Valkey may still have the text; to rewrite them see "
+        "docs/operations.md#take-something-down",
+    }
+    return f"erased {id} at {erased['at']}; {files[erased['files']]}"

@@ -51,9 +51,10 @@ def import_(
 ) -> None:
     """Publish the lines of FILE (- for standard input) to STREAM, with their times; with --all, each file of a folder.
 
-    Each line is {"page": {…}}, {"entry": {…}} or, in an export, {"withdrawal": {…}}. A line that was imported within
-    the last 24 hours adds nothing. A line of `pushserver export` is restored with its revision; it adds nothing if that
-    revision is stored already. It ends at the first line that is refused; what came before it stays.
+    Each line is {"page": {…}} or {"entry": {…}}, or a line of `pushserver export`, which also writes {"stream": {…}},
+    {"withdrawal": {…}} and {"history": {…}}. A line that was imported within the last 24 hours adds nothing. A line of
+    an export is restored with its revision; it adds nothing if that revision is stored already. The import ends at the
+    first line that is refused; what came before it stays.
     """
     if folder is not None and stream is None:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
@@ -155,7 +156,7 @@ def _record(text: str, name: str, number: int) -> ImportLine:
         ((kind, fields),) = value.items()
         if kind in ("stream", "page", "entry", "withdrawal", "history") and isinstance(fields, dict):
             return ImportLine(number, kind, fields, len(text))
-    expected = '{"page": …}, {"entry": …} or {"withdrawal": …}'
+    expected = '{"page": …}, {"entry": …}, {"withdrawal": …}, {"stream": …} or {"history": …}'
     fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
 
 

@@ -71,10 +71,17 @@ class Attempts:
             raise
         if isinstance(outcome, float):
             self._count += 1
-            reason = response if isinstance(response, Exception) else f"status {response.status_code}"
-            text = "the server was not reached (%s); attempt %d of %d in %.1f s"
-            logger.warning(text, reason, self._count + 1, ATTEMPTS, outcome)
+            logger.warning("%s; attempt %d of %d in %.1f s", _reason(response), self._count + 1, ATTEMPTS, outcome)
         return outcome
+
+
+def _reason(response: httpx2.Response | httpx2.TransportError) -> str:
+    """Return why a request is sent again, for the log."""
+    if isinstance(response, httpx2.TransportError):
+        return f"the server was not reached: {response}"
+    if response.status_code in RETRIED:
+        return f"the server answered {response.status_code}"
+    return "the server could not store a line of the batch yet"
 
 
 def _place(error: httpx2.TransportError) -> str:

@@ -30,6 +30,11 @@ from .tail import Tails
 logger = logging.getLogger(__name__)
 
 LOG_GONE = "its log no longer exists"  # why a stream is given up; counted as a reset for the reason `empty`
+LOSSES = {  # what happened to a log, by the reason of the reset
+    "rollback": "the store lost acknowledged events",
+    "epoch": "another log is in the place of its log, so that nothing is published again",
+    "trimmed": "its log begins after this worker's last event, so that nothing is published again",
+}
 ATTEMPTS = 5  # to append an event again while other publishers change its entry
 RETRY_WITHIN = 0.5  # seconds until a recovery that failed is tried again
 ROUNDS = 3  # of healing in one recovery, where the store loses more meanwhile
@@ -188,7 +193,8 @@ async def fell_back(log: Log, stream: str, healed: Healed) -> bool:
 
 def count(stream: str, reason: str, healed: Healed) -> None:
     """Log and count the lost and the healed events."""
-    logger.warning("stream %s: %s, %d events lost, %d for good", stream, reason, healed.lost, len(healed.unhealed))
+    words = "stream %s: %s (%s); events lost of those in this worker's memory: %d, of which not stored again: %d"
+    logger.warning(words, stream, LOSSES.get(reason, reason), reason, healed.lost, len(healed.unhealed))
     metrics.RESETS.inc(reason)
     metrics.LOST.inc(by=healed.lost)
     metrics.HEALED.inc(by=healed.lost - len(healed.unhealed))

@@ -47,9 +47,11 @@ class Renewals:
                     (self._due.discard if is_renewed else self._due.add)(stream)
                     await asyncio.sleep(PAUSE)
                 except (StoreError, Unavailable, TimeoutError) as error:
-                    logger.warning(
-                        "stream %s: its readers have no snapshot yet, will be retried: %r", stream.name, error
+                    words = (
+                        "stream %s: its page has another language, direction or time zone, and its readers have not "
+                        "got the new snapshot yet, will be retried: %r"
                     )
+                    logger.warning(words, stream.name, error)
                     self._due.add(stream)
                     await asyncio.sleep(random.uniform(0, RETRY_WITHIN))
         finally:

@@ -34,6 +34,7 @@ NO_SYN = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0,
 SO_ATTACH_FILTER, SO_BINDTOIFINDEX = 26, 62  # of Linux; Python has no name for them
 NO_DEVICE = 0x7FFFFFFF  # the index of a network device that no machine has
 PASSED = 3  # the file descriptor of the first socket that a service manager passes, as in sd_listen_fds(3)
+ONE_SOCKET = "the socket unit (pushserver.socket) needs one line ListenStream=, no other Listen…= and no Accept=yes"
 
 
 def listen(address: Any, patience: float, *, shared: bool = False) -> socket.socket:
@@ -73,12 +74,12 @@ def passed(environ: MutableMapping[str, str], patience: float) -> socket.socket 
     if pid != str(os.getpid()) or not count:
         return None
     if count != "1":
-        raise OSError(errno.EINVAL, f"expected one socket of the service manager, got {count}: have one Listen… line")
+        raise OSError(errno.EINVAL, f"expected one socket of the service manager, got {count}: {ONE_SOCKET}")
     os.set_inheritable(PASSED, False)
     listener = socket.socket(fileno=PASSED)
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.close()
-        raise OSError(errno.EINVAL, "the service manager's socket does not listen: have ListenStream=, not Accept=")
+        raise OSError(errno.EINVAL, f"the service manager's socket does not listen: {ONE_SOCKET}")
     _set_options(listener, patience)
     return listener
 

@@ -69,8 +69,10 @@ async def _store_lock(data: Path) -> int:
                     os.kill(pid, number)
                 signalled.add(pid)
             await asyncio.sleep(0.02)
+    pids = ", ".join(f"pid {pid}" for pid in sorted(_holders(data, path))) or f"`fuser {path}` as root names it"
     raise CannotStart(
-        f"expected a free lock {path}, got one that a store has locked which does not end; end it by hand"
+        f"expected a free lock {path}, got one that the store of a killed server has; that store ({pids}) did not end "
+        f"within {TERM_LIMIT + KILL_LIMIT:.0f} s: end it, then start again"
     )
 
 

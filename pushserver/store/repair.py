@@ -69,7 +69,8 @@ async def repair_log(data: Path) -> Repair | None:
             return done
     except LogDamaged:
         raise CannotRepair(
-            "the store cannot read its log, and not for a damage that can be cut: restore a backup"
+            "the store cannot read its log, whose damage cannot be cut off, as in its snapshot (*.base.rdb): restore a "
+            "backup"
         ) from None
 
 

@@ -172,10 +172,15 @@ class PublishingRoutes:
         try:
             erased = await self._erasures.erase(publish.stream, id, history.by(publish.author, "erase"))
         except (Refused, StoreError) as error:
-            logger.warning("stream %s: the text of entry %s was not erased: %s", publish.stream, id, error)
+            words = "stream %s: the store may still have the text of entry %s (%s); to erase it: pushserver erase %s %s"
+            logger.warning(words, publish.stream, id, error, publish.stream, id)
             return None
         if not was_enough(erased.durability):
-            logger.warning("stream %s: a replica may have the text of entry %s", publish.stream, id)
+            words = (
+                "stream %s: entry %s was erased, and fewer replicas than --replicas have the erasure: a failover may "
+                "bring its text back; to repeat it: pushserver erase %s %s"
+            )
+            logger.warning(words, publish.stream, id, publish.stream, id)
             return None
         return erased_fields(erased)
 

@@ -114,7 +114,8 @@ class SurfaceRoutes:
             least = _least_n(scope["query_string"])
             copy = await self._cache.read(stream, surface, accepted(fields.get(b"accept-encoding", b"")), excerpt)
             if copy.stale_since and copy.head.n < least:
-                raise Unavailable(f"The store does not answer, and event {least} is in no memory here; retry later.")
+                says = f"this worker's copy is older than event {least}, which the address asks for (?n=)"
+                raise Unavailable(f"The store does not answer, and {says}; retry later.")
             unchanged = has_current_copy(fields, copy.etag)
         except Refused as refused:
             # An entry that was withdrawn has a page, too, which is in no cache.

@@ -49,7 +49,7 @@ def test_erase_says_since_when_and_what_is_left_to_do(server: Running, command: 
     )
     done = command("erase", stream, id)
     assert (done.exit_code, done.output.startswith(f"erased {id} at 20")) == (0, True)
-    assert done.output.endswith("the store: its files have the text no more\n")
+    assert done.output.endswith("the store's files have the text no more\n")
 
 
 def test_a_legal_withdrawal_says_whether_its_text_has_left_the_store(
@@ -57,7 +57,7 @@ def test_a_legal_withdrawal_says_whether_its_text_has_left_the_store(
 ) -> None:
     ids = [server.publish_ok(stream, headline)["id"] for headline in ("one", "two")]
     done = command("withdraw", stream, ids[0], "--reason", "legal")
-    assert done.output.splitlines()[-1].endswith("the store: its files have the text no more")
+    assert done.output.splitlines()[-1].endswith("the store's files have the text no more")
     done = command("withdraw", stream, ids[1], "--reason", "legal", "--url", serve("--replicas", "1").url)
     assert done.output.splitlines()[-1] == f"its text may still be in the store: pushserver erase {stream} {ids[1]}"
 

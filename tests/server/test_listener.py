@@ -182,7 +182,7 @@ def test_a_listener_of_the_service_manager_is_taken_over_with_its_variables(
     other = {**variables, "LISTEN_PID": "1", "PATH": "/bin"}
     assert passed(other, 30.0) is None
     assert other == {"PATH": "/bin"}, "they are for another process, and for none of ours"
-    with pytest.raises(OSError, match="got 2: have one"):
+    with pytest.raises(OSError, match="got 2: the socket unit"):
         passed({**variables, "LISTEN_FDS": "2"}, 30.0)
     its = listen(str(tmp_path / "s"), 30.0)
     monkeypatch.setattr("pushserver.server.listener.PASSED", its.detach())
