@@ -9,7 +9,7 @@ import click
 from .. import logs
 from ..client import Publisher
 from .options import json_option, publishes
-from .output import counted, erasure_line
+from .output import counted, erasure_line, replica_line
 
 
 @click.command()
@@ -47,6 +47,8 @@ def erase(publisher: Publisher, stream: str, id: str, as_json: bool) -> None:
     """
     answer = publisher.erase(stream, id)
     click.echo(json.dumps(answer) if as_json else erasure_line(stream, id, answer["erased"]))
+    if not as_json and (missing := replica_line(answer, f"pushserver erase {stream} {id}")):
+        click.echo(missing)
 
 
 @click.command()

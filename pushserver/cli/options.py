@@ -104,3 +104,6 @@ def exit_status(error: PublishError) -> int:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+idempotency_option = click.option(
+    "--idempotency-key", help="A request that is sent again with the same key is stored once. Default: a new key."
+)

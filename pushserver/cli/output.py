@@ -29,6 +29,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
+def replica_line(answer: dict[str, Any], command: str) -> str:
+    """Say that fewer replicas have a change than were asked for, and what repeats it; '' where enough have it."""
+    if "replicas" not in answer or answer["durability"] == "replica":
+        return ""
+    return f"fewer replicas than --replicas have it: a failover may bring the text back; to repeat it: {command}"
+
+
 def erasure_line(stream: str, id: str, erased: dict[str, Any] | None) -> str:
     """Say since when the text of an entry has left the store, and what is left to do; None where it is still there."""
     command = f"pushserver erase {stream} {id}"

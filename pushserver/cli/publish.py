@@ -18,7 +18,15 @@ import click
 
 from ..client import Gone, Publisher, PublishError, Rejected, TurnedAway, Unreachable, follow
 from ..content import markup
-from .options import configure_logging, exit_status, json_option, publishes, token_option, url_option
+from .options import (
+    configure_logging,
+    exit_status,
+    idempotency_option,
+    json_option,
+    publishes,
+    token_option,
+    url_option,
+)
 from .output import NOT_REACHED, REFUSED, counted, discard_output, erasure_line, fail
 
 BODY_LIMIT = 1_048_576  # characters of a body that are read; the server accepts fewer
@@ -120,7 +128,7 @@ def _entry(
 @click.option("--headline", help="Headline: plain text, at most 300 characters.")
 @click.option("--byline", "bylines", multiple=True, metavar="NAME[, ORG]", help="Author; may be repeated.")
 @click.option("--tag", "tags", multiple=True, help="Tag; may be repeated.")
-@click.option("--idempotency-key", help="Entries sent with the same key are stored once. Default: a new key.")
+@idempotency_option
 @click.option("--dry-run", is_flag=True, help="Publish nothing: show the entry as it would be, and warnings.")
 @click.option("--each-line", is_flag=True, help="Publish each line of FILE, as it arrives, as a headline.")
 @click.option("--wait", is_flag=True, help="Wait, at most 5 s, until readers were sent the entry; print to how many.")
@@ -200,6 +208,7 @@ def _publish_lines(
 )
 @click.option("--note", help="What was wrong; required for --class correction.")
 @click.option("--if-rev", "rev", type=int, help="Change the entry only if this is its current revision.")
+@idempotency_option
 @json_option
 @publishes
 def correct(
@@ -210,8 +219,8 @@ def correct(
     headline: str | None,
     kind: str,
     note: str | None,
-    rev: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Correct entry ID of STREAM. FILE has its new body in Markdown.
 
@@ -223,7 +232,7 @@ def correct(
     body = _given_body(file)
     if body is not None:
         patch["body"] = body
-    _print_answer(publisher.correct(stream, id, patch, rev=rev), "corrected", as_json)
+    _print_answer(publisher.correct(stream, id, patch, **options), "corrected", as_json)
 
 
 @click.command()
@@ -237,12 +246,21 @@ def correct(
     help="Why the entry is withdrawn.",
 )
 @click.option("--note", help="Text that the entry's URL shows from now on.")
+@idempotency_option
 @json_option
 @publishes
-def withdraw(publisher: Publisher, stream: str, id: str, reason: str, note: str | None, as_json: bool) -> None:
+def withdraw(
+    publisher: Publisher,
+    stream: str,
+    id: str,
+    reason: str,
+    note: str | None,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> None:
     """Withdraw entry ID of STREAM: its text is removed from every page and every answer."""
     try:
-        answer = publisher.withdraw(stream, id, reason=reason, note=note)
+        answer = publisher.withdraw(stream, id, reason=reason, note=note, idempotency_key=idempotency_key)
     except Gone as gone:
         if reason == "legal" and [error["field"] for error in gone.errors] == ["id"]:  # else it is of the stream
             erase = f"pushserver erase {stream} {id}"

@@ -146,8 +146,8 @@ class Log:
             raise Unavailable("The store takes no writes; nothing was stored. Retry later.") from error
         self._trouble.over()
         words = [word.decode() for word in answer]
-        self._check_stored(words, append)
         metrics.PUBLISHED.inc(words[0])
+        self._check_stored(words, append)
         return _appended(words, append.key, durability)
 
     def _check_condition(self, append: Append) -> None:
@@ -182,7 +182,9 @@ class Log:
         if first is None:
             return None
         first_hash, *rest = json.loads(first)
-        return _appended(["replayed" if first_hash == body_hash else "reused", *rest], key, durability)
+        outcome = "replayed" if first_hash == body_hash else "reused"
+        metrics.PUBLISHED.inc(outcome)
+        return _appended([outcome, *rest], key, durability)
 
     # --- for exports
 

@@ -19,7 +19,7 @@ from ..live.hub import Hub
 from ..live.receipts import Receipts
 from ..log_throttle import Trouble
 from ..store.condition import Condition
-from ..store.store import Store, StoreError, StoreUnfit
+from ..store.store import Store, StoreError, StoreUnfit, reads
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Health:
         self._slow = slow_store / 1_000 or float("inf")
         self._last_file = last_file
         self._answered_at = self._read_at = float("-inf")
+        self._is_read = False  # whether the last check could read from the store
         self._trouble = Trouble(logger, "store check passes again")
         self._slowness = Trouble(logger, "the store is fast again")
         self._asked_at: float | None = None  # while a check of the store is under way
@@ -80,10 +81,14 @@ class Health:
             try:
                 await self._store.ping()
                 self._answered_at = self._read_at = clock()
+                self._is_read = True
                 self._trouble.over()
             except (StoreError, StoreUnfit) as error:
                 self._trouble.failed("store check failed: %s", error, reason=error)
                 self._answered_at = float("-inf")
+                self._is_read = reads(error)
+                if self._is_read:
+                    self._read_at = clock()
             self._asked_at, self._took = None, clock() - began
             if self._took >= self._slow:
                 self._slowness.failed("store slow: a check took %.1f s, more than --slow-store", self._took)
@@ -132,8 +137,9 @@ class Health:
     def reading_checks(self) -> dict[str, bool]:
         """The checks that page loads need, by name. While the store is away, pages come from memory for a while."""
         at = asyncio.get_running_loop().time()
-        reads = at - self._answered_at < STALE_AFTER or at - self._read_at < self._stale_pages
-        return {"pages": reads, "staying": not self._hub.draining}
+        age = at - self._read_at
+        pages = age < self._stale_pages or (self._is_read and age < STALE_AFTER)
+        return {"pages": pages, "staying": not self._hub.draining}
 
     def measure(self) -> None:
         """Set the metrics of the checks, and of the store."""

@@ -62,6 +62,21 @@ def test_a_legal_withdrawal_says_whether_its_text_has_left_the_store(
     assert done.output.splitlines()[-1] == f"its text may still be in the store: pushserver erase {stream} {ids[1]}"
 
 
+def test_an_erasure_that_too_few_replicas_have_is_to_be_repeated(
+    server: Running, command: Command, serve: Serve, stream: str
+) -> None:
+    id = server.publish_ok(stream, "one")["id"]
+    assert command("withdraw", stream, id).exit_code == 0
+    done = command("erase", stream, id, "--url", serve("--replicas", "1").url)
+    erased, missing = done.output.splitlines()
+    assert erased.startswith(f"erased {id} at 20")
+    assert missing == (
+        "fewer replicas than --replicas have it: a failover may bring the text back; "
+        f"to repeat it: pushserver erase {stream} {id}"
+    )
+    assert len(command("erase", stream, id).output.splitlines()) == 1, "a server that asks for no replica"
+
+
 def test_history_names_the_keys_and_never_a_text(server: Running, command: Command, stream: str) -> None:
     id = server.publish_ok(stream, "a text")["id"]
     key = create_key(server, "--streams", stream)

@@ -99,6 +99,26 @@ def test_publish_with_one_key_stores_one_entry(server: Running, stream: str, run
     assert headlines(server, stream) == ["x"]
 
 
+def test_corrections_and_withdrawals_with_one_key_are_stored_once(server: Running, stream: str, run: Run) -> None:
+    id = server.publish_ok(stream, "x")["id"]
+    note = ("--class", "correction", "--note", "It was y.")
+    for command, done, revision in (
+        (("correct", stream, id, "--headline", "y", *note, "--idempotency-key", "abc"), "corrected", 2),
+        (("withdraw", stream, id, "--idempotency-key", "def"), "withdrawn", 3),
+    ):
+        first, again = run(*command), run(*command)
+        assert (first.returncode, again.returncode) == (DONE, DONE), again.stderr
+        assert first.stdout.startswith(f"{done}: {id}, revision {revision}, ")
+        assert again.stdout.startswith(f"{done} before: {id}, revision {revision}, ")
+
+
+def test_a_page_is_changed_and_ended_once(server: Running, stream: str, run: Run) -> None:
+    command = ("page", stream, "--headline", "A page", "--end")
+    assert run(*command).returncode == DONE
+    again = run(*command)
+    assert (again.returncode, again.stdout) == (DONE, "unchanged: revision 2\n" * 2)
+
+
 def test_each_line_is_published_as_it_comes(server: Running, stream: str) -> None:
     with started(server.url, server.data, "publish", stream, "--each-line", "--tag", "score", input=True) as process:
         assert process.stdin is not None

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import redis.asyncio as aioredis
 
-from pushserver import model
+from pushserver import metrics, model
 from pushserver.errors import Conflict, KeyReused
 from pushserver.model import Cursor
 from pushserver.store.listing import Listing
@@ -90,6 +90,21 @@ async def test_a_key_that_comes_with_another_body_is_refused(log: Log, store: ai
         await log.append(put(stream, "other", key="same", body_hash="bb"))
     assert [(fault.field, fault.got) for fault in refused.value.faults] == [("Idempotency-Key", "same")]
     assert len(await records(store, stream)) == 1
+
+
+async def test_each_attempt_is_counted_by_its_outcome(log: Log, stream: str) -> None:
+    before = {**metrics.PUBLISHED.counts}
+    await log.append(put(stream, id="entry", key="same"))
+    await log.append(put(stream, id="entry", key="same"))
+    assert await log.first_answer(stream, "same", "b0d7")
+    for refused in (put(stream, "other", key="same", body_hash="aa"), put(stream, id="entry", rev=3)):
+        with pytest.raises((KeyReused, RevisionConflict)):
+            await log.append(refused)
+    with pytest.raises(KeyReused):
+        await log.first_answer(stream, "same", "aa")
+    assert await log.first_answer(stream, "another", "aa") is None
+    counted = {outcome: count - before[outcome,] for (outcome,), count in metrics.PUBLISHED.counts.items()}
+    assert counted == {**dict.fromkeys(counted, 0), "stored": 1, "replayed": 2, "reused": 2, "rev": 1}
 
 
 async def test_a_key_belongs_to_its_stream(log: Log, stream: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 import redis.asyncio as aioredis
+from redis.exceptions import ClusterDownError, ConnectionError, OutOfMemoryError
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 from pushserver import metrics
 from pushserver.store.condition import Condition, StoreCondition
 from pushserver.store.folder import SOCKET
-from pushserver.store.store import StoreError
+from pushserver.store.store import StoreError, StoreUnfit
 from pushserver.web import health
 from pushserver.web.health import Health, HealthRoutes
 
@@ -181,6 +182,30 @@ class Store:
 
     def has_replicas(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize(
+    ("error", "is_read"),
+    [
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'"), True),
+        (StoreUnfit("expected maxmemory-policy noeviction, got allkeys-lru"), True),
+        (ClusterDownError("CLUSTERDOWN The cluster is down"), False),
+        (ConnectionError("away"), False),
+    ],
+    ids=["full", "unfit", "cluster down", "away"],
+)
+async def test_pages_are_ready_while_a_store_that_refuses_writes_is_read(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, is_read: bool
+) -> None:
+    monkeypatch.setattr(health, "ASKED_EVERY", 0)
+    store = Store()
+    store.error = error
+    worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
+    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=0)
+    task = asyncio.create_task(checked.run())
+    await asked(store)
+    assert (checked.checks()["store"], checked.reading_checks()["pages"]) == (False, is_read)
+    task.cancel()
 
 
 async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
