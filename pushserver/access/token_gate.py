@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..errors import BadToken, Fault, Refused
-from ..problem_json import answer
+from ..refusal_response import answer
 from .tokens import CHALLENGE, Tokens, bad_token
 
 COOKIE = "pushserver_token"

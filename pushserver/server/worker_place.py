@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from ..live.drain import longest
+from .back_off import BackOff
 from .channel import Word
 from .listener import Listeners
 from .process import WorkerProcess
@@ -27,23 +28,7 @@ logger = logging.getLogger(__name__)
 PLACE_OPEN = 1.0  # seconds for which connections wait in a place that has no worker
 START_LIMIT = 60.0  # seconds for a worker to become ready
 TRIES = 5  # workers in a row that did not become ready, after which a server on which none serves ends
-STABLE = 60.0  # seconds after which an end is not counted with those before it
-BACK_OFF, MOST_BACK_OFF = 1.0, 30.0  # seconds before the third worker in a row starts, doubled for each one after it
 KILL_AFTER = 4.0  # seconds, beyond its drain, after which a worker that does not stop is killed
-
-
-class BackOff:
-    """BackOff is how long to wait before the next worker starts: not at all for the first end, longer for each next."""
-
-    def __init__(self) -> None:
-        self._ends = 0
-
-    def next(self, lived: float) -> float:
-        """The seconds to wait after the end of a worker that lived so many seconds."""
-        if lived >= STABLE:
-            self._ends = 0
-        self._ends += 1
-        return 0.0 if self._ends == 1 else min(BACK_OFF * 2.0 ** min(self._ends - 2, 16), MOST_BACK_OFF)
 
 
 class WorkerPlace:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from .. import metrics
 from ..access.addresses import Addresses, AddressPlace
 from ..errors import Refused, TooMany, Unavailable
-from ..problem_json import answer
+from ..refusal_response import answer
 
 logger = logging.getLogger(__name__)
 

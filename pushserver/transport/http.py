@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from .. import metrics
 from ..access.addresses import AddressPlace
 from ..errors import Fault
-from ..problem_json import answer
+from ..refusal_response import answer
 from .asgi import ABORT
 from .connection import Connection
 from .deadline import LIMITS, BodyLate, Deadline, Limits

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .. import metrics
 from ..access.addresses import Addresses, AddressPlace
 from ..errors import TooMany, shorten
-from ..problem_json import answer
+from ..refusal_response import answer
 from ..transport.door import PLACE, leave
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..access.origins import Origins, foreign
-from ..problem_json import answer
-from .operations import OPERATIONS
+from ..refusal_response import answer
+from .route_table import OPERATIONS
 
 METHODS = ("GET", "HEAD")
 ASKED = "Cache-Control, If-None-Match, Last-Event-ID"  # request headers that any page may send which may read

@@ -22,7 +22,7 @@ from ..errors import Fault, NotAllowed, NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..log_throttle import Tally
 from ..logs import REQUEST
-from ..problem_json import HEADERS, answer
+from ..refusal_response import HEADERS, answer
 from ..store.store import StoreError
 from ..surfaces.cache import SurfaceCache
 from .address_guard import AddressGuard

@@ -22,8 +22,8 @@ from ..access.keys import Quota
 from ..access.token_gate import Gate
 from ..access.tokens import Tokens
 from ..errors import Fault, Refused, UpgradeRequired
-from .operations import OPERATIONS, Operation
 from .request import QUOTA
+from .route_table import OPERATIONS, Operation
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
 

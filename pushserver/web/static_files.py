@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import PreconditionFailed
 from ..page.site import Site
-from ..problem_json import HEADERS, answer
+from ..refusal_response import HEADERS, answer
 from ..surfaces.codings import GZIP, LEAST, ContentCoding, accepted
 from ..transport.exchange import PreparedAnswer, prepared_head
 from .modules import compact, join

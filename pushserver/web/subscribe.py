@@ -21,7 +21,7 @@ from ..access.token_gate import permit
 from ..errors import NotFound, Refused, Unavailable, shorten
 from ..live.hub import Hub
 from ..model import Cursor, check_stream
-from ..problem_json import answer
+from ..refusal_response import answer
 from ..store.store import StoreError
 from ..transport.asgi import (
     DETACH,

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..access.tokens import Tokens
 from ..errors import NotFound, Refused, Unavailable
 from ..model import ID
-from ..problem_json import HEADERS
+from ..refusal_response import HEADERS
 from ..surfaces.cache import SurfaceCache
 from ..surfaces.codings import ContentCoding, accepted
 from ..surfaces.shelf import Copy

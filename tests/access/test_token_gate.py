@@ -28,7 +28,7 @@ from pushserver.live.reader import ReaderState
 from pushserver.live.ring import Ring
 from pushserver.model import Cursor, milliseconds
 from pushserver.transport.asgi import WebSocketReader
-from pushserver.web.operations import OPERATIONS, Operation
+from pushserver.web.route_table import OPERATIONS, Operation
 from pushserver.wire.codes import Close
 from pushserver.wire.frames import Format, Notice
 

@@ -12,7 +12,7 @@ import pytest
 
 from pushserver.access.keyfile import KEY_FILE
 from pushserver.store.folder import SOCKET
-from pushserver.web.operations import OPERATIONS
+from pushserver.web.route_table import OPERATIONS
 from pushserver.wire.frames import Format
 
 from ..support.server import Running, reader, receive, running

@@ -12,7 +12,7 @@ import pytest
 
 from pushserver.server.listener import Listeners, listen
 from pushserver.server.process import WorkerProcess
-from pushserver.server.worker_place import MOST_BACK_OFF, STABLE, TRIES, BackOff, WorkerPlace
+from pushserver.server.worker_place import TRIES, WorkerPlace
 
 from ..support.processes import Start, eventually, workers_of
 from ..support.server import LIMIT, clients_of, reader, receive
@@ -20,14 +20,6 @@ from ..support.server import LIMIT, clients_of, reader, receive
 pytestmark = pytest.mark.anyio
 
 LISTENING = 0  # where /proc has the port at the other end of a connection
-
-
-def test_the_first_end_is_followed_at_once_and_each_next_one_later_up_to_a_bound() -> None:
-    back_off = BackOff()
-    assert [back_off.next(0.1) for _ in range(8)] == [0, 1, 2, 4, 8, 16, 30, 30]
-    assert max(back_off.next(0.1) for _ in range(2_000)) == MOST_BACK_OFF
-    assert back_off.next(STABLE) == 0, "it was stable"
-    assert back_off.next(0.1) == 1
 
 
 def test_connections_are_refused_until_the_first_worker_is_ready() -> None:

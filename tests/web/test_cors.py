@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from pushserver.web.cors import is_reading
-from pushserver.web.operations import OPERATIONS, Operation
+from pushserver.web.route_table import OPERATIONS, Operation
 
 from ..support.server import Running, running
 

@@ -12,8 +12,8 @@ from pushserver.settings import Settings
 from pushserver.web import reading_routes
 from pushserver.web.openapi import document, table
 from pushserver.web.openapi.examples import EXAMPLES
-from pushserver.web.operations import OPERATIONS
 from pushserver.web.request import JSON, MERGE_PATCH, NDJSON
+from pushserver.web.route_table import OPERATIONS
 
 from ..support.server import ROOT, Running, running
 

@@ -14,7 +14,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from pushserver.access.tokens import Tokens
-from pushserver.web.operations import OPERATIONS, Answer, Operation
+from pushserver.web.route_table import OPERATIONS, Answer, Operation
 from pushserver.web.routes import Handler, make_routes
 
 from ..support.server import LIMIT, Running

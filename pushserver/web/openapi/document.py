@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ... import errors
-from ..operations import (
+from ..route_table import (
     ANSWER_HEADERS,
     EITHER,
     OPERATIONS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..operations import OPERATIONS, Operation
+from ..route_table import OPERATIONS, Operation
 
 BEGIN, END = "<!-- addresses: made by `make docs` -->", "<!-- end of addresses -->"
 
