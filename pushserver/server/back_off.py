@@ -1,4 +1,4 @@
-"""How long a server waits before it starts a worker in the place of one that ended. Pure."""
+"""A back-off is how long a server waits before it starts a worker in the place of one that ended. Pure."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ class StoreCondition:
         if condition == Condition.DISK_FULL:
             raise DiskReserve("The server's disk is full; nothing was stored. Retry later.", RETRY_AFTER)
         if condition == Condition.DISK_RESERVE and type not in URGENT:
-            detail = "The server's disk is almost full: it takes only withdrawals and ends; nothing was stored."
+            detail = (
+                "The server's disk is almost full: it takes only withdrawals, ends and deletions; nothing was stored."
+            )
             raise DiskReserve(f"{detail} Retry later.", RETRY_AFTER)
 
 

@@ -42,7 +42,7 @@ FAILED_WRITE = re.compile("AOF (write|for fsync) error")
 
 CONDITIONS = {
     Condition.SOUND: "the data folder and its disk are sound: publishing goes on",
-    Condition.DISK_RESERVE: "disk almost full: only withdrawals and ends are stored until there is more free space",
+    Condition.DISK_RESERVE: "disk almost full: it takes withdrawals, ends and deletions until there is more free space",
     Condition.DISK_FULL: "disk full: nothing is stored until there is more free space",
 }
 
