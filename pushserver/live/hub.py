@@ -99,12 +99,15 @@ class Hub:
 
     async def run(self) -> None:
         """Tail, beat and sweep until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tails.run())
-            tasks.create_task(self._heartbeat.run())
-            tasks.create_task(self._sweep())
-            if self._options.lifetime:
-                tasks.create_task(self._renew())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tails.run())
+                tasks.create_task(self._heartbeat.run())
+                tasks.create_task(self._sweep())
+                if self._options.lifetime:
+                    tasks.create_task(self._renew())
+        finally:
+            self._lookups.close()
 
     def is_sound(self) -> bool:
         """Whether every followed partition is being read."""

@@ -62,6 +62,11 @@ class Lookups:
         """Ask the store again for a name: its stream was deleted."""
         self._known.pop(name, None)
 
+    def close(self) -> None:
+        """End the looks that are under way."""
+        for task in (*self._looks.values(), *([self._learning] if self._learning else [])):
+            task.cancel()
+
     def _know(self, names: Iterable[str]) -> None:
         for name in names:
             self._known[name] = None

@@ -132,12 +132,28 @@ class StoreClock:
         return min(self._samples)[1] if self._samples else 0.0
 
 
+class Pool(aioredis.BlockingConnectionPool):
+    """Pool closes a connection that comes back after `close`: redis-py would keep it, when it connected meanwhile."""
+
+    is_closed = False
+
+    async def release(self, connection: AbstractConnection) -> None:
+        await super().release(connection)
+        if self.is_closed:
+            await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close every connection, those in use included."""
+        self.is_closed = True
+        await self.disconnect(inuse_connections=True)
+
+
 class Node:
     """A node is one server of the store: its pool, and the connections that were opened for blocking commands."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._pool = aioredis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=1, **OPTIONS)
+        self._pool = Pool.from_url(url, max_connections=CONNECTIONS, timeout=1, **OPTIONS)
         self.redis = aioredis.Redis(connection_pool=self._pool)
         self.durability = "memory"  # until `Store.ping` has verified more
         self.clock = StoreClock()
@@ -183,7 +199,7 @@ class Node:
         self.is_closed = True
         for connection in tuple(self._own):
             await self.disconnect(connection)
-        await self._pool.disconnect(inuse_connections=True)
+        await self._pool.close()
 
 
 async def exchange(connection: AbstractConnection, packed: bytes) -> Any:

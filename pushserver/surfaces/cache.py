@@ -105,7 +105,16 @@ class SurfaceCache:
         try:
             return await self._read_exact(stream, key)
         except StoreError:
-            return await self._read_stale(stream, key), "stale"
+            try:
+                return await self._read_stale(stream, key), "stale"
+            except Unavailable:
+                # There is nothing to show in its place: a store that is silent for a moment is waited for.
+                if not await self._heads.back(stream):
+                    raise
+        try:
+            return await self._read_exact(stream, key)
+        except StoreError:
+            raise Unavailable("The store does not answer; retry later.") from None
 
     def measure(self) -> None:
         """Set the metrics of what the cache has now."""

@@ -24,6 +24,7 @@ from ..store.store import StoreError
 INTERVAL = 0.003  # seconds between the beginnings of two looks at a partition
 LIMIT = 0.5  # seconds for the store to answer; after that it counts as away
 AGAIN = 0.5  # seconds after which a store that is away is asked again
+AWAITED = 4.5  # seconds for which a store that went away is awaited: with LIMIT as long as a publish waits for it
 STREAMS = 256  # in one look
 TURN = 16  # readers of a look who go on at once; then live passes have their turn
 
@@ -53,6 +54,10 @@ class Heads:
         """The same as a future, which has a StoreError while the store is away."""
         return self._looks[partition_of(stream, len(self._looks))].ask(stream)
 
+    async def back(self, stream: str) -> bool:
+        """Wait until a store that went away answers again; False where it has been away for AWAITED seconds."""
+        return await self._looks[partition_of(stream, len(self._looks))].back()
+
 
 class Look:
     """Look asks for the heads of the streams of one partition, for all who wait, again and again while any does."""
@@ -64,6 +69,8 @@ class Look:
         self._task: asyncio.Task[None] | None = None
         self._error: StoreError | None = None  # while the store is away: readers do not wait for it to be silent again
         self._begun_at = float("-inf")  # of the last look, seconds on the loop's clock
+        self._away_at = 0.0  # when the store went away
+        self._is_back = asyncio.Event()  # since then
 
     def ask(self, stream: str) -> asyncio.Future[Found]:
         """A future of the stream's head at an instant after this call; at once an error while the store is away."""
@@ -76,6 +83,14 @@ class Look:
         if self._task is None:
             self._task = loop.create_task(self._run())
         return future
+
+    async def back(self) -> bool:
+        """As `Heads.back`."""
+        if self._error is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._away_at + AWAITED):
+                    await self._is_back.wait()
+        return self._error is None
 
     async def _run(self) -> None:
         """Look until nobody waits."""
@@ -102,7 +117,8 @@ class Look:
         try:
             heads = await within(self._log.heads(names), LIMIT)
         except StoreError as error:
-            self._error = error
+            self._error, self._away_at = error, asyncio.get_running_loop().time()
+            self._is_back.clear()
             for future in _open((*waiting.values(), *self._waiting.values())):
                 future.set_exception(error)
             self._waiting.clear()
@@ -128,6 +144,7 @@ class Look:
             with suppress(StoreError):
                 await within(self._log.heads(names), LIMIT)
                 self._error = None
+        self._is_back.set()
 
 
 def _open(waiting: Iterable[Futures]) -> Iterator[asyncio.Future[Found]]:

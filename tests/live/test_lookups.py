@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -37,8 +39,18 @@ class Shelf:
         return sorted(self.names)
 
 
-def lookups_of(shelf: Shelf) -> Lookups:
-    return Lookups(exists=shelf.exists, newest=shelf.newest)
+Make = Callable[[Shelf], Lookups]
+
+
+@pytest.fixture
+def lookups_of() -> Iterator[Make]:
+    """Make lookups, which end with the test."""
+    with ExitStack() as stack:
+
+        def make(shelf: Shelf) -> Lookups:
+            return stack.enter_context(closing(Lookups(exists=shelf.exists, newest=shelf.newest)))
+
+        yield make
 
 
 async def is_there(looks: Lookups, name: str) -> bool:
@@ -50,7 +62,7 @@ async def is_there(looks: Lookups, name: str) -> bool:
         return True
 
 
-async def test_a_name_that_exists_is_looked_up_once() -> None:
+async def test_a_name_that_exists_is_looked_up_once(lookups_of: Make) -> None:
     shelf = Shelf("storm")
     looks = lookups_of(shelf)
     assert [await is_there(looks, "storm") for _ in range(3)] == [True] * 3
@@ -60,7 +72,7 @@ async def test_a_name_that_exists_is_looked_up_once() -> None:
     assert not await is_there(looks, "storm")
 
 
-async def test_a_name_that_did_not_exist_is_looked_up_again() -> None:
+async def test_a_name_that_did_not_exist_is_looked_up_again(lookups_of: Make) -> None:
     shelf = Shelf()
     looks = lookups_of(shelf)
     assert not await is_there(looks, "storm")
@@ -68,7 +80,7 @@ async def test_a_name_that_did_not_exist_is_looked_up_again() -> None:
     assert await is_there(looks, "storm")
 
 
-async def test_those_who_ask_for_the_same_unknown_name_share_a_look() -> None:
+async def test_those_who_ask_for_the_same_unknown_name_share_a_look(lookups_of: Make) -> None:
     shelf = Shelf()
     looks = lookups_of(shelf)
     shelf.gate.clear()
@@ -91,7 +103,7 @@ async def outcomes(tasks: list[asyncio.Task[None]], expected: int) -> Counter[ty
     return Counter(done)
 
 
-async def test_a_flood_of_names_waits_in_a_bounded_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_of_names_waits_in_a_bounded_line(lookups_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     shelf = Shelf()
     looks = lookups_of(shelf)
@@ -101,7 +113,9 @@ async def test_a_flood_of_names_waits_in_a_bounded_line(monkeypatch: pytest.Monk
     assert len([name for name in shelf.asked if name != "newest"]) == LOOKS
 
 
-async def test_a_flood_of_one_name_waits_in_a_bounded_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_of_one_name_waits_in_a_bounded_line_too(
+    lookups_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     looks = lookups_of(Shelf())
     for _ in range(LOOKS):
@@ -110,7 +124,9 @@ async def test_a_flood_of_one_name_waits_in_a_bounded_line_too(monkeypatch: pyte
     assert await outcomes(flood, 1_000 - SHARERS) == {Unavailable: 1_000 - SHARERS}
 
 
-async def test_a_flood_has_the_newest_streams_learned_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_has_the_newest_streams_learned_once_in_a_while(
+    lookups_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     monkeypatch.setattr(lookups, "LEARNED_EVERY", LIMIT)
     shelf = Shelf("storm", "flood")
@@ -123,7 +139,9 @@ async def test_a_flood_has_the_newest_streams_learned_once_in_a_while(monkeypatc
     assert "storm" not in shelf.asked
 
 
-async def test_one_flooded_name_leaves_the_next_look_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_flooded_name_leaves_the_next_look_to_another(
+    lookups_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lookups, "PERIOD", 0.05)
     shelf = Shelf("storm")
     looks = lookups_of(shelf)
@@ -136,7 +154,7 @@ async def test_one_flooded_name_leaves_the_next_look_to_another(monkeypatch: pyt
     assert not any(await asyncio.gather(*flood))
 
 
-async def test_names_that_exist_use_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_that_exist_use_up_nothing(lookups_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     names = [f"storm-{number}" for number in range(4 * LOOKS)]
     looks = lookups_of(Shelf(*names))
@@ -144,7 +162,7 @@ async def test_names_that_exist_use_up_nothing(monkeypatch: pytest.MonkeyPatch) 
         assert await is_there(looks, name)
 
 
-async def test_a_store_that_is_away_uses_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_is_away_uses_up_nothing(lookups_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", LIMIT)
     looks = lookups_of(Shelf("storm"))
     for _ in range(2 * LOOKS):
@@ -153,7 +171,7 @@ async def test_a_store_that_is_away_uses_up_nothing(monkeypatch: pytest.MonkeyPa
     assert await is_there(looks, "storm")
 
 
-async def test_the_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_of_names_is_bounded(lookups_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "KNOWN", 2)
     shelf = Shelf("a", "b", "c")
     looks = lookups_of(shelf)
@@ -162,7 +180,7 @@ async def test_the_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert shelf.asked == ["a", "b", "c", "b"]
 
 
-async def test_readers_of_a_deleted_stream_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_of_a_deleted_stream_share_one_look(lookups_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "PERIOD", 1e6)
     looked: list[str] = []
 

@@ -50,6 +50,19 @@ async def test_a_server_that_is_left_ends_its_connections(store_url: str) -> Non
             await reading
 
 
+async def test_a_connection_that_is_made_while_its_server_is_left_is_closed(store_url: str) -> None:
+    node = Node(store_url)
+    pool: Any = node.redis.connection_pool
+    command = asyncio.ensure_future(node.redis.ping())
+    while not pool._in_use_connections:
+        await asyncio.sleep(0)
+    (connection,) = pool._in_use_connections
+    await node.close()
+    async with asyncio.timeout(LIMIT):
+        await asyncio.wait([command])
+    assert (pool._available_connections, connection.is_connected) == ([connection], False)
+
+
 @pytest.fixture
 async def connection(store_url: str) -> AsyncIterator[BlockingConnection]:
     node = Node(store_url)

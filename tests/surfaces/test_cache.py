@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
 from pushserver.errors import NotFound, Unavailable
 from pushserver.live.hub import Hub
+from pushserver.model import Deletion
 from pushserver.page.masthead import Masthead
 from pushserver.page.render import NOWHERE
 from pushserver.page.site import Site
 from pushserver.store.deletion import Deletions
 from pushserver.store.log import Head, Log, Snapshot
+from pushserver.store.store import StoreError
+from pushserver.surfaces import heads
 from pushserver.surfaces.cache import EXCERPTS_SHARE, MAKING, WAITING, SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
 from pushserver.surfaces.shelf import Copy, CopyKey
@@ -318,3 +321,38 @@ async def test_a_slice_reuses_the_pieces_of_the_one_before_but_of_what_was_withd
             await asyncio.sleep(0)
     assert len(former & set(shelf.older._pieces.values())) == 2
     assert [entry for entry in shelf.older._pieces if b"Headline 1" in entry] == []
+
+
+class Silent(CountedLog):
+    """A log of a store whose looks fail until it `answers`."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.answers = False
+        self.failed = asyncio.Event()
+
+    async def heads(self, streams: Sequence[str]) -> list[Head | Deletion | None]:
+        if not self.answers:
+            self.failed.set()
+            raise StoreError("silent")
+        return await super().heads(streams)
+
+
+@pytest.mark.parametrize(("surface", "excerpt"), [(Surface.PAGE, ""), (Surface.ENTRY, "one"), (Surface.PAGE, "9.z")])
+async def test_what_is_not_in_memory_waits_for_a_store_that_is_silent_for_a_moment(
+    log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch, surface: Surface, excerpt: str
+) -> None:
+    monkeypatch.setattr(heads, "AGAIN", 0.0)
+    monkeypatch.setattr(heads, "LIMIT", LIMIT)
+    await log.append(entry_append(stream, "One", id="one", at=1))
+    silent = Silent(log)
+    cache = cache_of(silent, hub)
+    monkeypatch.setattr(heads, "AWAITED", 0.0)
+    with pytest.raises(Unavailable):
+        await cache.read(stream, surface, IDENTITY, excerpt)
+    monkeypatch.setattr(heads, "AWAITED", LIMIT)
+    reading = asyncio.create_task(cache.read(stream, surface, IDENTITY, excerpt))
+    silent.failed.clear()
+    await silent.failed.wait()
+    silent.answers = True
+    assert "One" in (await reading).body.decode()

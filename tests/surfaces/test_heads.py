@@ -101,7 +101,13 @@ async def test_a_store_that_is_silent_is_away(tmp_path: Path, stream: str, monke
         monkeypatch.setattr(surfaces_heads, "LIMIT", 0.5)
         results = await asyncio.gather(*(heads.of(stream) for _ in range(3)), return_exceptions=True)
         assert all(isinstance(result, StoreError) for result in results), results
+        monkeypatch.setattr(surfaces_heads, "AWAITED", 0.0)
+        assert not await heads.back(stream), "it has been away for long enough"
+        monkeypatch.setattr(surfaces_heads, "AWAITED", LIMIT)
+        waiting = asyncio.create_task(heads.back(stream))
         server.thaw()
+        assert await waiting
+        assert await heads.back(stream), "it is not away"
         while isinstance((await asyncio.gather(heads.of(stream), return_exceptions=True))[0], StoreError):
             await asyncio.sleep(0.01)
         assert await heads.of(stream) == Head(appended.cursor, 1)
