@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import socket as sockets
+from collections import Counter
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
@@ -215,14 +217,20 @@ def test_what_comes_to_a_passed_listener_after_a_server_waits_for_the_next_one(t
 async def test_workers_have_as_many_connections_as_each_other_however_many_come_at_once(start: Start) -> None:
     server = start("--workers", "2")
     host, port = server.url.removeprefix("http://").split(":")
-    workers = workers_of(server)
-    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers))
-    before = [len(clients_of(pid)) for pid in workers]
+    await eventually(lambda: all(LISTENING in clients_of(pid) for pid in workers_of(server)))
+    request = f"GET /streams/any/desk/echo HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {server.key}\r\n\r\n"
     async with AsyncExitStack() as stack:
-        opened = await asyncio.gather(*(asyncio.open_connection(host, int(port)) for _ in range(MANY)))
-        for _, writer in opened:
+
+        async def worker() -> str:
+            """The name of the worker that accepts a connection, which stays open."""
+            reader, writer = await asyncio.open_connection(host, int(port))
             stack.callback(writer.close)
-        await eventually(lambda: sum(len(clients_of(pid)) for pid in workers) == MANY + sum(before))
-        shares = [(len(clients_of(pid)) - had) / MANY for pid, had in zip(workers, before, strict=True)]
+            writer.write(request.encode())
+            await reader.readuntil(b"\r\n\r\n")
+            return str(json.loads(await reader.readline())["worker"])
+
+        accepted = Counter(await asyncio.gather(*(worker() for _ in range(MANY))))
+    assert len(accepted) == 2
+    shares = [count / MANY for count in accepted.values()]
     # The kernel deals them out by chance: so far from half is more than four standard deviations.
     assert all(0.45 < share < 0.55 for share in shares), shares
