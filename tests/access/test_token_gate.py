@@ -330,8 +330,8 @@ async def test_what_waits_for_a_slow_reader_is_not_sent_after_the_end(
             taken = await take_after_the_end(server, stream, cursor, token(stream, exp=time.time() + lifetime))
             # It gets what lay in the buffers of the network already. What waited, and a close behind it, it does not.
             assert taken.count(b'"type":"entry.put"') < 150
-            assert not taken.endswith(Close.TOKEN_EXPIRED.to_bytes(2, "big"))
-            if b'"type":"entry.put"' in taken:
+            if b'"type":"entry.put"' in taken:  # else the token expired before any was written, and a close is right
+                assert not taken.endswith(Close.TOKEN_EXPIRED.to_bytes(2, "big"))
                 return
     pytest.fail("no token lasted until an entry came")
 
