@@ -18,4 +18,4 @@ def test_an_hour_of_a_page_is_measured() -> None:
     assert last.heap < first.heap * 1.1
     assert last.nodes < first.nodes * 1.1
     assert last.processor > 0 < burst
-    assert len(str(last).split()) == 7
+    assert len(str(last).split()) == 8
