@@ -20,7 +20,7 @@ export class LiveView extends EventTarget {
   constructor(root: HTMLElement, options?: Options);
   readonly root: HTMLElement;
   readonly stream: Stream;
-  /** Go live, unless the coverage has ended or the root shows older entries only. */
+  /** Go live, unless the stream has ended or the root shows older entries only. */
   open(): void;
   /** Leave the root as it is, for good. */
   dispose(): void;

@@ -137,7 +137,7 @@ OPERATIONS = [
         "GET",
         "/readyz",
         "isReady",
-        "Tell whether the worker reaches and reads the store, and is not stopping.",
+        "Tell whether the worker takes new readers and publishes, and is not stopping.",
         {200: Answer("Yes.", {JSON: answers.Ready}), 503: Answer("No.", {JSON: answers.Ready})},
     ),
     Operation(
@@ -212,7 +212,7 @@ OPERATIONS = [
         "POST",
         "/streams/{stream}/end",
         "endStream",
-        "End the coverage; `next` names the follow-up page.",
+        "End the stream; `next` names the follow-up page.",
         _page,
         f"{WRITING} 404 412",
         {JSON: schema.EndIn},

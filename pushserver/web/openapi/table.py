@@ -37,4 +37,6 @@ def _needs(operation: Operation) -> str:
 
 
 def _code(rights: str) -> str:
-    return ", ".join(f"`{right}`" for right in rights.split(", "))
+    """`a, b, c` as words of a sentence, each in code: "`a`, `b` and `c`"."""
+    *others, last = (f"`{right}`" for right in rights.split(", "))
+    return f"{', '.join(others)} and {last}" if others else last
