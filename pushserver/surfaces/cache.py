@@ -105,12 +105,12 @@ class SurfaceCache:
         try:
             return await self._read_exact(stream, key)
         except StoreError:
-            try:
-                return await self._read_stale(stream, key), "stale"
-            except Unavailable:
-                # There is nothing to show in its place: a store that is silent for a moment is waited for.
-                if not await self._heads.back(stream):
-                    raise
+            copy = await self._read_stale(stream, key)
+            if copy is not None:
+                return copy, "stale"
+        # Nothing is there to be shown in its place: a store that is silent for a moment is waited for.
+        if not await self._heads.back(stream):
+            raise Unavailable("The store does not answer; retry later.")
         try:
             return await self._read_exact(stream, key)
         except StoreError:
@@ -326,35 +326,36 @@ class SurfaceCache:
 
     # --- the store is away
 
-    async def _read_stale(self, stream: str, key: CopyKey) -> Copy:
-        """Return a surface made of the snapshot in memory. Raises Unavailable."""
+    async def _read_stale(self, stream: str, key: CopyKey) -> Copy | None:
+        """A surface made of what is in memory; None where that is nothing, or too old. Raises Unavailable."""
         shelf = self._shelves.get(stream)
         if shelf and key.excerpt:
             return self._stale_excerpt(shelf, key)
         if not shelf or not shelf.head:
-            raise Unavailable("The store does not answer; retry later.")
-        key = key._replace(stale_since=self._stale_since(stream, shelf.head, shelf.verified_at))
+            return None
+        since = self._stale_since(stream, shelf.head, shelf.verified_at)
+        if since is None:
+            return None
+        key = key._replace(stale_since=since)
         copy = shelf.copy(key)
         if copy is None:
             making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
             copy = await asyncio.shield(making)
         return copy
 
-    def _stale_excerpt(self, shelf: Shelf, key: CopyKey) -> Copy:
-        """Return the copy of an excerpt, which is all that is in memory of it. Raises Unavailable."""
+    def _stale_excerpt(self, shelf: Shelf, key: CopyKey) -> Copy | None:
+        """The copy of an excerpt, which is all that is in memory of it; None where there is none, or it is too old."""
         copy = shelf.copy(key)
         if copy is None:
-            raise Unavailable("The store does not answer; retry later.")
+            return None
         verified_at = shelf.verified_at if copy.head == shelf.head else copy.asked_at
-        stale_since = self._stale_since(shelf.name, copy.head, verified_at)
-        return copy._replace(etag=f'{copy.etag[:-1]}.{digest(stale_since)}"', stale_since=stale_since)
+        since = self._stale_since(shelf.name, copy.head, verified_at)
+        return copy._replace(etag=f'{copy.etag[:-1]}.{digest(since)}"', stale_since=since) if since else None
 
-    def _stale_since(self, stream: str, head: Head, verified_at: int) -> str:
-        """Return the last instant at which this head was the stream's. Raises Unavailable where it is too long ago."""
+    def _stale_since(self, stream: str, head: Head, verified_at: int) -> str | None:
+        """The last instant at which this head was the stream's, None where it is too long ago."""
         since = max(self._hub.current_until(stream, head.cursor) or 0, verified_at)
-        if model.now() - since > self._stale_ms:
-            raise Unavailable("The store has not answered for too long; retry later.")
-        return model.instant(since)
+        return model.instant(since) if model.now() - since <= self._stale_ms else None
 
     # --- shelves
 

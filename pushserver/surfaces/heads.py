@@ -25,6 +25,7 @@ INTERVAL = 0.003  # seconds between the beginnings of two looks at a partition
 LIMIT = 0.5  # seconds for the store to answer; after that it counts as away
 AGAIN = 0.5  # seconds after which a store that is away is asked again
 AWAITED = 4.5  # seconds for which a store that went away is awaited: with LIMIT as long as a publish waits for it
+WAITING = 256  # reads that await it at a time
 STREAMS = 256  # in one look
 TURN = 16  # readers of a look who go on at once; then live passes have their turn
 
@@ -36,12 +37,13 @@ Waiting = dict[str, Futures]
 class Heads:
     """Heads looks at the newest events of streams. `yield_to` is awaited before the readers of a look go on.
 
-    A stream costs one look however many ask for it; `close` ends the looks that are under way.
+    A stream costs one look however many ask for it.
     """
 
     def __init__(self, log: Log, *, yield_to: Callable[[], Awaitable[None]]) -> None:
         partitions = log.store.partitions
         self._looks = [Look(log, yield_to) for _ in range(partitions)]
+        self._waiting = 0  # reads that await a store that went away
 
     async def of(self, stream: str) -> Found:
         """The newest event of a stream, or its deletion, at an instant after the call, None for no such stream.
@@ -55,8 +57,17 @@ class Heads:
         return self._looks[partition_of(stream, len(self._looks))].ask(stream)
 
     async def back(self, stream: str) -> bool:
-        """Wait until a store that went away answers again; False where it has been away for AWAITED seconds."""
-        return await self._looks[partition_of(stream, len(self._looks))].back()
+        """Whether a store that is away answers again: waits for it until it has been away for AWAITED seconds.
+
+        False at once where it is not away, so that nothing was waited for, and where WAITING others wait.
+        """
+        if self._waiting >= WAITING:
+            return False
+        self._waiting += 1
+        try:
+            return await self._looks[partition_of(stream, len(self._looks))].back()
+        finally:
+            self._waiting -= 1
 
 
 class Look:
@@ -86,10 +97,11 @@ class Look:
 
     async def back(self) -> bool:
         """As `Heads.back`."""
-        if self._error is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._away_at + AWAITED):
-                    await self._is_back.wait()
+        if self._error is None:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._away_at + AWAITED):
+                await self._is_back.wait()
         return self._error is None
 
     async def _run(self) -> None:
@@ -139,12 +151,15 @@ class Look:
 
     async def _until_back(self, names: list[str]) -> None:
         """Ask the store again and again, until it answers."""
-        while self._error is not None:
-            await asyncio.sleep(AGAIN)
-            with suppress(StoreError):
-                await within(self._log.heads(names), LIMIT)
-                self._error = None
-        self._is_back.set()
+        try:
+            while True:
+                await asyncio.sleep(AGAIN)
+                with suppress(StoreError):
+                    await within(self._log.heads(names), LIMIT)
+                    return
+        finally:  # also after any other error: while the store counts as away, nobody else would ask it
+            self._error = None
+            self._is_back.set()
 
 
 def _open(waiting: Iterable[Futures]) -> Iterator[asyncio.Future[Found]]:

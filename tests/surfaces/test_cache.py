@@ -31,6 +31,12 @@ pytestmark = pytest.mark.anyio
 IDENTITY, GZIP = ContentCoding.IDENTITY, ContentCoding.GZIP
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store of a busy machine has as long as it needs."""
+    monkeypatch.setattr(heads, "LIMIT", LIMIT)
+
+
 @pytest.fixture
 async def hub(log: Log) -> AsyncIterator[Hub]:
     async with running(log) as hub:
@@ -49,10 +55,9 @@ class CountedLog(Log):
         return await super().snapshot(*arguments, **options)
 
 
-def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20, *, site: Site = NOWHERE, version: str = "1") -> SurfaceCache:
-    return SurfaceCache(
-        log, hub, page_entries=100, limit_bytes=limit_bytes, stale_pages=300, site=site, version=version
-    )
+def cache_of(log: Log, hub: Hub, limit_bytes: int = 2**20, **options: Any) -> SurfaceCache:
+    defaults: dict[str, Any] = {"page_entries": 100, "stale_pages": 300, "site": NOWHERE, "version": "1"}
+    return SurfaceCache(log, hub, limit_bytes=limit_bytes, **defaults | options)
 
 
 async def read(cache: SurfaceCache, stream: str, surface: Surface = Surface.PAGE) -> str:
@@ -343,7 +348,6 @@ async def test_what_is_not_in_memory_waits_for_a_store_that_is_silent_for_a_mome
     log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch, surface: Surface, excerpt: str
 ) -> None:
     monkeypatch.setattr(heads, "AGAIN", 0.0)
-    monkeypatch.setattr(heads, "LIMIT", LIMIT)
     await log.append(entry_append(stream, "One", id="one", at=1))
     silent = Silent(log)
     cache = cache_of(silent, hub)
@@ -356,3 +360,51 @@ async def test_what_is_not_in_memory_waits_for_a_store_that_is_silent_for_a_mome
     await silent.failed.wait()
     silent.answers = True
     assert "One" in (await reading).body.decode()
+
+
+async def test_a_page_that_is_too_old_to_be_shown_waits_for_the_store_as_well(
+    log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "AGAIN", 0.0)
+    monkeypatch.setattr(heads, "AWAITED", LIMIT)
+    await log.append(entry_append(stream, "One"))
+    silent = Silent(log)
+    cache = cache_of(silent, hub, stale_pages=0)
+    silent.answers = True
+    assert "One" in await read(cache, stream)
+    silent.answers = False
+    reading = asyncio.create_task(read(cache, stream))
+    await silent.failed.wait()
+    silent.answers = True
+    assert "One" in await reading
+
+
+async def test_a_page_that_is_refused_for_want_of_a_turn_does_not_wait_for_the_store(
+    log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append(entry_append(stream, "One"))
+    silent = Silent(log)
+    cache = cache_of(silent, hub)
+    silent.answers = True
+    assert "One" in await read(cache, stream)
+    silent.answers = False
+    cache._turns.queued = MAKING + WAITING
+    monkeypatch.setattr(cache._heads, "back", pytest.fail)
+    with pytest.raises(Unavailable, match="Too many"):
+        await read(cache, stream)
+
+
+async def test_a_snapshot_that_fails_while_the_store_answers_is_not_read_again_at_once(
+    log: Log, hub: Hub, stream: str
+) -> None:
+    await log.append(entry_append(stream, "One"))
+
+    class Unread(CountedLog):
+        async def snapshot(self, *arguments: Any, **options: Any) -> Snapshot | None:
+            await super().snapshot(*arguments, **options)
+            raise StoreError("no answer within 5 s")
+
+    unread = Unread(log)
+    with pytest.raises(Unavailable, match="The store does not answer"):
+        await read(cache_of(unread, hub), stream)
+    assert unread.snapshots == 1

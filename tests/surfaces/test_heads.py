@@ -107,8 +107,53 @@ async def test_a_store_that_is_silent_is_away(tmp_path: Path, stream: str, monke
         waiting = asyncio.create_task(heads.back(stream))
         server.thaw()
         assert await waiting
-        assert await heads.back(stream), "it is not away"
+        assert not await heads.back(stream), "it is not away, so that nothing was waited for"
         while isinstance((await asyncio.gather(heads.of(stream), return_exceptions=True))[0], StoreError):
             await asyncio.sleep(0.01)
         assert await heads.of(stream) == Head(appended.cursor, 1)
         await store.close()
+
+
+class FailingLog(CountedLog):
+    """A log whose next looks fail with these errors, first to last."""
+
+    errors: list[Exception]
+
+    async def heads(self, streams: Sequence[str]) -> list[Head | Deletion | None]:
+        found = await super().heads(streams)
+        if self.errors:
+            raise self.errors.pop(0)
+        return found
+
+
+async def test_so_many_reads_await_a_store_at_a_time(log: Log, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surfaces_heads, "WAITING", 1)
+    monkeypatch.setattr(surfaces_heads, "AWAITED", LIMIT)
+    failing = FailingLog(log)
+    failing.errors = [StoreError("away")]
+    heads = Heads(failing, yield_to=no_pass)
+    with pytest.raises(StoreError):
+        await heads.of(stream)
+    failing.gate.clear()
+    first = asyncio.create_task(heads.back(stream))
+    await asyncio.sleep(0)
+    assert not await heads.back(stream)
+    failing.gate.set()
+    assert await first
+
+
+async def test_a_store_is_asked_again_whatever_became_of_who_asked_it(
+    log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surfaces_heads, "AWAITED", LIMIT)
+    failing = FailingLog(log)
+    failing.errors = [StoreError("away")]
+    heads = Heads(failing, yield_to=no_pass)
+    with pytest.raises(StoreError):
+        await heads.of(stream)
+    back = asyncio.create_task(heads.back(stream))
+    (asking,) = (task for task in asyncio.all_tasks() if "Look._run" in str(task.get_coro()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    assert await back
+    assert await heads.of(stream) is None
