@@ -287,6 +287,12 @@ class Log:
         keys = [self.key(stream, name) for name in ("log", MARK) for stream in streams]
         return [_head(row) for row in await self.store.read(self._heads, keys)]
 
+    async def try_read(self) -> None:
+        """Read from each primary as `heads` does. Raises StoreError."""
+        for partitions in (await self.store.primaries()).values():
+            tag = model.tag(partitions[0])
+            await self.store.read(self._heads, [f"{tag}:log", f"{tag}:{MARK}"])
+
     async def resume(
         self, stream: str, cursor: Cursor, *, limit: int, limit_bytes: int, in_part: bool = False
     ) -> Resumed:

@@ -53,11 +53,6 @@ class StoreUnfit(Exception):
     """StoreUnfit refuses a store that answers and must not be used; it says what was expected and what came."""
 
 
-def reads(error: Exception) -> bool:
-    """Whether a store that failed a check so may still be read: it answered, and refused a write or is not fit."""
-    return isinstance(error, ResponseError | StoreUnfit) and not isinstance(error, ClusterDownError)
-
-
 class Durability(NamedTuple):
     """Durability says what a store promises of a write that it acknowledged.
 

@@ -18,7 +18,7 @@ from ..refusal_response import answer
 
 logger = logging.getLogger(__name__)
 
-PLACE = "pushserver.worker_place"  # scope extension: the AddressPlace of the connection, or None
+PLACE = "pushserver.place"  # scope extension: the AddressPlace of the connection, or None
 FILES_RETRY = 2  # seconds after which a client is asked to come back that was refused for want of files
 LOGGED_EVERY = 60.0  # seconds between two log lines that say so
 

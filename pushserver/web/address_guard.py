@@ -12,10 +12,9 @@ from ..access.addresses import Addresses, AddressPlace
 from ..errors import TooMany, shorten
 from ..refusal_response import answer
 from ..transport.door import PLACE, leave
+from .health import PROBES
 
 logger = logging.getLogger(__name__)
-
-PROBES = frozenset({"/livez", "/readyz"})  # a load balancer that is refused would take the worker for dead
 
 
 class AddressGuard:
@@ -56,7 +55,7 @@ class AddressGuard:
         kind = "address_handshakes" if subscribes(scope) else "address_requests"
         try:
             if kind == "address_requests":
-                if scope["path"] not in PROBES:
+                if scope["path"] not in PROBES:  # a balancer that is refused would take the worker for dead
                     self._addresses.take_request(host, now)
                 return None
             self._addresses.take_handshake(host, now)

@@ -70,7 +70,7 @@ def create_app(settings: Settings, condition: StoreCondition | None = None, *, l
     hub = Hub(log, HubOptions.of(settings))
     receipts = Receipts(store, hub)
     health = Health(
-        store,
+        log,
         hub,
         receipts,
         stale_pages=settings.stale_pages,

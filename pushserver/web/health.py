@@ -19,12 +19,17 @@ from ..live.hub import Hub
 from ..live.receipts import Receipts
 from ..log_throttle import Trouble
 from ..store.condition import Condition
-from ..store.store import Store, StoreError, StoreUnfit, reads
+from ..store.connection import within
+from ..store.log import Log
+from ..store.store import StoreError, StoreUnfit
+from ..surfaces import heads
 
 logger = logging.getLogger(__name__)
 
+PROBES = ("/livez", "/readyz", "/readyz/read")  # which balancers ask, also by HEAD and OPTIONS, and without a limit
 ASKED_EVERY = 2.0  # seconds
 STALE_AFTER = 10.0  # seconds without an answer from the store
+READ_LIMIT = heads.LIMIT  # seconds: a store that takes longer to read is away for page loads
 READY_LIMIT = 5.0  # seconds that a worker's start waits for its checks
 READY_LOOK = 0.01  # seconds between two looks
 # Why a worker is not ready, by the check that does not pass.
@@ -34,7 +39,7 @@ REASONS = {
     "folder": "the data folder of the embedded store is gone or was replaced",
     "replicas": "fewer replicas than --replicas acknowledged the last write",
     "tail": "the events of a followed stream are not read",
-    "receipts": "the channel between the workers is not open",
+    "receipts": "the connection over which workers exchange receipts of delivery is not open",
     "room": "the worker has as many readers as it accepts (--readers)",
     "files": "the worker has as many files open as it may",
     "staying": "the worker is about to stop",
@@ -52,7 +57,7 @@ class Health:
 
     def __init__(
         self,
-        store: Store,
+        log: Log,
         hub: Hub,
         receipts: Receipts,
         *,
@@ -60,41 +65,48 @@ class Health:
         slow_store: int = 0,
         last_file: int | None = None,
     ) -> None:
-        self._store = store
+        self._log = log
+        self._store = log.store
         self._hub = hub
         self._receipts = receipts
         self._stale_pages = stale_pages
         self._slow = slow_store / 1_000 or float("inf")
         self._last_file = last_file
         self._answered_at = self._read_at = float("-inf")
-        self._is_read = False  # whether the last check could read from the store
+        self._is_read = False  # whether it could be read when it was tried last
         self._trouble = Trouble(logger, "store check passes again")
         self._slowness = Trouble(logger, "the store is fast again")
         self._asked_at: float | None = None  # while a check of the store is under way
         self._took = 0.0  # seconds, of the last one
 
     async def run(self) -> None:
-        """Ping the store every 2 seconds, until cancelled."""
+        """Read from the store and ping it, every 2 seconds, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
+            await self._try_read()
             began = self._asked_at = clock()
             try:
                 await self._store.ping()
-                self._answered_at = self._read_at = clock()
-                self._is_read = True
+                self._answered_at = clock()
                 self._trouble.over()
             except (StoreError, StoreUnfit) as error:
                 self._trouble.failed("store check failed: %s", error, reason=error)
                 self._answered_at = float("-inf")
-                self._is_read = reads(error)
-                if self._is_read:
-                    self._read_at = clock()
             self._asked_at, self._took = None, clock() - began
             if self._took >= self._slow:
                 self._slowness.failed("store slow: a check took %.1f s, more than --slow-store", self._took)
             else:
                 self._slowness.over()
             await asyncio.sleep(ASKED_EVERY)
+
+    async def _try_read(self) -> None:
+        """Note whether the store is read as page loads read it: it may refuse writes, or be slow, and answer reads."""
+        try:
+            await within(self._log.try_read(), READ_LIMIT)
+        except StoreError:
+            self._is_read = False  # the check that follows logs what is wrong with the store
+        else:
+            self._is_read, self._read_at = True, asyncio.get_running_loop().time()
 
     def _is_fast(self) -> bool:
         """Whether the last check of the store was quick, and the one under way has not waited for long either."""

@@ -22,12 +22,11 @@ from ..access.keys import Quota
 from ..access.token_gate import Gate
 from ..access.tokens import Tokens
 from ..errors import Fault, Refused, UpgradeRequired
+from .health import PROBES
 from .request import QUOTA
 from .route_table import OPERATIONS, Operation
 
 _QUERY = "!$%&'()*+,-./:;=?@_~"  # stays as it came (RFC 3986, 3.4)
-
-PROBES = ("/livez", "/readyz", "/readyz/read")  # which balancers may ask by HEAD and OPTIONS, too
 
 
 Handler = Callable[[Request], Awaitable[Response]]

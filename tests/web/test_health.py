@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx2
 import pytest
 import redis.asyncio as aioredis
-from redis.exceptions import ClusterDownError, ConnectionError, OutOfMemoryError
+from redis.exceptions import ConnectionError, OutOfMemoryError, ResponseError
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -23,6 +23,7 @@ from pushserver.store.store import StoreError, StoreUnfit
 from pushserver.web import health
 from pushserver.web.health import Health, HealthRoutes
 
+from ..support.processes import Start
 from ..support.server import LIMIT, Running, Served, reader, receive
 from ..support.worker import Serve
 
@@ -165,11 +166,13 @@ def test_a_balancer_may_probe_by_head_and_by_options(server: Running, path: str)
 
 
 class Store:
-    """A store that answers a ping as it is said to."""
+    """A store, and its log, that answer a ping and a read as they are said to."""
 
     def __init__(self) -> None:
+        self.store = self
         self.condition = StoreCondition()
         self.error: Exception | None = None
+        self.read_error: StoreError | None = None
         self.pinged = asyncio.Event()
         self.answer = asyncio.get_running_loop().create_future()  # a ping waits for it
         self.answer.set_result(None)
@@ -180,32 +183,87 @@ class Store:
         if self.error:
             raise self.error
 
+    async def try_read(self) -> None:
+        if self.read_error:
+            raise self.read_error
+
     def has_replicas(self) -> bool:
         return True
 
 
+FULL = OutOfMemoryError("command not allowed when used memory > 'maxmemory'")
+UNFIT = StoreUnfit("expected maxmemory-policy noeviction, got allkeys-lru")
+AWAY, BUSY = ConnectionError("away"), ResponseError("BUSY Redis is busy running a script")
+
+
 @pytest.mark.parametrize(
-    ("error", "is_read"),
-    [
-        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'"), True),
-        (StoreUnfit("expected maxmemory-policy noeviction, got allkeys-lru"), True),
-        (ClusterDownError("CLUSTERDOWN The cluster is down"), False),
-        (ConnectionError("away"), False),
-    ],
-    ids=["full", "unfit", "cluster down", "away"],
+    ("error", "read_error", "is_read"),
+    [(FULL, None, True), (UNFIT, None, True), (UNFIT, BUSY, False), (AWAY, AWAY, False), (None, AWAY, False)],
+    ids=["full", "unfit", "unfit and busy", "away", "slow to read"],
 )
-async def test_pages_are_ready_while_a_store_that_refuses_writes_is_read(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, is_read: bool
+async def test_pages_are_ready_while_the_store_is_read_whatever_else_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, read_error: StoreError | None, is_read: bool
 ) -> None:
     monkeypatch.setattr(health, "ASKED_EVERY", 0)
     store = Store()
-    store.error = error
     worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
     checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=0)
     task = asyncio.create_task(checked.run())
     await asked(store)
-    assert (checked.checks()["store"], checked.reading_checks()["pages"]) == (False, is_read)
+    assert checked.reading_checks()["pages"]
+    store.error, store.read_error = error, read_error
+    await asked(store)
+    assert (checked.checks()["store"], checked.reading_checks()["pages"]) == (error is None, is_read)
+    store.error = store.read_error = None
+    await asked(store)
+    assert checked.reading_checks()["pages"]
     task.cancel()
+
+
+@asynccontextmanager
+async def runs_a_script_for_too_long(store: aioredis.Redis) -> AsyncIterator[None]:
+    async def run() -> None:
+        async with store.client() as other:
+            with suppress(ResponseError):  # it is killed
+                await other.eval("while true do end", 0)
+
+    await store.config_set("busy-reply-threshold", "1")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run())
+        with pytest.raises(ResponseError, match="BUSY"):
+            while True:
+                await store.ping()
+        try:
+            yield
+        finally:
+            await store.script_kill()
+
+
+@asynccontextmanager
+async def denies_a_command_that_page_loads_need(store: aioredis.Redis) -> AsyncIterator[None]:
+    await store.acl_setuser("default", enabled=True, nopass=True, commands=["-xrevrange"])
+    yield
+    await store.acl_setuser("default", enabled=True, nopass=True, commands=["+xrevrange"])
+
+
+@pytest.mark.parametrize("harm", [runs_a_script_for_too_long, denies_a_command_that_page_loads_need])
+async def test_no_page_is_ready_where_the_store_answers_and_cannot_be_read(
+    start: Start, stream: str, harm: Callable[[aioredis.Redis], AbstractAsyncContextManager[None]]
+) -> None:
+    server = start("--stale-pages", "0")
+    server.publish_ok(stream, "before")
+    async with store_of(server) as store:
+        await until_read(server, 200)
+        async with harm(store):
+            await until_read(server, 503)
+        await until_read(server, 200)
+
+
+async def until_read(server: Served, status: int) -> None:
+    """Wait until the probe of page loads answers so."""
+    async with asyncio.timeout(LIMIT):
+        while (await asyncio.to_thread(server.http.get, "/readyz/read")).status_code != status:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +276,13 @@ async def test_a_store_is_relied_on_from_its_first_answer_until_it_fails(monkeyp
     task = asyncio.create_task(checked.run())
     await asked(store)
     assert checked.checks()["store"]
-    store.error = StoreError("away")
+    store.error = store.read_error = AWAY
     await asked(store)
     assert not checked.checks()["store"]
     assert checked.reading_checks() == {"pages": True, "staying": True}  # pages are answered from memory
     monkeypatch.setattr(checked, "_stale_pages", 0)
     assert checked.reading_checks() == {"pages": False, "staying": True}
-    store.error = None
+    store.error = store.read_error = None
     await asked(store)
     assert checked.checks()["store"]
     worker.draining = True
@@ -266,7 +324,7 @@ async def test_a_store_that_keeps_a_check_waiting_is_slow_before_it_answers_and_
 def test_a_worker_has_files_while_a_new_one_is_below_the_last(last_file: int | None, has_files: bool) -> None:
     store = SimpleNamespace(condition=StoreCondition(), has_replicas=lambda: True)
     worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
-    parts = cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True))
+    parts = cast(Any, SimpleNamespace(store=store)), cast(Any, worker), cast(Any, SimpleNamespace(open=True))
 
     async def look() -> bool:
         return Health(*parts, stale_pages=30, last_file=last_file).checks()["files"]
@@ -299,7 +357,8 @@ def test_a_worker_whose_disk_is_full_is_ready_to_read_and_one_whose_folder_is_go
 ) -> None:
     store = SimpleNamespace(condition=SimpleNamespace(get=lambda: condition), has_replicas=lambda: True)
     worker = SimpleNamespace(is_sound=lambda: True, has_room=True, draining=False)
-    checked = Health(cast(Any, store), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=30)
+    log = SimpleNamespace(store=store)
+    checked = Health(cast(Any, log), cast(Any, worker), cast(Any, SimpleNamespace(open=True)), stale_pages=30)
 
     async def look() -> tuple[bool, bool]:
         return checked.checks()["folder"], checked.publishes()
