@@ -38,7 +38,7 @@ from pushserver.transport.door import Door
 from pushserver.transport.http import HttpProtocol
 from pushserver.transport.outlet import Unread
 from pushserver.web.app import static_folder
-from pushserver.web.caching import cache_control
+from pushserver.web.cache_control import cache_control
 from pushserver.web.middleware import App
 from pushserver.web.static_files import StaticSet
 

@@ -30,7 +30,7 @@ from .fanout import Fanout
 from .healing import LOG_GONE, Healer
 from .heartbeat import Heartbeat
 from .lookups import Lookups
-from .memory import Memory
+from .memory_bound import Memory
 from .options import HubOptions
 from .passes import Passes
 from .renewal import Renewals

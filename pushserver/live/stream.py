@@ -24,7 +24,7 @@ from ..wire.accounts import Account, Encodings
 from ..wire.codes import Close
 from ..wire.frames import FRAME_BYTES, EventFrame, Format, Frame, Notice, SnapshotFrame
 from .fanout import Fanout
-from .memory import Memory
+from .memory_bound import Memory
 from .passes import Passes
 
 logger = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ from ..access.keystore import KeyStore
 from ..access.origins import Origins
 from ..access.rates import RateLimit
 from ..access.tokens import Tokens
-from ..live.expiry import Expiry
 from ..live.hub import Hub
 from ..live.options import HubOptions
 from ..live.receipts import Receipts
+from ..live.stream_expiry import Expiry
 from ..page import render
 from ..page.masthead import Masthead
 from ..settings import Settings
@@ -34,7 +34,7 @@ from ..store.log import Log
 from ..store.store import Store, StoreError
 from ..surfaces.cache import SurfaceCache
 from .archive_routes import ArchiveRoutes
-from .caching import cache_control
+from .cache_control import cache_control
 from .desk_routes import DeskRoutes
 from .echo_routes import EchoRoutes
 from .health import Health, HealthRoutes

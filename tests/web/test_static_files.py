@@ -10,7 +10,7 @@ import brotli
 import pytest
 
 from pushserver.surfaces.codings import ContentCoding
-from pushserver.web.caching import cache_control
+from pushserver.web.cache_control import cache_control
 from pushserver.web.modules import compact, join
 from pushserver.web.static_files import FIRST, IMMUTABLE, PAGE, StaticSet
 

@@ -7,7 +7,7 @@ import tracemalloc
 
 from pushserver import model
 from pushserver.live.fanout import Fanout
-from pushserver.live.memory import Memory
+from pushserver.live.memory_bound import Memory
 from pushserver.live.ring import Ring
 from pushserver.live.stream import LiveStream
 from pushserver.store.log import Snapshot

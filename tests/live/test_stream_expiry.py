@@ -10,8 +10,8 @@ import pytest
 from pushserver import model
 from pushserver.content import changes, schema
 from pushserver.errors import Deleted
-from pushserver.live import expiry
-from pushserver.live.expiry import Expiry
+from pushserver.live import stream_expiry
+from pushserver.live.stream_expiry import Expiry
 from pushserver.store.deletion import Deletions
 from pushserver.store.embedded import embedded
 from pushserver.store.log import Log
@@ -42,7 +42,7 @@ class Notices:
 async def test_streams_that_ended_expire_behind_any_number_that_go_on(
     log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expiry, "AT_ONCE", 2)
+    monkeypatch.setattr(stream_expiry, "AT_ONCE", 2)
     partition = model.partition_of(stream, 16)
     same = [name for number in range(200) if model.partition_of(name := f"{stream}-{number}", 16) == partition][:5]
     for number, name in enumerate([*same, stream]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pushserver.web.caching import cache_control
+from pushserver.web.cache_control import cache_control
 
 from ..support import issuer
 from ..support.issuer import token
