@@ -203,7 +203,11 @@ class Node:
 
 
 async def exchange(connection: AbstractConnection, packed: bytes) -> Any:
-    """Send a command and await its answer. Raises StoreError."""
+    """Send a command and await its answer. Raises StoreError, also where the connection was closed."""
+    # redis-py would connect again: a tail would go on with a server that is no longer the primary, and a subscription
+    # would wait for messages that nobody sends to it.
+    if not connection.is_connected:
+        raise ConnectionError("the connection to the store was closed")
     await connection.send_packed_command([packed])
     return await connection.read_response()
 
@@ -236,13 +240,9 @@ class Reads:
 
     async def _run(self, packed: bytes) -> Any:
         while self._idle:
-            connection = self._idle.pop()
-            # The server may have closed it since; a read may be sent again. redis-py would connect it again, also to a
-            # server that is no longer the primary.
+            # It may have been closed since; a read may be sent again.
             with suppress(ConnectionError):
-                if connection.is_connected:
-                    return await self._use(connection, packed)
-                await self._drop(connection)
+                return await self._use(self._idle.pop(), packed)
         self._count += 1
         try:
             connection = await self._node.connect()

@@ -103,6 +103,22 @@ async def test_a_blocked_read_is_unblocked(connection: BlockingConnection) -> No
     assert await reading is None
 
 
+async def test_a_connection_that_its_server_has_closed_is_not_opened_again(connection: BlockingConnection) -> None:
+    """A tail or a subscription has to hear of it: what it knew of the former connection no longer holds."""
+    await connection._node.redis.client_kill_filter(_id=str(connection.client_id))
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await connection.execute("PING")
+
+
+async def test_a_tail_does_not_go_back_to_a_server_that_is_left(connection: BlockingConnection) -> None:
+    """The server is left between two reads: it answers on, and the tail would hear nothing of its successor."""
+    assert await connection.execute("XREAD", "STREAMS", "nothing-here", "0-0") is None
+    await connection._node.close()
+    with pytest.raises(StoreError, match="closed"):
+        await connection.execute("XREAD", "STREAMS", "nothing-here", "0-0")
+
+
 async def test_channels_carry_messages_until_they_are_closed(log_store: Store) -> None:
     async with log_store.channels("{p00}:one", "{p00}:two") as channels:
         assert await log_store.publish("{p00}:two", "hello") == 1
