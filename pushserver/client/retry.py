@@ -78,10 +78,16 @@ class Attempts:
 def _reason(response: httpx2.Response | httpx2.TransportError) -> str:
     """Return why a request is sent again, for the log."""
     if isinstance(response, httpx2.TransportError):
-        return f"the server was not reached: {response}"
+        return f"the server {_missed(response)}"
     if response.status_code in RETRIED:
         return f"the server answered {response.status_code}"
     return "the server could not store a line of the batch yet"
+
+
+def _missed(error: httpx2.TransportError) -> str:
+    """Return what an error says of the server: not reached, or without an answer to what may have been stored."""
+    said = str(error) or type(error).__name__  # a ReadTimeout may have no text
+    return f"was not reached: {said}" if isinstance(error, UNSENT) else f"gave no answer: {said}"
 
 
 def _place(error: httpx2.TransportError) -> str:
@@ -99,7 +105,7 @@ def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt
     if isinstance(response, httpx2.UnsupportedProtocol):
         raise Rejected(0, {"detail": "The server's URL: expected one that begins with http:// or https://."}, call.key)
     if isinstance(response, httpx2.TransportError):
-        failure = Unreached(0, {"detail": f"The server{_place(response)} was not reached: {response}"}, call.key)
+        failure = Unreached(0, {"detail": f"The server{_place(response)} {_missed(response)}"}, call.key)
     elif response.is_success or _is_refused_batch(response):
         answer = _results(response) if call.media_type == NDJSON else _json(response)
         if answer is None:

@@ -46,7 +46,7 @@ class Lookups:
     async def look_up(self, name: str) -> None:
         """Return where a stream exists.
 
-        Raises NotFound, Deleted, StoreError, Unavailable where too many names are unknown.
+        Raises NotFound, Deleted, StoreError, Unavailable where too many names are unknown or `close` ends the look.
         """
         if name in self._known:
             self._known.move_to_end(name)
@@ -55,7 +55,10 @@ class Lookups:
             raise self._deleted[name].with_traceback(None)
         self._check_line(name)
         task = self._looks.get(name) or self._begin(name)
-        if not await asyncio.shield(task):  # a reader that disconnects must not cancel the look of the others
+        await asyncio.wait([task])  # a reader that disconnects must not cancel the look of the others
+        if task.cancelled():  # its result would be a CancelledError, as if the request were cancelled
+            raise Unavailable("This worker stops; retry later.")
+        if not task.result():
             raise NotFound(f"There is no stream {name}.")
 
     def forget(self, name: str) -> None:

@@ -96,6 +96,8 @@ class Tail:
 
     async def follow(self, stream: str, after: str) -> None:
         """Read a stream from the event after this Redis id on; a read without the stream is interrupted."""
+        if not self._after:
+            self._lost_at = None  # else the stream would be stale since a failure before it, maybe hours ago
         self._after[stream] = after
         self._followed.set()
         # One interruption may not do: if it reaches the server before the read does, the read blocks right after it.

@@ -38,6 +38,7 @@ CONNECTIONS = 64  # in a server's pool; a request that finds none free waits a s
 COMMAND_TIMEOUT = 5.0  # seconds
 CLOCK_SAMPLES = 16  # answers, one every two seconds, of which the clock of a server is estimated
 QUIET = 5.0  # seconds without a message after which a subscription's connection is checked with PING
+LEFT = "the server is no longer the primary"
 OPTIONS: dict[str, Any] = {
     "protocol": 2,
     "retry": Retry(NoBackoff(), 0),
@@ -133,19 +134,32 @@ class StoreClock:
 
 
 class Pool(aioredis.BlockingConnectionPool):
-    """Pool closes a connection that comes back after `close`: redis-py would keep it, when it connected meanwhile."""
+    """Pool has no open connection after `close`: its server may go on answering, and no longer be the primary.
+
+    redis-py would connect again for the next command, and carry out one whose connection was being made meanwhile. A
+    publish would be acknowledged that no tail reads, and that is lost when the server becomes a replica.
+    """
 
     is_closed = False
 
-    async def release(self, connection: AbstractConnection) -> None:
-        await super().release(connection)
+    def make_connection(self) -> AbstractConnection:
+        """A connection that is not open yet, and is never open after `close`."""
+        connection: AbstractConnection = super().make_connection()  # type: ignore[no-untyped-call]
+        connection.register_connect_callback(self._refuse_late)  # type: ignore[no-untyped-call]
+        return connection
+
+    async def _refuse_late(self, connection: AbstractConnection) -> None:
+        """Close a connection that was opened too late. Raises ConnectionError."""
         if self.is_closed:
             await connection.disconnect(nowait=True)
+            raise ConnectionError(LEFT)
 
     async def close(self) -> None:
         """Close every connection, those in use included."""
         self.is_closed = True
-        await self.disconnect(inuse_connections=True)
+        # redis-py's `disconnect` lets other tasks go first: one of them would send its command.
+        for connection in (*self._available_connections, *self._in_use_connections):
+            await connection.disconnect(nowait=True)
 
 
 class Node:
@@ -165,7 +179,7 @@ class Node:
     def check(self) -> None:
         """Read the files of TLS. Raises ValueError for options of the URL that redis-py or OpenSSL does not accept."""
         try:
-            connection: Any = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            connection: Any = self._pool.make_connection()
             context = getattr(connection, "ssl_context", None)
             if context is not None:
                 context.get()
@@ -178,8 +192,8 @@ class Node:
         None is opened after `close`: the server may go on answering, and no longer be the primary.
         """
         if self.is_closed:
-            raise ConnectionError("the server is no longer the primary")
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            raise ConnectionError(LEFT)
+        connection = self._pool.make_connection()
         self._own.add(connection)
         try:
             # redis-py limits the TCP connect, but not the AUTH and SELECT after it: a silent server would hang here.
@@ -197,13 +211,17 @@ class Node:
     async def close(self) -> None:
         """Close every connection. A command that waits for its answer fails with StoreError."""
         self.is_closed = True
+        await self._pool.close()
         for connection in tuple(self._own):
             await self.disconnect(connection)
-        await self._pool.close()
 
 
 async def exchange(connection: AbstractConnection, packed: bytes) -> Any:
-    """Send a command and await its answer. Raises StoreError."""
+    """Send a command and await its answer. Raises StoreError, also where the connection was closed."""
+    # redis-py would connect again: a tail would go on with a server that is no longer the primary, and a subscription
+    # would wait for messages that nobody sends to it.
+    if not connection.is_connected:
+        raise ConnectionError("the connection to the store was closed")
     await connection.send_packed_command([packed])
     return await connection.read_response()
 
@@ -236,13 +254,9 @@ class Reads:
 
     async def _run(self, packed: bytes) -> Any:
         while self._idle:
-            connection = self._idle.pop()
-            # The server may have closed it since; a read may be sent again. redis-py would connect it again, also to a
-            # server that is no longer the primary.
+            # It may have been closed since; a read may be sent again.
             with suppress(ConnectionError):
-                if connection.is_connected:
-                    return await self._use(connection, packed)
-                await self._drop(connection)
+                return await self._use(self._idle.pop(), packed)
         self._count += 1
         try:
             connection = await self._node.connect()

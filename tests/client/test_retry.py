@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.client import PublishError, Rejected, Unreached
-from pushserver.client.retry import ATTEMPTS, DELAY_MOST, NDJSON, Call, judge, retry_after
+from pushserver.client.retry import ATTEMPTS, DELAY_MOST, NDJSON, Attempts, Call, judge, retry_after
 
 CALL = Call("PUT", "/streams/storm", b"{}", "key-1")
 
@@ -72,6 +72,29 @@ def test_what_may_pass_is_tried_again_until_the_last_attempt(response: httpx2.Re
     with pytest.raises(Unreached) as error:
         judge(CALL, response, ATTEMPTS - 1)
     assert error.value.idempotency_key == "key-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (httpx2.ConnectError("refused"), "was not reached: refused"),
+        (httpx2.ConnectTimeout(""), "was not reached: ConnectTimeout"),
+        (httpx2.PoolTimeout("none free"), "was not reached: none free"),
+        (httpx2.ReadTimeout(""), "gave no answer: ReadTimeout"),
+        (httpx2.RemoteProtocolError("it hung up"), "gave no answer: it hung up"),
+    ],
+)
+def test_a_server_that_was_sent_the_request_is_not_called_unreached(
+    error: httpx2.TransportError, says: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pushserver.client.retry.ATTEMPTS", 2)
+    attempts = Attempts(CALL)
+    attempts.judge(error)
+    assert caplog.messages[0].startswith(f"the server {says}; attempt 2 of 2")
+    with pytest.raises(Unreached) as unreached:
+        attempts.judge(error)
+    assert str(unreached.value).startswith(f"The server {says}\n")
+    assert unreached.value.may_be_stored is ("no answer" in says)
 
 
 def test_a_batch_of_which_one_line_may_pass_is_tried_again() -> None:

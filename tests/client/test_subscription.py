@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from pushserver.client import subscription as rule
-from pushserver.client.subscription import Action, Reason, State, Subscription, Transport
+from pushserver.client.subscription import (
+    ENDED,
+    FINAL_CODES,
+    REASONS,
+    TOKEN_EXPIRED,
+    Action,
+    Reason,
+    State,
+    Subscription,
+    Transport,
+)
 from pushserver.wire.codes import Close
 
 from ..support.judge import CHROMIUM, browser
@@ -310,12 +319,12 @@ def test_the_close_codes_are_those_of_the_server_here_and_in_javascript() -> Non
     source = (ROOT / "static" / "subscription.js").read_text()
     (listed,) = re.findall(r"^const FINAL_CODES = \[([\d, ]+)\];$", source, re.MULTILINE)
     (reasons,) = re.findall(r"^const REASONS = {(.*)};$", source, re.MULTILINE)
-    assert {int(code) for code in listed.split(", ")} == rule.FINAL_CODES
+    assert {int(code) for code in listed.split(", ")} == FINAL_CODES
     named = {int(code): Reason(reason) for code, reason in re.findall(r'(\d+): "(\w+)"', reasons)}
-    assert named == rule.REASONS
-    assert (rule.TOKEN_EXPIRED, rule.ENDED) == (Close.TOKEN_EXPIRED, Close.ENDED)
-    assert {code for code in Close if code in rule.FINAL_CODES} == {code for code in Close if code.is_final}
-    reserved = rule.FINAL_CODES - set(Close)  # a server of a later version may send them
+    assert named == REASONS
+    assert (TOKEN_EXPIRED, ENDED) == (Close.TOKEN_EXPIRED, Close.ENDED)
+    assert {code for code in Close if code in FINAL_CODES} == {code for code in Close if code.is_final}
+    reserved = FINAL_CODES - set(Close)  # a server of a later version may send them
     assert all(4400 <= code <= 4407 for code in reserved)
 
 

@@ -193,3 +193,32 @@ async def test_readers_of_a_deleted_stream_share_one_look(lookups_of: Make, monk
         with pytest.raises(Deleted):
             await looks.look_up("storm")
     assert looked == ["storm"]
+
+
+async def test_whoever_waits_for_a_look_that_is_ended_is_refused() -> None:
+    """As where a task of the hub has failed: nobody cancelled the request, which has to be answered."""
+    shelf = Shelf("storm")
+    shelf.gate.clear()
+    looks = Lookups(exists=shelf.exists, newest=shelf.newest)
+    asking = [asyncio.create_task(looks.look_up("storm")) for _ in range(2)]
+    async with asyncio.timeout(LIMIT):
+        while not shelf.asked:
+            await asyncio.sleep(0)
+    looks.close()
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 2
+
+
+async def test_a_reader_who_leaves_does_not_end_the_look_of_the_others(lookups_of: Make) -> None:
+    shelf = Shelf("storm")
+    shelf.gate.clear()
+    looks = lookups_of(shelf)
+    leaving, staying = (asyncio.create_task(is_there(looks, "storm")) for _ in range(2))
+    async with asyncio.timeout(LIMIT):
+        while not shelf.asked:
+            await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert leaving.cancelled()
+    shelf.gate.set()
+    assert await staying

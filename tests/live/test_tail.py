@@ -450,6 +450,43 @@ async def test_a_store_that_refuses_each_read_is_asked_less_often_and_logged_onc
     assert again.startswith("all tails are read again, after 4 failures")
 
 
+@pytest.mark.parametrize("is_idle", [True, False], ids=["after the tail was idle", "before it could be"])
+async def test_a_stream_is_not_stale_since_a_failure_before_it_was_followed(
+    log: Log, recorder: Recorder, stream: str, monkeypatch: pytest.MonkeyPatch, is_idle: bool
+) -> None:
+    """The last reader leaves while the store is away, and the next one comes hours later."""
+    follows: list[asyncio.Task[None]] = []
+    stale: list[int | None] = []
+
+    async def verify(streams: Mapping[str, str]) -> None:
+        stale.append(own.stale_since)
+        await recorder.verify(streams)
+
+    def left(least: float, most: float) -> float:
+        stale.append(own.stale_since)
+        if len(stale) == 2:
+            own.unfollow(stream)
+            if not is_idle:
+                follows.append(asyncio.create_task(own.follow(stream, BEGINNING)))
+        return least
+
+    monkeypatch.setattr("pushserver.live.tail.random.uniform", left)
+    monkeypatch.setattr("pushserver.live.tail.now", partial(next, count(1)))
+    recorder.failures = [StoreError("away"), StoreError("away")]
+    await log.append(put(stream))
+    own = Tail(log, 0, deliver=recorder.deliver, verify=verify)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(own.run())
+        await own.follow(stream, BEGINNING)
+        if is_idle:
+            await recorder.until_verified(1)
+            await eventually(lambda: own.state is TailState.IDLE)
+            await own.follow(stream, BEGINNING)
+        await recorder.until_delivered(stream, 1)
+        await end(task)
+    assert stale == [None, 1, None, 2, 2], "before and after the first failure, and the second; then before a read"
+
+
 async def test_a_tail_that_is_cancelled_ends(log: Log, recorder: Recorder, stream: str) -> None:
     """Told once is enough, wherever between an event and the next read it is."""
     cancels = []

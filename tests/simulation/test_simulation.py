@@ -138,8 +138,8 @@ def never_look_whether_the_log_is_the_same(patch: pytest.MonkeyPatch) -> None:
 
 def wait_for_a_connection_without_a_limit(patch: pytest.MonkeyPatch) -> None:
     async def broken(node: Node) -> Any:
-        connection = node._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
+        connection = node._pool.make_connection()
+        await connection.connect()  # type: ignore[no-untyped-call]
         return connection
 
     patch.setattr(Node, "connect", broken)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,7 @@ from pushserver.store.store import Store, StoreError
 
 from ..support.answers import answering
 from ..support.certificates import Authority
+from ..support.proxy import Proxy, to_server, to_socket
 from ..support.server import LIMIT, ROOT, entry_append
 from ..support.stores import REDIS, Server, free_port
 
@@ -50,17 +52,92 @@ async def test_a_server_that_is_left_ends_its_connections(store_url: str) -> Non
             await reading
 
 
-async def test_a_connection_that_is_made_while_its_server_is_left_is_closed(store_url: str) -> None:
+@pytest.fixture
+async def node(store_url: str) -> AsyncIterator[Node]:
     node = Node(store_url)
-    pool: Any = node.redis.connection_pool
-    command = asyncio.ensure_future(node.redis.ping())
-    while not pool._in_use_connections:
-        await asyncio.sleep(0)
-    (connection,) = pool._in_use_connections
+    yield node
     await node.close()
-    async with asyncio.timeout(LIMIT):
-        await asyncio.wait([command])
-    assert (pool._available_connections, connection.is_connected) == ([connection], False)
+
+
+class Late(NamedTuple):
+    """Late is a node whose connections become open when its gate lets their handshakes through."""
+
+    node: Node
+    gate: Proxy
+
+    async def until_connecting(self) -> None:
+        async with asyncio.timeout(LIMIT):
+            while not self.gate.connections:
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def late(store_url: str, tmp_path: Path) -> AsyncIterator[Late]:
+    """A node that reaches the store through a gate, and through the end of TLS behind it."""
+    authority = Authority(tmp_path)
+    authority.sign("server")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    async with (
+        Proxy(to_socket(store_url.removeprefix("unix://"))).running(tls=tls) as end,
+        Proxy(to_server(end.url)).running() as gate,
+    ):
+        gate.hold()
+        node = Node(f"rediss://127.0.0.1:{gate.port}?ssl_ca_certs={tmp_path / 'ca.pem'}")
+        yield Late(node, gate)
+        await node.close()
+
+
+async def test_a_command_is_not_carried_out_whose_connection_is_made_while_its_server_is_left(
+    late: Late, store: aioredis.Redis, stream: str
+) -> None:
+    """It would be acknowledged, and lost when the server becomes a replica."""
+    command = asyncio.ensure_future(late.node.redis.set(stream, "lost"))
+    await late.until_connecting()
+    await late.node.close()
+    late.gate.release()
+    with pytest.raises(StoreError, match="no longer the primary"):
+        async with asyncio.timeout(LIMIT):
+            await command
+    pool: Any = late.node.redis.connection_pool
+    assert [connection.is_connected for connection in pool._available_connections] == [False]
+    assert await store.get(stream) is None
+
+
+async def test_a_connection_for_blocking_commands_is_not_opened_while_its_server_is_left(late: Late) -> None:
+    connecting = asyncio.ensure_future(late.node.connect())
+    await late.until_connecting()
+    (connection,) = late.node._own
+    await late.node.close()
+    late.gate.release()
+    with pytest.raises(StoreError, match="no longer the primary"):
+        async with asyncio.timeout(LIMIT):
+            await connecting
+    assert not connection.is_connected
+
+
+async def test_a_command_that_comes_while_its_server_is_left_is_not_sent(
+    node: Node, store: aioredis.Redis, stream: str
+) -> None:
+    await node.redis.ping()
+    command = asyncio.ensure_future(node.redis.set(stream, "lost"))  # it begins as soon as another task waits
+    await node.close()
+    with pytest.raises(StoreError):
+        await command
+    assert await store.get(stream) is None
+
+
+async def test_the_next_of_several_commands_is_not_sent_to_a_server_that_is_left(
+    node: Node, store: aioredis.Redis, stream: str
+) -> None:
+    """As when the pipeline of a publish has looked for its script."""
+    async with node.redis.pipeline(transaction=False) as pipeline:
+        await pipeline.immediate_execute_command("SCRIPT", "EXISTS", "0" * 40)  # type: ignore[no-untyped-call]
+        await node.close()
+        pipeline.set(stream, "lost")
+        with pytest.raises(StoreError, match="no longer the primary"):
+            await pipeline.execute()
+    assert await store.get(stream) is None
 
 
 @pytest.fixture
@@ -101,6 +178,22 @@ async def test_a_blocked_read_is_unblocked(connection: BlockingConnection) -> No
     while not reading.done():  # the first ones may arrive before the read does
         await connection.unblock()
     assert await reading is None
+
+
+async def test_a_connection_that_its_server_has_closed_is_not_opened_again(connection: BlockingConnection) -> None:
+    """A tail or a subscription has to hear of it: what it knew of the former connection no longer holds."""
+    await connection._node.redis.client_kill_filter(_id=str(connection.client_id))
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await connection.execute("PING")
+
+
+async def test_a_tail_does_not_go_back_to_a_server_that_is_left(connection: BlockingConnection) -> None:
+    """The server is left between two reads: it answers on, and the tail would hear nothing of its successor."""
+    assert await connection.execute("XREAD", "STREAMS", "nothing-here", "0-0") is None
+    await connection._node.close()
+    with pytest.raises(StoreError, match="closed"):
+        await connection.execute("XREAD", "STREAMS", "nothing-here", "0-0")
 
 
 async def test_channels_carry_messages_until_they_are_closed(log_store: Store) -> None:
@@ -274,13 +367,6 @@ def test_a_store_s_clock_is_estimated_by_its_fastest_answers() -> None:
 
 
 # --- scripts that only read
-
-
-@pytest.fixture
-async def node(store_url: str) -> AsyncIterator[Node]:
-    node = Node(store_url)
-    yield node
-    await node.close()
 
 
 ECHO = aioredis.Redis().register_script("return {KEYS[1], ARGV[1]}")
