@@ -31,6 +31,7 @@ from pushserver.bench.run import STOP_LIMIT, ServerProcesses, start_local_server
 from pushserver.cli.bench import Plan
 from pushserver.client import follow
 from pushserver.client.publisher import encode
+from tests.support.ports import free_port
 
 BENCH = Path(__file__).parent
 PEERS, INSTALLED = BENCH / "peers", BENCH / ".peers"
@@ -182,12 +183,12 @@ def peer(command: Command, *, store: bool = False, replay: str = "", **endpoint:
 
     @asynccontextmanager
     async def start(rig: Rig, groups: int, workers: int) -> AsyncIterator[Running]:
-        port = _free_port()
+        port = free_port()
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
             env, store_pids = {"NODE_PATH": str(INSTALLED / "node/node_modules"), "PYTHONPATH": str(PEERS)}, []
             if store:
-                store_port = _free_port()
+                store_port = free_port()
                 program = [str(get_binary_path()), "--port", str(store_port), "--bind", "127.0.0.1", "--save", ""]
                 store_pids = [await stack.enter_async_context(_process(program, store_port, folder, {}))]
                 usage.pin(store_pids, rig.load_cpus)
@@ -224,13 +225,6 @@ async def _process(command: list[str], port: int, folder: Path, env: dict[str, s
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _endpoint(url: str, path: str = "", *, hello: str = "", ready: str = "") -> Endpoint:

@@ -12,7 +12,7 @@ import httpx2
 
 from pushserver.live.arrivals import JITTER
 from tests.support.balancers import balancer
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 from tests.support.scrapes import METRICS, scrape
 from tests.support.server import Running
 from tests.support.stores import Server as StoreServer

@@ -22,6 +22,7 @@ from pathlib import Path
 import uvloop
 
 from pushserver.bench.usage import measure
+from tests.support.ports import free_port
 from tests.support.server import Running, running
 
 from .connections import worker_of
@@ -88,12 +89,6 @@ def cost(pid: int, port: int, path: str, fields: str) -> float:
     before = measure([pid])
     uvloop.run(load.run(SECONDS))
     return measure([pid]).since(before).cpu / load.answers * 1e6
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(rounds: int) -> None:

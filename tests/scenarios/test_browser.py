@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from ..support.pages import (
     put,
     show_all,
 )
+from ..support.ports import free_port
 from ..support.server import Running
 
 pytestmark = NEEDS_CHROMIUM
@@ -152,8 +152,7 @@ def test_a_stream_that_began_empty_shows_its_first_entry(page: Page, server: Run
 
 
 def test_a_page_finds_its_way_back_after_a_restart(page: Page, start: Callable[..., Running], stream: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     server = start("--port", port)
     server.put_page(stream, PAGE)
     open_live(page, server, stream)

@@ -22,7 +22,8 @@ from bench import deploys
 
 from ..support import confined
 from ..support.balancers import BALANCERS, DEPLOY, balancer, program
-from ..support.processes import eventually, free_port
+from ..support.ports import free_port
+from ..support.processes import eventually
 from ..support.server import KEY, LIMIT, ROOT, STOP_LIMIT, Running, clean_environment, reader, receive, until
 from ..support.worker import Serve
 

@@ -21,7 +21,7 @@ from ..support.certificates import Authority
 from ..support.commands import DONE, REFUSED, WRONG_USAGE
 from ..support.keys import as_key, create_key
 from ..support.nginx import MAP, UPGRADES, nginx
-from ..support.processes import free_port
+from ..support.ports import free_port
 from ..support.server import STOP_LIMIT, Running, running, until
 from ..support.worker import Serve
 

@@ -17,6 +17,7 @@ from websockets.typing import Origin
 from pushserver.page.words import words
 from pushserver.wire.codes import Close
 
+from ..support.ports import free_port
 from ..support.server import ROOT, Running, receive, until
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +42,7 @@ def test_what_the_page_says_is_what_the_table_has() -> None:
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 async def test_the_proxy_of_the_page_passes_websockets_on(tmp_path: Path, server: Running, stream: str) -> None:
     piece, *_ = re.findall(r"^```nginx\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     site = piece.replace("http://127.0.0.1:8000", server.url).replace("listen 80;", f"listen 127.0.0.1:{port};")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     folders = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)

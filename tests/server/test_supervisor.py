@@ -25,7 +25,8 @@ from pushserver.client.reader import follow
 from pushserver.wire.codes import Close
 
 from ..support.keys import create_key, expired_key
-from ..support.processes import Start, eventually, free_port, read_to_close, stored, stores_on, worker_of, workers_of
+from ..support.ports import free_port
+from ..support.processes import Start, eventually, read_to_close, stored, stores_on, worker_of, workers_of
 from ..support.scrapes import ready_workers
 from ..support.server import (
     KEY,

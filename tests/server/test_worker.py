@@ -13,7 +13,8 @@ import pytest
 from pushserver.server.listener import listen
 from pushserver.wire.codes import Close
 
-from ..support.processes import Start, eventually, free_port, read_to_close, stored, workers_of
+from ..support.ports import free_port
+from ..support.processes import Start, eventually, read_to_close, stored, workers_of
 from ..support.server import clients_of, is_alive, reader, receive
 
 pytestmark = pytest.mark.anyio

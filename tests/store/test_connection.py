@@ -21,9 +21,10 @@ from pushserver.store.store import Store, StoreError
 
 from ..support.answers import answering
 from ..support.certificates import Authority
+from ..support.ports import free_port
 from ..support.proxy import Proxy, to_server, to_socket
 from ..support.server import LIMIT, ROOT, entry_append
-from ..support.stores import REDIS, Server, free_port
+from ..support.stores import REDIS, Server
 
 pytestmark = pytest.mark.anyio
 

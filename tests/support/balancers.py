@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .processes import free_port
+from .ports import free_port
 from .server import ROOT, STOP_LIMIT, Running, until
 
 DEPLOY = ROOT / "deploy"

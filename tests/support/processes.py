@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,6 @@ def worker_of(server: Running, socket: ClientConnection) -> int:
     """The pid of the worker at the other end of a socket."""
     (pid,) = (pid for pid in workers_of(server) if socket.local_address[1] in clients_of(pid))
     return pid
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def stored(server: Running, stream: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from .processes import free_port
+from .ports import free_port
 from .scrapes import metrics_url
 from .server import LIMIT, STOP_LIMIT, Running, until
 

