@@ -137,7 +137,7 @@ def test_a_folder_whose_log_or_key_is_gone_is_found(tmp_path: Path) -> None:
     (tmp_path / "store.id").write_text("0123\n")
     (tmp_path / "publish.key").write_text("two words\n")
     wrong = lines(check("--data", str(tmp_path)), "error")
-    assert "had a store (store.id), and its log is gone" in wrong
+    assert "had a store (store.id), and its append-only file is gone" in wrong
     assert "publish.key: expected 16 to 512" in wrong
 
 
