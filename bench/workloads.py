@@ -257,11 +257,11 @@ async def _probe(connection: PublisherConnection, running: Running) -> None:
 
 
 async def even(contender: Contender, rig: Rig, size: Size) -> Figures:
-    """Measure how evenly two workers share the connections: how far the larger share is from half, in percent."""
+    """Measure how evenly two workers share the connections: how far the larger share is from half, in % of half."""
     async with loaded(contender, rig, readers=size.flood_readers, workers=2) as load:
         files = sorted(len(os.listdir(f"/proc/{pid}/fd")) for pid in load.running.processes.server)
         workers = files[-2:]
-    return {"most from half %": abs(workers[1] / sum(workers) - 0.5) * 200}
+    return {"larger share above half, % of half": abs(workers[1] / sum(workers) - 0.5) * 200}
 
 
 class Workload(NamedTuple):

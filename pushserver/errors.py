@@ -183,7 +183,7 @@ def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:
         note,
         Fault(
             "id",
-            "an id that was not withdrawn, since none is used again",
+            "an id that was not withdrawn; a withdrawn id is never used again",
             f"withdrawn for the reason {withdrawal['reason']}",
         ),
     )

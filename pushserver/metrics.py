@@ -127,7 +127,7 @@ FULL = Gauge("pushserver_readers_limit", "Readers that the workers accept at mos
 PUT_OFF = Counter("pushserver_readers_put_off", "Readers refused with 503 because too many connected at once, count.")
 CUT = Counter(
     "pushserver_connections_cut",
-    "Connections cut or refused by a limit of HTTP, by reason, count.",
+    "Connections cut by a limit, an error or a stop, by reason, count.",
     ("reason",),
     _each("head", "body", "unread", "memory", "failed", "stopping"),
 )
@@ -160,7 +160,8 @@ PUBLISHING = Histogram(
 WRITTEN = Counter("pushserver_events_written", "Events written to readers, one for each reader, count.")
 LAG = Histogram(
     "pushserver_written_lag_seconds",
-    "Time from an event's instant in the store until a pass has written it to every reader of a worker, s.",
+    "Time from an event's instant in the store until a worker has written it to each reader of its stream that accepts "
+    "data, s.",
 )
 UNKNOWN_EVENTS = Counter(
     "pushserver_events_unknown", "Events of a type unknown to this version, passed on to readers unchanged, count."
@@ -214,7 +215,8 @@ TAILS = Gauge(
 )
 TAIL_SILENCE = Gauge(
     "pushserver_tail_silence_seconds",
-    "Time since the store last answered the tail that has waited for longest, s.",
+    "Time since the store last answered the tail that has waited for longest, s. Up to about 2 s is normal; from 10 s "
+    "on the check `tail` fails.",
     combine="max",
 )
 TAILS_LOST = Counter("pushserver_tails_lost", "Connections lost while reading a partition from the store, count.")

@@ -164,8 +164,8 @@ class Settings:
     partitions: int = knob(
         16,
         "Number of partitions, over which streams are spread by their names. A cluster keeps each on one primary (by a "
-        "Redis hash tag), so more primaries than partitions are of no use. While a stream of a partition is read, it "
-        "costs the worker a connection to the store. It cannot be changed once a store has data.",
+        "Redis hash tag), so more primaries than partitions are of no use. A worker has one connection to the store "
+        "for each partition of which a stream is read. The number cannot be changed once a store has data.",
         click.IntRange(1, 64),
     )
     body_limit: int = knob(
@@ -204,7 +204,8 @@ class Settings:
     )
     rings_bytes: int = knob(
         268_435_456,
-        "Maximum bytes that a worker keeps in memory of all streams; the stream read least recently is dropped first.",
+        "Maximum bytes that a worker keeps in memory of all streams; the stream read least recently gives up its "
+        "oldest events first, and keeps an equal share.",
         click.IntRange(1_048_576),
     )
     page_bytes: int = knob(
@@ -213,7 +214,10 @@ class Settings:
         click.IntRange(1_048_576, 2**36),
     )
     stale_pages: float = knob(
-        300.0, "Seconds for which the last known pages are served while the store is away.", click.FloatRange(0, 86_400)
+        300.0,
+        "Seconds for which a page is served as it was while the store is away, from the last instant at which the "
+        "worker knew the page to be current.",
+        click.FloatRange(0, 86_400),
     )
     cache: int = knob(
         1,
@@ -251,12 +255,14 @@ class Settings:
     )
     address_handshakes: int = knob(
         0,
-        "Maximum number of new readers per second from one address to a worker, in a burst twice that; 0: no limit.",
+        "Maximum number of new readers per second from one address to a worker, in a burst twice that; 0 and loopback: "
+        "no limit.",
         click.IntRange(0, 1_000_000),
     )
     address_requests: int = knob(
         0,
-        "Maximum number of other requests per second from one address to a worker, in a burst twice that; 0: no limit.",
+        "Maximum number of other requests per second from one address to a worker, in a burst twice that; 0 and "
+        "loopback: no limit.",
         click.IntRange(0, 1_000_000),
     )
     deflate: bool = knob(

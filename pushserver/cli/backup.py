@@ -43,16 +43,16 @@ def backup(file: Path, data: str) -> None:
 @click.command()
 @_data
 def repair(data: str) -> None:
-    """Cut a damaged log of the embedded store at the damage, while the server does not run.
+    """Cut a damaged append-only file of the embedded store at the damage, while the server does not run.
 
-    It says what is lost, and keeps a copy of the log as it was.
+    It says what is lost, and keeps a copy of the file as it was.
     """
     configure_logging("warning")
     try:
         done = asyncio.run(repair_log(Path(data)))
     except (CannotRepair, CannotStart, OSError) as error:
         fail(f"not repaired: {error}", REFUSED)
-    click.echo(_summary(done) if done else "the log is not damaged; nothing was changed")
+    click.echo(_summary(done) if done else "the append-only file is not damaged; nothing was changed")
 
 
 def _summary(done: Repair) -> str:
@@ -61,4 +61,4 @@ def _summary(done: Repair) -> str:
         lines.append("the manifest was made again")
     if done.file:
         lines.append(f"{done.file} was cut at byte {done.at}: {done.bytes} bytes lost, at least {done.events} events")
-    return "\n".join([*lines, f"the log as it was is in {shlex.quote(str(done.copy))}"])
+    return "\n".join([*lines, f"the append-only file as it was is in {shlex.quote(str(done.copy))}"])

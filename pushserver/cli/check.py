@@ -36,8 +36,8 @@ class Lenient(settings.Option):
 def _check(proxy_timeout: tuple[float, ...], as_json: bool, **values: Any) -> None:
     """Check the settings, the machine, the data folder and the store as `serve` does, without starting.
 
-    The same flags and variables count as for `serve`. Exit status 0: a server would start. 1: it would not, or would
-    lose readers or events.
+    The same flags and variables count as for `serve`. Exit status 1: a finding is an error. 0: none is; there may be
+    warnings, such as of a store that may lose the last events.
     """
     configure_logging("error")
     ctx = click.get_current_context()

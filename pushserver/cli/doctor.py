@@ -25,7 +25,8 @@ from .output import REFUSED
 def doctor(url: str, key: str, key_file: str, data: str, stream: str, token: str, as_json: bool) -> None:
     """Check the server at URL through every proxy on the way, and print which line of a proxy to change.
 
-    It takes about 40 s: two heartbeats (30 s), and the other steps. Exit status 0: nothing is wrong. 1: something is.
+    It takes about 40 s: two heartbeats (30 s), and the other steps. Exit status 1: a finding is an error. 0: none is;
+    there may be warnings.
     """
     configure_logging("error")
     results = asyncio.run(_examined(url, chosen_key(key, key_file, data), stream, token, is_shown=not as_json))

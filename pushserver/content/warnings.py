@@ -63,7 +63,7 @@ def _clock(entry_in: EntryIn, at: int) -> Iterator[EntryWarning]:
     if published_at is None:
         return
     if milliseconds(published_at) > at + SKEW:
-        expected = f"now, {instant(at)}, or before: the entry is public at once, and not only then"
+        expected = f"now, {instant(at)}, or before: the entry is public at once, not at the instant that you sent"
         yield EntryWarning("published-in-future", "published_at", expected, published_at)
     elif milliseconds(published_at) < at - DAY:
         expected = f"within a day of the server's clock, {instant(at)}"
@@ -74,7 +74,9 @@ def _place(entry_in: EntryIn, at: int) -> Iterator[EntryWarning]:
     """Warn of a place above every entry that will come for a while."""
     sort_at = entry_in.sort_at
     if sort_at is not None and milliseconds(sort_at) > at + SKEW:
-        expected = f"now, {instant(at)}, or before: until then the entry stands above every new one"
+        expected = (
+            f"now, {instant(at)}, or before: until the instant that you sent, the entry stands above every new one"
+        )
         yield EntryWarning("sorted-in-future", "sort_at", expected, sort_at)
 
 

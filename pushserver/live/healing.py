@@ -29,7 +29,7 @@ from .tail import Tails
 
 logger = logging.getLogger(__name__)
 
-LOG_GONE = "its log no longer exists"  # why a stream is given up; counted as a reset for the reason `empty`
+LOG_GONE = "the events of this stream are gone from the store"  # why one is given up; a reset for the reason `empty`
 LOSSES = {  # what happened to a log, by the reason of the reset
     "rollback": "the store lost acknowledged events",
     "epoch": "another log is in the place of its log, so that nothing is published again",

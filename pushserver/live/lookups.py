@@ -128,5 +128,6 @@ class Lookups:
             self._know(await self._newest())
             self._trouble.over()
         except StoreError as error:
-            self._trouble.failed("the newest streams are not known: %s", error, reason=error)
+            words = "the list of the newest streams could not be read: %s; readers of streams not in memory may get 503"
+            self._trouble.failed(words, error, reason=error)
         await asyncio.sleep(LEARNED_EVERY)

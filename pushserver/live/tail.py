@@ -137,7 +137,9 @@ class Tail:
                 metrics.TAILS_LOST.inc()
                 self._answered_at = float("-inf")
                 self._lost_at = self._lost_at or now()
-                words = "tail lost: %s; partition %d is read again within %.1f s, as all that are lost"
+                words = (
+                    "tail lost: %s; partition %d is read again within %.1f s; other lost partitions may have no line"
+                )
                 wait, self._delay = self._delay, min(self._delay * 2, RETRY_MOST)
                 self._trouble.failed(words, error, self._partition, wait, reason=error, key=str(self._partition))
                 await asyncio.sleep(random.uniform(0, wait))

@@ -105,7 +105,11 @@ class Archive:
         stored, is_new = await self._log.name_feed(stream, id)
         if stored != id:
             fault = Fault("stream.feed_id", stored, shorten(id))
-            raise Changed("The stream has feeds of another id, which never changes.", fault, None)
+            detail = (
+                "This stream already has another feed id, and a feed id never changes. Import into a new stream, or "
+                "leave out the line `stream`."
+            )
+            raise Changed(detail, fault, None)
         return is_new
 
     async def _current(self, stream: str, kind: str, value: dict[str, Any]) -> dict[str, Any] | None:

@@ -231,6 +231,8 @@ async def _check_keys(keys: KeyStore, settings: Settings, *, writes: bool) -> As
             "set the same PUSHSERVER_KEY on every server; if that one has the new key now, nothing is to be done",
         )
     else:
-        yield findings.ok("publish key", "that of the settings; no server of this store has another")
+        yield findings.ok(
+            "publish key", "that of the settings; no server of this store started with another in the last seven days"
+        )
     if writes:
         await keys.note_server_key(own, model.instant(at))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from ..live.drain import longest, longest_leaving
+from ..live.drain import HURRIED, longest, longest_leaving
 from ..settings import Settings
 from ..store.folder import CannotStart
 from .channel import Word
@@ -123,7 +123,10 @@ class Workers:
             logger.info("restarting the workers, one after the other")
             for place in self._places:
                 if not await place.renew():
-                    logger.error("not restarted further, the other workers go on as they are")
+                    logger.error(
+                        "a new worker did not become ready (see above); the workers that are not replaced yet go on "
+                        "with their old files"
+                    )
                     break
             else:
                 logger.info("all workers have been restarted")
@@ -168,7 +171,10 @@ class Workers:
 
     async def _hurry(self) -> None:
         await self._signals.hurry.wait()
-        logger.info("a second signal: the workers hurry")
+        logger.info(
+            "a second signal: all readers are sent away at once; they have %.1f s to leave, and requests %.1f s to end",
+            *(HURRIED, HURRIED),
+        )
         for worker in self._processes:
             worker.say(Word.HURRY)
 

@@ -29,15 +29,15 @@ from .store import STORE_ID
 
 logger = logging.getLogger(__name__)
 
-START_LIMIT = 60.0  # seconds until the store answers: it loads its whole log first
+START_LIMIT = 60.0  # seconds until the store answers: it loads its whole append-only file first
 STOP_LIMIT = 10.0
 RESTART_DELAY, RESTART_DELAY_MOST = 0.2, 5.0  # seconds; it doubles with each start that fails
 LOOKED_EVERY = 2.0  # seconds between two looks at the folder and its disk
 FAILED_WRITE_PAUSE = 10.0  # seconds without writes after one that failed: a quota does not show in the free space
 LOG = "valkey.log"
-# Lines of its log that are passed on; those of a WARNING are advice on the kernel's settings.
+# Lines of that log that are passed on; those of a WARNING are advice on the kernel's settings.
 SAID = re.compile(r"^\d+:\w .{20,30} # (?!WARNING )(.+)$", re.MULTILINE)
-DAMAGED = re.compile("AOF|append only file|RDB")  # in a line of its log, where it ended at its start
+DAMAGED = re.compile("AOF|append only file|RDB")  # in a line of that log, where the store ended at its start
 FAILED_WRITE = re.compile("AOF (write|for fsync) error")
 
 CONDITIONS = {
@@ -106,7 +106,7 @@ class _Store:
         self._process = process = await _spawn(self._folder.path, self._lock, deletes_expired=self._deletes_expired)
         try:
             async with asyncio.timeout(START_LIMIT):
-                while await _answer(self._socket, "PING") != b"+PONG\r\n":  # -LOADING while it loads its log
+                while await _answer(self._socket, "PING") != b"+PONG\r\n":  # -LOADING while it loads its data
                     if process.returncode is not None:
                         raise self._why_ended(process.returncode)
                     await asyncio.sleep(0.02)
@@ -123,7 +123,9 @@ class _Store:
         """Why the store ended while it started, and what the operator can do."""
         lines = self._pass_on()
         if any(DAMAGED.search(line) for line in lines):
-            return LogDamaged(f"the store's log is damaged: {self._folder.repair_hint()}. {lines[-1]} See {self._log}")
+            return LogDamaged(
+                f"the append-only file is damaged: {self._folder.repair_hint()}. {lines[-1]} See {self._log}"
+            )
         return CannotStart(f"the store ended with status {status}; see {self._log}")
 
     async def _identify(self, *, accept_empty: bool) -> None:
@@ -131,7 +133,7 @@ class _Store:
         async with self._client() as store:
             id, marker = str(await within(store.get(STORE_ID)) or ""), self._folder.marker()
             if marker and not id and not accept_empty:
-                raise CannotStart(self._folder.empty("what its log had"))
+                raise CannotStart(self._folder.empty("the content of its append-only file"))
             if not id:
                 id = secrets.token_hex(8)
                 await within(store.set(STORE_ID, id))

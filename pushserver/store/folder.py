@@ -1,8 +1,8 @@
 """The data folder of an embedded store: its files, whether they are still those that the store writes to, and its disk.
 
 server.lock, valkey.lock       locks of the server and of its store
-store.id                       marker: the id of the store whose log the folder has
-appendonlydir/                 the log: a manifest, a base (RDB), and what was written since (AOF)
+store.id                       marker: the id of the store whose append-only file the folder has
+appendonlydir/                 the append-only file: a manifest, a base (RDB), and what was written since (AOF)
 valkey.sock, valkey.log, …     the store's socket, its own log, its pid
 """
 
@@ -37,7 +37,7 @@ class CannotStart(Exception):
 
 
 class LogDamaged(CannotStart):
-    """LogDamaged refuses a log that the store cannot read."""
+    """LogDamaged refuses an append-only file that the store cannot read."""
 
 
 class DataFolder:
@@ -48,14 +48,14 @@ class DataFolder:
         self._identity = _identity(path)
         self._files: dict[str, Identity] = {}  # by their names, as they were seen first
 
-    # --- its log
+    # --- its append-only file
 
     def log_files(self) -> list[str]:
-        """The names of the log's files in their order, the base first. Raises OSError, ValueError."""
+        """The names of the parts of the append-only file in their order, the base first. Raises OSError, ValueError."""
         return read_manifest((self.path / LOG_FOLDER / MANIFEST).read_text())
 
     def marker(self) -> str:
-        """The id of the store whose log the folder has, or had; '' where it never had one."""
+        """The id of the store whose append-only file the folder has, or had; '' where it never had one."""
         path = self.path / MARKER
         return path.read_text(errors="replace").strip() if path.is_file() else ""
 
@@ -66,7 +66,7 @@ class DataFolder:
         draft.replace(self.path / MARKER)
 
     def check_log(self, *, accept_empty: bool) -> None:
-        """Raises CannotStart where the folder had a log, and has none any more.
+        """Raises CannotStart where the folder had an append-only file, and has none any more.
 
         With `accept_empty` the files that are left of it are moved aside, since an empty store would write over them.
         """
@@ -77,12 +77,13 @@ class DataFolder:
             if left:
                 (self.path / LOG_FOLDER).rename(self.path / f"{LOG_FOLDER}.{time.strftime('%Y%m%dT%H%M%S')}")
         elif left:
-            raise LogDamaged(f"{self.path / LOG_FOLDER} has files of a log, and no {MANIFEST}: {self.repair_hint()}")
+            says = f"{self.path / LOG_FOLDER} has parts of an append-only file, and no {MANIFEST}"
+            raise LogDamaged(f"{says}: {self.repair_hint()}")
         elif self.marker():
-            raise CannotStart(self.empty("its log"))
+            raise CannotStart(self.empty("its append-only file"))
 
     def repair_hint(self) -> str:
-        """The command that repairs a damaged log, as a sentence."""
+        """The command that repairs a damaged append-only file, as a sentence."""
         command = f"pushserver repair --data {shlex.quote(str(self.path))}"
         return f"{command} cuts it at the damage, keeps a copy and says what is lost; or restore a backup"
 
@@ -99,7 +100,7 @@ class DataFolder:
         """Why what the store writes would not be found again: a sentence about the folder, '' where all is well."""
         if _identity(self.path) != self._identity:
             return f"the data folder {self.path} is gone, or was replaced by another"
-        for _ in range(3):  # a rewrite of the log may replace the manifest and delete the older files meanwhile
+        for _ in range(3):  # a rewrite of the file may replace the manifest and delete the older files meanwhile
             name = self._changed()
             if not name:
                 return ""
@@ -124,7 +125,7 @@ class DataFolder:
         return disk.f_bavail * disk.f_frsize
 
     def reserve(self) -> int:
-        """Bytes that are to stay free: as many as the next rewrite of the log needs, which is as large as the last."""
+        """Bytes that are to stay free: as many as the next rewrite of the file needs, which is as large as the last."""
         bases = (self.path / LOG_FOLDER).glob("*.base.*")
         return max(LEAST_RESERVE, *(_size(base) for base in bases), 0)
 
@@ -138,7 +139,7 @@ class DataFolder:
 
 
 def read_manifest(text: str) -> list[str]:
-    """The names of the files in a log's manifest, in their order. Raises ValueError where it is none."""
+    """The names of the files in a manifest, in their order. Raises ValueError where it is none."""
     lines = [line for line in text.splitlines() if line.strip() and not re.search(r" type h\b", line)]
     matches = [MANIFEST_LINE.fullmatch(line.strip()) for line in lines]
     if not matches or not all(matches):

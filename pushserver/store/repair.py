@@ -1,7 +1,7 @@
-"""The repair of a damaged log: it is cut at the damage, after a copy was made, and what is lost is counted.
+"""The repair of a damaged append-only file: a copy is made, it is cut at the damage, and what is lost is counted.
 
-The store itself refuses a log that is damaged anywhere but at its very end. Commands after the damage are cut off, too:
-they build on those that cannot be read any more.
+The store itself refuses a file that is damaged anywhere but at its very end. Commands after the damage are cut off,
+too: they build on those that cannot be read any more.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ EVENT = re.compile(rb"\$4\r\nXADD\r\n", re.IGNORECASE)  # each event of a stream
 
 
 class CannotRepair(Exception):
-    """CannotRepair says why a log cannot be repaired."""
+    """CannotRepair says why an append-only file cannot be repaired."""
 
 
 class Repair(NamedTuple):
-    """A repair says what was done to a log: the file that was cut and where, and what it lost by that.
+    """A repair says what was done to an append-only file: which part was cut and where, and what was lost by that.
 
     `file` is '' where nothing was cut. `events` counts those whose beginning can still be read. `copy` is the folder
-    with the log as it was, `manifest` whether the manifest was made again.
+    with the append-only file as it was, `manifest` whether the manifest was made again.
     """
 
     file: str
@@ -46,21 +46,23 @@ class Repair(NamedTuple):
 
 
 async def repair_log(data: Path) -> Repair | None:
-    """Repair the log of a data folder whose server does not run; None where it is not damaged.
+    """Repair the append-only file of a data folder whose server does not run; None where it is not damaged.
 
     Raises CannotRepair, CannotStart where a server runs on the folder or its store does not start even so, OSError.
     """
     data = data.absolute()
     folder = data / LOG_FOLDER
     if not folder.is_dir():
-        raise CannotRepair(f"expected a log in {folder}, found none: restore a backup")
+        raise CannotRepair(f"expected an append-only file in {folder}, found none: restore a backup")
     names = await _commands()
     async with locked(data):
         manifest = _manifest(folder)
         files = read_manifest(manifest)
         missing = [name for name in files if not (folder / name).is_file()]
         if missing:
-            raise CannotRepair(f"expected {folder / missing[0]}, which the log needs, found none: restore a backup")
+            raise CannotRepair(
+                f"expected {folder / missing[0]}, which the append-only file needs, found none: restore a backup"
+            )
         is_manifest_new = not _has(folder / MANIFEST, manifest)
         damaged = next(((name, at) for name in files if (at := damage(folder / name, names)) is not None), None)
         done = _cut(folder, files, damaged, manifest, is_manifest_new) if damaged or is_manifest_new else None
@@ -69,13 +71,13 @@ async def repair_log(data: Path) -> Repair | None:
             return done
     except LogDamaged:
         raise CannotRepair(
-            "the store cannot read its log, whose damage cannot be cut off, as in its snapshot (*.base.rdb): restore a "
-            "backup"
+            "the store cannot read its append-only file, and the damage cannot be cut off, as in its snapshot "
+            "(*.base.rdb): restore a backup"
         ) from None
 
 
 def damage(file: Path, names: frozenset[bytes]) -> int | None:
-    """The offset up to which the commands of a log file are whole, None where all of them are.
+    """The offset up to which the commands of a part are whole, None where all of them are.
 
     A command that was begun at the end of the file, and not written whole, is no damage: the store cuts it off itself.
     Of a snapshot (RDB) the beginning alone is looked at: the store verifies its checksum. `names` are the commands that
@@ -169,7 +171,7 @@ def _has(file: Path, text: str) -> bool:
 def _cut(
     folder: Path, files: list[str], damaged: tuple[str, int] | None, manifest: str, is_manifest_new: bool
 ) -> Repair:
-    """Copy the log, then cut it at the damage; files after the one that is damaged leave the manifest."""
+    """Copy the append-only file, then cut it at the damage; files after the one that is damaged leave the manifest."""
     copy = folder.with_name(f"{LOG_FOLDER}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     shutil.copytree(folder, copy)
     name, at = damaged or ("", 0)

@@ -141,7 +141,9 @@ async def _gone(request: Request, error: Exception) -> Response:
 async def _bug(request: Request, error: Exception) -> Response:
     """Answer an unexpected exception, whose traceback is logged: Starlette raises it again after this answer."""
     # uvicorn closes the connection after this answer; without the header a client would send its next request into it.
-    refused = Refused("The server failed on this request; its log has the reason.", headers={"Connection": "close"})
+    refused = Refused(
+        "The server failed on this request; the server's log has the reason.", headers={"Connection": "close"}
+    )
     refused.status, refused.title, refused.kind = 500, "Server error", "server-error"
     return answer(refused)
 

@@ -127,18 +127,18 @@ def test_a_server_whose_log_is_damaged_says_the_command_that_repairs_it(
     done = pushserver(*shlex.split(command)[1:])
     assert done.returncode == DONE, done.stderr
     assert f"{log.name} was cut at byte {log.stat().st_size}: " in done.stdout
-    assert "the log as it was is in " in done.stdout
+    assert "the append-only file as it was is in " in done.stdout
     again = start(name="my data")
     assert 5 < again.publish_ok(stream, "after")["n"] < 20
     again.stop()
     done = pushserver(*shlex.split(command)[1:])
-    assert (done.returncode, done.stdout) == (DONE, "the log is not damaged; nothing was changed\n")
+    assert (done.returncode, done.stdout) == (DONE, "the append-only file is not damaged; nothing was changed\n")
 
 
 def test_a_folder_without_a_log_is_not_repaired(tmp_path: Path) -> None:
     done = pushserver("repair", "--data", str(tmp_path))
     assert (done.returncode, done.stdout) == (REFUSED, "")
-    assert done.stderr.startswith("pushserver: not repaired: expected a log in ")
+    assert done.stderr.startswith("pushserver: not repaired: expected an append-only file in ")
 
 
 def test_a_folder_that_lost_its_log_starts_empty_where_that_is_accepted(

@@ -137,7 +137,7 @@ def test_a_folder_whose_log_or_key_is_gone_is_found(tmp_path: Path) -> None:
     (tmp_path / "store.id").write_text("0123\n")
     (tmp_path / "publish.key").write_text("two words\n")
     wrong = lines(check("--data", str(tmp_path)), "error")
-    assert "had a store (store.id), and its log is gone" in wrong
+    assert "had a store (store.id), and its append-only file is gone" in wrong
     assert "publish.key: expected 16 to 512" in wrong
 
 
@@ -273,12 +273,12 @@ def test_servers_of_a_store_need_one_key(redis_server: Server) -> None:
     redis_server.ask("FLUSHALL")
     assert "expected PUSHSERVER_KEY, the same on every server" in lines(check("--redis", url), "error")
     assert run("serve", "--redis", url).exit_code == NOT_REACHED
-    assert "no server of this store has another" in lines(check("--redis", url, env={"PUSHSERVER_KEY": KEY}), "ok")
+    assert "no server of this store started with" in lines(check("--redis", url, env={"PUSHSERVER_KEY": KEY}), "ok")
     redis_server.ask("HSET", "pushserver:keys:servers", "0badf00d", "2099-01-01T00:00:00.000Z")
     doubtful = lines(check("--redis", url, env={"PUSHSERVER_KEY": KEY}), "warning")
     assert "a server of this store started with another key at 2099-01-01" in doubtful
     redis_server.ask("HSET", "pushserver:keys:servers", "0badf00d", "2020-01-01T00:00:00.000Z")
-    assert "no server of this store has another" in lines(check("--redis", url, env={"PUSHSERVER_KEY": KEY}), "ok")
+    assert "no server of this store started with" in lines(check("--redis", url, env={"PUSHSERVER_KEY": KEY}), "ok")
 
 
 def test_the_list_is_for_people(tmp_path: Path) -> None:

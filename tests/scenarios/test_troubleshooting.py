@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -72,7 +73,8 @@ def test_the_page_has_every_status_that_refuses(status: int) -> None:
 
 
 async def test_the_checks_of_the_page_are_those_of_the_probe(server: Running) -> None:
-    checks = set(server.http.get("/readyz").json()) - {"ready", "reasons"}
+    answers = [server.http.get(probe).json() for probe in ("/readyz", "/readyz/read")]
+    checks = {name for answer in answers for name in answer} - {"ready", "reasons"}
     (section,) = re.findall(r"^## `/readyz` answers 503\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == checks
 
@@ -84,3 +86,31 @@ def test_the_lines_of_the_log_that_the_page_explains_are_logged() -> None:
     assert fragments
     for fragment in [*fragments, *re.findall(r"log: `([^`]+)`", TEXT)]:
         assert fragment in code, fragment
+
+
+def warnings_of(module: ast.Module) -> set[str]:
+    """What a module gives to a logger as a warning or worse, or to a Trouble or a Tally, which log it."""
+    named: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named.setdefault(node.targets[0].id, []).append(node.value)
+    texts: list[ast.expr] = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            said = {"failed": node.args[:1], "note": node.args[1:2]}.get(node.func.attr, [])
+            if ast.unparse(node.func.value) == "logger" and node.func.attr not in ("debug", "info"):
+                said = node.args[:1]
+            for text in said:
+                texts += named.get(text.id, []) if isinstance(text, ast.Name) else [text]
+    return {text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str)}
+
+
+def test_the_page_explains_every_line_that_is_a_warning_or_worse() -> None:
+    packages = ("access", "live", "publishing", "server", "store", "surfaces", "transport", "web")
+    files = [path for package in packages for path in (ROOT / "pushserver" / package).rglob("*.py")]
+    lines = {line for path in files for line in warnings_of(ast.parse(path.read_text()))}
+    lines.remove("%s")  # a finding of a check, which says itself what to do
+    (section,) = re.findall(r"^## What a line of the log means\n(.*?)^## ", TEXT, re.DOTALL | re.MULTILINE)
+    cells = [*re.findall(r"^\| (`.+?) \|", section, re.MULTILINE), *re.findall(r"log: (`[^`]+`)", TEXT)]
+    explained = [fragment for cell in cells for fragment in cell.split("`")[1::2]]
+    assert [line for line in lines if not any(fragment in line for fragment in explained)] == []
