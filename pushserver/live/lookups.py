@@ -40,7 +40,7 @@ class Lookups:
         self._looks: dict[str, asyncio.Task[bool]] = {}  # under way or waiting, by name
         self._sharers: dict[str, int] = {}  # of each look that has not begun
         self._places = asyncio.Semaphore(LOOKS)  # it serves those who wait in the order of their coming
-        self._trouble = Trouble(logger, "the newest streams are known again")
+        self._trouble = Trouble(logger, "the list of the newest streams is read again")
         self._learning: asyncio.Task[None] | None = None
 
     async def look_up(self, name: str) -> None:

@@ -136,9 +136,9 @@ class Look:
             self._waiting.clear()
             await self._until_back(names)
             return
-        except BaseException:  # the worker stops: nobody waits for ever
+        except BaseException:  # the look is ended: nobody waits for ever, and no request is cancelled for it
             for future in _open(waiting.values()):
-                future.cancel()
+                future.set_exception(StoreError("the look at the store was ended"))
             raise
         turn = 0
         for name, head in zip(names, heads, strict=True):

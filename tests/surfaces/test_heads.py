@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,24 @@ async def test_so_many_reads_await_a_store_at_a_time(log: Log, stream: str, monk
     assert await first
 
 
+def the_look() -> asyncio.Task[Any]:
+    """The task that asks the store."""
+    (task,) = (task for task in asyncio.all_tasks() if "Look._run" in str(task.get_coro()))
+    return task
+
+
+async def test_who_waits_for_a_look_that_is_ended_is_told_of_the_store(log: Log, stream: str) -> None:
+    counted = CountedLog(log)
+    heads = Heads(counted, yield_to=no_pass)
+    counted.gate.clear()
+    reading = asyncio.create_task(heads.of(stream))
+    while not counted.looks:
+        await asyncio.sleep(0)
+    the_look().cancel()
+    with pytest.raises(StoreError):
+        await reading
+
+
 async def test_a_store_is_asked_again_whatever_became_of_who_asked_it(
     log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,8 +171,7 @@ async def test_a_store_is_asked_again_whatever_became_of_who_asked_it(
     with pytest.raises(StoreError):
         await heads.of(stream)
     back = asyncio.create_task(heads.back(stream))
-    (asking,) = (task for task in asyncio.all_tasks() if "Look._run" in str(task.get_coro()))
     await asyncio.sleep(0)
-    asking.cancel()
+    the_look().cancel()
     assert await back
     assert await heads.of(stream) is None
