@@ -172,6 +172,9 @@ async def _embedded(settings: Settings) -> AsyncIterator[Finding]:
         yield _refused("--data (PUSHSERVER_DATA)", error)
         return
     if is_running:
+        yield findings.ok(
+            "data folder", f"{data} is in use by a server, which has to end before another one starts on it"
+        )
         async for finding in _running(data, settings.partitions):
             yield finding
 
