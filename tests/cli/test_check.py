@@ -157,7 +157,7 @@ def test_a_server_that_runs_is_looked_at_as_it_is(server: Running) -> None:
     report = check("--data", str(server.data), "--port", server.url.rpartition(":")[2])
     assert report["ok"]
     assert "in use by a server that is ready" in lines(report, "ok")
-    assert f"{server.data} is in use by a server, which has to end before another starts" in lines(report, "ok")
+    assert f"{server.data} is in use by a server, which has to end before another one starts" in lines(report, "ok")
     assert "durability: disk" in lines(report, "ok")
     other = check("--data", str(server.data), "--partitions", "8")
     assert "expected 16 partitions" in lines(other, "error")

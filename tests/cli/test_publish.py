@@ -276,7 +276,7 @@ def test_an_entry_is_corrected_and_withdrawn(server: Running, stream: str, run: 
     assert server.snapshot(stream)["entries"] == []
     again = run("withdraw", stream, "x")
     assert again.returncode == REFUSED
-    assert "none is used again, got withdrawn for the reason legal" in again.stderr
+    assert "a withdrawn id is never used again, got withdrawn for the reason legal" in again.stderr
 
 
 def test_a_withdrawal_says_whom_it_has_reached(server: Running, stream: str, run: Run) -> None:
