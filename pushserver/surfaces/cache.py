@@ -22,6 +22,7 @@ from ..errors import NotFound, Refused, Unavailable, deleted
 from ..live.hub import Hub
 from ..model import Deletion
 from ..page.site import Site
+from ..store.connection import within
 from ..store.log import Head, Log, Snapshot
 from ..store.store import StoreError
 from ..stretch import Stretch
@@ -30,11 +31,10 @@ from .heads import Found, Heads
 from .pieces import Piece
 from .shelf import Copy, CopyKey, Shelf
 from .surface import FEEDS, STRETCH, Surface, edition_of, make, place_of
+from .turns import Turns
 
 STREAMS = 1_000  # with bytes in the cache; the one that was asked for least recently goes first
 EXCERPTS_SHARE = 16  # copies of a stream's excerpts may take a sixteenth of the cache, pieces of older entries another
-MAKING = 4  # surfaces that are being made at a time, and as many excerpts
-WAITING = 256  # that wait to be made, of either; a read of another one is answered 503
 ROUNDS = 10  # reads of a snapshot during which an entry was withdrawn
 
 
@@ -45,14 +45,6 @@ class Material(NamedTuple):
     pieces: list[Piece]
     cleared: int
     asked_at: int
-
-
-class Turns:
-    """Turns limits how many copies are made: MAKING at a time, while WAITING others wait."""
-
-    def __init__(self) -> None:
-        self.room = asyncio.Semaphore(MAKING)
-        self.queued = 0
 
 
 class SurfaceCache:
@@ -83,8 +75,9 @@ class SurfaceCache:
         self._site = site
         self._build = f"{version}.{digest(f'{site.build} {site.public_url} {site.masthead}')}"
         self._shelves: OrderedDict[str, Shelf] = OrderedDict()
-        # Excerpts have turns of their own: a client that asks for 1,000 uncached excerpts must not delay the page.
-        self._turns, self._excerpt_turns = Turns(), Turns()
+        # Excerpts have turns of their own: a client that asks for 1,000 uncached excerpts must not delay the page. What
+        # is made of memory has, too: it must not wait for those that wait for a store that is away.
+        self._turns, self._excerpt_turns, self._stale_turns = Turns(), Turns(), Turns()
 
     async def read(self, stream: str, surface: Surface, coding: ContentCoding, excerpt: str = "") -> Copy:
         """A surface as of an event that is not older than this call. Raises NotFound, Deleted, Unavailable.
@@ -102,6 +95,7 @@ class SurfaceCache:
 
     async def _read(self, stream: str, key: CopyKey) -> tuple[Copy, str]:
         """A copy, and where it comes from, as metrics name it."""
+        began_at = asyncio.get_running_loop().time()
         try:
             return await self._read_exact(stream, key)
         except StoreError:
@@ -109,7 +103,7 @@ class SurfaceCache:
             if copy is not None:
                 return copy, "stale"
         # Nothing is there to be shown in its place: a store that is silent for a moment is waited for.
-        if not await self._heads.back(stream):
+        if not await self._heads.back(stream, began_at):
             raise Unavailable("The store does not answer; retry later.")
         try:
             return await self._read_exact(stream, key)
@@ -215,19 +209,18 @@ class SurfaceCache:
         return await asyncio.shield(self._begin(shelf, key, head))
 
     def _turns_of(self, key: CopyKey) -> Turns:
+        if key.stale_since is not None:
+            return self._stale_turns
         return self._excerpt_turns if key.excerpt else self._turns
 
     def _begin(self, shelf: Shelf, key: CopyKey, head: Head) -> asyncio.Task[Copy]:
-        turns = self._turns_of(key)
-        if turns.queued >= MAKING + WAITING:
-            raise Unavailable("Too many pages are being made; retry later.")
+        self._turns_of(key).enter()
         shelf.making[key] = making = asyncio.get_running_loop().create_task(self._make(shelf, key, head))
-        turns.queued += 1
         making.add_done_callback(lambda _: self._end(shelf, key, making))
         return making
 
     def _end(self, shelf: Shelf, key: CopyKey, making: asyncio.Task[Copy]) -> None:
-        self._turns_of(key).queued -= 1
+        self._turns_of(key).leave()
         if not making.cancelled():
             making.exception()  # those who wait for it are told; where nobody does any more, nobody has to be
         if shelf.making.get(key) is making:
@@ -235,19 +228,26 @@ class SurfaceCache:
 
     async def _make(self, shelf: Shelf, key: CopyKey, head: Head) -> Copy:
         """Make a surface. If an entry is withdrawn meanwhile, which may be in it, make it again."""
-        async with self._turns_of(key).room:
+        async with self._turns_of(key).turn(lambda: self._check(shelf, key)):
             for _ in range(ROUNDS):
-                material = await (self._excerpt(shelf, key) if key.excerpt else self._newest(shelf, key, head))
+                # A store that does not answer costs each turn no more than one command, however many are sent.
+                material = await within(self._excerpt(shelf, key) if key.excerpt else self._newest(shelf, key, head))
                 copy = await self._finish(shelf, key, material) if material else None
                 if copy is not None:
                     return copy
         raise Unavailable("Entries are withdrawn faster than the page can be made; retry.")
 
+    async def _check(self, shelf: Shelf, key: CopyKey) -> None:
+        """Raises StoreError where the store does not answer, of which a copy is to be made."""
+        if key.stale_since is None:
+            await self._heads.of(shelf.name)
+
     async def _newest(self, shelf: Shelf, key: CopyKey, head: Head) -> Material | None:
         """The newest entries as of an event or a later one; None where an entry was withdrawn meanwhile."""
-        async with shelf.reading:
-            if shelf.head != head and key.stale_since is None:
-                await self._refresh(shelf)
+        if key.stale_since is None:  # else nothing is read, and nobody who reads is waited for
+            async with shelf.reading:
+                if shelf.head != head:
+                    await self._refresh(shelf)
         snapshot = shelf.snapshot
         return Material(snapshot, shelf.newest, shelf.cleared, shelf.verified_at) if snapshot else None
 

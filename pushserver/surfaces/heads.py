@@ -56,16 +56,17 @@ class Heads:
         """The same as a future, which has a StoreError while the store is away."""
         return self._looks[partition_of(stream, len(self._looks))].ask(stream)
 
-    async def back(self, stream: str) -> bool:
+    async def back(self, stream: str, since: float) -> bool:
         """Whether a store that is away answers again: waits for it until it has been away for AWAITED seconds.
 
-        False at once where it is not away, so that nothing was waited for, and where WAITING others wait.
+        A read that began at `since` on the loop's clock waits no longer than AWAITED after that. False at once where
+        the store is not away, so that nothing was waited for, and where WAITING others wait.
         """
         if self._waiting >= WAITING:
             return False
         self._waiting += 1
         try:
-            return await self._looks[partition_of(stream, len(self._looks))].back()
+            return await self._looks[partition_of(stream, len(self._looks))].back(since)
         finally:
             self._waiting -= 1
 
@@ -88,19 +89,20 @@ class Look:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Found] = loop.create_future()
         if self._error is not None:
-            future.set_exception(self._error)
+            # Each raise adds to the traceback of the one error: 1 kB for each load, for as long as the store is away.
+            future.set_exception(self._error.with_traceback(None))
             return future
         self._waiting.setdefault(stream, []).append(future)
         if self._task is None:
             self._task = loop.create_task(self._run())
         return future
 
-    async def back(self) -> bool:
+    async def back(self, since: float) -> bool:
         """As `Heads.back`."""
         if self._error is None:
             return False
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._away_at + AWAITED):
+            async with asyncio.timeout_at(min(since, self._away_at) + AWAITED):
                 await self._is_back.wait()
         return self._error is None
 

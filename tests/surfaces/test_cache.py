@@ -18,10 +18,11 @@ from pushserver.store.deletion import Deletions
 from pushserver.store.log import Head, Log, Snapshot
 from pushserver.store.store import StoreError
 from pushserver.surfaces import heads
-from pushserver.surfaces.cache import EXCERPTS_SHARE, MAKING, WAITING, SurfaceCache
+from pushserver.surfaces.cache import EXCERPTS_SHARE, SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
 from pushserver.surfaces.shelf import Copy, CopyKey
 from pushserver.surfaces.surface import NEWEST, Surface
+from pushserver.surfaces.turns import MAKING, WAITING
 
 from ..support.hubs import running
 from ..support.server import LIMIT, entry_append, withdrawal_append
@@ -388,7 +389,7 @@ async def test_a_page_that_is_refused_for_want_of_a_turn_does_not_wait_for_the_s
     silent.answers = True
     assert "One" in await read(cache, stream)
     silent.answers = False
-    cache._turns.queued = MAKING + WAITING
+    cache._stale_turns.queued = MAKING + WAITING
     monkeypatch.setattr(cache._heads, "back", pytest.fail)
     with pytest.raises(Unavailable, match="Too many"):
         await read(cache, stream)
@@ -408,3 +409,71 @@ async def test_a_snapshot_that_fails_while_the_store_answers_is_not_read_again_a
     with pytest.raises(Unavailable, match="The store does not answer"):
         await read(cache_of(unread, hub), stream)
     assert unread.snapshots == 1
+
+
+class Hanging(Silent):
+    """A log of a store that falls silent while snapshots are read: each read hangs until `released`, and fails then."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.answers = True
+        self.hangs = False
+        self.released = asyncio.Event()
+
+    async def snapshot(self, *arguments: Any, **options: Any) -> Snapshot | None:
+        snapshot = await super().snapshot(*arguments, **options)
+        if self.hangs:
+            await self.released.wait()
+            raise StoreError("no answer within 5 s")
+        return snapshot
+
+
+@pytest.fixture
+async def hanging(
+    log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Hanging, SurfaceCache, list[asyncio.Task[str]]]]:
+    """A store that fell silent while as many pages were being made as have a turn, one of them that of `stream`."""
+    monkeypatch.setattr(heads, "AWAITED", 0.0)
+    hanging = Hanging(log)
+    cache = cache_of(hanging, hub)
+    names = [stream, *(f"{stream}-{number}" for number in range(1, MAKING + 1))]
+    for name in names:
+        await log.append(entry_append(name, "One"))
+    assert "One" in await read(cache, stream)
+    await log.append(entry_append(stream, "Two"))
+    hanging.hangs, before = True, hanging.snapshots
+    reads = [asyncio.create_task(read(cache, name)) for name in names[:MAKING]]
+    while hanging.snapshots < before + MAKING:
+        await asyncio.sleep(0)
+    reads.append(asyncio.create_task(read(cache, names[MAKING])))
+    while cache._turns.queued <= MAKING:
+        await asyncio.sleep(0)
+    hanging.answers = False
+    yield hanging, cache, reads
+    hanging.released.set()
+    await asyncio.gather(*reads, return_exceptions=True)
+
+
+async def test_a_page_in_memory_waits_for_no_page_that_waits_for_a_silent_store(
+    hanging: tuple[Hanging, SurfaceCache, list[asyncio.Task[str]]], stream: str
+) -> None:
+    _, cache, _ = hanging
+    async with asyncio.timeout(LIMIT):
+        for surface in (Surface.PAGE, Surface.JSON_FEED):
+            copy = await cache.read(stream, surface, IDENTITY)
+            assert copy.stale_since
+            assert "One" in copy.body.decode()
+            assert "Two" not in copy.body.decode()
+
+
+async def test_a_page_whose_turn_comes_while_the_store_is_silent_is_not_read_of_it(
+    hanging: tuple[Hanging, SurfaceCache, list[asyncio.Task[str]]],
+) -> None:
+    log, _, (hot, *cold) = hanging
+    before = log.snapshots
+    log.released.set()
+    assert "One" in await hot, "what was in memory is shown when nothing newer can be made"
+    for reading in cold:
+        with pytest.raises(Unavailable):
+            await reading
+    assert log.snapshots == before

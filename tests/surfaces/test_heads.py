@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pushserver.model import Deletion
+from pushserver.model import Deletion, partition_of
 from pushserver.store.log import Head, Log
 from pushserver.store.store import Store, StoreError
 from pushserver.surfaces import heads as surfaces_heads
@@ -103,12 +103,14 @@ async def test_a_store_that_is_silent_is_away(tmp_path: Path, stream: str, monke
         results = await asyncio.gather(*(heads.of(stream) for _ in range(3)), return_exceptions=True)
         assert all(isinstance(result, StoreError) for result in results), results
         monkeypatch.setattr(surfaces_heads, "AWAITED", 0.0)
-        assert not await heads.back(stream), "it has been away for long enough"
+        assert not await heads.back(stream, asyncio.get_running_loop().time()), "it has been away for long enough"
         monkeypatch.setattr(surfaces_heads, "AWAITED", LIMIT)
-        waiting = asyncio.create_task(heads.back(stream))
+        waiting = asyncio.create_task(heads.back(stream, asyncio.get_running_loop().time()))
         server.thaw()
         assert await waiting
-        assert not await heads.back(stream), "it is not away, so that nothing was waited for"
+        assert not await heads.back(stream, asyncio.get_running_loop().time()), (
+            "it is not away, so that nothing was waited for"
+        )
         while isinstance((await asyncio.gather(heads.of(stream), return_exceptions=True))[0], StoreError):
             await asyncio.sleep(0.01)
         assert await heads.of(stream) == Head(appended.cursor, 1)
@@ -136,17 +138,18 @@ async def test_so_many_reads_await_a_store_at_a_time(log: Log, stream: str, monk
     with pytest.raises(StoreError):
         await heads.of(stream)
     failing.gate.clear()
-    first = asyncio.create_task(heads.back(stream))
+    first = asyncio.create_task(heads.back(stream, asyncio.get_running_loop().time()))
     await asyncio.sleep(0)
-    assert not await heads.back(stream)
+    assert not await heads.back(stream, asyncio.get_running_loop().time())
     failing.gate.set()
     assert await first
 
 
-def the_look() -> asyncio.Task[Any]:
-    """The task that asks the store."""
-    (task,) = (task for task in asyncio.all_tasks() if "Look._run" in str(task.get_coro()))
-    return task
+def end_the_look(heads: Heads, stream: str) -> None:
+    """Cancel the task that asks the store about a stream."""
+    task = heads._looks[partition_of(stream, len(heads._looks))]._task
+    assert task is not None
+    task.cancel()
 
 
 async def test_who_waits_for_a_look_that_is_ended_is_told_of_the_store(log: Log, stream: str) -> None:
@@ -156,7 +159,7 @@ async def test_who_waits_for_a_look_that_is_ended_is_told_of_the_store(log: Log,
     reading = asyncio.create_task(heads.of(stream))
     while not counted.looks:
         await asyncio.sleep(0)
-    the_look().cancel()
+    end_the_look(heads, stream)
     with pytest.raises(StoreError):
         await reading
 
@@ -170,8 +173,24 @@ async def test_a_store_is_asked_again_whatever_became_of_who_asked_it(
     heads = Heads(failing, yield_to=no_pass)
     with pytest.raises(StoreError):
         await heads.of(stream)
-    back = asyncio.create_task(heads.back(stream))
+    back = asyncio.create_task(heads.back(stream, asyncio.get_running_loop().time()))
     await asyncio.sleep(0)
-    the_look().cancel()
+    end_the_look(heads, stream)
     assert await back
     assert await heads.of(stream) is None
+
+
+async def test_loads_while_a_store_is_away_take_no_memory(
+    log: Log, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surfaces_heads, "AGAIN", LIMIT)
+    failing = FailingLog(log)
+    failing.errors = [StoreError("away")]
+    heads = Heads(failing, yield_to=no_pass)
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(StoreError) as error:
+            await heads.of(stream)
+        lengths.append(len(list(traceback.walk_tb(error.value.__traceback__))))
+    assert lengths[1] == lengths[2]
+    end_the_look(heads, stream)
