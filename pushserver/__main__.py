@@ -9,9 +9,16 @@ import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
-import click
+# What is said where only `pushserver.client` and what it needs are installed: a traceback would not say what to do.
+INCOMPLETE = "the commands need the whole package: install pushserver without --no-deps"
 
-from .cli.output import REFUSED, discard_output, fail
+try:
+    import click
+
+    from .cli.output import REFUSED, WRONG_USAGE, discard_output, fail
+except ModuleNotFoundError as error:
+    sys.stderr.write(f"pushserver: {INCOMPLETE} ({error})\n")
+    sys.exit(2)
 
 # Each command by its name: the module of `cli` that has it, and its name there. A module is imported when its command
 # is asked for: with those of the server, a script that publishes would wait for a second of imports.
@@ -49,7 +56,10 @@ class Program(click.Group):
         if name not in COMMANDS:
             return None
         module, command = COMMANDS[name].split(".")
-        return getattr(import_module(f".cli.{module}", __package__), command)  # type: ignore[no-any-return]
+        try:
+            return getattr(import_module(f".cli.{module}", __package__), command)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:  # click alone is there, which other packages bring with them
+            fail(f"{INCOMPLETE} ({error})", WRONG_USAGE)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run a command. Text that the terminal cannot show is escaped."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,23 @@ def test_wrong_usage_is_told_apart(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
     assert "Error: " in done.stderr
+
+
+@pytest.mark.parametrize("present", [(), ("click",)])  # other packages bring click with them
+def test_a_command_without_its_packages_ends_with_a_sentence(tmp_path: Path, present: tuple[str, ...]) -> None:
+    for name in present:
+        (tmp_path / name).symlink_to(Path(str(importlib.import_module(name).__file__)).parent)
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "pushserver", "publish", "storm"],  # -S: none of the installed packages is found
+        cwd=ROOT,
+        env={**clean_environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (WRONG_USAGE, "", 1), done.stderr
+    assert done.stderr.startswith("pushserver: the commands need the whole package: install pushserver without")
 
 
 @pytest.mark.parametrize(

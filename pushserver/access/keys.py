@@ -107,8 +107,8 @@ class Keys:
         """
         scheme, _, token = (authorization or "").partition(" ")
         token = token.strip()
-        if scheme.lower() != "bearer":
-            raise _unauthorized("no key")
+        if scheme.lower() != "bearer":  # what came may be the key alone: it is not repeated
+            raise _unauthorized("a header that does not begin with Bearer" if authorization else "no key")
         if hmac.compare_digest(_digest(token), self._digest):
             return None
         id, key = await self._look_up(token)

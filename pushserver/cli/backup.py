@@ -27,6 +27,8 @@ def backup(file: Path, data: str) -> None:
     FILE has everything that was acknowledged before the command began. It must not exist; it appears once it is
     complete. To restore it, unpack it in a new folder: tar -xf FILE -C FOLDER.
     """
+    if not file.parent.is_dir():  # else the error would name the draft, a file that nobody asked for
+        fail(f"no backup: expected a folder that exists, got {file.parent}", REFUSED)
     socket = Path(data).absolute() / SOCKET
     if not socket.exists():
         fail(f"expected a running server with its embedded store in {data}", NOT_REACHED)

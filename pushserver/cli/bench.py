@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from ..access import keyfile
+from .. import settings
 from ..bench import run, usage
 from ..bench.measurement import Outcome
 from ..bench.pages import LoadFigures, Orders, PageLoader
@@ -28,7 +28,7 @@ from ..bench.run import ServerProcesses
 from ..bench.swarm import ReaderPool, check_file_limit
 from ..client import Unauthorized
 from ..client.publisher import authorization, encode
-from .options import data_option, json_option, key_option
+from .options import chosen_key, data_option, json_option, key_option, root_url
 from .output import NOT_REACHED, REFUSED, fail
 
 FIRST_READERS = 5  # a fifth of the readers connect before the memory is first measured
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
 
 
 @click.command()
-@click.argument("url", required=False)
+@click.argument("url", type=settings.Parsed(root_url), required=False)
 @click.option("--local", is_flag=True, help="Start a server on a temporary data folder, and measure it.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Workers of that server.")
 @click.option("--pid", type=click.IntRange(1), help="Process id of a server on this machine: measure what it uses.")
@@ -116,8 +116,8 @@ def bench(
         raise click.UsageError("Expected URL or --local, one of them.")
     if error := check_file_limit(plan.readers):
         fail(f"{plan.readers} readers: {error}", REFUSED)
+    key = chosen_key(key, "", data)
     try:
-        key = key or keyfile.local_key(Path(data)) or ""
         report = uvloop.run(_measure_local(plan, workers) if local else _measure(plan, url or "", key, pid, None))
     except (ServerUnavailable, OSError) as error:
         fail(str(error), NOT_REACHED)
@@ -178,8 +178,7 @@ def _page_figures(loads: LoadFigures) -> dict[str, Any]:
 def _endpoint(url: str, stream: str) -> Endpoint:
     """Return where the readers of a stream connect; its host name is looked up once. Raises ServerUnavailable."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PublishRefused(f"expected a URL that begins with http:// or https://, got {url}")
+    assert parts.hostname
     tls = parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
     try:

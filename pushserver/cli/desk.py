@@ -12,10 +12,22 @@ from .options import json_option, publishes
 from .output import counted, erasure_line, replica_line
 
 
+def _confirmed(ctx: click.Context, param: click.Parameter, yes: bool) -> None:
+    """Ask before a stream is deleted; exit where the answer is no, or where nobody can answer."""
+    if yes or ctx.resilient_parsing:
+        return
+    try:
+        click.confirm("This removes the stream with all its entries for good. Delete it?", abort=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):  # as without a terminal: `Aborted!` would not say what to do
+            raise click.UsageError("Nothing was deleted: nobody answered. Expected --yes without a terminal.") from None
+        raise
+
+
 @click.command()
 @click.argument("stream")
 @click.option("--forget", is_flag=True, help="Leave no mark: the name can be used again at once.")
-@click.confirmation_option("--yes", prompt="This removes the stream with all its entries for good. Delete it?")
+@click.option("--yes", is_flag=True, expose_value=False, callback=_confirmed, help="Delete it without a question.")
 @json_option
 @publishes
 def delete(publisher: Publisher, stream: str, forget: bool, as_json: bool) -> None:

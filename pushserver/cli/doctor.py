@@ -7,15 +7,24 @@ import sys
 
 import click
 
-from .. import findings, settings, values
+from .. import findings, settings
 from ..doctor.examination import examine
 from ..findings import Finding
-from .options import chosen_key, configure_logging, data_option, json_option, key_file_option, key_option, token_option
+from .options import (
+    chosen_key,
+    configure_logging,
+    data_option,
+    json_option,
+    key_file_option,
+    key_option,
+    root_url,
+    token_option,
+)
 from .output import REFUSED
 
 
 @click.command("doctor")
-@click.argument("url", type=settings.Parsed(values.base_url, required=True))
+@click.argument("url", type=settings.Parsed(root_url, required=True))
 @key_option
 @key_file_option
 @data_option

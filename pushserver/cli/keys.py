@@ -101,6 +101,9 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())
     click.echo(key)
+    click.echo(
+        "This key is shown only once: give it to the publisher now.", err=True
+    )  # standard output is the bare key
 
 
 def _end(text: str) -> str:
@@ -125,7 +128,7 @@ def _check_name(name: str) -> None:
 @keys.command(name="list")
 @_opens_store
 async def list_(store: Store) -> None:
-    """List the keys: id, name, rights, streams, last use, and expiry."""
+    """List the keys that `keys create` made: id, name, rights, streams, last use, and expiry."""
     for id, key in sorted((await KeyStore(store).all()).items(), key=lambda item: item[1]["created"]):
         used, ends = key["used"] or "never used", f"until {key['expires']}" if key["expires"] else "no end"
         click.echo(

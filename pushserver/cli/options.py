@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
-from .. import logs, settings
+from .. import logs, settings, values
 from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
+from ..errors import shorten
+from ..logs import hide_secrets
 from ..server.secret_files import with_secrets
 from ..store.folder import CannotStart
 from .output import NOT_REACHED, REFUSED, fail
@@ -29,14 +33,30 @@ def configure_logging(level: str, *, form: str = "human", role: str = "", access
     logging.getLogger(logs.ACCESS).setLevel(logging.INFO if access else logging.WARNING)
 
 
+def root_url(text: str) -> str:
+    """The URL of a server, which may be below a path of a site. Raises ValueError, also for the address of a stream.
+
+    To that, each request would be sent to an address that the server does not have.
+    """
+    url = values.base_url(text)
+    parts = urlsplit(url)
+    if "streams" in parts.path.split("/") or parts.query or parts.fragment:
+        root = re.sub(r"(/streams(/.*)?)?([?#].*)?$", "", url).rstrip("/")
+        raise ValueError(
+            f"expected the root address of the server, such as {hide_secrets(root)}, got {shorten(hide_secrets(url))}"
+        )
+    return url
+
+
 url_option = click.option(
     "--url",
     cls=settings.Option,
+    type=settings.Parsed(root_url, required=True),
     envvar="PUSHSERVER_URL",
     default="http://127.0.0.1:8000",
     show_default=True,
     show_envvar=True,
-    help="URL of the server.",
+    help="Root URL of the server.",
 )
 key_option = click.option(
     "--key", cls=settings.Option, envvar="PUSHSERVER_KEY", default="", show_envvar=True, help="Publish key."
@@ -94,8 +114,10 @@ def chosen_key(key: str, key_file: str, data: str) -> str:
         if key_file and not key:
             key = with_secrets(settings.Settings(key_file=key_file)).key
         return key or keyfile.local_key(Path(data)) or ""
-    except (CannotStart, OSError) as error:
+    except CannotStart as error:
         fail(str(error), REFUSED)
+    except OSError as error:  # of another user, as a rule
+        fail(f"the publish key cannot be read: {error}; pass one in PUSHSERVER_KEY or with --key", REFUSED)
 
 
 def exit_status(error: PublishError) -> int:

@@ -10,7 +10,7 @@ import click
 
 from .. import logs
 
-REFUSED, NOT_REACHED = 1, 3  # exit status
+REFUSED, WRONG_USAGE, NOT_REACHED = 1, 2, 3  # exit status
 
 
 def fail(message: str, status: int) -> NoReturn:

@@ -55,7 +55,12 @@ def _print_answer(answer: dict[str, Any], done: str, as_json: bool, url: str = "
 
 def _print_dry_run(answer: dict[str, Any], as_json: bool) -> None:
     """Print the entry as it would be published, and the warnings."""
-    click.echo(json.dumps(answer) if as_json else _entry_lines(answer["entry"]).lstrip("\n"))
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        entry = answer["entry"]
+        click.echo(_entry_lines(entry, entry["published_at"]).lstrip("\n"))
+        click.echo("nothing was published: this is a dry run")
     for warning in answer["warnings"]:
         click.echo(f"warning: {warning['field']}: expected {warning['expected']}, got {warning['got']}", err=True)
 
@@ -285,7 +290,10 @@ def change_page(publisher: Publisher, stream: str, end: bool, as_json: bool, **f
     """Change the page of STREAM: only the fields in the options. A new page needs a headline."""
     patch = {name: value for name, value in fields.items() if value is not None}
     if patch:
-        _print_answer(publisher.patch_page(stream, patch), "changed", as_json)
+        answer = publisher.patch_page(stream, patch)
+        _print_answer(
+            answer, "created" if answer.get("n") == 1 else "changed", as_json
+        )  # event 1 is that of a new stream
     if end:
         _print_answer(publisher.end(stream), "ended", as_json)
     if not patch and not end:
@@ -302,8 +310,12 @@ def tail(url: str, stream: str, cursor: str, as_json: bool, token: str) -> None:
     """Show the entries of STREAM as they are published, until Ctrl-C."""
 
     async def show() -> None:
+        last = ""
         async for frame in follow(url, stream, cursor=cursor, token=token):
             click.echo(json.dumps(frame, ensure_ascii=False) if as_json else _as_text(frame))
+            last = frame["type"]
+        if last != "stream.end" and not as_json:  # it had ended before: the command would stop without a word
+            click.echo("\nthe stream has ended")
 
     configure_logging("warning")
     try:
@@ -321,10 +333,10 @@ def _as_text(frame: dict[str, Any]) -> str:
     """Return a frame for people."""
     match frame["type"]:
         case "snapshot":
-            entries = "\n".join(_entry_lines(entry) for entry in reversed(frame["entries"]))
+            entries = "\n".join(_put_lines(entry, "") for entry in reversed(frame["entries"]))
             return f"# {frame['page']['headline']}\n{entries}"
         case "entry.put":
-            return _entry_lines(frame["entry"])
+            return _put_lines(frame["entry"], frame["at"])
         case "page.put":
             return f"# {frame['page']['headline']}"
         case "entry.withdraw":
@@ -339,8 +351,18 @@ def _as_text(frame: dict[str, Any]) -> str:
             return f"({kind})"
 
 
-def _entry_lines(entry: dict[str, Any]) -> str:
-    lines = [f"\n{entry['published_at']}  {entry.get('headline', '')}"]
+def _put_lines(entry: dict[str, Any], at: str) -> str:
+    """An entry with its id and its correction; `at` is when it was put, '' where what it was before is not known."""
+    correction = entry.get("correction", {})
+    done = "corrected" if correction.get("at") == at else "changed"
+    is_new = not at or entry["rev"] == 1
+    lines = _entry_lines(entry, f"{entry['published_at']}  {entry['id']}" if is_new else f"{at}  {done}: {entry['id']}")
+    return f"{lines}\n  correction: {correction['note']}" if "note" in correction else lines
+
+
+def _entry_lines(entry: dict[str, Any], begin: str) -> str:
+    """The text of an entry; its first line begins with `begin`, the others are further in."""
+    lines = [f"\n{begin}  {entry.get('headline', '')}".rstrip(" ")]
     for block in entry["blocks"]:
         match block["type"]:
             case "paragraph" | "quote":

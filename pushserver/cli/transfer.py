@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import click
 
@@ -18,7 +18,7 @@ from ..client.publisher import content_key, encode
 from ..codec import read_json
 from ..errors import Refused
 from .options import exit_status, publishes
-from .output import REFUSED, fail
+from .output import REFUSED, counted, fail
 
 SUFFIX = ".jsonl"  # of a file with one stream, behind its name
 LINE_LIMIT = 5 * 2**20  # characters of one line
@@ -74,7 +74,11 @@ def _import(publisher: Publisher, stream: str, file: TextIO, speed: float | None
     previous_at: str | None = None
     with click.progressbar(list(_lines(file)), label=stream, file=sys.stderr, hidden=not sys.stderr.isatty()) as lines:
         for number, text in lines:
-            line = _record(text, file.name, number)
+            try:
+                line = _record(text, number)
+            except ValueError as error:
+                sending.flush()
+                sending.fail(number, str(error), REFUSED)
             published_at = line.value.get("published_at") if line.kind == "entry" else None
             if speed and isinstance(published_at, str):
                 sending.flush()
@@ -110,7 +114,7 @@ class Import:
                 answer = send(self._stream, line.value, idempotency_key=key)
                 self._count(known=answer["replayed"] or "unchanged" in answer)
             except PublishError as error:
-                self._fail(line, error)
+                self.fail(line.number, str(error), exit_status(error))
 
     def flush(self) -> None:
         """Send the lines that wait to be restored."""
@@ -122,18 +126,21 @@ class Import:
                 "results"
             ]
         except PublishError as error:
-            self._fail(lines[0], error)
+            self.fail(lines[0].number, str(error), exit_status(error))
         for line, result in zip(lines, results, strict=False):
             if result["status"] >= 400:
-                self._fail(line, PublishError(result["status"], result))
+                self.fail(line.number, str(PublishError(result["status"], result)), REFUSED)
             self._count(known="unchanged" in result)
 
     def _count(self, *, known: bool) -> None:
         self.known += known
         self.added += not known
 
-    def _fail(self, line: ImportLine, error: PublishError) -> None:
-        fail(f"{self._name}, line {line.number}: {error}", exit_status(error))
+    def fail(self, number: int, reason: str, status: int) -> NoReturn:
+        """End the program at a line; say what is stored of those before it, and that they do not stand in the way."""
+        stored = f"stored before it: {counted(self.added + self.known, 'line')}"
+        again = "correct what is wrong, and run the command again within 24 hours: what is stored adds nothing"
+        fail(f"{self._name}, line {number}: {reason}\n  {stored}; {again}", status)
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
@@ -144,20 +151,20 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _record(text: str, name: str, number: int) -> ImportLine:
-    """Parse a line; exit with an error where it is not valid. The lines before it stay."""
+def _record(text: str, number: int) -> ImportLine:
+    """Parse a line. Raises ValueError where it is not valid."""
     try:
         value = read_json(text[:LINE_LIMIT].encode("utf-8", "surrogateescape"))
     except Refused as error:
         fault = error.faults[0]
         reason = f"{fault.field}: expected {fault.expected}, got {fault.got}"
-        fail(f"{name}, line {number}: {error.detail} {reason}", REFUSED)
+        raise ValueError(f"{error.detail} {reason}") from None
     if isinstance(value, dict) and len(value) == 1:
         ((kind, fields),) = value.items()
         if kind in ("stream", "page", "entry", "withdrawal", "history") and isinstance(fields, dict):
             return ImportLine(number, kind, fields, len(text))
     expected = '{"page": …}, {"entry": …}, {"withdrawal": …}, {"stream": …} or {"history": …}'
-    fail(f"{name}, line {number}: expected {expected}, got {text.strip()[:80]}", REFUSED)
+    raise ValueError(f"expected {expected}, got {text.strip()[:80]}")
 
 
 def _wait_out(before: str | None, at: str, speed: float) -> None:

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
 from .errors import TurnedAway, Unreachable
-from .retry import retry_after
+from .retry import in_time, retry_after
 from .subscription import ENDED, NO_CODE, TOKEN_EXPIRED, Action, Reason, State, Subscription
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ async def follow(
             return
         assert subscription.due is not None
         delay = max(0.0, subscription.due - now())
-        logger.warning("not connected to stream %s (%s); next attempt in %.1f s", stream, failures.reason, delay)
+        logger.warning("not connected to stream %s (%s); next attempt %s", stream, failures.reason, in_time(delay))
         while subscription.tick(now(), random.random()) is not Action.CONNECT:
             await asyncio.sleep(subscription.due - now())
 

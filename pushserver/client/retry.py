@@ -71,8 +71,13 @@ class Attempts:
             raise
         if isinstance(outcome, float):
             self._count += 1
-            logger.warning("%s; attempt %d of %d in %.1f s", _reason(response), self._count + 1, ATTEMPTS, outcome)
+            logger.warning("%s; attempt %d of %d %s", _reason(response), self._count + 1, ATTEMPTS, in_time(outcome))
         return outcome
+
+
+def in_time(seconds: float) -> str:
+    """Return a wait as the log says it: `in 0.0 s` would look like a mistake."""
+    return f"in {seconds:.1f} s" if seconds > 0.1 else "at once"
 
 
 def _reason(response: httpx2.Response | httpx2.TransportError) -> str:

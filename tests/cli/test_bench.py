@@ -61,7 +61,7 @@ def test_it_measures_a_server_of_its_own(run: Run) -> None:
         (("--local", "--readers", "30000"), 2, "1<=x<=20000"),
         (("--local", "--entries", "10000"), 2, "1<=x<=9000"),
         (("--local", "--limit", "601"), 2, "1<=x<=600"),
-        (("ftp://127.0.0.1",), 1, "http:// or https://"),
+        (("ftp://127.0.0.1",), 2, "http:// or https://"),
         (("http://127.0.0.1:1",), 3, "expected a server at 127.0.0.1:1"),
     ],
 )

@@ -28,6 +28,8 @@ def command(server: Running) -> Command:
 def test_delete_asks_first_and_says_where_readers_are_closed(server: Running, command: Command, stream: str) -> None:
     server.publish_ok(stream, "first")
     assert command("delete", stream, input="n\n").exit_code == 1
+    nobody = command("delete", stream)
+    assert (nobody.exit_code, "Nothing was deleted" in nobody.stderr, "--yes" in nobody.stderr) == (2, True, True)
     assert server.snapshot(stream)["n"] == 1
     done = command("delete", stream, "--yes")
     assert (done.exit_code, done.output) == (0, f"deleted {stream}: its readers are disconnected on 1 worker\n")

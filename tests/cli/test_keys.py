@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,12 @@ def test_a_bad_command_says_what_was_expected(server: Running, arguments: tuple[
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "expected" in done.stderr or "not in the range" in done.stderr
+
+
+def test_a_new_key_is_all_of_standard_output_and_said_to_be_shown_once(server: Running) -> None:
+    done = keys_command(server, "create", "desk")
+    assert re.fullmatch(r"pk_\S+\n", done.stdout)
+    assert "shown only once" in done.stderr
 
 
 def test_without_a_store_the_command_says_so(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ def test_a_key_comes_from_a_file_or_the_data_folder(tmp_path: Path, capsys: pyte
     assert f"--key-file (PUSHSERVER_KEY_FILE), {file}: expected 16" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("streams",), ("doctor", "http://127.0.0.1:1"), ("bench", "http://127.0.0.1:1")])
+def test_a_key_that_cannot_be_read_can_be_passed(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "publish.key").symlink_to("/proc/self/mem")  # a read of its begin fails, for root as well
+    done = CliRunner().invoke(main, command, env={"PUSHSERVER_DATA": str(tmp_path), "PUSHSERVER_KEY": ""})
+    assert (done.exit_code, done.output.count("\n")) == (REFUSED, 1)
+    assert done.stderr.startswith("pushserver: the publish key cannot be read: [Errno 5]")
+    assert done.stderr.endswith("; pass one in PUSHSERVER_KEY or with --key\n")
+
+
 def test_the_url_of_the_store_comes_from_a_file(
     server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

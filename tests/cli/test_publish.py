@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from pushserver.__main__ import main
 from pushserver.cli.publish import receipt_line
 
 from ..support.commands import (
@@ -194,6 +197,7 @@ def test_a_dry_run_shows_the_entry_and_says_what_looks_odd(server: Running, stre
     done = run(*arguments)
     assert done.returncode == DONE
     assert "x" * 111 in done.stdout
+    assert done.stdout.endswith("\nnothing was published: this is a dry run\n")
     assert "warning: headline: expected at most 110 characters" in done.stderr
     assert json.loads(run(*arguments, "--json").stdout)["warnings"][0]["field"] == "headline"
     assert_nothing_stored(server, stream)
@@ -286,8 +290,10 @@ def test_a_withdrawal_says_whom_it_has_reached(server: Running, stream: str, run
 
 def test_the_page_is_changed_by_what_is_given_and_ended(server: Running, stream: str, run: Run) -> None:
     assert run("page", stream, "--dek", "No headline").returncode == REFUSED
-    assert run("page", stream, "--headline", "Page", "--timezone", "America/New_York").returncode == DONE
-    assert run("page", stream, "--dek", "A dek", "--end").returncode == DONE
+    made = run("page", stream, "--headline", "Page", "--timezone", "America/New_York")
+    assert (made.returncode, made.stdout) == (DONE, "created: revision 1, event 1, on disk\n")
+    changed = run("page", stream, "--dek", "A dek", "--end")
+    assert (changed.returncode, changed.stdout.split(",")[0]) == (DONE, "changed: revision 2")
     page = server.snapshot(stream)["page"]
     assert [page[name] for name in ("headline", "dek", "timezone", "state")] == [
         "Page",
@@ -326,6 +332,40 @@ def test_tail_shows_what_there_is_and_then_what_comes(server: Running, stream: s
         assert process.wait(10) == DONE
 
 
+def test_tail_says_of_each_entry_which_it_is_and_whether_it_is_a_correction(server: Running, stream: str) -> None:
+    path = f"/streams/{stream}/entries/goal"
+    published_at = "2023-07-10T19:33:00.000Z"
+    server.send("PUT", path, {"headline": "Goal", "published_at": published_at})
+    note = {"correction": {"class": "correction", "note": "It was Reed."}}
+    with started(server.url, server.data, "tail", stream) as process:
+        assert read_until(process, "Goal").endswith(f"\n{published_at}  goal  Goal\n")
+        for headline, fields, done in (("One", {}, "changed"), ("Two", note, "corrected")):
+            server.send("PATCH", path, {"headline": headline, **fields})
+            line = read_until(process, headline).splitlines()[-1]
+            assert re.fullmatch(rf"20\S+Z  {done}: goal  {headline}", line)
+            assert not line.startswith(published_at)
+        assert read_until(process, "Reed") == "  correction: It was Reed.\n"
+        server.send("PATCH", path, {"headline": "Three", "correction": {"class": "minor"}})
+        assert "  changed: goal  Three\n" in read_until(process, "Three")
+        server.publish_ok(stream, "Four")
+        assert re.search(r"\n20\S+Z  \w+  Four\n", read_until(process, "Four"))
+
+
+def test_tail_of_a_stream_that_has_ended_says_so(server: Running, stream: str, run: Run) -> None:
+    server.publish_ok(stream, "One")
+    with started(server.url, server.data, "tail", stream) as process:
+        assert read_until(process, "One")
+        cursor = server.send("POST", f"/streams/{stream}/end", {}).json()["cursor"]
+        assert read_until(process, "ended").count("the stream has ended") == 1
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+    done = run("tail", stream)
+    assert (done.returncode, done.stdout.endswith("One\n\nthe stream has ended\n")) == (DONE, True)
+    done = run("tail", stream, "--cursor", cursor)
+    assert (done.returncode, done.stdout) == (DONE, "\nthe stream has ended\n")
+    assert "has ended" not in run("tail", stream, "--json").stdout
+
+
 def test_tail_in_json_goes_on_after_a_cursor(server: Running, stream: str) -> None:
     cursor = server.publish_ok(stream, "one")["cursor"]
     server.publish_ok(stream, "two")
@@ -362,24 +402,48 @@ def test_a_server_that_is_not_there_is_told_apart(unreachable: subprocess.Popen[
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://no-such-host.invalid", "["),
-        ("no-such-host.invalid:8000", "expected one that begins with http://"),
-        ("ftp://127.0.0.1", "expected one that begins with http://"),
+        ("no-such-host.invalid:8000", "expected a URL that begins with http:// or https://, got no-such-host"),
+        ("ftp://127.0.0.1", "expected a URL that begins with http://"),
         ("http://127.0.0.1:99999", "99999"),
-        ("http://", "expected one that begins with http://"),
+        ("http://", "expected a URL that begins with http://"),
+        (
+            "http://127.0.0.1:8000/live/streams/demo",
+            "expected the root address of the server, such as http://127.0.0.1:8000/live, got http://127.0.0.1:8000/l",
+        ),
+        ("http://127.0.0.1:8000/streams/", "such as http://127.0.0.1:8000, got"),
+        ("http://desk:secret@127.0.0.1:8000/?a=b", "such as http://desk:***@127.0.0.1:8000, got"),
     ],
 )
-def test_tail_of_what_is_no_server_ends_with_the_reason(stream: str, run: Run, url: str, reason: str) -> None:
-    done = run("tail", stream, "--url", url)
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (("tail", "storm", "--url", "{url}"), "'--url' (env var: 'PUSHSERVER_URL')"),
+        (("publish", "storm", "--headline", "x"), "'--url' (env var: 'PUSHSERVER_URL')"),
+        (("doctor", "{url}"), "'URL'"),
+        (("bench", "{url}"), "'[URL]'"),
+    ],
+)
+def test_a_url_that_is_no_servers_is_wrong_usage(url: str, reason: str, arguments: Sequence[str], place: str) -> None:
+    words = [word.format(url=url) for word in arguments]
+    done = CliRunner().invoke(main, words, env={"PUSHSERVER_URL": url, "PUSHSERVER_KEY": KEY})
+    assert (done.exit_code, done.stdout) == (WRONG_USAGE, "")
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"Error: Invalid value for {place}: expected ")
+    assert reason in said
+    assert "secret" not in said
+
+
+def test_tail_of_what_is_no_server_ends_with_the_reason(stream: str, run: Run) -> None:
+    done = run("tail", stream, "--url", "http://no-such-host.invalid")
     assert (done.returncode, done.stdout) == (NOT_REACHED, "")
-    assert reason in done.stderr.splitlines()[-1]
+    assert "[" in done.stderr.splitlines()[-1]
 
 
 def test_tail_says_why_it_is_not_connected(stream: str, unused_url: str, tmp_path: Path) -> None:
     with started(unused_url, tmp_path, "tail", stream) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert "next attempt in" in line
+        assert "next attempt " in line
         assert "refused" in line.lower() or "Connect call failed" in line
 
 

@@ -87,8 +87,25 @@ def test_import_stops_at_a_bad_line_and_says_which(
     done = run("import", stream, file)
     assert done.returncode == REFUSED
     assert f"{file}, line 4: " in done.stderr
+    assert "\n  stored before it: 2 lines; correct what is wrong, and run the command again" in done.stderr
     assert all(reason in done.stderr for reason in reasons), done.stderr
     assert headlines(server, stream) == ["First flood warning"]
+
+
+@pytest.mark.parametrize("bad", [b"not json\n", b'{"entry": {"id": "x", "rev": 1}}\n'])
+def test_an_export_that_is_damaged_is_restored_up_to_the_bad_line(
+    server: Running, stream: str, run: Run, bad: bytes
+) -> None:
+    for headline in ("One", "Two", "Three"):
+        server.publish_ok(stream, headline)
+    first, second, *rest = run("export", stream).stdout.encode().splitlines(keepends=True)
+    done = run("import", f"{stream}-b", "-", input=first + second + bad + b"".join(rest))
+    assert done.returncode == REFUSED
+    assert "<stdin>, line 3: " in done.stderr
+    assert "\n  stored before it: 2 lines; " in done.stderr
+    assert len(server.snapshot(f"{stream}-b")["entries"]) == 1  # the first line is the stream's
+    again = run("import", f"{stream}-b", "-", input=first + second + b"".join(rest))
+    assert again.stdout == f"{stream}-b: {len(rest)} added, 2 known already\n"
 
 
 def test_import_with_a_speed_keeps_the_gaps_and_the_order(server: Running, stream: str, run: Run) -> None:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from pushserver.client import TurnedAway, follow
+from pushserver.client import TurnedAway, Unreachable, follow
 
 from ..support.server import Running
 
@@ -34,6 +34,13 @@ async def test_it_goes_on_where_it_was_after_a_restart(start: Callable[..., Runn
 async def test_a_stream_that_is_not_there_is_not_asked_for_again(server: Running) -> None:
     with pytest.raises(TurnedAway, match="no-such-stream"):
         await anext(follow(server.url, "no-such-stream"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", ["no-such-host.invalid:8000", "ftp://127.0.0.1", "http://127.0.0.1:99999", "http://"])
+async def test_a_url_that_is_no_servers_is_not_tried(url: str) -> None:
+    with pytest.raises(Unreachable, match="The server's URL: "):
+        await anext(follow(url, "storm"))
 
 
 @pytest.mark.anyio

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushserver.client import PublishError, Rejected, Unreached
-from pushserver.client.retry import ATTEMPTS, DELAY_MOST, NDJSON, Attempts, Call, judge, retry_after
+from pushserver.client.retry import ATTEMPTS, DELAY_MOST, NDJSON, Attempts, Call, in_time, judge, retry_after
 
 CALL = Call("PUT", "/streams/storm", b"{}", "key-1")
 
@@ -110,3 +110,10 @@ def test_a_proxy_is_not_taken_for_the_server() -> None:
         judge(CALL, answered(200, "[" * 100_000), 0)
     with pytest.raises(Rejected, match="405 Method Not Allowed"):
         judge(CALL, answered(405, "<html>"), 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0, "at once"), (0.1, "at once"), (0.11, "in 0.1 s"), (4.96, "in 5.0 s")]
+)
+def test_a_wait_is_said_to_be_none_where_a_decimal_would_not_show_it(seconds: float, said: str) -> None:
+    assert in_time(seconds) == said

@@ -122,7 +122,7 @@ def publishes(terminal: Terminal, start: Callable[..., Running], page: Page) -> 
     terminal.type(section(4)[0][1])
     expect(page.locator("h1")).to_have_text("Cup final: Northfield v Southport")
     fields = terminal.server.snapshot("match")["page"]
-    assert (fields["kicker"], fields["timezone"]) == ("Football", "Europe/London")
+    assert (fields["kicker"], fields["timezone"], fields["lang"]) == ("Football", "Europe/London", "en-GB")
 
     for _ in range(2):  # sent twice, it is there once
         terminal.type(section(5)[0][1])
@@ -157,10 +157,16 @@ def reads_elsewhere(terminal: Terminal, start: Callable[..., Running], page: Pag
     terminal.type(publish)
     expect(page.locator("li")).to_have_text(["Full time", "Goal for Southport", "The teams are on the pitch"])
 
-    terminal.type(section(10)[0][1])
+    (_, end), (_, open_again) = section(10)
+    terminal.type(end)
     ended = terminal.server.snapshot("match")["page"]
     assert (ended["state"], ended["next"]["label"]) == ("ended", "Match report")
     assert terminal.server.publish("match", {"headline": "Too late"}).status_code == 409
+
+    terminal.type(open_again)
+    live = terminal.server.snapshot("match")["page"]
+    assert (live["state"], "next" in live, "coverage_end" in live) == ("live", False, False)
+    terminal.server.publish_ok("match", "Extra time")
 
 
 def test_the_tutorial_installs_with_a_target_of_the_makefile() -> None:
@@ -173,5 +179,5 @@ def test_the_tutorial_installs_with_a_target_of_the_makefile() -> None:
 
 def test_every_piece_of_the_tutorial_is_run() -> None:
     counts = [len(section(number)) for number in range(1, 11)]
-    assert counts == [1, 2, 1, 1, 1, 2, 1, 1, 4, 1]
+    assert counts == [1, 2, 1, 1, 1, 2, 1, 1, 4, 2]
     assert sum(counts) == len(re.findall(r"^```\w", TEXT, re.MULTILINE))
