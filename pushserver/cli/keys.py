@@ -100,10 +100,8 @@ async def create(store: Store, name: str, streams: str, can: str, rate: float, e
     ends = _end(expires) if expires else None
     id, key, stored = new_key(name, streams=patterns.split(","), can=rights, rate=rate, expires=ends)
     await KeyStore(store).add(id, stored._asdict())
-    click.echo(key)
-    click.echo(
-        "This key is shown only once: give it to the publisher now.", err=True
-    )  # standard output is the bare key
+    click.echo(key)  # standard output is the bare key
+    click.echo("This key is shown only once: give it to the publisher now.", err=True)
 
 
 def _end(text: str) -> str:

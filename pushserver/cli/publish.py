@@ -291,9 +291,8 @@ def change_page(publisher: Publisher, stream: str, end: bool, as_json: bool, **f
     patch = {name: value for name, value in fields.items() if value is not None}
     if patch:
         answer = publisher.patch_page(stream, patch)
-        _print_answer(
-            answer, "created" if answer.get("n") == 1 else "changed", as_json
-        )  # event 1 is that of a new stream
+        is_new = answer.get("n") == 1  # the first event of the stream
+        _print_answer(answer, "created" if is_new else "changed", as_json)
     if end:
         _print_answer(publisher.end(stream), "ended", as_json)
     if not patch and not end:
