@@ -186,7 +186,9 @@ class Schedule:
             await self.redis.delete(*names, "none")
             for name, dump in dumps.items():
                 await self.redis.restore(name, 0, dump)
-            self.memory.restore(saved)
+            # The list of streams is no key of the stream: the store has it as it is now.
+            streams = f"{self.log.tag(self.stream)}:streams"
+            self.memory.restore(saved | {streams: self.memory.keys.get(streams, {})})
 
     async def strange(self) -> None:
         fields = self.chance.choice(STRANGE)
