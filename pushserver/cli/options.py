@@ -16,6 +16,7 @@ import click
 from .. import logs, settings, values
 from ..access import keyfile
 from ..client import Publisher, PublishError, Unreached
+from ..client.publisher import IDEMPOTENCY_KEY, KEY_EXPECTED
 from ..errors import shorten
 from ..logs import hide_secrets
 from ..server.secret_files import with_secrets
@@ -126,6 +127,17 @@ def exit_status(error: PublishError) -> int:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+def _storable(ctx: click.Context, param: click.Parameter, key: str | None) -> str | None:
+    """Refuse an idempotency key that the server would refuse, and an empty one: a shell has made it of no variable."""
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise click.BadParameter(f"expected {KEY_EXPECTED}, got {shorten(key)}")
+    return key
+
+
 idempotency_option = click.option(
-    "--idempotency-key", help="A request that is sent again with the same key is stored once. Default: a new key."
+    "--idempotency-key",
+    callback=_storable,
+    help="A request that is sent again with the same key is stored once. Default: a new key.",
 )

@@ -29,6 +29,9 @@ NAMES = {
     "stream": "1 to 64 characters of a-z, 0-9 and -, not beginning with -",
     "id": "1 to 64 characters of A-Z, a-z, 0-9, - and _, beginning with a letter or digit",
 }
+# The server has the same two, in `web/idempotency_key.py`.
+IDEMPOTENCY_KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})')
+KEY_EXPECTED = "1 to 200 visible ASCII characters, no quote or backslash"
 TIMEOUT = 20.0  # seconds for one attempt, of which a delivery receipt may take several
 
 T = TypeVar("T")
@@ -47,7 +50,7 @@ class _Calls(Generic[T]):
     def publish_all(self, stream: str, entries: Sequence[dict[str, Any]], *, idempotency_key: str | None = None) -> T:
         """Publish up to 1,000 entries in one request and return `{results}`, one with a `status` for each."""
         lines = b"".join(encode(entry) + b"\n" for entry in entries)
-        return self._send(Call("POST", _entries(stream), lines, idempotency_key or uuid.uuid4().hex, media_type=NDJSON))
+        return self._send(Call("POST", _entries(stream), lines, _key(idempotency_key), media_type=NDJSON))
 
     def restore(self, stream: str, lines: Sequence[bytes]) -> T:
         """Restore up to 1,000 lines of an export and return `{results}`, one for each until the first refused line."""
@@ -276,7 +279,21 @@ def _change(
     method: str, path: str, value: dict[str, Any] | None, idempotency_key: str | None, rev: int | None = None
 ) -> Call:
     content = encode(value) if value is not None else None
-    return Call(method, path, content, idempotency_key or uuid.uuid4().hex, rev)
+    return Call(method, path, content, _key(idempotency_key), rev)
+
+
+def _key(idempotency_key: str | None) -> str:
+    """Return the idempotency key of a call, a new one for None. Raises Rejected for one that the server would refuse.
+
+    An empty one is refused, too: a script that has none by mistake would store a second entry at its next run.
+    """
+    if idempotency_key is None:
+        return uuid.uuid4().hex
+    if not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        got = idempotency_key[:GOT_LIMIT] or "an empty string"
+        fault = {"field": "Idempotency-Key", "expected": KEY_EXPECTED, "got": got}
+        raise Rejected(0, {"detail": "The idempotency key is not valid; nothing was sent.", "errors": [fault]})
+    return idempotency_key
 
 
 def _stream(stream: str) -> str:

@@ -109,6 +109,8 @@ def judge(call: Call, response: httpx2.Response | httpx2.TransportError, attempt
     wait = random.uniform(0, min(DELAY_MOST, DELAY_FIRST * 2**attempt))
     if isinstance(response, httpx2.UnsupportedProtocol):
         raise Rejected(0, {"detail": "The server's URL: expected one that begins with http:// or https://."}, call.key)
+    if isinstance(response, httpx2.LocalProtocolError):  # of this side: every further attempt would end alike
+        raise Rejected(0, {"detail": f"The request cannot be sent as HTTP; nothing was stored: {response}"}, call.key)
     if isinstance(response, httpx2.TransportError):
         failure = Unreached(0, {"detail": f"The server{_place(response)} {_missed(response)}"}, call.key)
     elif response.is_success or _is_refused_batch(response):

@@ -15,7 +15,9 @@ from starlette.requests import Request
 from ..errors import Fault, Malformed, shorten
 from ..model import Idempotency
 
-_KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})')
+# The client has the same two: it imports nothing of the server.
+KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,200})"|([\x21\x23-\x5b\x5d-\x7e]{1,200})')
+EXPECTED = "1 to 200 visible ASCII characters, no quote or backslash"
 
 
 def idempotency_of(request: Request) -> Idempotency:
@@ -26,9 +28,9 @@ def idempotency_of(request: Request) -> Idempotency:
     value = request.headers.get("idempotency-key")
     if value is None:
         return Idempotency(secrets.token_hex(16))
-    match = _KEY.fullmatch(value)
+    match = KEY.fullmatch(value)
     if not match:
-        fault = Fault("Idempotency-Key", "1 to 200 visible ASCII characters, no quote or backslash", shorten(value))
+        fault = Fault("Idempotency-Key", EXPECTED, shorten(value))
         raise Malformed("The Idempotency-Key header is not valid.", fault)
     return Idempotency(match[1] or match[2], from_client=True)
 

@@ -115,6 +115,22 @@ def test_corrections_and_withdrawals_with_one_key_are_stored_once(server: Runnin
         assert again.stdout.startswith(f"{done} before: {id}, revision {revision}, ")
 
 
+@pytest.mark.parametrize(
+    ("key", "got"), [("", "an empty string"), ("é", "é"), (" x", " x"), ("x\n", "x"), ('a"b', 'a"b')]
+)
+def test_a_key_that_the_server_would_refuse_is_wrong_usage(
+    server: Running, stream: str, run: Run, key: str, got: str
+) -> None:
+    for command in (("publish", "--headline", "x"), ("publish", "--each-line"), ("correct", "x"), ("withdraw", "x")):
+        done = run(command[0], stream, *command[1:], "--idempotency-key", key, input=b"x\n")
+        assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
+        assert (
+            f"'--idempotency-key': expected 1 to 200 visible ASCII characters, no quote or backslash, got {got}"
+            in done.stderr
+        )
+    assert_nothing_stored(server, stream)
+
+
 def test_a_page_is_changed_and_ended_once(server: Running, stream: str, run: Run) -> None:
     command = ("page", stream, "--headline", "A page", "--end")
     assert run(*command).returncode == DONE

@@ -21,6 +21,9 @@ from pushserver.client import (
     Unauthorized,
     Unreached,
 )
+from pushserver.client.publisher import IDEMPOTENCY_KEY, KEY_EXPECTED
+from pushserver.client.retry import Call
+from pushserver.web import idempotency_key
 
 from ..support.proxy import Proxy, to_server
 from ..support.server import Running
@@ -163,6 +166,37 @@ def test_a_batch_is_answered_line_by_line_whatever_is_in_the_lines(server: Runni
 def test_a_key_that_was_read_from_a_file_may_end_with_a_line_end(server: Running, stream: str) -> None:
     with Publisher(server.url, f"{server.key}\r\n") as publisher:
         assert publisher.publish(stream, {"headline": "One"})["rev"] == 1
+
+
+@pytest.mark.parametrize("key", ["", "é", " x", "x\n", "a\\b", "x" * 201])
+def test_an_idempotency_key_that_no_server_takes_is_not_sent(key: str) -> None:
+    with Publisher("http://127.0.0.1:1", "pk_no_server_is_asked") as publisher:
+        calls: list[Callable[[], Any]] = [
+            lambda: publisher.publish("storm", {"headline": "x"}, idempotency_key=key),
+            lambda: publisher.publish_all("storm", [{"headline": "x"}], idempotency_key=key),
+            lambda: publisher.withdraw("storm", "x", idempotency_key=key),
+        ]
+        for call in calls:
+            with pytest.raises(Rejected, match="nothing was sent") as refused:
+                call()
+            assert [error["field"] for error in refused.value.errors] == ["Idempotency-Key"]
+
+
+@pytest.mark.anyio
+async def test_nor_is_it_sent_from_asyncio() -> None:
+    async with AsyncPublisher("http://127.0.0.1:1", "pk_no_server_is_asked") as publisher:
+        with pytest.raises(Rejected, match="nothing was sent"):
+            await publisher.publish("storm", {"headline": "x"}, idempotency_key="é")
+
+
+def test_the_idempotency_keys_of_the_client_are_those_of_the_server() -> None:
+    client = IDEMPOTENCY_KEY.pattern, KEY_EXPECTED
+    assert client == (idempotency_key.KEY.pattern, idempotency_key.EXPECTED)
+
+
+def test_what_cannot_be_sent_is_not_tried_again(server: Running) -> None:
+    with Publisher(server.url, server.key) as publisher, pytest.raises(Rejected, match="nothing was stored: Illegal"):
+        publisher._send(Call("POST", "/streams/storm/entries", b"{}", " x"))
 
 
 @pytest.mark.parametrize(
