@@ -143,7 +143,7 @@ class Invalid(Refused):
 
 
 class KeyReused(Refused):
-    """The idempotency key came before, with another body."""
+    """The idempotency key came before, with another request."""
 
     status, title, kind = 422, "Idempotency key used for another request", "idempotency-key-reused"
 
@@ -174,6 +174,12 @@ class FolderLost(Unavailable):
     """The data folder of the embedded store is gone or was replaced: what it stored would be lost."""
 
     title, kind = "Data folder gone", "data-folder"
+
+
+def key_reused(key: str) -> KeyReused:
+    """The answer to a request whose idempotency key is that of another one."""
+    fault = Fault("Idempotency-Key", "a new key for another request", key)
+    return KeyReused("This Idempotency-Key was used for another request; nothing was stored.", fault)
 
 
 def withdrawn(withdrawal: Mapping[str, Any]) -> Gone:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from .. import metrics
 from ..content.warnings import EntryWarning
-from ..errors import Changed, Conflict, Fault
+from ..errors import Changed, Conflict, Fault, key_reused
 from ..model import Idempotency, StoredEntry, StoredPage
 from ..store.log import Appended, Log, RevisionConflict
 
@@ -76,14 +76,18 @@ async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 async def changed_once(
-    log: Log, stream: str, idempotency: Idempotency, attempt: Callable[[], Awaitable[T]]
+    log: Log, stream: str, entry_id: str, idempotency: Idempotency, attempt: Callable[[], Awaitable[T]]
 ) -> T | Published:
-    """As `retried`, but a request that was answered before gets the same answer.
+    """As `retried`, but a request that was answered before gets the same answer. `entry_id` is "" for the page.
 
     Without this a repeated change would be judged against the revision that it made itself. Raises KeyReused where the
-    key came with another body.
+    key came with another body, or for another entry.
     """
     first = None
     if idempotency.from_client:
         first = await log.first_answer(stream, idempotency.key, idempotency.body_hash)
-    return Published(first, is_new=False) if first else await retried(attempt)
+    answer = Published(first, is_new=False) if first else await retried(attempt)
+    # Equal changes of two entries have equal bodies: else a withdrawal would be answered with that of another entry.
+    if isinstance(answer, Published) and answer.appended.entry_id != entry_id:
+        raise key_reused(idempotency.key)
+    return answer

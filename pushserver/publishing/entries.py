@@ -9,7 +9,7 @@ from typing import Any, cast
 from .. import model
 from ..content import changes, warnings
 from ..content.schema import EntryIn, NewEntryIn, WithdrawalIn
-from ..errors import NotFound, withdrawn
+from ..errors import NotFound, key_reused, withdrawn
 from ..model import Idempotency, StoredEntry, StoredPage
 from ..store.log import Appended, Log
 from .commit import Precondition, Published, changed_once, retried
@@ -35,7 +35,10 @@ class Entries:
             entry = changes.revise_entry(entry_in, stream=stream, id=model.new_id(), at=at)
             return await self._log.append(changes.put_entry(stream, entry, at=at, idempotency=idempotency))
 
-        return await retried(attempt)
+        appended = await retried(attempt)
+        if not appended.entry_id or appended.rev > 1:  # the key is that of a change, which had the same body
+            raise key_reused(idempotency.key)
+        return appended
 
     async def put(
         self, stream: str, id: str, entry_in: EntryIn, *, precondition: Precondition, idempotency: Idempotency
@@ -79,7 +82,7 @@ class Entries:
             )
             return Published(await self._log.append(append), is_new=False)
 
-        return (await changed_once(self._log, stream, idempotency, attempt)).appended
+        return (await changed_once(self._log, stream, id, idempotency, attempt)).appended
 
     async def _change(
         self,
@@ -102,7 +105,7 @@ class Entries:
             )
             return Published(appended, is_new=current is None, warnings=warnings.of_input(entry_in, at))
 
-        return await changed_once(self._log, stream, idempotency, attempt)
+        return await changed_once(self._log, stream, id, idempotency, attempt)
 
     async def _current(self, stream: str, id: str) -> StoredEntry | None:
         """The current revision, None where there is no entry by this id. Raises Gone where it was withdrawn."""

@@ -78,7 +78,7 @@ class Pages:
             assert change is not None, "a page that is not stored is not the same as one that is"
             return Published(await self._log.append(change), is_new=current is None)
 
-        return await changed_once(self._log, stream, idempotency, attempt)
+        return await changed_once(self._log, stream, "", idempotency, attempt)
 
 
 def _put(stream: str, page_in: PageIn, current: StoredPage | None, at: int, idempotency: Idempotency) -> Append | None:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from .. import metrics, model
 from ..codec import loads
-from ..errors import Conflict, Deleted, Fault, Gone, KeyReused, Unavailable, deleted
+from ..errors import Conflict, Deleted, Fault, Gone, Unavailable, deleted, key_reused
 from ..log_throttle import Trouble
 from ..model import Append, Cursor, Deletion, Event, StoredPage, StoredWithdrawal
 from ..settings import Settings
@@ -381,8 +381,7 @@ def _deleted(stream: str, mark: bytes) -> Deleted:
 def _appended(answer: list[str], key: str, durability: Durability) -> Appended:
     """The answer of append.lua as Appended. Raises KeyReused."""
     if answer[0] == "reused":
-        fault = Fault("Idempotency-Key", "a new key for another request", key)
-        raise KeyReused("This Idempotency-Key was used with another body; nothing was stored.", fault)
+        raise key_reused(key)
     outcome, id, n, epoch, nonce, entry_id, rev = answer
     return Appended(Cursor(epoch, id, nonce), int(n), entry_id, int(rev), outcome == "replayed", durability)
 

@@ -115,6 +115,14 @@ def test_corrections_and_withdrawals_with_one_key_are_stored_once(server: Runnin
         assert again.stdout.startswith(f"{done} before: {id}, revision {revision}, ")
 
 
+def test_a_key_of_another_withdrawal_is_refused(server: Running, stream: str, run: Run) -> None:
+    ids = [server.publish_ok(stream, headline)["id"] for headline in ("one", "two")]
+    first, other = (run("withdraw", stream, id, "--idempotency-key", "job7") for id in ids)
+    assert (first.returncode, other.returncode, other.stdout) == (DONE, REFUSED, "")
+    assert "used for another request; nothing was stored" in other.stderr
+    assert headlines(server, stream) == ["two"]
+
+
 @pytest.mark.parametrize(
     ("key", "got"), [("", "an empty string"), ("é", "é"), (" x", " x"), ("x\n", "x"), ('a"b', 'a"b')]
 )

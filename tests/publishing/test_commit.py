@@ -63,10 +63,24 @@ async def test_a_key_that_was_answered_gets_the_same_answer_and_no_second_attemp
     async def attempt() -> Published:
         raise AssertionError("the request was answered before")
 
-    answer = await changed_once(log, stream, Idempotency("k", "a", from_client=True), attempt)
+    answer = await changed_once(log, stream, first.entry_id, Idempotency("k", "a", from_client=True), attempt)
     assert (answer.appended.n, answer.appended.replayed, answer.is_new) == (first.n, True, False)
     with pytest.raises(KeyReused):
-        await changed_once(log, stream, Idempotency("k", "b", from_client=True), attempt)
+        await changed_once(log, stream, first.entry_id, Idempotency("k", "b", from_client=True), attempt)
+    with pytest.raises(KeyReused):
+        await changed_once(log, stream, "another", Idempotency("k", "a", from_client=True), attempt)
+
+
+@pytest.mark.anyio
+async def test_two_changes_at_a_time_with_one_key_are_not_one_change(log: Log, stream: str) -> None:
+    key = Idempotency("k", "a", from_client=True)
+
+    async def attempt() -> Published:  # the other one came after the look for a first answer
+        await log.append(entry_append(stream, "one", id="one", key="k", body_hash="a"))
+        return Published(await log.append(entry_append(stream, "two", id="two", key="k", body_hash="a")), is_new=True)
+
+    with pytest.raises(KeyReused):
+        await changed_once(log, stream, "two", key, attempt)
 
 
 @pytest.mark.anyio
@@ -74,6 +88,7 @@ async def test_a_key_that_the_server_made_is_not_looked_up(log: Log, stream: str
     await log.append(entry_append(stream, "one", key="k", body_hash="a"))
 
     async def attempt() -> Published:
-        return Published(await log.append(entry_append(stream, "two")), is_new=True)
+        return Published(await log.append(entry_append(stream, "two", id="two")), is_new=True)
 
-    assert (await changed_once(log, stream, Idempotency("k", "b"), attempt)).appended.n == 2
+    answer = await changed_once(log, stream, "two", Idempotency("k", "b"), attempt)
+    assert answer.appended.n == 2

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
+from typing import Any
 
 import httpx2
 import pytest
@@ -43,6 +45,49 @@ def test_the_same_key_with_another_body_is_refused(server: Running, stream: str)
     (fault,) = problem(server.publish(stream, {"headline": "Other"}, Idempotency_Key="abc"), 422)
     assert fault["field"] == "Idempotency-Key"
     assert server.snapshot(stream)["n"] == 1
+
+
+REQUESTS: dict[str, tuple[str, str, dict[str, Any] | bytes]] = {  # with equal bodies, or equal queries
+    "entry a": ("PATCH", "/entries/a", {"headline": "x"}),
+    "entry b": ("PATCH", "/entries/b", {"headline": "x"}),
+    "page": ("PATCH", "", {"headline": "x"}),
+    "new entry": ("POST", "/entries", {"headline": "x"}),
+    "end of a": ("DELETE", "/entries/a?reason=error", b""),
+    "end of b": ("DELETE", "/entries/b?reason=error", b""),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        *permutations(("entry a", "entry b", "page"), 2),
+        ("new entry", "entry a"),
+        ("new entry", "page"),
+        ("entry a", "new entry"),
+        ("page", "new entry"),
+        ("end of a", "end of b"),
+    ],
+)
+def test_a_key_of_another_change_is_refused_although_the_bodies_are_equal(
+    server: Running, stream: str, first: str, other: str
+) -> None:
+    def send(name: str) -> httpx2.Response:
+        method, path, body = REQUESTS[name]
+        return server.send(method, f"/streams/{stream}{path}", body, Idempotency_Key="abc")
+
+    for id in ("a", "b"):
+        server.send("PUT", f"/streams/{stream}/entries/{id}", ENTRY)
+    done = send(first)
+    assert done.status_code in (200, 201)
+    before = server.snapshot(stream)
+    refused = send(other)
+    (fault,) = problem(refused, 422)
+    assert fault["field"] == "Idempotency-Key"
+    assert refused.json()["type"] == "urn:pushserver:problem:idempotency-key-reused"
+    assert server.snapshot(stream) == before
+    again = send(first)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+    assert again.json()["n"] == done.json()["n"]
 
 
 def test_a_key_in_quotes_is_the_same_key(server: Running, stream: str) -> None:
