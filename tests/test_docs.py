@@ -101,3 +101,11 @@ def test_the_curl_line_of_the_readme_works_as_it_stands(start: Callable[..., Run
     line = line.replace("http://127.0.0.1:8000", server.url)
     done = subprocess.run(["sh", "-c", line], cwd=server.data.parent, capture_output=True, text=True, check=True)
     assert '"durability": "disk"' in done.stdout, done
+
+
+def test_the_page_of_the_architecture_names_every_module_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \|[^|]*\|([^|]*)\|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for package, named in rows:
+        modules = {path.stem for path in (ROOT / "pushserver" / package).glob("*.py")} - {"__init__"}
+        assert set(re.findall("`([a-z_]+)`", named)) == modules, package
