@@ -139,7 +139,9 @@ class Import:
     def fail(self, number: int, reason: str, status: int) -> NoReturn:
         """End the program at a line; say what is stored of those before it, and that they do not stand in the way."""
         stored = f"stored before it: {counted(self.added + self.known, 'line')}"
-        again = "correct what is wrong, and run the command again within 24 hours: what is stored adds nothing"
+        again = (
+            "correct what is wrong, and run the command again soon: what is stored adds nothing for 24 hours by default"
+        )
         fail(f"{self._name}, line {number}: {reason}\n  {stored}; {again}", status)
 
 
