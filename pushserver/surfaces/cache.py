@@ -292,7 +292,7 @@ class SurfaceCache:
         """
         stretch, snapshot = Stretch(STRETCH), material.snapshot
         if key.surface in FEEDS:
-            snapshot = await self._with_feed_id(shelf, snapshot)
+            snapshot = await self._with_feed_id(shelf, key, snapshot)
         edition = edition_of(self._site, key.surface, shelf.name, snapshot)
         options: dict[str, Any] = {"limit": self._page_entries, "site": self._site, "stale": key.stale_since}
         steps = make(key.surface, edition, snapshot, material.pieces, newer=bool(key.excerpt), **options)
@@ -313,13 +313,16 @@ class SurfaceCache:
         mark = f".{digest(stale_since)}" if stale_since else ""
         return f'"{self._build}.{version}.{coding.value}{mark}"'
 
-    async def _with_feed_id(self, shelf: Shelf, snapshot: Snapshot) -> Snapshot:
+    async def _with_feed_id(self, shelf: Shelf, key: CopyKey, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the id of the stream's feeds. Raises Unavailable where the store has none and is away."""
         if snapshot.feed_id is None:
+            away = Unavailable("The store does not answer, and the feed has no id yet; retry later.")
+            if key.stale_since is not None:  # to ask a store that is away would use up the turns of pages in memory
+                raise away
             try:
                 snapshot = snapshot._replace(feed_id=await self._log.feed_id(shelf.name))
             except StoreError:
-                raise Unavailable("The store does not answer, and the feed has no id yet; retry later.") from None
+                raise away from None
             if shelf.snapshot is not None and shelf.head == Head(snapshot.cursor, snapshot.n):
                 shelf.snapshot = snapshot
         return snapshot
@@ -340,7 +343,10 @@ class SurfaceCache:
         copy = shelf.copy(key)
         if copy is None:
             making = shelf.making.get(key) or self._begin(shelf, key, shelf.head)
-            copy = await asyncio.shield(making)
+            try:
+                copy = await asyncio.shield(making)
+            except StoreError:  # it was not made in time
+                raise Unavailable("Too many pages are being made; retry later.") from None
         return copy
 
     def _stale_excerpt(self, shelf: Shelf, key: CopyKey) -> Copy | None:

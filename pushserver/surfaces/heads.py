@@ -130,18 +130,23 @@ class Look:
         names = list(waiting)
         try:
             heads = await within(self._log.heads(names), LIMIT)
+            await self._deliver(waiting, names, heads)
         except StoreError as error:
             self._error, self._away_at = error, asyncio.get_running_loop().time()
             self._is_back.clear()
-            for future in _open((*waiting.values(), *self._waiting.values())):
-                future.set_exception(error)
-            self._waiting.clear()
+            self._fail(waiting, error)
             await self._until_back(names)
-            return
         except BaseException:  # the look is ended: nobody waits for ever, and no request is cancelled for it
-            for future in _open(waiting.values()):
-                future.set_exception(StoreError("the look at the store was ended"))
+            self._fail(waiting, StoreError("the look at the store was ended"))
             raise
+
+    def _fail(self, waiting: Waiting, error: StoreError) -> None:
+        """Tell all who wait for this look, or for the next one."""
+        for future in _open((*waiting.values(), *self._waiting.values())):
+            future.set_exception(error)
+        self._waiting.clear()
+
+    async def _deliver(self, waiting: Waiting, names: list[str], heads: list[Found]) -> None:
         turn = 0
         for name, head in zip(names, heads, strict=True):
             for future in waiting[name]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from pushserver.page.site import Site
 from pushserver.store.deletion import Deletions
 from pushserver.store.log import Head, Log, Snapshot
 from pushserver.store.store import StoreError
-from pushserver.surfaces import heads
+from pushserver.surfaces import heads, turns
 from pushserver.surfaces.cache import EXCERPTS_SHARE, SurfaceCache
 from pushserver.surfaces.codings import ContentCoding
 from pushserver.surfaces.shelf import Copy, CopyKey
@@ -477,3 +478,37 @@ async def test_a_page_whose_turn_comes_while_the_store_is_silent_is_not_read_of_
         with pytest.raises(Unavailable):
             await reading
     assert log.snapshots == before
+
+
+async def test_a_page_in_memory_that_gets_no_turn_in_time_is_refused(
+    log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append(entry_append(stream, "One"))
+    silent = Silent(log)
+    cache = cache_of(silent, hub)
+    silent.answers = True
+    assert "One" in await read(cache, stream)
+    silent.answers = False
+    async with AsyncExitStack() as others:
+        for _ in range(MAKING):
+            await others.enter_async_context(cache._stale_turns.turn(pytest.fail))
+        monkeypatch.setattr(turns, "MADE_WITHIN", 0.01)
+        with pytest.raises(Unavailable, match="Too many pages are being made"):
+            await read(cache, stream)
+
+
+async def test_a_feed_without_an_id_does_not_ask_a_store_that_is_away(
+    log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append(entry_append(stream, "One"))
+    silent = Silent(log)
+    cache = cache_of(silent, hub)
+    silent.answers = True
+    assert "One" in await read(cache, stream)
+    snapshot = cache._shelves[stream].snapshot
+    assert snapshot is not None
+    cache._shelves[stream].snapshot = snapshot._replace(feed_id=None)  # as of a stream of an earlier version
+    silent.answers = False
+    monkeypatch.setattr(silent, "feed_id", pytest.fail)
+    with pytest.raises(Unavailable, match="the feed has no id yet"):
+        await read(cache, stream, Surface.ATOM)
