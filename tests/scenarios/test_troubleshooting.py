@@ -89,7 +89,7 @@ def test_the_lines_of_the_log_that_the_page_explains_are_logged() -> None:
 
 
 def warnings_of(module: ast.Module) -> set[str]:
-    """What a module gives to a logger as a warning or worse, or to a Trouble or a Tally, which log it."""
+    """Return the texts that a module logs as a warning or worse, by itself or through a Trouble or a Tally."""
     named: dict[str, list[ast.expr]] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -345,6 +345,17 @@ class Silent(CountedLog):
         return await super().heads(streams)
 
 
+async def in_memory(log: Log, hub: Hub, stream: str, **options: Any) -> tuple[Silent, SurfaceCache]:
+    """A cache that has the page of a stream, with one entry, and whose store fell silent then."""
+    await log.append(entry_append(stream, "One"))
+    silent = Silent(log)
+    silent.answers = True
+    cache = cache_of(silent, hub, **options)
+    assert "One" in await read(cache, stream)
+    silent.answers = False
+    return silent, cache
+
+
 @pytest.mark.parametrize(("surface", "excerpt"), [(Surface.PAGE, ""), (Surface.ENTRY, "one"), (Surface.PAGE, "9.z")])
 async def test_what_is_not_in_memory_waits_for_a_store_that_is_silent_for_a_moment(
     log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch, surface: Surface, excerpt: str
@@ -369,12 +380,7 @@ async def test_a_page_that_is_too_old_to_be_shown_waits_for_the_store_as_well(
 ) -> None:
     monkeypatch.setattr(heads, "AGAIN", 0.0)
     monkeypatch.setattr(heads, "AWAITED", LIMIT)
-    await log.append(entry_append(stream, "One"))
-    silent = Silent(log)
-    cache = cache_of(silent, hub, stale_pages=0)
-    silent.answers = True
-    assert "One" in await read(cache, stream)
-    silent.answers = False
+    silent, cache = await in_memory(log, hub, stream, stale_pages=0)
     reading = asyncio.create_task(read(cache, stream))
     await silent.failed.wait()
     silent.answers = True
@@ -384,12 +390,7 @@ async def test_a_page_that_is_too_old_to_be_shown_waits_for_the_store_as_well(
 async def test_a_page_that_is_refused_for_want_of_a_turn_does_not_wait_for_the_store(
     log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await log.append(entry_append(stream, "One"))
-    silent = Silent(log)
-    cache = cache_of(silent, hub)
-    silent.answers = True
-    assert "One" in await read(cache, stream)
-    silent.answers = False
+    _, cache = await in_memory(log, hub, stream)
     cache._stale_turns.queued = MAKING + WAITING
     monkeypatch.setattr(cache._heads, "back", pytest.fail)
     with pytest.raises(Unavailable, match="Too many"):
@@ -483,12 +484,7 @@ async def test_a_page_whose_turn_comes_while_the_store_is_silent_is_not_read_of_
 async def test_a_page_in_memory_that_gets_no_turn_in_time_is_refused(
     log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await log.append(entry_append(stream, "One"))
-    silent = Silent(log)
-    cache = cache_of(silent, hub)
-    silent.answers = True
-    assert "One" in await read(cache, stream)
-    silent.answers = False
+    _, cache = await in_memory(log, hub, stream)
     async with AsyncExitStack() as others:
         for _ in range(MAKING):
             await others.enter_async_context(cache._stale_turns.turn(pytest.fail))
@@ -500,15 +496,10 @@ async def test_a_page_in_memory_that_gets_no_turn_in_time_is_refused(
 async def test_a_feed_without_an_id_does_not_ask_a_store_that_is_away(
     log: Log, hub: Hub, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await log.append(entry_append(stream, "One"))
-    silent = Silent(log)
-    cache = cache_of(silent, hub)
-    silent.answers = True
-    assert "One" in await read(cache, stream)
+    silent, cache = await in_memory(log, hub, stream)
     snapshot = cache._shelves[stream].snapshot
     assert snapshot is not None
     cache._shelves[stream].snapshot = snapshot._replace(feed_id=None)  # as of a stream of an earlier version
-    silent.answers = False
     monkeypatch.setattr(silent, "feed_id", pytest.fail)
     with pytest.raises(Unavailable, match="the feed has no id yet"):
         await read(cache, stream, Surface.ATOM)
